@@ -1,0 +1,48 @@
+/** An agent's configuration as an execution reads it, and the rules that tie it to a tier. */
+import { type ErrorData, refusal } from './errors.ts';
+import type { AgentId } from './ids.ts';
+import type { TierLimits } from './tiers.ts';
+
+/** Which loop runs the agent: ours, or LangChain's `createAgent`. */
+export type AgentType = 'conversational' | 'langchain';
+
+export type Provider = 'openai' | 'groq' | 'offline';
+
+export interface AgentConfig {
+  readonly id: AgentId;
+  readonly version: number;
+  readonly type: AgentType;
+  readonly provider: Provider;
+  readonly model: string;
+  readonly temperature: number;
+  /** Tokens the model may answer with; the tier's `tokens_per_run` caps it. */
+  readonly maxTokens: number | null;
+  /** Template; `{{name}}` stands for a variable of the turn's context. */
+  readonly systemPrompt: string;
+  readonly tools: readonly string[];
+  readonly maxIterations: number | null;
+  readonly isActive: boolean;
+}
+
+/** The tools of an agent that a tier lets it use, in the agent's order, at most as many as the tier allows. */
+export function allowedTools(tools: readonly string[], limits: TierLimits): readonly string[] {
+  const allowed = tools.filter((name) => limits.tools === null || limits.tools.includes(name));
+  return limits.tools_per_agent === null ? allowed : allowed.slice(0, limits.tools_per_agent);
+}
+
+/** `gpt-*-mini`, `gpt-*-nano`, 8b and offline models are small; what nobody listed is large (PROTOCOL 8). */
+export function modelSize(provider: Provider, model: string): 'small' | 'large' {
+  if (provider === 'offline') return 'small';
+  return /^gpt-.*-(mini|nano)\b|\b8b\b/i.test(model) ? 'small' : 'large';
+}
+
+/** Why this agent may not run in this tier, or null. */
+export function refuseAgent(agent: AgentConfig, limits: TierLimits): ErrorData | null {
+  if (!agent.isActive) return refusal('AGENT_INACTIVE');
+  if (!limits.models.includes(modelSize(agent.provider, agent.model)))
+    return refusal('TIER_LIMIT', {
+      message: `The tenant's tier does not include the model ${agent.model}; a higher tier or a small model would.`,
+      details: { field: 'model', value: agent.model },
+    });
+  return null;
+}

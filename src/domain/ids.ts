@@ -1,0 +1,22 @@
+/** The identifiers that cross a wire: one alphabet, branded, refused rather than cleaned up. */
+import { z } from 'zod';
+
+/** 1 to 128 characters out of `A-Z a-z 0-9 . _ : @ -` (PROTOCOL, head). */
+export const ID_PATTERN = /^[A-Za-z0-9._:@-]{1,128}$/;
+
+const id = () => z.string().regex(ID_PATTERN, 'must be 1 to 128 characters out of A-Z a-z 0-9 . _ : @ -');
+
+export const tenantIdSchema = id().brand<'TenantId'>();
+export const sessionIdSchema = id().brand<'SessionId'>();
+export const taskIdSchema = id().brand<'TaskId'>();
+export const agentIdSchema = id().brand<'AgentId'>();
+export const userIdSchema = id().brand<'UserId'>();
+
+export type TenantId = z.infer<typeof tenantIdSchema>;
+export type SessionId = z.infer<typeof sessionIdSchema>;
+export type TaskId = z.infer<typeof taskIdSchema>;
+export type AgentId = z.infer<typeof agentIdSchema>;
+export type UserId = z.infer<typeof userIdSchema>;
+
+/** The agent that every tenant has without making one. */
+export const DEFAULT_AGENT_ID: AgentId = agentIdSchema.parse('default');

@@ -1,0 +1,58 @@
+/** Token bucket and daily quota arithmetic: pure, so that a tenant or a session keeps the result as state. */
+
+/** Times in ms since the epoch. */
+export interface Bucket {
+  readonly tokens: number;
+  readonly atMs: number;
+}
+
+/** `perMs` tokens flow back each millisecond, up to `burst`. */
+export interface Rate {
+  readonly perMs: number;
+  readonly burst: number;
+}
+
+/** `limit` requests each `periodMs`, all of which may come at once. `null` stands for "no limit". */
+export function rateOf(limit: number | null, periodMs: number): Rate | null {
+  return limit === null ? null : { perMs: limit / periodMs, burst: limit };
+}
+
+export const fullBucket = (rate: Rate, nowMs: number): Bucket => ({ tokens: rate.burst, atMs: nowMs });
+
+export type Taken =
+  | { readonly ok: true; readonly bucket: Bucket }
+  | { readonly ok: false; readonly retryAfterMs: number };
+
+/** Takes one token, or says in how many ms one will be there. A clock that goes back refills nothing. */
+export function take(bucket: Bucket, nowMs: number, rate: Rate): Taken {
+  const elapsed = Math.max(0, nowMs - bucket.atMs);
+  const tokens = Math.min(rate.burst, bucket.tokens + elapsed * rate.perMs);
+  if (tokens >= 1) return { ok: true, bucket: { tokens: tokens - 1, atMs: Math.max(nowMs, bucket.atMs) } };
+  return { ok: false, retryAfterMs: rate.perMs > 0 ? Math.ceil((1 - tokens) / rate.perMs) : 86_400_000 };
+}
+
+/** Requests counted since midnight UTC of `day` (`YYYY-MM-DD`). */
+export interface DayCount {
+  readonly day: string;
+  readonly used: number;
+}
+
+const DAY_MS = 86_400_000;
+
+/** The UTC calendar day of a time, as `YYYY-MM-DD`. */
+export const dayOf = (nowMs: number): string => new Date(nowMs).toISOString().slice(0, 10);
+
+/** Milliseconds until the next midnight UTC. */
+export const msToMidnight = (nowMs: number): number => DAY_MS - (nowMs % DAY_MS);
+
+export type Counted =
+  | { readonly ok: true; readonly count: DayCount }
+  | { readonly ok: false; readonly retryAfterMs: number };
+
+/** Counts one request against a daily limit (`null`: none); the count starts again at midnight UTC. */
+export function countDay(count: DayCount, nowMs: number, limit: number | null): Counted {
+  const day = dayOf(nowMs);
+  const used = count.day === day ? count.used : 0;
+  if (limit !== null && used >= limit) return { ok: false, retryAfterMs: msToMidnight(nowMs) };
+  return { ok: true, count: { day, used: used + 1 } };
+}

@@ -1,0 +1,289 @@
+/** What the parts of a node ask of each other: each port says what it delivers, in which order, and how it closes. */
+import type { AgentConfig } from './domain/agent.ts';
+import type { Message, TurnRecord } from './domain/conversation.ts';
+import type { Close, ErrorData } from './domain/errors.ts';
+import type { EventData, ExecutionInfo, Frame, Notice, OnBusy, TurnEvent } from './domain/frames.ts';
+import type { AgentId, SessionId, TaskId, TenantId, UserId } from './domain/ids.ts';
+import type { Tier, TierLimits } from './domain/tiers.ts';
+
+// --- Clients -------------------------------------------------------------------------------------------------
+
+/**
+ * One attached observer of a session: a WebSocket, or the SSE stream of a turn.
+ * Order: frames come in the order of their `seq`. Nothing is written inside `send`: the edge gathers what one
+ * loop turn brings into one write. `send` after `close` does nothing.
+ */
+export interface Client {
+  /** Unique in this process. */
+  readonly id: string;
+  /** How long deltas may be held back to travel together, in ms; 0 asks for every one. */
+  readonly deltaWindowMs: number;
+  send(frame: Frame): void;
+  close(close: Close): void;
+}
+
+/** Where a resuming client stopped. */
+export interface ResumePoint {
+  readonly lastSeq: number;
+  readonly epoch: string | undefined;
+}
+
+// --- Directory: how the edges reach actors ---------------------------------------------------------------------
+
+/** Who is asking, as the access check found out. `tier` is undefined where nothing but the tenant's record names it. */
+export interface Caller {
+  readonly tenantId: TenantId;
+  readonly tier: Tier | undefined;
+  readonly userId: UserId | undefined;
+}
+
+export interface SayRequest {
+  readonly caller: Caller;
+  readonly sessionId: SessionId;
+  readonly taskId: TaskId;
+  /** True where the client chose `taskId`: only then can it be a resend. */
+  readonly taskIdGiven: boolean;
+  readonly agentId: AgentId | undefined;
+  readonly message: string;
+  readonly context: Readonly<Record<string, unknown>> | undefined;
+  readonly stream: boolean;
+  readonly onBusy: OnBusy;
+  readonly requestId: string | undefined;
+}
+
+export type SayReply =
+  | { readonly ok: true; readonly taskId: TaskId; readonly accepted: EventData['chat.accepted'] }
+  | { readonly ok: false; readonly taskId: TaskId; readonly error: ErrorData };
+
+export type CancelReply =
+  | {
+      readonly ok: true;
+      readonly taskId: TaskId;
+      readonly status: TurnRecord['status'];
+      readonly abortMs: number;
+    }
+  | { readonly ok: false; readonly taskId: TaskId; readonly error: ErrorData };
+
+export type Reply<T> =
+  | { readonly ok: true; readonly value: T }
+  | { readonly ok: false; readonly error: ErrorData };
+
+export interface MessagePage {
+  readonly messages: readonly Message[];
+  readonly hasMore: boolean;
+}
+
+export interface NodeStats {
+  readonly tenants: number;
+  readonly sessions: number;
+  readonly clients: number;
+  readonly draining: boolean;
+  /** Turns, by the tier of their tenant. */
+  readonly turns: Readonly<Record<Tier, { readonly running: number; readonly queued: number }>>;
+  readonly actors: readonly ActorKindStats[];
+}
+
+/** What the actors of one kind have done since the start. */
+export interface ActorKindStats {
+  readonly kind: string;
+  readonly alive: number;
+  /** Messages that wait now, in all mailboxes of the kind, and in the fullest there has been. */
+  readonly depth: number;
+  readonly deepest: number;
+  readonly handled: number;
+  readonly busyMs: number;
+}
+
+/**
+ * Finds the actor that owns a tenant's session, wherever it lives, and speaks to it.
+ * Delivery: a call is answered exactly once, or refused with a code; a mailbox that is full refuses with OVERLOADED.
+ * Order: calls of one edge to one session are handled in the order they were made.
+ * drain(): no new turns; resolves when running turns have ended or were cancelled after `graceMs`.
+ */
+export interface Directory {
+  /** Attaches a client; it is sent `session.ready`, then what it missed. Refused: it is sent `error` and closed. */
+  attach(caller: Caller, sessionId: SessionId, client: Client, resume: ResumePoint | undefined): void;
+  detach(tenantId: TenantId, sessionId: SessionId, clientId: string): void;
+  /** `observer`, where given, is attached before the turn's first frame and must detach itself. */
+  say(request: SayRequest, observer?: Client): Promise<SayReply>;
+  cancel(tenantId: TenantId, taskId: TaskId): Promise<CancelReply>;
+  /** A turn, live or stored; NOT_FOUND for those of other tenants too. */
+  turn(tenantId: TenantId, taskId: TaskId): Promise<Reply<TurnRecord>>;
+  messages(tenantId: TenantId, sessionId: SessionId, page: PageRequest): Promise<Reply<MessagePage>>;
+  /** Cancels what runs, closes its clients, and deletes what is stored. */
+  forget(tenantId: TenantId, sessionId: SessionId): Promise<Reply<null>>;
+  stats(): NodeStats;
+}
+
+// --- Store -----------------------------------------------------------------------------------------------------
+
+export interface PageRequest {
+  readonly limit: number;
+  /** Messages older than those of this turn. */
+  readonly before: TaskId | undefined;
+}
+
+export interface TenantRecord {
+  readonly tenantId: TenantId;
+  /** Absent where nobody set one. */
+  readonly tier: Tier | undefined;
+  /** Requests accepted today (UTC). */
+  readonly day: string;
+  readonly used: number;
+}
+
+/** Something to keep. Each is atomic by itself. */
+export type Write =
+  /** A turn was accepted, with its user message, and counted against `day`. */
+  | {
+      readonly type: 'turn-accepted';
+      readonly turn: TurnRecord;
+      readonly message: Message;
+      readonly day: string;
+    }
+  /** A turn ended; `message` is the answer, or what there was of it. */
+  | { readonly type: 'turn-ended'; readonly turn: TurnRecord; readonly message: Message | undefined }
+  | { readonly type: 'session-deleted'; readonly tenantId: TenantId; readonly sessionId: SessionId };
+
+/** `duplicate`: the tenant has a turn of that task id already; nothing was written. */
+export type WriteOutcome = 'stored' | 'duplicate';
+
+/**
+ * What must outlive an actor. No method answers in the same tick, any may reject (then nothing was kept).
+ * Order: writes take effect in the order of the calls. commit() resolves once the write cannot be lost.
+ * close(): finishes what was begun; later calls reject.
+ */
+export interface Store {
+  tenant(tenantId: TenantId, day: string): Promise<TenantRecord | null>;
+  /** Messages newest last, or null where the session is unknown or deleted. */
+  session(tenantId: TenantId, sessionId: SessionId, page: PageRequest): Promise<MessagePage | null>;
+  turn(tenantId: TenantId, taskId: TaskId): Promise<TurnRecord | null>;
+  commit(write: Write): Promise<WriteOutcome>;
+  /** Resolves if the store would take a write now. */
+  ping(): Promise<void>;
+  close(): Promise<void>;
+}
+
+// --- Executions --------------------------------------------------------------------------------------------------
+
+/** Everything an execution needs, settled before it starts. */
+export interface ExecutionPlan {
+  readonly taskId: TaskId;
+  readonly tenantId: TenantId;
+  readonly sessionId: SessionId;
+  readonly tier: Tier;
+  readonly agent: AgentConfig;
+  /** Oldest first; the last one is the user's message. */
+  readonly history: readonly Message[];
+  readonly context: Readonly<Record<string, unknown>>;
+  readonly limits: ExecutionLimits;
+}
+
+export interface ExecutionLimits {
+  readonly timeoutMs: number;
+  readonly maxIterations: number;
+  readonly maxTokens: number;
+  /** Names, already filtered by tier. */
+  readonly tools: readonly string[];
+}
+
+export type ExecutionOutcome =
+  | { readonly type: 'answered'; readonly content: string; readonly info: ExecutionInfo }
+  | { readonly type: 'failed'; readonly error: ErrorData; readonly info: ExecutionInfo }
+  | { readonly type: 'aborted'; readonly info: ExecutionInfo };
+
+/** What an agent run tells while it goes on: in order, in the same tick as it happens. */
+export type ExecutionEvent = Extract<
+  TurnEvent,
+  { type: 'execution.started' | 'chat.delta' | 'tool.started' | 'tool.finished' }
+>;
+
+export interface ExecutionContext {
+  /** Aborting reaches the model's HTTP request and running tools; the run then ends as `aborted`. */
+  readonly signal: AbortSignal;
+  readonly emit: (event: ExecutionEvent) => void;
+  /** Settles once the turn is stored; awaited before the first side effect (a tool), never before the model. */
+  readonly accepted: Promise<unknown>;
+}
+
+/**
+ * Runs agents. `run` never rejects for anything a model, a tool or a limit does: that is an outcome.
+ * After the signal it settles promptly, whatever the model does.
+ */
+export interface AgentRunner {
+  run(plan: ExecutionPlan, context: ExecutionContext): Promise<ExecutionOutcome>;
+  /** Ends workers and connections. */
+  close(): Promise<void>;
+}
+
+/** Where agent configurations come from. Resolves to a refusal (AGENT_NOT_FOUND) for an unknown one. */
+export interface AgentSource {
+  agent(tenantId: TenantId, agentId: AgentId): Promise<Reply<AgentConfig>>;
+}
+
+// --- Outbox --------------------------------------------------------------------------------------------------------
+
+/** What a turn's execution writes into: straight to the clients, past every mailbox. */
+export type TurnSink = (event: ExecutionEvent) => void;
+
+/**
+ * One session's numbered event log and its clients. It alone gives out `seq`.
+ * Order: events get their numbers in the order of the calls. A turn's execution events wait until its
+ * `chat.accepted` is out, and are dropped after its terminal event.
+ */
+export interface Outbox {
+  readonly epoch: string;
+  /** Numbers, keeps and sends an event. */
+  event(taskId: TaskId, event: TurnEvent, atMs: number): void;
+  /** Opens a turn for its execution. `stream: false` suppresses its deltas. */
+  turn(taskId: TaskId, stream: boolean): TurnSink;
+  /** Text the turn's clients have been given so far. */
+  textOf(taskId: TaskId): string;
+  attach(client: Client, ready: AttachReady): void;
+  detach(clientId: string): void;
+  /** To every client, unnumbered. */
+  notice(notice: Notice, atMs: number): void;
+  close(close: Close): void;
+}
+
+export interface AttachReady {
+  readonly tier: Tier;
+  readonly running: readonly TaskId[];
+  readonly resume: ResumePoint | undefined;
+  readonly messages: readonly Message[];
+  readonly atMs: number;
+}
+
+// --- Time, numbers -------------------------------------------------------------------------------------------------
+
+export interface Clock {
+  /** Milliseconds since the epoch. */
+  now(): number;
+}
+
+/** Where parts report what happened; cheap enough for the message path, without ids as labels. */
+export interface Metrics {
+  turnEnded(
+    tier: Tier,
+    outcome: 'completed' | 'failed' | 'cancelled' | 'timeout',
+    info: ExecutionInfo | undefined,
+  ): void;
+  turnRefused(tier: Tier | 'unknown', code: string): void;
+  deadLetter(kind: string): void;
+  actorCrashed(kind: string): void;
+  toolUsed(tool: string, ok: boolean): void;
+  modelRetried(provider: string, reason: string): void;
+  socketOpened(): void;
+  socketClosed(code: number): void;
+}
+
+/** One line of structured log; pino stands behind it. */
+export interface Log {
+  debug(fields: object, text: string): void;
+  info(fields: object, text: string): void;
+  warn(fields: object, text: string): void;
+  error(fields: object, text: string): void;
+  child(fields: object): Log;
+}
+
+export type { TierLimits };

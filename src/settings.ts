@@ -1,0 +1,217 @@
+/** The only reader of the environment: every variable of PROTOCOL 7, parsed once, all mistakes reported at once. */
+
+import { randomUUID } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { z } from 'zod';
+import {
+  TIER_TABLE,
+  type TierTable,
+  tierOverridesSchema,
+  tierSchema,
+  withOverrides,
+} from './domain/tiers.ts';
+
+const seconds = (fallback: number) => z.coerce.number().positive().max(86_400).default(fallback);
+const flag = z
+  .enum(['0', '1', 'true', 'false'])
+  .default('0')
+  .transform((value) => value === '1' || value === 'true');
+const list = z
+  .string()
+  .default('')
+  .transform((value) =>
+    value
+      .split(',')
+      .map((part) => part.trim())
+      .filter(Boolean),
+  );
+const provider = z.enum(['openai', 'groq', 'offline']);
+
+const environmentSchema = z.object({
+  PORT: z.coerce.number().int().min(0).max(65_535).default(8000),
+  HOST: z.string().min(1).default('127.0.0.1'),
+  NODE_ID: z.string().min(1).max(128).optional(),
+  DATABASE_URL: z
+    .string()
+    .regex(/^(sqlite:|postgres(ql)?:\/\/)/, 'must start with sqlite: or postgres://')
+    .optional(),
+  REDIS_URL: z
+    .string()
+    .regex(/^rediss?(\+sentinel)?:\/\//, 'must start with redis:// or rediss://')
+    .optional(),
+  EXECUTION_REDIS_URL: z
+    .string()
+    .regex(/^rediss?:\/\//, 'must start with redis:// or rediss://')
+    .optional(),
+  ORCHESTRATOR_REDIS_HOST: z.string().min(1).optional(),
+  ORCHESTRATOR_REDIS_PORT: z.coerce.number().int().min(1).max(65_535).default(6379),
+
+  AUTH_MODE: z.enum(['open', 'jwt']).default('open'),
+  AUTH_JWT_SECRET: z.string().min(32, 'must have at least 32 characters').optional(),
+  AUTH_JWKS_URL: z.url().optional(),
+  AUTH_ISSUER: z.string().optional(),
+  AUTH_AUDIENCE: z.string().optional(),
+  ALLOW_INSECURE: flag,
+  ALLOWED_ORIGINS: list,
+  SERVICE_TOKEN: z.string().min(16, 'must have at least 16 characters').optional(),
+
+  DEFAULT_TIER: tierSchema.default('professional'),
+  TIERS_FILE: z.string().min(1).optional(),
+  DEFAULT_PROVIDER: provider.optional(),
+  DEFAULT_MODEL: z.string().min(1).optional(),
+  OPENAI_API_KEY: z.string().min(1).optional(),
+  OPENAI_BASE_URL: z.url().optional(),
+  GROQ_API_KEY: z.string().min(1).optional(),
+  GROQ_BASE_URL: z.url().optional(),
+
+  EXECUTION_DEFAULT_AGENT_TYPE: z.enum(['conversational', 'langchain']).default('conversational'),
+  EXECUTION_MAX_ITERATIONS: z.coerce.number().int().positive().optional(),
+  EXECUTION_MAX_EXECUTION_TIME: z.coerce.number().positive().max(86_400).optional(),
+  EXECUTION_LOG_LEVEL: z
+    .string()
+    .transform((value) => value.toLowerCase().replace('warning', 'warn').replace('critical', 'fatal'))
+    .pipe(z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']))
+    .default('info'),
+  EXECUTION_SERVICE_NAME: z.string().min(1).default('nooble'),
+  EXECUTION_SERVICE_VERSION: z.string().min(1).optional(),
+
+  ORCHESTRATOR_WEBSOCKET_PING_INTERVAL: seconds(30),
+  ORCHESTRATOR_WEBSOCKET_PING_TIMEOUT: seconds(10),
+  ORCHESTRATOR_MAX_WEBSOCKET_CONNECTIONS: z.coerce.number().int().positive().default(50_000),
+  ORCHESTRATOR_MAX_REQUESTS_PER_SESSION: z.coerce.number().int().nonnegative().optional(),
+
+  /** Turns that run at once on this node, whoever's they are. */
+  NODE_MAX_EXECUTIONS: z.coerce.number().int().positive().default(1_000),
+  /** How long deltas are held back to travel together, ms. */
+  DELTA_WINDOW_MS: z.coerce.number().nonnegative().max(1_000).default(15),
+  /** A session nobody watches leaves memory after this long. */
+  SESSION_IDLE_SECONDS: seconds(300),
+  DRAIN_SECONDS: seconds(25),
+  MODEL_FIRST_TOKEN_SECONDS: seconds(30),
+  MODEL_IDLE_SECONDS: seconds(20),
+});
+
+const WITHOUT_EFFECT = /^(EXECUTION|ORCHESTRATOR)_WORKER_SLEEP_SECONDS$|^EXECUTION_[A-Z_]+_SERVICE_URL$/;
+const LOOPBACK = new Set(['127.0.0.1', '::1', 'localhost']);
+
+/** Turns the environment into settings. `problems` names every wrong variable; then there are no settings. */
+export function parseSettings(
+  environment: Readonly<Record<string, string | undefined>>,
+):
+  | { readonly ok: true; readonly settings: Settings }
+  | { readonly ok: false; readonly problems: readonly string[] } {
+  const given = Object.fromEntries(
+    Object.entries(environment).filter(([, value]) => value !== undefined && value !== ''),
+  );
+  const parsed = environmentSchema.safeParse(given);
+  const problems = parsed.success
+    ? []
+    : parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
+  const tiers = readTiers(given.TIERS_FILE, problems);
+  if (parsed.success) crossChecks(parsed.data, problems);
+  if (!parsed.success || problems.length > 0) return { ok: false, problems };
+  return { ok: true, settings: settle(parsed.data, tiers, Object.keys(given)) };
+}
+
+type Environment = z.infer<typeof environmentSchema>;
+
+function crossChecks(env: Environment, problems: string[]): void {
+  if (env.AUTH_MODE === 'jwt' && !env.AUTH_JWT_SECRET && !env.AUTH_JWKS_URL)
+    problems.push('AUTH_MODE: jwt needs AUTH_JWT_SECRET or AUTH_JWKS_URL');
+  if (env.AUTH_MODE === 'open' && !LOOPBACK.has(env.HOST) && !env.ALLOW_INSECURE)
+    problems.push(
+      `HOST: ${env.HOST} is not loopback, and AUTH_MODE=open trusts every header; set AUTH_MODE=jwt, or ALLOW_INSECURE=1 if you mean it`,
+    );
+  if (env.DEFAULT_PROVIDER === 'openai' && !env.OPENAI_API_KEY && !env.OPENAI_BASE_URL)
+    problems.push(
+      'OPENAI_API_KEY: DEFAULT_PROVIDER=openai needs it (or OPENAI_BASE_URL, for an endpoint without keys)',
+    );
+  if (env.DEFAULT_PROVIDER === 'groq' && !env.GROQ_API_KEY && !env.GROQ_BASE_URL)
+    problems.push(
+      'GROQ_API_KEY: DEFAULT_PROVIDER=groq needs it (or GROQ_BASE_URL, for an endpoint without keys)',
+    );
+}
+
+function readTiers(file: string | undefined, problems: string[]): TierTable {
+  if (!file) return TIER_TABLE;
+  try {
+    return withOverrides(TIER_TABLE, tierOverridesSchema.parse(JSON.parse(readFileSync(file, 'utf8'))));
+  } catch (error) {
+    const reason =
+      error instanceof z.ZodError
+        ? error.issues.map((issue) => `${issue.path.join('.') || 'file'}: ${issue.message}`).join('; ')
+        : String(error instanceof Error ? error.message : error);
+    problems.push(`TIERS_FILE: ${file}: ${reason}`);
+    return TIER_TABLE;
+  }
+}
+
+const DEFAULT_MODELS = {
+  openai: 'gpt-4.1-mini',
+  groq: 'llama-3.1-8b-instant',
+  offline: 'offline-echo',
+} as const;
+
+function settle(env: Environment, tiers: TierTable, names: readonly string[]) {
+  const defaultProvider =
+    env.DEFAULT_PROVIDER ?? (env.OPENAI_API_KEY ? 'openai' : env.GROQ_API_KEY ? 'groq' : 'offline');
+  const ms = (value: number): number => Math.round(value * 1000);
+  return {
+    port: env.PORT,
+    host: env.HOST,
+    nodeId: env.NODE_ID ?? `node-${randomUUID().slice(0, 8)}`,
+    service: { name: env.EXECUTION_SERVICE_NAME, version: env.EXECUTION_SERVICE_VERSION },
+    logLevel: env.EXECUTION_LOG_LEVEL,
+    databaseUrl: env.DATABASE_URL,
+    redisUrl:
+      env.REDIS_URL ??
+      env.EXECUTION_REDIS_URL ??
+      (env.ORCHESTRATOR_REDIS_HOST
+        ? `redis://${env.ORCHESTRATOR_REDIS_HOST}:${env.ORCHESTRATOR_REDIS_PORT}`
+        : undefined),
+    access: {
+      mode: env.AUTH_MODE,
+      jwtSecret: env.AUTH_JWT_SECRET,
+      jwksUrl: env.AUTH_JWKS_URL,
+      issuer: env.AUTH_ISSUER,
+      audience: env.AUTH_AUDIENCE,
+      allowedOrigins: env.ALLOWED_ORIGINS,
+      serviceToken: env.SERVICE_TOKEN,
+      allowInsecure: env.ALLOW_INSECURE,
+    },
+    tiers,
+    defaultTier: env.DEFAULT_TIER,
+    models: {
+      defaultProvider,
+      defaultModel: env.DEFAULT_MODEL ?? DEFAULT_MODELS[defaultProvider],
+      openai: { apiKey: env.OPENAI_API_KEY, baseUrl: env.OPENAI_BASE_URL },
+      groq: { apiKey: env.GROQ_API_KEY, baseUrl: env.GROQ_BASE_URL },
+      firstTokenTimeoutMs: ms(env.MODEL_FIRST_TOKEN_SECONDS),
+      idleTimeoutMs: ms(env.MODEL_IDLE_SECONDS),
+    },
+    execution: {
+      defaultAgentType: env.EXECUTION_DEFAULT_AGENT_TYPE,
+      maxIterations: env.EXECUTION_MAX_ITERATIONS,
+      maxTimeMs:
+        env.EXECUTION_MAX_EXECUTION_TIME === undefined ? undefined : ms(env.EXECUTION_MAX_EXECUTION_TIME),
+      maxOnNode: env.NODE_MAX_EXECUTIONS,
+    },
+    sockets: {
+      pingIntervalMs: ms(env.ORCHESTRATOR_WEBSOCKET_PING_INTERVAL),
+      pingTimeoutMs: ms(env.ORCHESTRATOR_WEBSOCKET_PING_TIMEOUT),
+      max: env.ORCHESTRATOR_MAX_WEBSOCKET_CONNECTIONS,
+      deltaWindowMs: env.DELTA_WINDOW_MS,
+    },
+    sessions: {
+      /** Replaces the tier's requests per session and hour; null: no limit; undefined: the tier's. */
+      requestsPerHour:
+        env.ORCHESTRATOR_MAX_REQUESTS_PER_SESSION === 0 ? null : env.ORCHESTRATOR_MAX_REQUESTS_PER_SESSION,
+      idleMs: ms(env.SESSION_IDLE_SECONDS),
+    },
+    drainMs: ms(env.DRAIN_SECONDS),
+    /** Variables that were set and do nothing here (PROTOCOL 7); the log says so once. */
+    withoutEffect: names.filter((name) => WITHOUT_EFFECT.test(name)),
+  };
+}
+
+export type Settings = ReturnType<typeof settle>;
