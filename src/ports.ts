@@ -76,7 +76,6 @@ export interface MessagePage {
 export interface NodeStats {
   readonly tenants: number;
   readonly sessions: number;
-  readonly clients: number;
   readonly draining: boolean;
   /** Turns, by the tier of their tenant. */
   readonly turns: Readonly<Record<Tier, { readonly running: number; readonly queued: number }>>;
@@ -223,23 +222,39 @@ export interface AgentSource {
 
 // --- Outbox --------------------------------------------------------------------------------------------------------
 
-/** What a turn's execution writes into: straight to the clients, past every mailbox. */
-export type TurnSink = (event: ExecutionEvent) => void;
+/** A turn as its execution sees it: written straight to the clients, past every mailbox. */
+export interface TurnSink {
+  readonly emit: (event: ExecutionEvent) => void;
+  /** Resolves when the turn has been accepted, or never will be. */
+  readonly accepted: Promise<void>;
+}
+
+export interface TurnOptions {
+  /** False suppresses deltas. */
+  readonly stream: boolean;
+  /** `chat.accepted` is out already. */
+  readonly accepted: boolean;
+}
 
 /**
  * One session's numbered event log and its clients. It alone gives out `seq`.
  * Order: events get their numbers in the order of the calls. A turn's execution events wait until its
- * `chat.accepted` is out, and are dropped after its terminal event.
+ * `chat.accepted` is out, and are dropped once the turn is sealed.
  */
 export interface Outbox {
   readonly epoch: string;
   /** Numbers, keeps and sends an event. */
   event(taskId: TaskId, event: TurnEvent, atMs: number): void;
-  /** Opens a turn for its execution. `stream: false` suppresses its deltas. */
-  turn(taskId: TaskId, stream: boolean): TurnSink;
-  /** Text the turn's clients have been given so far. */
-  textOf(taskId: TaskId): string;
+  /** Opens a turn for its execution; one at a time. */
+  turn(taskId: TaskId, options: TurnOptions): TurnSink;
+  /** Takes no more from the turn's execution; returns the text its clients have been given. */
+  seal(taskId: TaskId): string;
+  /** Forgets what a turn has written and not sent. */
+  discard(taskId: TaskId): void;
+  /** Sends `session.ready`, then what the client missed or a snapshot, then all that follows. */
   attach(client: Client, ready: AttachReady): void;
+  /** Sends all that follows, and nothing else. */
+  watch(client: Client): void;
   detach(clientId: string): void;
   /** To every client, unnumbered. */
   notice(notice: Notice, atMs: number): void;
@@ -247,6 +262,8 @@ export interface Outbox {
 }
 
 export interface AttachReady {
+  readonly tenantId: TenantId;
+  readonly sessionId: SessionId;
   readonly tier: Tier;
   readonly running: readonly TaskId[];
   readonly resume: ResumePoint | undefined;

@@ -46,3 +46,16 @@ export function refuseAgent(agent: AgentConfig, limits: TierLimits): ErrorData |
     });
   return null;
 }
+
+/** Tokens of a model's context window, as far as the table knows; unknown models get a careful guess. */
+function contextTokens(provider: Provider, model: string): number {
+  if (provider === 'offline') return 8_192;
+  return /^gpt-4|^gpt-5|^o\d|^llama-3/.test(model) ? 128_000 : 8_192;
+}
+
+/** Tokens of history the model may be given, so that its prompt and its answer still fit. */
+export function historyTokens(agent: AgentConfig, limits: TierLimits): number {
+  const answer = Math.min(agent.maxTokens ?? limits.tokens_per_run, limits.tokens_per_run);
+  const window = contextTokens(agent.provider, agent.model);
+  return Math.max(1_024, window - answer - Math.ceil(agent.systemPrompt.length / 4));
+}

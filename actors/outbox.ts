@@ -1,0 +1,193 @@
+/** One session's numbered events: kept for replay, gathered where they are deltas, handed to every client. */
+import { type Frame, isTerminal, type Notice, type TurnEvent } from '../src/domain/frames.ts';
+import type { TaskId } from '../src/domain/ids.ts';
+import type { AttachReady, Client, Clock, ExecutionEvent, Outbox } from '../src/ports.ts';
+import type { Pacer } from './pacer.ts';
+import { createReplayLog } from './replay-log.ts';
+
+export interface OutboxOptions {
+  readonly epoch: string;
+  readonly clock: Clock;
+  readonly pacer: Pacer;
+  /** How long deltas are held back while no client asks for less, ms. */
+  readonly deltaWindowMs: number;
+}
+
+/** The turn whose execution writes now. */
+interface OpenTurn {
+  readonly taskId: TaskId;
+  readonly stream: boolean;
+  /** Events that wait for `chat.accepted`; null once it is out. */
+  held: ExecutionEvent[] | null;
+  readonly release: () => void;
+  /** All deltas so far, and those of them not yet in a frame. */
+  text: string;
+  pending: string;
+  flushing: boolean;
+  /** The first delta is out: the next ones may be held back. */
+  flowing: boolean;
+  sealed: boolean;
+}
+
+const ALREADY: Promise<void> = Promise.resolve();
+
+export function createOutbox({ epoch, clock, pacer, deltaWindowMs }: OutboxOptions): Outbox {
+  const clients = new Map<string, Client>();
+  const log = createReplayLog();
+  let windowMs = deltaWindowMs;
+  let open: OpenTurn | null = null;
+
+  function send(frame: Frame): void {
+    for (const client of clients.values()) client.send(frame);
+  }
+
+  function publish(taskId: TaskId, event: TurnEvent, atMs: number): void {
+    send(log.append(event.type, atMs, taskId, event.data));
+  }
+
+  function flush(turn: OpenTurn): void {
+    turn.flushing = false;
+    if (turn.pending === '' || turn.held) return;
+    const content = turn.pending;
+    turn.pending = '';
+    turn.flowing = true;
+    publish(turn.taskId, { type: 'chat.delta', data: { content } }, clock.now());
+  }
+
+  function write(turn: OpenTurn, event: ExecutionEvent): void {
+    if (turn.held) {
+      turn.held.push(event);
+      return;
+    }
+    if (event.type !== 'chat.delta') {
+      flush(turn);
+      publish(turn.taskId, event, clock.now());
+      return;
+    }
+    turn.text += event.data.content;
+    if (!turn.stream) return;
+    turn.pending += event.data.content;
+    if (turn.flushing) return;
+    turn.flushing = true;
+    if (turn.flowing && windowMs > 0) pacer.later(() => flush(turn), windowMs);
+    else pacer.soon(() => flush(turn));
+  }
+
+  /** `chat.accepted` is out: what the execution wrote meanwhile follows it. */
+  function release(turn: OpenTurn): void {
+    const held = turn.held ?? [];
+    turn.held = null;
+    for (const event of held) write(turn, event);
+    turn.release();
+  }
+
+  function settleWindow(): void {
+    windowMs = deltaWindowMs;
+    for (const client of clients.values()) windowMs = Math.min(windowMs, client.deltaWindowMs);
+  }
+
+  const unnumbered = (notice: Notice, atMs: number): Frame => ({
+    type: notice.type,
+    seq: undefined,
+    atMs,
+    taskId: undefined,
+    data: notice.data,
+  });
+
+  const outbox: Outbox = {
+    epoch,
+    event(taskId, event, atMs) {
+      const turn = open?.taskId === taskId ? open : null;
+      const ends = isTerminal(event.type);
+      if (turn) flush(turn);
+      publish(taskId, event, atMs);
+      if (turn?.held && event.type === 'chat.accepted') release(turn);
+      if (ends && turn) open = null;
+      if (event.type === 'chat.response') log.compact(taskId, event.data.content);
+    },
+    turn(taskId, options) {
+      let release = (): void => undefined;
+      const accepted = options.accepted
+        ? ALREADY
+        : new Promise<void>((resolve) => {
+            release = resolve;
+          });
+      const turn: OpenTurn = {
+        taskId,
+        stream: options.stream,
+        held: options.accepted ? null : [],
+        release: () => release(),
+        text: '',
+        pending: '',
+        flushing: false,
+        flowing: false,
+        sealed: false,
+      };
+      open = turn;
+      const emit = (event: ExecutionEvent): void => {
+        if (!turn.sealed) write(turn, event);
+      };
+      return { emit, accepted };
+    },
+    seal(taskId) {
+      if (open?.taskId !== taskId) return '';
+      const turn = open;
+      turn.sealed = true;
+      flush(turn);
+      // What is held still belongs to the turn: it is sent after `chat.accepted`, before the end.
+      const held = (turn.held ?? []).reduce((text, event) => text + textIn(event), '');
+      return turn.text + held;
+    },
+    discard(taskId) {
+      if (open?.taskId !== taskId) return;
+      open.held = null;
+      open.sealed = true;
+      open.release();
+      open = null;
+    },
+    attach(client, ready) {
+      if (open) flush(open);
+      const { resume } = ready;
+      const missed = resume && resume.epoch === epoch ? log.after(resume.lastSeq) : null;
+      const data = {
+        tenant_id: ready.tenantId,
+        session_id: ready.sessionId,
+        tier: ready.tier,
+        epoch,
+        seq: log.seq(),
+        ...(resume ? { recovered: missed !== null } : {}),
+        running: [...ready.running],
+      };
+      client.send(unnumbered({ type: 'session.ready', data }, ready.atMs));
+      if (missed) for (const frame of missed) client.send(frame);
+      else if (resume) client.send(unnumbered(snapshot(ready, open), ready.atMs));
+      outbox.watch(client);
+    },
+    watch(client) {
+      clients.set(client.id, client);
+      settleWindow();
+    },
+    detach(clientId) {
+      if (clients.delete(clientId)) settleWindow();
+    },
+    notice(notice, atMs) {
+      send(unnumbered(notice, atMs));
+    },
+    close(close) {
+      for (const client of clients.values()) client.close(close);
+      clients.clear();
+    },
+  };
+  return outbox;
+}
+
+const textIn = (event: ExecutionEvent): string => (event.type === 'chat.delta' ? event.data.content : '');
+
+function snapshot({ messages }: AttachReady, open: OpenTurn | null): Notice {
+  const kept = messages.map(({ role, content, taskId }) => ({ role, content, task_id: taskId }));
+  const partial =
+    open && !open.held && open.text !== ''
+      ? [{ role: 'assistant', content: open.text, task_id: open.taskId, partial: true } as const]
+      : [];
+  return { type: 'session.snapshot', data: { messages: [...kept, ...partial] } };
+}

@@ -1,0 +1,268 @@
+/** What a session knows and is told: plain data, so that it can be printed, compared and recovered. */
+import type { AgentConfig } from '../src/domain/agent.ts';
+import type { Message, TurnRecord } from '../src/domain/conversation.ts';
+import type { Close, ErrorData } from '../src/domain/errors.ts';
+import type { Notice, OnBusy, TurnEvent } from '../src/domain/frames.ts';
+import type { AgentId, SessionId, TaskId, TenantId } from '../src/domain/ids.ts';
+import type { Bucket } from '../src/domain/rate-limit.ts';
+import type { Tier, TierTable } from '../src/domain/tiers.ts';
+import type {
+  AttachReady,
+  ExecutionOutcome,
+  ExecutionPlan,
+  ResumePoint,
+  TurnOptions,
+  Write,
+} from '../src/ports.ts';
+
+/** Where an answer goes: a number of the actor system's `ask`. */
+export type ReplyTo = number;
+
+/** What all sessions of a node share. */
+export interface SessionConfig {
+  readonly tiers: TierTable;
+  /** Replaces the tier's requests per session and hour; null: no limit; undefined: the tier's. */
+  readonly requestsPerHour: number | null | undefined;
+  /** An operator's caps under the tier's limits. */
+  readonly maxIterations: number | undefined;
+  readonly maxTimeMs: number | undefined;
+}
+
+/** What a turn has of the tenant's capacity to run. */
+export type Slot = 'none' | 'asked' | 'granted';
+
+/** One turn from `said` to its terminal event. Turns stand in the order in which they will run. */
+export interface Turn {
+  readonly taskId: TaskId;
+  readonly agentId: AgentId;
+  readonly message: string;
+  readonly context: Readonly<Record<string, unknown>>;
+  readonly stream: boolean;
+  readonly createdAtMs: number;
+  /** Those who wait to hear whether it was accepted. */
+  readonly callers: readonly { readonly replyTo: ReplyTo; readonly duplicate: boolean }[];
+  readonly cancellers: readonly { readonly replyTo: ReplyTo; readonly atMs: number }[];
+  readonly agent: AgentConfig | null;
+  /** The tenant has counted it. */
+  readonly claimed: boolean;
+  /** It asked to run; it may. */
+  readonly slot: Slot;
+  readonly executing: boolean;
+  /** `chat.accepted` is out, because the store holds the turn. */
+  readonly kept: 'no' | 'writing' | 'yes';
+  /** Turns ahead, as the client was last told. */
+  readonly position: number;
+  /** How it ended; set until the store holds that too. */
+  readonly ended: Ending | null;
+  /** Refused after it began: nothing of it may be seen. */
+  readonly dropped: boolean;
+}
+
+export interface Ending {
+  readonly outcome: ExecutionOutcome | { readonly type: 'aborted' };
+  /** What the clients were given of the answer. */
+  readonly text: string;
+  readonly atMs: number;
+  readonly writing: boolean;
+}
+
+export interface SessionState {
+  readonly tenantId: TenantId;
+  readonly sessionId: SessionId;
+  readonly config: SessionConfig;
+  /** Messages that came before history and tier were there; null once they are. */
+  readonly stash: readonly SessionMessage[] | null;
+  readonly history: readonly Message[] | null;
+  readonly tier: Tier | null;
+  readonly bucket: Bucket | null;
+  readonly turns: readonly Turn[];
+  /** The last tasks that ended here, for resends. */
+  readonly recent: readonly TaskId[];
+  readonly clients: readonly string[];
+  readonly draining: boolean;
+  /** Being deleted: those who wait for it, and whether the store has been told. */
+  readonly forgetting: { readonly replyTo: readonly ReplyTo[]; readonly writing: boolean } | null;
+}
+
+export interface Said {
+  readonly type: 'said';
+  readonly taskId: TaskId;
+  readonly agentId: AgentId;
+  readonly message: string;
+  readonly context: Readonly<Record<string, unknown>>;
+  readonly stream: boolean;
+  readonly onBusy: OnBusy;
+  readonly tier: Tier | undefined;
+  readonly replyTo: ReplyTo;
+  readonly atMs: number;
+}
+
+type Cancel = {
+  readonly type: 'cancel';
+  readonly taskId: TaskId;
+  readonly replyTo: ReplyTo;
+  readonly atMs: number;
+};
+type Attach = {
+  readonly type: 'attach';
+  readonly clientId: string;
+  readonly tier: Tier | undefined;
+  readonly resume: ResumePoint | undefined;
+  readonly atMs: number;
+};
+
+export type SessionMessage =
+  // From the edges.
+  | Said
+  | Cancel
+  | Attach
+  | { readonly type: 'detach'; readonly clientId: string }
+  | { readonly type: 'inquire'; readonly taskId: TaskId; readonly replyTo: ReplyTo }
+  | { readonly type: 'forget'; readonly replyTo: ReplyTo; readonly atMs: number }
+  // From the store and the agent source.
+  | { readonly type: 'loaded'; readonly history: readonly Message[] }
+  | { readonly type: 'loadFailed'; readonly atMs: number }
+  | {
+      readonly type: 'agentFound';
+      readonly taskId: TaskId;
+      readonly agent: AgentConfig;
+      readonly atMs: number;
+    }
+  | { readonly type: 'agentRefused'; readonly taskId: TaskId; readonly error: ErrorData }
+  | Kept
+  | KeepFailed
+  // From the tenant and the node.
+  | { readonly type: 'entered'; readonly tier: Tier }
+  /** `slot` is what the claim asked for; `ahead` counts the tenant's turns before it. */
+  | {
+      readonly type: 'claimed';
+      readonly taskId: TaskId;
+      readonly tier: Tier;
+      readonly slot: Slot;
+      readonly ahead: number;
+      readonly atMs: number;
+    }
+  | { readonly type: 'claimRefused'; readonly taskId: TaskId; readonly error: ErrorData }
+  | { readonly type: 'granted'; readonly taskId: TaskId; readonly atMs: number }
+  | { readonly type: 'moved'; readonly taskId: TaskId; readonly ahead: number; readonly atMs: number }
+  | { readonly type: 'drain'; readonly reconnectAfterMs: number; readonly atMs: number }
+  | { readonly type: 'drainExpired'; readonly atMs: number }
+  | { readonly type: 'idle' }
+  // From the execution.
+  | Ended
+  | { readonly type: 'executionLost'; readonly taskId: TaskId; readonly text: string; readonly atMs: number };
+
+export type KeepStep = 'accepted' | 'ended' | 'deleted';
+export type Kept = {
+  readonly type: 'kept';
+  readonly step: KeepStep;
+  readonly taskId: TaskId | undefined;
+  readonly duplicate: boolean;
+  readonly atMs: number;
+};
+export type KeepFailed = {
+  readonly type: 'keepFailed';
+  readonly step: KeepStep;
+  readonly taskId: TaskId | undefined;
+  readonly atMs: number;
+};
+/** `text` is what the clients were given. */
+export type Ended = {
+  readonly type: 'ended';
+  readonly taskId: TaskId;
+  readonly outcome: ExecutionOutcome;
+  readonly text: string;
+  readonly atMs: number;
+};
+
+export type SessionEffect =
+  | { readonly type: 'load' }
+  | { readonly type: 'enter'; readonly tier: Tier | undefined }
+  | { readonly type: 'findAgent'; readonly taskId: TaskId; readonly agentId: AgentId }
+  | {
+      readonly type: 'claim';
+      readonly taskId: TaskId;
+      readonly slot: Slot;
+      readonly tier: Tier | undefined;
+      readonly atMs: number;
+    }
+  | { readonly type: 'acquire'; readonly taskId: TaskId }
+  /** Gives back a claim, and the slot it had or had asked for. `refund`: it does not count as a request. */
+  | { readonly type: 'release'; readonly taskId: TaskId; readonly slot: Slot; readonly refund: boolean }
+  | {
+      readonly type: 'keep';
+      readonly step: KeepStep;
+      readonly taskId: TaskId | undefined;
+      readonly write: Write;
+    }
+  | { readonly type: 'execute'; readonly plan: ExecutionPlan; readonly options: TurnOptions }
+  | { readonly type: 'abort'; readonly taskId: TaskId }
+  | { readonly type: 'event'; readonly taskId: TaskId; readonly event: TurnEvent; readonly atMs: number }
+  /** Forgets a turn that was never accepted: what its execution wrote is not sent. */
+  | { readonly type: 'discard'; readonly taskId: TaskId }
+  | { readonly type: 'reply'; readonly replyTo: ReplyTo; readonly value: unknown }
+  | { readonly type: 'attachClient'; readonly clientId: string; readonly ready: AttachReady }
+  | { readonly type: 'detachClient'; readonly clientId: string }
+  | { readonly type: 'notice'; readonly notice: Notice; readonly atMs: number }
+  | { readonly type: 'closeClients'; readonly close: Close }
+  /** A turn of this id lives here, or no longer does. */
+  | { readonly type: 'track'; readonly taskId: TaskId; readonly tier: Tier }
+  | { readonly type: 'untrack'; readonly taskId: TaskId }
+  | { readonly type: 'measure'; readonly turn: TurnRecord; readonly tier: Tier }
+  | { readonly type: 'refused'; readonly tier: Tier; readonly code: string }
+  | { readonly type: 'leave' }
+  | { readonly type: 'stop' };
+
+export type SessionStep = readonly [SessionState, readonly SessionEffect[]];
+
+export function newSession(tenantId: TenantId, sessionId: SessionId, config: SessionConfig): SessionState {
+  return {
+    tenantId,
+    sessionId,
+    config,
+    stash: [],
+    history: null,
+    tier: null,
+    bucket: null,
+    turns: [],
+    recent: [],
+    clients: [],
+    draining: false,
+    forgetting: null,
+  };
+}
+
+export const findTurn = (state: SessionState, taskId: TaskId): Turn | undefined =>
+  state.turns.find((turn) => turn.taskId === taskId);
+
+export function withTurn(state: SessionState, taskId: TaskId, change: Partial<Turn>): SessionState {
+  return {
+    ...state,
+    turns: state.turns.map((turn) => (turn.taskId === taskId ? { ...turn, ...change } : turn)),
+  };
+}
+
+/** Ended tasks a session remembers; older resends are found out by the store. */
+const RECENT_TASKS = 32;
+
+export function withoutTurn(state: SessionState, taskId: TaskId, remember: boolean): SessionState {
+  const recent = remember ? [...state.recent, taskId].slice(-RECENT_TASKS) : state.recent;
+  return { ...state, recent, turns: state.turns.filter((turn) => turn.taskId !== taskId) };
+}
+
+/** A turn as the status routes show it. */
+export function recordOf(state: SessionState, turn: Turn): TurnRecord {
+  return {
+    taskId: turn.taskId,
+    tenantId: state.tenantId,
+    sessionId: state.sessionId,
+    agentId: turn.agentId,
+    status: turn.executing ? 'processing' : 'queued',
+    createdAtMs: turn.createdAtMs,
+  };
+}
+
+/** For the end of a switch over a union: a new member that nobody handles is a type error. */
+export function unreachable(value: never): never {
+  throw new Error(`unexpected ${JSON.stringify(value)}`);
+}

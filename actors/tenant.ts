@@ -1,0 +1,261 @@
+/**
+ * A tenant: its tier, what it has used of its rates and quotas, and who of its sessions may run now.
+ * It decides; effects.ts does. Its sessions live under a nursery, so a thousand of them cost its messages nothing.
+ */
+import { type ErrorData, refusal } from '../src/domain/errors.ts';
+import { emptyFifo, type Fifo, items, pushed, shifted, without } from '../src/domain/fifo.ts';
+import type { SessionId, TaskId, TenantId } from '../src/domain/ids.ts';
+import { type Bucket, countDay, type DayCount, fullBucket, rateOf, take } from '../src/domain/rate-limit.ts';
+import type { Tier, TierLimits, TierTable } from '../src/domain/tiers.ts';
+import type { TenantRecord } from '../src/ports.ts';
+import type { Behaviour } from './actor.ts';
+import { type SessionMessage, type Slot, unreachable } from './session-state.ts';
+
+/** A turn that waits until one of the tenant's executions has ended. */
+interface Waiting {
+  readonly sessionId: SessionId;
+  readonly taskId: TaskId;
+  /** Turns ahead, as its session was last told. */
+  readonly ahead: number;
+}
+
+export interface TenantState {
+  readonly tenantId: TenantId;
+  readonly tiers: TierTable;
+  readonly tier: Tier;
+  /** Messages that came before the tenant's record was there; null once it is. */
+  readonly stash: readonly TenantMessage[] | null;
+  /** The record has been asked for. */
+  readonly loading: boolean;
+  readonly minute: Bucket | null;
+  readonly day: DayCount;
+  /** Turns that hold one of the tier's executions. */
+  readonly running: number;
+  /** Turns that were counted and do not run yet, wherever they wait. */
+  readonly queued: number;
+  readonly waiting: Fifo<Waiting>;
+  /** The next look at the positions of those who wait is under way. */
+  readonly announcing: boolean;
+}
+
+export type TenantMessage =
+  | { readonly type: 'loaded'; readonly record: TenantRecord | null }
+  | { readonly type: 'loadFailed'; readonly atMs: number }
+  | { readonly type: 'enter'; readonly sessionId: SessionId; readonly tier: Tier | undefined }
+  | {
+      readonly type: 'claim';
+      readonly sessionId: SessionId;
+      readonly taskId: TaskId;
+      readonly slot: Slot;
+      readonly tier: Tier | undefined;
+      readonly atMs: number;
+    }
+  | {
+      readonly type: 'acquire';
+      readonly sessionId: SessionId;
+      readonly taskId: TaskId;
+      readonly atMs: number;
+    }
+  | { readonly type: 'release'; readonly taskId: TaskId; readonly slot: Slot; readonly refund: boolean }
+  | { readonly type: 'announce'; readonly atMs: number }
+  | { readonly type: 'idle' };
+
+export type TenantEffect =
+  | { readonly type: 'loadTenant' }
+  | { readonly type: 'tellSession'; readonly sessionId: SessionId; readonly message: SessionMessage }
+  | { readonly type: 'tellAllSessions'; readonly message: SessionMessage }
+  /** Asks the node for one of its executions. */
+  | { readonly type: 'want'; readonly sessionId: SessionId; readonly taskId: TaskId; readonly weight: number }
+  /** Gives one back. */
+  | { readonly type: 'done' }
+  | { readonly type: 'announceLater'; readonly afterMs: number }
+  | { readonly type: 'leaveNode' };
+
+type Step = readonly [TenantState, readonly TenantEffect[]];
+
+/** How often those who wait hear of their position, and how many of the first in line do. */
+const ANNOUNCE_MS = 250;
+const ANNOUNCED = 100;
+const MINUTE_MS = 60_000;
+
+/** Messages that wait for a tenant's record. */
+const MAX_STASH = 10_000;
+
+export const newTenant = (tenantId: TenantId, tier: Tier, tiers: TierTable): TenantState => ({
+  tenantId,
+  tiers,
+  tier,
+  stash: [],
+  loading: false,
+  minute: null,
+  day: { day: '', used: 0 },
+  running: 0,
+  queued: 0,
+  waiting: emptyFifo,
+  announcing: false,
+});
+
+export const tenant: Behaviour<TenantState, TenantMessage, TenantEffect> = (state, message) => {
+  if (state.stash && message.type !== 'loaded' && message.type !== 'loadFailed')
+    return stash(state, state.stash, message);
+  switch (message.type) {
+    case 'loaded':
+      return goLive(state, message.record);
+    case 'loadFailed':
+      return [
+        { ...state, stash: [], loading: false },
+        [{ type: 'tellAllSessions', message: { type: 'loadFailed', atMs: message.atMs } }],
+      ];
+    case 'enter': {
+      const next = named(state, message.tier);
+      return [next, [tell(message.sessionId, { type: 'entered', tier: next.tier })]];
+    }
+    case 'claim':
+      return claim(named(state, message.tier), message);
+    case 'acquire':
+      return acquire(state, { sessionId: message.sessionId, taskId: message.taskId, ahead: -1 });
+    case 'release':
+      return release(state, message.taskId, message.slot, message.refund);
+    case 'announce':
+      return announce(state, message.atMs);
+    case 'idle':
+      return [state, state.running + state.queued === 0 ? [{ type: 'leaveNode' }] : []];
+    default:
+      return unreachable(message);
+  }
+};
+
+const tell = (sessionId: SessionId, message: SessionMessage): TenantEffect => ({
+  type: 'tellSession',
+  sessionId,
+  message,
+});
+
+/** Access named a tier: where the header or the token is trusted, the last word counts. */
+const named = (state: TenantState, tier: Tier | undefined): TenantState =>
+  tier && tier !== state.tier ? { ...state, tier } : state;
+
+/** What comes before the tenant's record waits for it; the first such message asks for it. */
+function stash(state: TenantState, waiting: readonly TenantMessage[], message: TenantMessage): Step {
+  if (message.type === 'idle') return [state, waiting.length === 0 ? [{ type: 'leaveNode' }] : []];
+  const kept = waiting.length < MAX_STASH ? [...waiting, message] : waiting;
+  return [{ ...state, stash: kept, loading: true }, state.loading ? [] : [{ type: 'loadTenant' }]];
+}
+
+function goLive(state: TenantState, record: TenantRecord | null): Step {
+  const effects: TenantEffect[] = [];
+  const loaded: TenantState = {
+    ...state,
+    stash: null,
+    tier: record?.tier ?? state.tier,
+    day: record ? { day: record.day, used: record.used } : state.day,
+  };
+  const live = (state.stash ?? []).reduce<TenantState>((current, message) => {
+    const [next, more] = tenant(current, message);
+    effects.push(...more);
+    return next;
+  }, loaded);
+  return [live, effects];
+}
+
+/** Counts a turn against the rates, finds it a place in line, and lets it ask to run where it wants to. */
+function claim(state: TenantState, message: Extract<TenantMessage, { type: 'claim' }>): Step {
+  const { sessionId, taskId, slot, atMs } = message;
+  const limits = state.tiers[state.tier];
+  const no = (error: ErrorData): Step => [state, [tell(sessionId, { type: 'claimRefused', taskId, error })]];
+  const runsNow = slot === 'asked' && state.running < limits.executions && state.waiting.size === 0;
+  if (!runsNow && state.queued >= limits.waiting)
+    return no(
+      refusal('OVERLOADED', {
+        message: `${state.queued} turns of this tenant wait already, as many as its tier allows.`,
+        retryAfterMs: 1_000,
+      }),
+    );
+  const rate = rateOf(limits.requests_per_minute, MINUTE_MS);
+  const taken = rate && take(state.minute ?? fullBucket(rate, atMs), atMs, rate);
+  if (taken && !taken.ok)
+    return no(
+      refusal('RATE_LIMITED', {
+        message: "The tenant's requests of this minute are used up.",
+        retryAfterMs: taken.retryAfterMs,
+      }),
+    );
+  const counted = countDay(state.day, atMs, limits.requests_per_day);
+  if (!counted.ok) return no(refusal('QUOTA_EXCEEDED', { retryAfterMs: counted.retryAfterMs }));
+  const paid: TenantState = {
+    ...state,
+    minute: taken ? taken.bucket : state.minute,
+    day: counted.count,
+    queued: state.queued + 1,
+  };
+  const [next, effects] =
+    slot === 'asked' ? acquire(paid, { sessionId, taskId, ahead: -1 }) : ([paid, []] as const);
+  const ahead = slot === 'asked' && !runsNow ? state.running + state.waiting.size : 0;
+  return [
+    next,
+    [tell(sessionId, { type: 'claimed', taskId, tier: state.tier, slot, ahead, atMs }), ...effects],
+  ];
+}
+
+function acquire(state: TenantState, turn: Waiting): Step {
+  const limits = state.tiers[state.tier];
+  if (state.running >= limits.executions || state.waiting.size > 0) {
+    const effects: TenantEffect[] = state.announcing ? [] : [{ type: 'announceLater', afterMs: ANNOUNCE_MS }];
+    return [{ ...state, waiting: pushed(state.waiting, turn), announcing: true }, effects];
+  }
+  return start(state, turn, limits);
+}
+
+const start = (state: TenantState, { sessionId, taskId }: Waiting, { weight }: TierLimits): Step => [
+  { ...state, running: state.running + 1, queued: state.queued - 1 },
+  [{ type: 'want', sessionId, taskId, weight }],
+];
+
+/**
+ * A turn that asked and still waits here is taken out of the line. One that has gone on to the node will be
+ * granted, and its session then gives the grant back: so each slot is returned exactly once.
+ */
+function release(state: TenantState, taskId: TaskId, slot: Slot, refund: boolean): Step {
+  const back = refund ? refunded(state) : state;
+  if (slot === 'none') return [{ ...back, queued: back.queued - 1 }, []];
+  if (slot === 'asked') {
+    const waiting = without(back.waiting, (turn) => turn.taskId === taskId);
+    return waiting === back.waiting ? [back, []] : [{ ...back, waiting, queued: back.queued - 1 }, []];
+  }
+  const [next, effects] = startWaiting({ ...back, running: back.running - 1 });
+  return [next, [{ type: 'done' }, ...effects]];
+}
+
+const refunded = (state: TenantState): TenantState => ({
+  ...state,
+  minute: state.minute && { ...state.minute, tokens: state.minute.tokens + 1 },
+  day: { ...state.day, used: Math.max(0, state.day.used - 1) },
+});
+
+function startWaiting(state: TenantState): Step {
+  const limits = state.tiers[state.tier];
+  const first = state.running < limits.executions ? shifted(state.waiting) : null;
+  return first ? start({ ...state, waiting: first.rest }, first.item, limits) : [state, []];
+}
+
+/** Tells the first in line how many turns are ahead of them, where that has changed. */
+function announce(state: TenantState, atMs: number): Step {
+  if (state.waiting.size === 0) return [{ ...state, announcing: false }, []];
+  const effects: TenantEffect[] = [{ type: 'announceLater', afterMs: ANNOUNCE_MS }];
+  const line = items(state.waiting).map((turn, index) => {
+    const ahead = state.running + index;
+    if (index >= ANNOUNCED || turn.ahead === ahead) return turn;
+    effects.push(tell(turn.sessionId, { type: 'moved', taskId: turn.taskId, ahead, atMs }));
+    return { ...turn, ahead };
+  });
+  return [{ ...state, waiting: line.reduce<Fifo<Waiting>>(pushed, emptyFifo), announcing: true }, effects];
+}
+
+/** What a tenant goes on with after it crashed over a message: a claim is refused, all else stays as it was. */
+export const recoverTenant: Behaviour<TenantState, TenantMessage, TenantEffect> = (state, message) => {
+  if (message.type === 'enter')
+    return [state, [tell(message.sessionId, { type: 'entered', tier: state.tier })]];
+  if (message.type !== 'claim') return [state, []];
+  const { taskId, sessionId } = message;
+  return [state, [tell(sessionId, { type: 'claimRefused', taskId, error: refusal('INTERNAL') })]];
+};
