@@ -71,6 +71,8 @@ export type Reply<T> =
 export interface MessagePage {
   readonly messages: readonly Message[];
   readonly hasMore: boolean;
+  /** Turns that a stopped process left unfinished and that no client has been told of (`turn-told`). */
+  readonly interrupted?: readonly TurnRecord[];
 }
 
 export interface NodeStats {
@@ -142,7 +144,14 @@ export type Write =
     }
   /** A turn ended; `message` is the answer, or what there was of it. */
   | { readonly type: 'turn-ended'; readonly turn: TurnRecord; readonly message: Message | undefined }
-  | { readonly type: 'session-deleted'; readonly tenantId: TenantId; readonly sessionId: SessionId };
+  | { readonly type: 'session-deleted'; readonly tenantId: TenantId; readonly sessionId: SessionId }
+  /** Clients have been told how an interrupted turn ended. */
+  | { readonly type: 'turn-told'; readonly tenantId: TenantId; readonly taskId: TaskId }
+  | { readonly type: 'tenant-tier'; readonly tenantId: TenantId; readonly tier: Tier }
+  /** At the start of a node: turns that an earlier process left unfinished end as INTERRUPTED. */
+  | { readonly type: 'unfinished-interrupted'; readonly atMs: number }
+  /** Sessions of a tier (`null`: of tenants without a tier of their own) whose last message is older are deleted. */
+  | { readonly type: 'history-expired'; readonly tier: Tier | null; readonly beforeMs: number };
 
 /** `duplicate`: the tenant has a turn of that task id already; nothing was written. */
 export type WriteOutcome = 'stored' | 'duplicate';

@@ -22,6 +22,8 @@ export interface TurnRecord {
   readonly tenantId: TenantId;
   readonly sessionId: SessionId;
   readonly agentId: AgentId;
+  /** Version of the agent that ran, once one did. */
+  readonly agentVersion?: number;
   readonly status: TurnStatus;
   readonly createdAtMs: number;
   readonly finishedAtMs?: number;
@@ -44,7 +46,7 @@ export function trimHistory(
 ): readonly Message[] {
   let from = messages.length;
   let tokens = 0;
-  while (from > 0 && messages.length - from < maxMessages) {
+  while (from > 0 && messages.length - from < Math.max(1, maxMessages)) {
     const message = messages[from - 1];
     if (!message) break;
     tokens += estimateTokens(message.content);

@@ -18,7 +18,12 @@ export type OnBusy = z.infer<typeof onBusySchema>;
 
 /** What a client may say, on the socket and in `POST /api/chat/send`. */
 export const sayFields = {
-  message: z.string().min(1).max(MAX_MESSAGE_UNITS),
+  /** zod's own `max` counts code points; it stays for the generated descriptions. */
+  message: z
+    .string()
+    .min(1)
+    .max(MAX_MESSAGE_UNITS)
+    .refine((text) => text.length <= MAX_MESSAGE_UNITS, 'must have at most 32,000 UTF-16 units'),
   agent_id: agentIdSchema.optional(),
   task_id: taskIdSchema.optional(),
   context: z.record(z.string(), z.unknown()).optional(),

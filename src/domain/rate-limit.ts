@@ -1,5 +1,7 @@
 /** Token bucket and daily quota arithmetic: pure, so that a tenant or a session keeps the result as state. */
 
+const DAY_MS = 86_400_000;
+
 /** Times in ms since the epoch. */
 export interface Bucket {
   readonly tokens: number;
@@ -23,12 +25,22 @@ export type Taken =
   | { readonly ok: true; readonly bucket: Bucket }
   | { readonly ok: false; readonly retryAfterMs: number };
 
-/** Takes one token, or says in how many ms one will be there. A clock that goes back refills nothing. */
+/** Adding up fractions leaves a token a hair under one; without this, who waits as long as told is refused again. */
+const ROUNDING = 1e-6;
+
+/**
+ * Takes one token, or says in how many ms one will be there. A clock that goes back refills nothing; one that goes
+ * back by more than a whole fill was set, and the bucket starts anew: nobody is shut out until the old time is back.
+ */
 export function take(bucket: Bucket, nowMs: number, rate: Rate): Taken {
+  const aheadMs = Math.max(0, bucket.atMs - nowMs);
+  if (aheadMs * rate.perMs > rate.burst) return take(fullBucket(rate, nowMs), nowMs, rate);
   const elapsed = Math.max(0, nowMs - bucket.atMs);
   const tokens = Math.min(rate.burst, bucket.tokens + elapsed * rate.perMs);
-  if (tokens >= 1) return { ok: true, bucket: { tokens: tokens - 1, atMs: Math.max(nowMs, bucket.atMs) } };
-  return { ok: false, retryAfterMs: rate.perMs > 0 ? Math.ceil((1 - tokens) / rate.perMs) : 86_400_000 };
+  if (tokens >= 1 - ROUNDING)
+    return { ok: true, bucket: { tokens: Math.max(0, tokens - 1), atMs: Math.max(nowMs, bucket.atMs) } };
+  if (rate.perMs <= 0) return { ok: false, retryAfterMs: DAY_MS };
+  return { ok: false, retryAfterMs: aheadMs + Math.ceil((1 - tokens) / rate.perMs) };
 }
 
 /** Requests counted since midnight UTC of `day` (`YYYY-MM-DD`). */
@@ -36,8 +48,6 @@ export interface DayCount {
   readonly day: string;
   readonly used: number;
 }
-
-const DAY_MS = 86_400_000;
 
 /** The UTC calendar day of a time, as `YYYY-MM-DD`. */
 export const dayOf = (nowMs: number): string => new Date(nowMs).toISOString().slice(0, 10);

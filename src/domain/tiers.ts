@@ -33,6 +33,8 @@ export const tierLimitsSchema = z.object({
   /** Share of the node when tenants compete for it. */
   weight: count,
   wait_for_persistence: z.boolean(),
+  /** Days a conversation is kept after its last message; null: for ever. */
+  history_days: limit,
 });
 
 export type TierLimits = z.infer<typeof tierLimitsSchema>;
@@ -60,6 +62,7 @@ export const TIER_TABLE: TierTable = {
     agent_types: ['conversational', 'rag', 'langchain'],
     weight: 1,
     wait_for_persistence: true,
+    history_days: 30,
   },
   advance: {
     requests_per_minute: 50,
@@ -82,6 +85,7 @@ export const TIER_TABLE: TierTable = {
     agent_types: ['conversational', 'rag', 'langchain'],
     weight: 2,
     wait_for_persistence: true,
+    history_days: 90,
   },
   professional: {
     requests_per_minute: 200,
@@ -104,6 +108,7 @@ export const TIER_TABLE: TierTable = {
     agent_types: null,
     weight: 4,
     wait_for_persistence: true,
+    history_days: 365,
   },
   enterprise: {
     requests_per_minute: null,
@@ -126,6 +131,7 @@ export const TIER_TABLE: TierTable = {
     agent_types: null,
     weight: 8,
     wait_for_persistence: true,
+    history_days: null,
   },
 };
 

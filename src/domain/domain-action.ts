@@ -1,0 +1,211 @@
+/** The envelope in which services speak to each other over queues (PROTOCOL 4), and what older senders may write instead. */
+import { z } from 'zod';
+import { type ErrorData, refusal } from './errors.ts';
+import {
+  agentIdSchema,
+  ID_PATTERN,
+  sessionIdSchema,
+  taskIdSchema,
+  tenantIdSchema,
+  userIdSchema,
+} from './ids.ts';
+import { tierSchema } from './tiers.ts';
+
+/** Characters of a queue name. */
+const MAX_QUEUE_NAME = 512;
+/** Seconds that a sender may ask to wait. */
+const MAX_TIMEOUT_S = 86_400;
+
+const traceIdSchema = z.string().regex(ID_PATTERN, 'must be an id');
+const recordSchema = z.record(z.string(), z.unknown());
+
+export const domainActionSchema = z.object({
+  action_id: traceIdSchema,
+  action_type: z
+    .string()
+    .max(128)
+    .regex(/^[a-z0-9_-]+(\.[a-z0-9_-]+)*$/i, 'must be words joined by dots'),
+  task_id: taskIdSchema.optional(),
+  tenant_id: tenantIdSchema,
+  tenant_tier: tierSchema.optional(),
+  session_id: sessionIdSchema.optional(),
+  user_id: userIdSchema.optional(),
+  agent_id: agentIdSchema.optional(),
+  correlation_id: traceIdSchema.optional(),
+  trace_id: traceIdSchema.optional(),
+  data: recordSchema,
+  metadata: recordSchema,
+  callback_queue: z
+    .string()
+    .min(1)
+    .max(MAX_QUEUE_NAME)
+    .regex(/^[\x21-\x7e]+$/, 'must be printable, without spaces')
+    .optional(),
+  timeout: z.number().positive().max(MAX_TIMEOUT_S).optional(),
+  timestamp: z.string(),
+});
+export type DomainAction = z.infer<typeof domainActionSchema>;
+
+/** The envelope's fields, in the order in which two nodes agree on them. */
+export const ENVELOPE_FIELDS = [
+  'action_id',
+  'action_type',
+  'task_id',
+  'tenant_id',
+  'tenant_tier',
+  'session_id',
+  'user_id',
+  'agent_id',
+  'correlation_id',
+  'trace_id',
+  'data',
+  'metadata',
+  'callback_queue',
+  'timeout',
+  'timestamp',
+] as const satisfies readonly (keyof DomainAction)[];
+
+const ENVELOPE: ReadonlySet<string> = new Set([
+  ...ENVELOPE_FIELDS,
+  'payload',
+  'callback_queue_name',
+  'execution_context',
+]);
+
+/** What older senders put beside the envelope although it belongs into `data`. Anything else unknown is metadata. */
+const FLAT_DATA: ReadonlySet<string> = new Set([
+  'message',
+  'input',
+  'user',
+  'user_info',
+  'message_type',
+  'message_data',
+  'target_sessions',
+  'conversation_id',
+  'tools_config',
+  'execution_params',
+  'context',
+  'stream',
+  'on_busy',
+  'items',
+  'concurrency',
+  'limit',
+  'role',
+  'content',
+  'status',
+  'response',
+  'execution_info',
+  'success',
+  'error',
+  'error_code',
+  'error_details',
+]);
+
+/** Ids that senders put into the envelope, into `data` or into the context; read from the envelope afterwards. */
+const SHARED_IDS = ['agent_id', 'session_id', 'user_id'] as const;
+
+export type ParsedAction =
+  | { readonly ok: true; readonly action: DomainAction; readonly idGiven: boolean }
+  | { readonly ok: false; readonly error: ErrorData };
+
+/**
+ * Reads an action in any of its accepted spellings into the one form that the rest of the node knows.
+ * `now`: ms since the epoch, for an action without a timestamp; `newId`: an id for one without `action_id`
+ * (`idGiven` is then false: it can not be deduplicated). Refuses with INVALID_REQUEST, naming the fields.
+ */
+export function parseDomainAction(raw: unknown, now: number, newId: () => string): ParsedAction {
+  if (!isObject(raw)) return refused('The action is not an object.');
+  const fields = withoutNulls(raw);
+  for (const name of ['data', 'payload', 'metadata', 'execution_context']) {
+    if (fields[name] !== undefined && !isObject(fields[name]))
+      return refused(`The action is malformed: ${name}: must be an object.`);
+  }
+  const timestamp = isoTime(fields.timestamp, now);
+  if (timestamp === null) return refused('The action is malformed: timestamp: must be an ISO 8601 time.');
+  const idGiven = fields.action_id !== undefined;
+  const parsed = domainActionSchema.safeParse(settle(fields, timestamp, newId));
+  if (parsed.success) return { ok: true, action: parsed.data, idGiven };
+  const problems = parsed.error.issues
+    .slice(0, 5)
+    .map((issue) => `${issue.path.join('.')}: ${issue.message}`);
+  return refused(`The action is malformed: ${problems.join('; ')}.`);
+}
+
+const refused = (message: string): ParsedAction => ({
+  ok: false,
+  error: refusal('INVALID_REQUEST', { message }),
+});
+
+type Fields = Record<string, unknown>;
+
+const isObject = (value: unknown): value is Fields =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
+const NONE: Readonly<Fields> = {};
+
+const objectOf = (value: unknown): Readonly<Fields> => (isObject(value) ? value : NONE);
+
+/** Brings aliases, flat fields, unknown fields and the context's gap fillers to their places. */
+function settle(fields: Fields, timestamp: string, newId: () => string): Fields {
+  const context = objectOf(fields.execution_context);
+  const data: Fields = { ...objectOf(fields.payload), ...objectOf(fields.data) };
+  const metadata: Fields = { ...objectOf(fields.metadata) };
+  for (const name in fields) {
+    if (ENVELOPE.has(name)) continue;
+    const place = FLAT_DATA.has(name) ? data : metadata;
+    place[name] ??= fields[name];
+  }
+  if (fields.execution_context !== undefined) metadata.execution_context ??= context;
+  if (fields.agent_id !== undefined) data.agent_id ??= fields.agent_id;
+
+  fill(fields, 'action_id', newId);
+  for (const name of SHARED_IDS) fill(fields, name, () => data[name] ?? context[name]);
+  fill(fields, 'tenant_id', () => context.tenant_id);
+  fill(fields, 'tenant_tier', () => context.tenant_tier ?? context.tier);
+  fill(fields, 'callback_queue', () => fields.callback_queue_name);
+  fields.data = data;
+  fields.metadata = metadata;
+  fields.timestamp = timestamp;
+  return fields;
+}
+
+/** Sets a field that is absent, unless there is nothing to set it to. */
+function fill(fields: Fields, name: string, value: () => unknown): void {
+  if (fields[name] !== undefined) return;
+  const found = value();
+  if (found !== undefined && found !== null) fields[name] = found;
+}
+
+/** A copy without nulls, which mean "absent" in an envelope; inside `data` they stay. */
+function withoutNulls(fields: Readonly<Fields>): Fields {
+  const kept: Fields = {};
+  for (const name in fields) {
+    if (fields[name] !== null && fields[name] !== undefined && name !== '__proto__')
+      kept[name] = fields[name];
+  }
+  return kept;
+}
+
+const OUR_TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
+const ISO_TIME =
+  /^(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d(?::\d\d)?)(?:[.,](\d{1,9}))?\s*(Z|z|[+-]\d\d(?::?\d\d)?)?$/;
+
+/** A time as ISO 8601 in UTC with milliseconds; one without a zone is read as UTC. Null where it is no time. */
+function isoTime(value: unknown, now: number): string | null {
+  if (value === undefined) return new Date(now).toISOString();
+  if (typeof value === 'string' && OUR_TIME.test(value) && !Number.isNaN(Date.parse(value))) return value;
+  const match = typeof value === 'string' ? ISO_TIME.exec(value) : null;
+  if (!match) return null;
+  const [, day, clock = '', fraction = '0', zone = 'Z'] = match;
+  const seconds = clock.length === 5 ? `${clock}:00` : clock;
+  const ms = fraction.padEnd(3, '0').slice(0, 3);
+  const time = Date.parse(`${day}T${seconds}.${ms}${zoneOf(zone)}`);
+  return Number.isNaN(time) ? null : new Date(time).toISOString();
+}
+
+/** `+02`, `+0200` and `+02:00` alike as `+02:00`. */
+const zoneOf = (zone: string): string => {
+  if (/^z$/i.test(zone)) return 'Z';
+  const digits = zone.slice(1).replace(':', '').padEnd(4, '0');
+  return `${zone[0]}${digits.slice(0, 2)}:${digits.slice(2)}`;
+};
