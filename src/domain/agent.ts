@@ -53,9 +53,13 @@ function contextTokens(provider: Provider, model: string): number {
   return /^gpt-4|^gpt-5|^o\d|^llama-3/.test(model) ? 128_000 : 8_192;
 }
 
-/** Tokens of history the model may be given, so that its prompt and its answer still fit. */
+/**
+ * Tokens of history the model may be given: what its window leaves beside prompt and answer, and at most half of
+ * what the run may use, for the provider counts the history too.
+ */
 export function historyTokens(agent: AgentConfig, limits: TierLimits): number {
   const answer = Math.min(agent.maxTokens ?? limits.tokens_per_run, limits.tokens_per_run);
   const window = contextTokens(agent.provider, agent.model);
-  return Math.max(1_024, window - answer - Math.ceil(agent.systemPrompt.length / 4));
+  const room = window - answer - Math.ceil(agent.systemPrompt.length / 4);
+  return Math.max(1_024, Math.min(room, limits.tokens_per_run / 2));
 }

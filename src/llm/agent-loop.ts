@@ -1,0 +1,39 @@
+/** The default agent: asks the model, runs the tools it asks for, and asks again until it answers. */
+import type { BaseChatModel } from '@langchain/core/language_models/chat_models';
+import { toModelMessages, toolCallMessage, toolResultMessage } from './messages.ts';
+import { callModel, type ModelCallDependencies } from './model-call.ts';
+import type { Run } from './run.ts';
+import type { ToolUse } from './tool-use.ts';
+
+/** What either kind of agent works with. */
+export interface AgentParts {
+  readonly run: Run;
+  readonly model: BaseChatModel;
+  readonly toolUse: ToolUse;
+  /** The system prompt, filled in. */
+  readonly prompt: string;
+  readonly dependencies: ModelCallDependencies;
+}
+
+/**
+ * Resolves to the text of the last iteration: without tools, the deltas put together.
+ * Throws a RefusalError when a limit, the model or its use of tools ends the run.
+ */
+export async function runAgentLoop({
+  run,
+  model,
+  toolUse,
+  prompt,
+  dependencies,
+}: AgentParts): Promise<string> {
+  const messages = toModelMessages(prompt, run.plan.history);
+  while (true) {
+    const answer = await callModel(run, model, messages, toolUse.definitions, dependencies);
+    if (answer.calls.length === 0) return answer.text;
+
+    const checked = toolUse.check(answer.calls);
+    messages.push(toolCallMessage(answer.text, answer.calls));
+    const results = await Promise.all(checked.map((call) => toolUse.perform(call)));
+    messages.push(...checked.map(({ call }, place) => toolResultMessage(call, results[place] ?? '')));
+  }
+}

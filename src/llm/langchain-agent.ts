@@ -1,0 +1,89 @@
+/** The agent type `langchain`: LangChain's createAgent drives, over the same model calls, tools and limits as our loop. */
+import type { BaseLanguageModelInput } from '@langchain/core/language_models/base';
+import { BaseChatModel, type BaseChatModelCallOptions } from '@langchain/core/language_models/chat_models';
+import type { AIMessage, AIMessageChunk, BaseMessage } from '@langchain/core/messages';
+import type { ChatResult } from '@langchain/core/outputs';
+import type { Runnable } from '@langchain/core/runnables';
+import { createAgent, tool } from 'langchain';
+import { z } from 'zod';
+import { RefusalError } from '../domain/errors.ts';
+import type { AgentParts } from './agent-loop.ts';
+import { toModelMessages, toolCallMessage } from './messages.ts';
+import { callModel } from './model-call.ts';
+import type { CheckedCall } from './tool-use.ts';
+
+/** The model as createAgent sees it: each call is one supervised call of the real model. */
+class SupervisedModel extends BaseChatModel {
+  readonly #answer: (messages: BaseMessage[]) => Promise<AIMessage>;
+
+  constructor(answer: (messages: BaseMessage[]) => Promise<AIMessage>) {
+    super({});
+    this.#answer = answer;
+  }
+
+  _llmType(): string {
+    return 'supervised';
+  }
+
+  /** The real model is told of the tools in each call. */
+  override bindTools(): Runnable<BaseLanguageModelInput, AIMessageChunk, BaseChatModelCallOptions> {
+    return this;
+  }
+
+  async _generate(messages: BaseMessage[]): Promise<ChatResult> {
+    const message = await this.#answer(messages);
+    return { generations: [{ text: '', message }] };
+  }
+}
+
+/** Our checks have read the arguments already; LangChain need not refuse what they let pass. */
+const anyArguments = z.looseObject({});
+
+/** Same results and errors as `runAgentLoop`. */
+export async function runLangChainAgent(parts: AgentParts): Promise<string> {
+  const { run, model, toolUse, prompt, dependencies } = parts;
+  const checkedCalls = new Map<string, CheckedCall>();
+  let text = '';
+  let refused: RefusalError | undefined;
+
+  /** createAgent may wrap what is thrown under it; the refusal is kept as it was. */
+  const keeping = async <T>(deed: () => Promise<T>): Promise<T> => {
+    try {
+      return await deed();
+    } catch (error) {
+      if (error instanceof RefusalError) refused ??= error;
+      throw error;
+    }
+  };
+  const supervised = new SupervisedModel((messages) =>
+    keeping(async () => {
+      const answer = await callModel(run, model, messages, toolUse.definitions, dependencies);
+      text = answer.text;
+      checkedCalls.clear();
+      if (answer.calls.length > 0)
+        for (const checked of toolUse.check(answer.calls)) checkedCalls.set(checked.call.id, checked);
+      return toolCallMessage(answer.text, answer.calls);
+    }),
+  );
+  const tools = toolUse.definitions.map(({ function: { name, description } }) =>
+    tool(
+      (_args: unknown, config: { toolCall?: { id?: string } }) =>
+        keeping(async () => {
+          const checked = checkedCalls.get(config.toolCall?.id ?? '');
+          return checked ? toolUse.perform(checked) : 'Error: unknown call.';
+        }),
+      { name, description, schema: anyArguments },
+    ),
+  );
+  const agent = createAgent({ model: supervised, tools });
+  try {
+    // Two steps an iteration; ours is the limit that counts.
+    const recursionLimit = 2 * run.plan.limits.maxIterations + 10;
+    const messages = toModelMessages(prompt, run.plan.history);
+    await agent.invoke({ messages }, { signal: run.signal, recursionLimit });
+  } catch (error) {
+    throw refused ?? error;
+  }
+  if (refused) throw refused;
+  return text;
+}

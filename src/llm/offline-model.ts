@@ -1,0 +1,168 @@
+/** Models without a network: one that answers from the message, and paced ones for tests and benchmarks. */
+import { setImmediate as nextLoopTurn } from 'node:timers/promises';
+import type { CallbackManagerForLLMRun } from '@langchain/core/callbacks/manager';
+import type { BaseLanguageModelInput } from '@langchain/core/language_models/base';
+import {
+  BaseChatModel,
+  type BaseChatModelCallOptions,
+  type BindToolsInput,
+} from '@langchain/core/language_models/chat_models';
+import { AIMessageChunk, type BaseMessage } from '@langchain/core/messages';
+import { ChatGenerationChunk, type ChatResult } from '@langchain/core/outputs';
+import type { Runnable } from '@langchain/core/runnables';
+import { convertToOpenAITool } from '@langchain/core/utils/function_calling';
+import { estimateTokens } from '../domain/conversation.ts';
+import { RefusalError, refusal } from '../domain/errors.ts';
+import { echo, type OfflineAnswer } from './offline-echo.ts';
+import type { ToolDefinition } from './tools/tool.ts';
+
+export interface OfflineCallOptions extends BaseChatModelCallOptions {
+  readonly tools?: readonly ToolDefinition[];
+}
+
+type Pace =
+  | { readonly kind: 'none' }
+  | { readonly kind: 'tick' }
+  | { readonly kind: 'ms'; readonly ms: number };
+type Plan = (messages: readonly BaseMessage[], tools: readonly ToolDefinition[]) => OfflineAnswer;
+
+const MAX_TOKENS = 100_000;
+const MAX_PACE_MS = 60_000;
+const HELP = 'offline models are offline-echo, offline-<n>x<ms> (n tokens, ms apart) and offline-<n>xtick';
+
+/** How many calls there have been: makes ids of tool calls unique in the process. */
+let calls = 0;
+
+/** Reads a model name. Throws a RefusalError (MODEL_ERROR) that names what there is. */
+function readName(name: string): { plan: Plan; pace: Pace } {
+  if (name === 'offline-echo') return { plan: echo, pace: { kind: 'none' } };
+  const [, count, ms] = /^offline-(\d{1,6})x(\d{1,5}|tick)$/.exec(name) ?? [];
+  const tokens = Number(count);
+  if (ms === undefined || tokens > MAX_TOKENS || Number(ms) > MAX_PACE_MS)
+    throw new RefusalError(
+      refusal('MODEL_ERROR', { message: `There is no model ${name.slice(0, 100)}: ${HELP}.` }),
+    );
+  const answer = { pieces: Array.from({ length: tokens }, (_, index) => `tok${index + 1} `) };
+  const pace: Pace =
+    ms === 'tick' ? { kind: 'tick' } : ms === '0' ? { kind: 'none' } : { kind: 'ms', ms: Number(ms) };
+  return { plan: () => answer, pace };
+}
+
+/** Waits that end with the signal: one listener for a whole stream, one timer at a time, none left behind. */
+function pacer(ms: number, signal: AbortSignal | undefined) {
+  let timer: NodeJS.Timeout | undefined;
+  let wake = (): void => {};
+  const onAbort = (): void => {
+    clearTimeout(timer);
+    wake();
+  };
+  signal?.addEventListener('abort', onAbort);
+  return {
+    wait: () =>
+      new Promise<void>((resolve) => {
+        wake = resolve;
+        timer = setTimeout(resolve, ms);
+      }),
+    end(): void {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
+    },
+  };
+}
+
+/** A LangChain chat model that computes its answer. Without a pace it never leaves the microtask queue. */
+export class OfflineModel extends BaseChatModel<OfflineCallOptions> {
+  readonly model: string;
+  readonly #plan: Plan;
+  readonly #pace: Pace;
+  readonly #maxTokens: number;
+
+  /** `maxTokens`: pieces after which an answer is cut, as `length`. Throws RefusalError for a name it does not know. */
+  constructor(fields: { readonly model: string; readonly maxTokens?: number }) {
+    super({});
+    const { plan, pace } = readName(fields.model);
+    this.model = fields.model;
+    this.#plan = plan;
+    this.#pace = pace;
+    this.#maxTokens = fields.maxTokens ?? Number.POSITIVE_INFINITY;
+  }
+
+  _llmType(): string {
+    return 'offline';
+  }
+
+  override bindTools(
+    tools: BindToolsInput[],
+    options?: Partial<OfflineCallOptions>,
+  ): Runnable<BaseLanguageModelInput, AIMessageChunk, OfflineCallOptions> {
+    const definitions: ToolDefinition[] = tools.map((tool) => {
+      const { name, description, parameters } = convertToOpenAITool(tool).function;
+      return {
+        type: 'function',
+        function: { name, description: description ?? '', parameters: parameters ?? {} },
+      };
+    });
+    return this.withConfig({ ...options, tools: definitions });
+  }
+
+  override async *_streamResponseChunks(
+    messages: BaseMessage[],
+    options: this['ParsedCallOptions'],
+    runManager?: CallbackManagerForLLMRun,
+  ): AsyncGenerator<ChatGenerationChunk> {
+    const signal = options.signal;
+    signal?.throwIfAborted();
+    const { pieces, toolCall } = this.#plan(messages, options.tools ?? []);
+    const count = Math.min(pieces.length, this.#maxTokens);
+    const pace = this.#pace;
+    const pauses = pace.kind === 'ms' ? pacer(pace.ms, signal) : undefined;
+    try {
+      for (let index = 0; index < count; index += 1) {
+        if (pauses) await pauses.wait();
+        else if (pace.kind === 'tick') await nextLoopTurn();
+        if (signal?.aborted) throw signal.reason;
+        const text = pieces[index] ?? '';
+        const chunk = new ChatGenerationChunk({ text, message: new AIMessageChunk({ content: text }) });
+        yield chunk;
+        // An await of nothing costs a microtask a token, so there is one only where somebody listens.
+        if (runManager)
+          await runManager.handleLLMNewToken(text, undefined, undefined, undefined, undefined, { chunk });
+      }
+    } finally {
+      pauses?.end();
+    }
+    yield last(messages, count, toolCall, count < pieces.length);
+  }
+
+  async _generate(messages: BaseMessage[], options: this['ParsedCallOptions']): Promise<ChatResult> {
+    let whole: ChatGenerationChunk | undefined;
+    for await (const chunk of this._streamResponseChunks(messages, options))
+      whole = whole ? whole.concat(chunk) : chunk;
+    return { generations: whole ? [whole] : [] };
+  }
+}
+
+/** The chunk that ends an answer: the tool call, why it ended, and what it cost. */
+function last(
+  messages: readonly BaseMessage[],
+  count: number,
+  toolCall: OfflineAnswer['toolCall'],
+  cut: boolean,
+): ChatGenerationChunk {
+  let units = 0;
+  for (const message of messages) if (typeof message.content === 'string') units += message.content.length;
+  const input_tokens = Math.max(1, Math.ceil(units / 4));
+  const output_tokens = count + (toolCall ? estimateTokens(toolCall.args) : 0);
+  const usage_metadata = { input_tokens, output_tokens, total_tokens: input_tokens + output_tokens };
+  calls += 1;
+  const message = new AIMessageChunk({
+    content: '',
+    tool_call_chunks: toolCall
+      ? [{ ...toolCall, id: `offline-${calls}`, index: 0, type: 'tool_call_chunk' }]
+      : [],
+  });
+  // LangChain's types have no usage in the constructor of an untyped message, though it takes it.
+  Object.assign(message, { usage_metadata });
+  const finish_reason = toolCall ? 'tool_calls' : cut ? 'length' : 'stop';
+  return new ChatGenerationChunk({ text: '', message, generationInfo: { finish_reason } });
+}

@@ -1,0 +1,191 @@
+/** One supervised run: its clock, its abort, its bookkeeping, and the promise that it settles exactly once, promptly. */
+import { estimateTokens } from '../domain/conversation.ts';
+import { type ErrorData, RefusalError, refusal } from '../domain/errors.ts';
+import type { ExecutionInfo } from '../domain/frames.ts';
+import type { ExecutionContext, ExecutionEvent, ExecutionOutcome, ExecutionPlan, Log } from '../ports.ts';
+import type { Watchdog, Watched } from './watchdog.ts';
+
+/** A model call in progress, as the watchdog and the bookkeeping see it. */
+export interface ModelCall {
+  /** Chunks received; the watchdog compares it, so that no token needs a clock or a timer. */
+  chunks: number;
+  text: string;
+}
+
+/** What a body sees of its run. */
+export interface Run {
+  readonly plan: ExecutionPlan;
+  /** Aborted when the run is cancelled, out of time, or failed: for the model's request and for tools. */
+  readonly signal: AbortSignal;
+  readonly accepted: Promise<unknown>;
+  /** True once the run has settled: whatever still comes from the model is for nobody. */
+  readonly over: boolean;
+  readonly maxIterations: number;
+  /** Tokens the model may answer with in one call. */
+  readonly answerTokens: number;
+  emit(event: ExecutionEvent): void;
+  /** Opens an iteration; time to the first chunk counts from here. */
+  callStarted(): ModelCall;
+  /** The stream is not expected to bring anything for now: between attempts. */
+  callPaused(paused: boolean): void;
+  firstToken(): void;
+  /** Closes the iteration and books its tokens. Throws a RefusalError (TIER_LIMIT) past the run's budget. */
+  callEnded(tokens: number): void;
+  toolUsed(name: string): void;
+  iterations(): number;
+  remainingMs(): number;
+}
+
+export interface RunDependencies {
+  readonly watchdog: Watchdog;
+  readonly log: Log;
+  readonly timeouts: { readonly firstTokenTimeoutMs: number; readonly idleTimeoutMs: number };
+}
+
+/**
+ * Runs `body` under a plan's limits. Resolves as soon as the body ends, the signal aborts or a deadline passes,
+ * without waiting for a model or tool that does not let go; never rejects.
+ */
+export function supervise(
+  plan: ExecutionPlan,
+  context: ExecutionContext,
+  { watchdog, log, timeouts }: RunDependencies,
+  body: (run: Run) => Promise<string>,
+): Promise<ExecutionOutcome> {
+  return new Promise((resolve) => {
+    const startedAt = performance.now();
+    const endsAt = startedAt + plan.limits.timeoutMs;
+    const controller = new AbortController();
+    const toolsUsed: string[] = [];
+    let over = false;
+    let tokens = 0;
+    let iterations = 0;
+    let firstTokenAt: number | undefined;
+    let call: ModelCall | undefined;
+    let seenChunks = 0;
+    let seenAt = 0;
+    let paused = false;
+
+    const info = (): ExecutionInfo => ({
+      execution_time_ms: Math.round(performance.now() - startedAt),
+      time_to_first_token_ms: firstTokenAt === undefined ? null : Math.round(firstTokenAt - startedAt),
+      iterations,
+      tools_used: toolsUsed,
+      tokens_used: tokens + (call && call.chunks > 0 ? estimatePlan(plan) + estimateTokens(call.text) : 0),
+      model: plan.agent.model,
+    });
+    const settle = (outcome: ExecutionOutcome): void => {
+      over = true;
+      watchdog.remove(watched);
+      context.signal.removeEventListener('abort', onAbort);
+      resolve(outcome);
+    };
+    const fail = (error: ErrorData): void => {
+      if (over) return;
+      settle({ type: 'failed', error, info: info() });
+      controller.abort();
+    };
+    const onAbort = (): void => {
+      if (over) return;
+      settle({ type: 'aborted', info: info() });
+      controller.abort();
+    };
+    const watched: Watched = {
+      check(now) {
+        if (now >= endsAt) return fail(outOfTime(plan.limits.timeoutMs, now - startedAt));
+        if (!call || paused) return;
+        if (call.chunks !== seenChunks) {
+          seenChunks = call.chunks;
+          seenAt = now;
+        } else if (seenChunks === 0) {
+          if (now - seenAt >= timeouts.firstTokenTimeoutMs) fail(silent(timeouts.firstTokenTimeoutMs));
+        } else if (now - seenAt >= timeouts.idleTimeoutMs) fail(stalled(timeouts.idleTimeoutMs));
+      },
+    };
+    const run: Run = {
+      plan,
+      signal: controller.signal,
+      accepted: context.accepted,
+      get over() {
+        return over;
+      },
+      maxIterations: Math.min(
+        plan.limits.maxIterations,
+        plan.agent.maxIterations ?? Number.POSITIVE_INFINITY,
+      ),
+      answerTokens: Math.min(plan.limits.maxTokens, plan.agent.maxTokens ?? Number.POSITIVE_INFINITY),
+      emit: (event) => {
+        if (!over) context.emit(event);
+      },
+      callStarted() {
+        iterations += 1;
+        seenChunks = 0;
+        seenAt = performance.now();
+        call = { chunks: 0, text: '' };
+        return call;
+      },
+      callPaused(isPaused) {
+        paused = isPaused;
+        seenAt = performance.now();
+      },
+      firstToken() {
+        firstTokenAt ??= performance.now();
+      },
+      callEnded(spent) {
+        call = undefined;
+        tokens += spent;
+        if (tokens > plan.limits.maxTokens)
+          throw new RefusalError(tooManyTokens(plan.limits.maxTokens, tokens));
+      },
+      toolUsed(name) {
+        if (!over && !toolsUsed.includes(name)) toolsUsed.push(name);
+      },
+      iterations: () => iterations,
+      remainingMs: () => endsAt - performance.now(),
+    };
+
+    if (context.signal.aborted) return onAbort();
+    context.signal.addEventListener('abort', onAbort);
+    watchdog.add(watched);
+    body(run).then(
+      (content) => {
+        if (!over) settle({ type: 'answered', content, info: info() });
+      },
+      (error: unknown) => {
+        if (over) return; // what a cancelled stream throws is no news
+        if (!(error instanceof RefusalError))
+          log.error({ err: error, task_id: plan.taskId }, 'agent run broke');
+        fail(error instanceof RefusalError ? error.data : refusal('INTERNAL'));
+      },
+    );
+  });
+}
+
+/** Tokens of what the model is given, where no provider counts. */
+export function estimatePlan(plan: ExecutionPlan): number {
+  let units = plan.agent.systemPrompt.length;
+  for (const message of plan.history) units += message.content.length;
+  return Math.max(1, Math.ceil(units / 4));
+}
+
+const inSeconds = (ms: number): number => Math.round(ms) / 1000;
+
+const outOfTime = (limitMs: number, actualMs: number): ErrorData =>
+  refusal('EXECUTION_TIMEOUT', {
+    message: `The execution ran into its time limit of ${inSeconds(limitMs)} s.`,
+    details: { max_execution_time: inSeconds(limitMs), actual_execution_time: inSeconds(actualMs) },
+  });
+
+const silent = (ms: number): ErrorData =>
+  refusal('MODEL_UNAVAILABLE', { message: `The model did not begin to answer within ${inSeconds(ms)} s.` });
+
+const stalled = (ms: number): ErrorData =>
+  refusal('MODEL_ERROR', {
+    message: `The model fell silent for ${inSeconds(ms)} s in the middle of its answer.`,
+  });
+
+const tooManyTokens = (limit: number, used: number): ErrorData =>
+  refusal('TIER_LIMIT', {
+    message: `The run used ${used} tokens; the tenant's tier allows ${limit} a run.`,
+    details: { limit: 'tokens_per_run', max: limit, used },
+  });

@@ -1,0 +1,50 @@
+/** Runs agents: picks the loop by the agent's type and lends each run its model, tools and supervision. */
+import type { AgentRunner, Clock, Log, Metrics } from '../ports.ts';
+import { type AgentParts, runAgentLoop } from './agent-loop.ts';
+import type { ModelProvider } from './models.ts';
+import { systemPrompt } from './prompts.ts';
+import { type RunDependencies, supervise } from './run.ts';
+import { createToolUse } from './tool-use.ts';
+import type { ToolSet } from './tools/tool.ts';
+import { createWatchdog } from './watchdog.ts';
+
+export interface RunnerDependencies {
+  readonly models: ModelProvider;
+  readonly tools: ToolSet;
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+  readonly log: Log;
+  /** How long a model may take to begin, and between two tokens. */
+  readonly timeouts: RunDependencies['timeouts'];
+}
+
+/** Makes the node's agent runner. It owns `tools` from here: close() ends their workers. */
+export function createAgentRunner(dependencies: RunnerDependencies): AgentRunner {
+  const { models, tools, clock, metrics, log, timeouts } = dependencies;
+  const toolsByName = new Map(tools.tools.map((tool) => [tool.name, tool]));
+  const watchdog = createWatchdog();
+  const callDependencies = { clock, metrics, log };
+
+  return {
+    run: (plan, context) =>
+      supervise(plan, context, { watchdog, log, timeouts }, async (run) => {
+        const { id, version, type, provider, model, temperature } = plan.agent;
+        const parts: AgentParts = {
+          run,
+          model: models.model({ provider, model, temperature, maxTokens: run.answerTokens }),
+          toolUse: createToolUse(run, toolsByName, metrics),
+          prompt: systemPrompt(plan, clock.now()),
+          dependencies: callDependencies,
+        };
+        run.emit({ type: 'execution.started', data: { agent_id: id, agent_version: version, model } });
+        if (type === 'conversational') return runAgentLoop(parts);
+        // Loaded on first use: LangGraph adds 20 MB and 150 ms to the start.
+        const { runLangChainAgent } = await import('./langchain-agent.ts');
+        return runLangChainAgent(parts);
+      }),
+    async close() {
+      watchdog.close();
+      await tools.close();
+    },
+  };
+}

@@ -1,0 +1,66 @@
+/** What a tool is: a name, a schema for its arguments, and a deed that can be called off. */
+import { z } from 'zod';
+import type { SessionId, TaskId, TenantId } from '../../domain/ids.ts';
+
+export interface ToolContext {
+  /** Aborted when the run is cancelled or out of time. */
+  readonly signal: AbortSignal;
+  readonly tenantId: TenantId;
+  readonly sessionId: SessionId;
+  readonly taskId: TaskId;
+}
+
+/** A tool in the form in which chat completion endpoints are told of it. */
+export interface ToolDefinition {
+  readonly type: 'function';
+  readonly function: {
+    readonly name: string;
+    readonly description: string;
+    readonly parameters: Record<string, unknown>;
+  };
+}
+
+/** Arguments that fit, with the deed they ask for; or what is wrong with them, for the model to read. */
+export type Prepared =
+  | { readonly ok: true; readonly run: (context: ToolContext) => Promise<string> }
+  | { readonly ok: false; readonly problem: string };
+
+export interface Tool {
+  readonly name: string;
+  readonly definition: ToolDefinition;
+  prepare(args: unknown): Prepared;
+}
+
+export interface ToolSpec<S extends z.ZodType> {
+  readonly name: string;
+  readonly description: string;
+  readonly schema: S;
+  /** Resolves to what the model reads. A rejection is fed back to it too, by its message alone. */
+  run(args: z.infer<S>, context: ToolContext): Promise<string>;
+}
+
+/** Makes a tool: its JSON schema is made once, here. */
+export function defineTool<S extends z.ZodType>(spec: ToolSpec<S>): Tool {
+  const { $schema: _, ...parameters } = z.toJSONSchema(spec.schema);
+  return {
+    name: spec.name,
+    definition: {
+      type: 'function',
+      function: { name: spec.name, description: spec.description, parameters },
+    },
+    prepare(args) {
+      const parsed = spec.schema.safeParse(args);
+      if (parsed.success) return { ok: true, run: (context) => spec.run(parsed.data, context) };
+      const issues = parsed.error.issues.map(
+        (issue) => `${issue.path.join('.') || 'input'}: ${issue.message}`,
+      );
+      return { ok: false, problem: issues.join('; ') };
+    },
+  };
+}
+
+/** The tools of a node. close() ends their workers; later calls of their tools fail. */
+export interface ToolSet {
+  readonly tools: readonly Tool[];
+  close(): Promise<void>;
+}

@@ -1,0 +1,193 @@
+/** A chat port for tests: a real uWS app, and a directory that records what it is asked and answers as it is told. */
+import { App, type us_listen_socket, us_listen_socket_close, us_socket_local_port } from 'uWebSockets.js';
+import { type ErrorData, refusal } from '../../src/domain/errors.ts';
+import type { Frame } from '../../src/domain/frames.ts';
+import { type TaskId, taskIdSchema } from '../../src/domain/ids.ts';
+import { TIER_TABLE } from '../../src/domain/tiers.ts';
+import type {
+  Caller,
+  CancelReply,
+  Client,
+  Directory,
+  Log,
+  Metrics,
+  ResumePoint,
+  SayReply,
+  SayRequest,
+} from '../../src/ports.ts';
+import { type Access, createAccess } from '../../transports/access.ts';
+import { type Chat, type ChatSettings, mountChat } from '../../transports/websocket.ts';
+
+export interface Attached {
+  readonly caller: Caller;
+  readonly sessionId: string;
+  readonly client: Client;
+  readonly resume: ResumePoint | undefined;
+}
+
+/** The port's test double. Attached clients get a `session.ready`, as the real one promises. */
+export class RecordingDirectory implements Directory {
+  readonly attached: Attached[] = [];
+  readonly detached: string[] = [];
+  readonly said: SayRequest[] = [];
+  readonly cancelled: { tenantId: string; taskId: string }[] = [];
+  onSay: (request: SayRequest) => SayReply | Promise<SayReply> = (request) => ({
+    ok: true,
+    taskId: request.taskId,
+    accepted: { status: 'processing', position: 0 },
+  });
+  onCancel: (taskId: TaskId) => CancelReply = (taskId) => ({
+    ok: true,
+    taskId,
+    status: 'cancelled',
+    abortMs: 1,
+  });
+  onAttach: (client: Client, sessionId: string) => void = (client, sessionId) =>
+    client.send(event('session.ready', undefined, { session_id: sessionId }));
+  private waiting: { count: number; resolve: () => void }[] = [];
+
+  attach(caller: Caller, sessionId: string, client: Client, resume: ResumePoint | undefined): void {
+    this.attached.push({ caller, sessionId, client, resume });
+    this.onAttach(client, sessionId);
+  }
+  detach(_tenantId: string, _sessionId: string, clientId: string): void {
+    this.detached.push(clientId);
+    this.waiting = this.waiting.filter((waiter) => {
+      if (this.detached.length < waiter.count) return true;
+      waiter.resolve();
+      return false;
+    });
+  }
+  /** Resolves once `count` clients have been detached. */
+  detachedClients(count: number): Promise<void> {
+    if (this.detached.length >= count) return Promise.resolve();
+    return new Promise((resolve) => this.waiting.push({ count, resolve }));
+  }
+  async say(request: SayRequest): Promise<SayReply> {
+    this.said.push(request);
+    return this.onSay(request);
+  }
+  async cancel(tenantId: string, taskId: TaskId): Promise<CancelReply> {
+    this.cancelled.push({ tenantId, taskId });
+    return this.onCancel(taskId);
+  }
+  async turn() {
+    return missing;
+  }
+  async messages() {
+    return missing;
+  }
+  async forget() {
+    return missing;
+  }
+  stats() {
+    const none = { running: 0, queued: 0 };
+    const turns = { free: none, advance: none, professional: none, enterprise: none };
+    return { tenants: 0, sessions: 0, clients: 0, draining: false, turns, actors: [] };
+  }
+}
+
+const missing: { ok: false; error: ErrorData } = { ok: false, error: refusal('NOT_FOUND') };
+
+export const event = (type: string, seq: number | undefined, data: unknown): Frame => ({
+  type,
+  seq,
+  atMs: Date.now(),
+  taskId: 't-1',
+  data,
+});
+
+export interface ChatPort {
+  readonly url: string;
+  readonly directory: RecordingDirectory;
+  readonly chat: Chat;
+  /** Codes of the sockets that have closed, in order. */
+  readonly closeCodes: readonly number[];
+  /** Everything logged, as one text. */
+  logged(): string;
+  readonly state: { draining: boolean; now: () => number };
+  close(): void;
+}
+
+export interface PortOptions {
+  readonly access?: (clock: { now(): number }) => Access;
+  readonly sockets?: Partial<ChatSettings['sockets']>;
+  readonly origins?: readonly string[];
+  readonly freeSockets?: number;
+}
+
+const openAccess = (clock: { now(): number }): Access =>
+  createAccess(
+    { mode: 'open', jwtSecret: undefined, jwksUrl: undefined, issuer: undefined, audience: undefined },
+    clock,
+  );
+
+/** Opens a port on 127.0.0.1, at a number that the system picks. */
+export function openChatPort(options: PortOptions = {}): Promise<ChatPort> {
+  const directory = new RecordingDirectory();
+  const state = { draining: false, now: Date.now };
+  const clock = { now: () => state.now() };
+  const closeCodes: number[] = [];
+  const lines: string[] = [];
+  const write = (fields: object, text: string) => void lines.push(`${text} ${JSON.stringify(fields)}`);
+  const log: Log = { debug: write, info: write, warn: write, error: write, child: () => log };
+  const metrics: Metrics = { ...silent, socketClosed: (code) => void closeCodes.push(code) };
+  const tiers = {
+    ...TIER_TABLE,
+    free: { ...TIER_TABLE.free, sockets: options.freeSockets ?? TIER_TABLE.free.sockets },
+  };
+  let tasks = 0;
+  const app = App();
+  const chat = mountChat(app, {
+    directory,
+    access: (options.access ?? openAccess)(clock),
+    settings: {
+      sockets: {
+        pingIntervalMs: 30_000,
+        pingTimeoutMs: 10_000,
+        max: 50_000,
+        deltaWindowMs: 15,
+        ...options.sockets,
+      },
+      tiers,
+      defaultTier: 'professional',
+      access: { allowedOrigins: [...(options.origins ?? [])] },
+    },
+    log,
+    metrics,
+    clock,
+    draining: () => state.draining,
+    newTaskId: () => {
+      tasks += 1;
+      return taskIdSchema.parse(`made-${tasks}`);
+    },
+  });
+  return new Promise((resolve, reject) => {
+    app.listen('127.0.0.1', 0, (socket: us_listen_socket | false) => {
+      if (socket === false) return reject(new Error('cannot listen'));
+      resolve({
+        url: `ws://127.0.0.1:${us_socket_local_port(socket)}`,
+        directory,
+        chat,
+        closeCodes,
+        logged: () => lines.join('\n'),
+        state,
+        close() {
+          us_listen_socket_close(socket);
+          app.close();
+        },
+      });
+    });
+  });
+}
+
+const silent: Metrics = {
+  turnEnded() {},
+  turnRefused() {},
+  deadLetter() {},
+  actorCrashed() {},
+  toolUsed() {},
+  modelRetried() {},
+  socketOpened() {},
+  socketClosed() {},
+};

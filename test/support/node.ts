@@ -1,0 +1,216 @@
+/** A whole node in this process, on a free port of loopback, for end-to-end tests; it proves that nothing is left. */
+import assert from 'node:assert/strict';
+import type { TestContext } from 'node:test';
+import { type NodeParts, type RunningNode, startNode } from '../../src/main.ts';
+import { parseSettings } from '../../src/settings.ts';
+import { createLog } from '../../src/telemetry/log.ts';
+import { type Chatter, chatter } from './chatter.ts';
+import { leftovers, resources } from './leaks.ts';
+import { type StubModel, startStubModel } from './stub-model.ts';
+import { type ConnectOptions, connect } from './websocket-client.ts';
+
+export type Env = Readonly<Record<string, string>>;
+
+/** One line of the node's log, parsed. */
+export interface LogLine {
+  readonly level: string;
+  readonly msg: string;
+  readonly [field: string]: unknown;
+}
+
+export interface AskOptions {
+  readonly method?: string;
+  readonly body?: unknown;
+  /** Tenant header; null for none. */
+  readonly tenant?: string | null;
+  readonly tier?: string;
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: Headers;
+  // biome-ignore lint/suspicious/noExplicitAny: tests look into bodies of every shape
+  readonly body: any;
+  readonly text: string;
+}
+
+export interface ChatOptions extends ConnectOptions {
+  readonly query?: Readonly<Record<string, string>>;
+}
+
+export interface TestNode {
+  readonly url: string;
+  readonly port: number;
+  readonly running: RunningNode;
+  /** Everything logged so far. */
+  readonly lines: readonly LogLine[];
+  /** Resolves to the first line, past or future, that fits (or has the text). */
+  line(wanted: string | ((line: LogLine) => boolean)): Promise<LogLine>;
+  /** Opens a chat socket and resolves once `session.ready` is there. */
+  chat(tenant: string, session: string, options?: ChatOptions): Promise<Chatter>;
+  /** A request: JSON in, JSON out where it is JSON. The tenant is `acme` unless said otherwise. */
+  ask(path: string, options?: AskOptions): Promise<Answer>;
+  /** The raw response, for streams. */
+  fetch(path: string, options?: AskOptions): Promise<Response>;
+}
+
+export interface Scene extends TestNode {
+  readonly stub: StubModel;
+}
+
+export interface SceneOptions {
+  readonly env?: Env;
+  readonly parts?: NodeParts;
+  /** Turns may still run when the test ends. */
+  readonly busy?: boolean;
+}
+
+/** A model that needs no network, where the model does not matter. */
+export const OFFLINE: Env = { DEFAULT_PROVIDER: 'offline', DEFAULT_MODEL: 'offline-3x0' };
+
+/** A node whose model is the stub, reached over HTTP. Stub, sockets and node are closed, and leaks looked for, after the test. */
+export async function startScene(t: TestContext, options: SceneOptions = {}): Promise<Scene> {
+  const before = resources();
+  const stub = await startStubModel();
+  const env = {
+    DEFAULT_PROVIDER: 'openai',
+    DEFAULT_MODEL: 'gpt-4.1-mini',
+    OPENAI_API_KEY: 'sk-test',
+    OPENAI_BASE_URL: stub.baseUrl,
+    ...options.env,
+  };
+  const open = await openNode({ ...options, env });
+  t.after(async () => {
+    try {
+      await open.close();
+    } finally {
+      await stub.close();
+    }
+    assert.deepEqual(await leftovers(before), [], 'the test left something behind');
+  });
+  return { ...open.node, stub };
+}
+
+/** A node of its own for one test. Sockets and node are closed, and leaks looked for, after the test. */
+export async function startTestNode(t: TestContext, options: SceneOptions = {}): Promise<TestNode> {
+  const before = resources();
+  const open = await openNode({ ...options, env: { ...OFFLINE, ...options.env } });
+  t.after(async () => {
+    await open.close();
+    assert.deepEqual(await leftovers(before), [], 'the test left something behind');
+  });
+  return open.node;
+}
+
+/** What every node of a test is told besides. */
+const BASE: Env = { PORT: '0', EXECUTION_LOG_LEVEL: 'debug', NODE_ID: 'test-node' };
+
+async function openNode({ env, parts, busy }: SceneOptions) {
+  const parsed = parseSettings({ ...BASE, ...env });
+  if (!parsed.ok) throw new Error(`bad settings: ${parsed.problems.join('; ')}`);
+  const { settings } = parsed;
+  const { lines, line, write } = logLines();
+  const log = createLog({ level: settings.logLevel, name: 'nooble', nodeId: settings.nodeId }, { write });
+  const running = await startNode(settings, { log, ...parts });
+  const { port } = running;
+  const url = `http://127.0.0.1:${port}`;
+  const chatters: Chatter[] = [];
+
+  const node: TestNode = {
+    url,
+    port,
+    running,
+    lines,
+    line,
+    async chat(tenant, session, { query = {}, ...more } = {}) {
+      const search = new URLSearchParams(query).toString();
+      const client = await connect(`ws://127.0.0.1:${port}/ws/${tenant}/${session}?${search}`, more);
+      const opened = chatter(client);
+      chatters.push(opened);
+      await opened.see('session.ready');
+      return opened;
+    },
+    fetch: (path, asked = {}) => fetch(url + path, requestOf(asked)),
+    async ask(path, asked = {}) {
+      const response = await fetch(url + path, requestOf(asked));
+      const text = await response.text();
+      const isJson = response.headers.get('content-type')?.includes('json') ?? false;
+      return {
+        status: response.status,
+        headers: response.headers,
+        body: isJson && text !== '' ? JSON.parse(text) : undefined,
+        text,
+      };
+    },
+  };
+
+  return {
+    node,
+    async close() {
+      try {
+        for (const one of chatters) one.check();
+        if (!busy && settings.access.mode === 'open') await idle(node);
+      } finally {
+        for (const one of chatters) one.destroy();
+        await running.close();
+      }
+    },
+  };
+}
+
+function requestOf({ method, body, tenant = 'acme', tier, headers }: AskOptions): RequestInit {
+  return {
+    method: method ?? (body === undefined ? 'GET' : 'POST'),
+    headers: {
+      ...(tenant === null ? {} : { 'x-tenant-id': tenant }),
+      ...(tier === undefined ? {} : { 'x-tenant-tier': tier }),
+      ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+      ...headers,
+    },
+    ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) }),
+  };
+}
+
+/** Fails where executions still run once every turn is over. A node that has closed already has none. */
+async function idle(node: TestNode): Promise<void> {
+  for (let tries = 0; ; tries += 1) {
+    const answer = await node.ask('/health/detailed').catch(() => undefined);
+    if (!answer) return;
+    const kinds: readonly { kind: string; alive: number }[] = answer.body.stats.actors;
+    const executions = kinds.find(({ kind }) => kind === 'execution')?.alive ?? 0;
+    const turns: readonly { running: number; queued: number }[] = Object.values(answer.body.stats.turns);
+    const open = turns.reduce((sum, { running, queued }) => sum + running + queued, 0);
+    if (executions + open === 0) return;
+    assert.ok(tries < MAX_TRIES, `${executions} executions and ${open} turns were left`);
+  }
+}
+
+/** Requests in which a node may finish what is on its way out. */
+const MAX_TRIES = 200;
+
+function logLines() {
+  const lines: LogLine[] = [];
+  const watchers = new Set<(line: LogLine) => void>();
+  return {
+    lines,
+    write(text: string) {
+      const line: LogLine = JSON.parse(text);
+      lines.push(line);
+      for (const watcher of watchers) watcher(line);
+    },
+    line(wanted: string | ((line: LogLine) => boolean)): Promise<LogLine> {
+      const fits = typeof wanted === 'string' ? ({ msg }: LogLine) => msg === wanted : wanted;
+      const known = lines.find(fits);
+      if (known) return Promise.resolve(known);
+      return new Promise((resolve) => {
+        const watcher = (line: LogLine): void => {
+          if (!fits(line)) return;
+          watchers.delete(watcher);
+          resolve(line);
+        };
+        watchers.add(watcher);
+      });
+    },
+  };
+}

@@ -1,0 +1,286 @@
+/** Carries HTTP between uWebSockets.js and fetch handlers: bounded bodies in, back-pressured bodies out, no leak on abort. */
+
+import {
+  App,
+  type HttpRequest,
+  type HttpResponse,
+  type TemplatedApp,
+  type us_listen_socket,
+  us_listen_socket_close,
+  us_socket_local_port,
+} from 'uWebSockets.js';
+import { STATUS_CODES } from 'node:http';
+import { type ErrorData, refusal } from '../../src/domain/errors.ts';
+import { HTTP_LIMITS, type HttpLimits, judgeFraming, type Outcome, tooLarge } from './body-limits.ts';
+import type { Answer, Exchange } from './exchange.ts';
+
+/** This uWS build corrupts a chunked response that overflows its 16 KiB cork; the chunk's framing and headers need room. */
+const MAX_CORK_BYTES = 12 * 1024;
+
+/** Requests need an absolute URL; the Host header is the client's claim and stays a header. */
+const BASE = 'http://node';
+const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']);
+
+const LISTEN_REASONS = "the port is taken or not allowed, or the address is not this machine's";
+
+/** One listening uWS app. HTTP and the WebSocket are mounted on `app` before `listen`. */
+export interface Server {
+  readonly app: TemplatedApp;
+  /** Resolves to the port (the system's choice for 0). Rejects where nothing can listen there. */
+  listen(host: string, port: number): Promise<number>;
+  /** Stops listening and closes every connection at once. Safe to call twice. */
+  close(): void;
+}
+
+/** Opens a server that does not listen yet. */
+export function openServer(): Server {
+  const app = App();
+  let listening: us_listen_socket | undefined;
+  let closed = false;
+  return {
+    app,
+    listen: (host, port) =>
+      new Promise((resolve, reject) => {
+        app.listen(host, port, (socket) => {
+          if (socket) {
+            listening = socket;
+            resolve(us_socket_local_port(socket));
+          } else reject(new Error(`Cannot listen on ${host}:${port}: ${LISTEN_REASONS}.`));
+        });
+      }),
+    close() {
+      if (closed) return;
+      closed = true;
+      if (listening) us_listen_socket_close(listening);
+      app.close();
+    },
+  };
+}
+
+/** What the HTTP side of a server is doing. */
+export interface HttpMount {
+  /** Requests that are being read or answered now. */
+  pending(): number;
+}
+
+/**
+ * Mounts `answer` for every method and path that no WebSocket upgrade takes. A response is streamed if it says so
+ * (`text/event-stream`, or `Transfer-Encoding: chunked`), and sent whole otherwise.
+ * uWS knows no pipelining: a request that arrives before the last one was answered closes the connection.
+ */
+export function mountHttp(app: TemplatedApp, answer: Answer, limits: HttpLimits = HTTP_LIMITS): HttpMount {
+  const open = new Set<Connection>();
+  app.any('/*', (res, req) => {
+    const connection = connect(res, () => open.delete(connection));
+    open.add(connection);
+    receive(connection, req, answer, limits);
+  });
+  return { pending: () => open.size };
+}
+
+/** One response that may still be written to, until it has ended or the client is gone. */
+interface Connection {
+  readonly res: HttpResponse;
+  readonly signal: AbortSignal;
+  /** Runs once, whichever way the exchange ends. */
+  onGone: () => void;
+  /** Runs `write` corked unless the client is gone; nothing else may touch `res`. */
+  write(write: (res: HttpResponse) => void): void;
+  /** Resolves at the next `wake`, or when the client is gone. */
+  asleep(): Promise<void>;
+  wake(): void;
+  /** After the last write. */
+  ended(): void;
+}
+
+function connect(res: HttpResponse, left: () => void): Connection {
+  const aborter = new AbortController();
+  let sleeper = (): void => {};
+  let over = false;
+  const leave = (): void => {
+    over = true;
+    left();
+    connection.onGone();
+    sleeper();
+  };
+  const connection: Connection = {
+    res,
+    signal: aborter.signal,
+    onGone: () => {},
+    write(write) {
+      if (!over) res.cork(() => write(res));
+    },
+    asleep: () =>
+      new Promise((resolve) => {
+        sleeper = resolve;
+        if (over) resolve();
+      }),
+    wake: () => sleeper(),
+    ended: () => {
+      if (!over) leave();
+    },
+  };
+  res.onAborted(() => {
+    if (over) return;
+    aborter.abort();
+    leave();
+  });
+  return connection;
+}
+
+/** A request as far as its headers: all that must be copied before uWS takes it back. */
+interface Head {
+  readonly method: string;
+  readonly url: string;
+  readonly headers: Headers;
+}
+
+function readHead(req: HttpRequest): Head | ErrorData {
+  const method = req.getMethod().toUpperCase();
+  const path = req.getUrl();
+  if (!METHODS.has(method) || !path.startsWith('/'))
+    return refusal('INVALID_REQUEST', { message: 'The request line is not taken.' });
+  const query = req.getQuery();
+  const headers = new Headers();
+  try {
+    req.forEach((name, value) => {
+      headers.append(name, value);
+    });
+  } catch {
+    return refusal('INVALID_REQUEST', { message: 'A header is malformed.' });
+  }
+  return { method, url: query ? `${BASE}${path}?${query}` : BASE + path, headers };
+}
+
+const NO_HEAD: Head = { method: 'GET', url: BASE, headers: new Headers() };
+
+function receive(connection: Connection, req: HttpRequest, answer: Answer, limits: HttpLimits): void {
+  const head = readHead(req);
+  if ('code' in head) respond(connection, answer, NO_HEAD, { refused: head });
+  else {
+    const outcome = judgeFraming(head.headers, limits);
+    if (outcome === 'body follows') readBody(connection, answer, head, limits);
+    else respond(connection, answer, head, outcome);
+  }
+}
+
+function readBody(connection: Connection, answer: Answer, head: Head, limits: HttpLimits): void {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  let settled = false;
+  let timer = setTimeout(() => connection.res.close(), limits.bodyTimeoutMs);
+  connection.onGone = () => {
+    settled = true;
+    clearTimeout(timer);
+  };
+  const settle = (more: Outcome): void => {
+    connection.onGone();
+    respond(connection, answer, head, more);
+  };
+  const refuse = (close: boolean): void => settle({ refused: tooLarge(limits), close });
+
+  connection.res.onData((chunk, last) => {
+    if (settled) return;
+    const before = bytes;
+    bytes += chunk.byteLength;
+    if (bytes <= limits.maxBodyBytes) {
+      // uWS takes the chunk back when this returns.
+      chunks.push(Buffer.from(new Uint8Array(chunk)));
+      if (last) settle({ body: Buffer.concat(chunks) });
+    } else if (last || bytes > limits.maxBodyBytes + limits.maxDiscardedBytes) refuse(!last);
+    else if (before <= limits.maxBodyBytes) {
+      chunks.length = 0;
+      clearTimeout(timer);
+      timer = setTimeout(() => refuse(true), limits.discardMs);
+    }
+  });
+}
+
+function respond(connection: Connection, answer: Answer, head: Head, outcome: Outcome): void {
+  const { method, url, headers } = head;
+  const exchange: Exchange = { signal: connection.signal, refused: outcome.refused };
+  const body = outcome.body && method !== 'GET' && method !== 'HEAD' ? outcome.body : null;
+  Promise.resolve()
+    .then(() => answer(new Request(url, { method, headers, body }), exchange))
+    .then((response) => deliver(connection, method, response, outcome.close ?? false))
+    // The routes turn their own failures into answers; what arrives here broke while it was written.
+    .catch(() => {
+      if (!connection.signal.aborted) connection.res.close();
+    });
+}
+
+async function deliver(
+  connection: Connection,
+  method: string,
+  response: Response,
+  close: boolean,
+): Promise<void> {
+  const { body, headers } = response;
+  if (connection.signal.aborted || !body || method === 'HEAD') {
+    connection.write((res) => {
+      writeHead(res, response);
+      // Not `endWithoutBody(length, close)`: in this build a length never ends the response, and none becomes a huge one.
+      if (close) res.end('', true);
+      else res.endWithoutBody();
+    });
+    connection.ended();
+    await body?.cancel();
+    return;
+  }
+  if (headers.get('content-type')?.startsWith('text/event-stream') || headers.has('transfer-encoding'))
+    return stream(connection, response, body);
+  const whole = new Uint8Array(await response.arrayBuffer());
+  connection.write((res) => writeHead(res, response).end(whole, close));
+  connection.ended();
+}
+
+/** uWS frames bodies itself. */
+const FRAMING = new Set(['content-length', 'transfer-encoding', 'connection']);
+
+function writeHead(res: HttpResponse, response: Response): HttpResponse {
+  res.writeStatus(`${response.status} ${STATUS_CODES[response.status] ?? 'Unknown'}`);
+  for (const [name, value] of response.headers) if (!FRAMING.has(name)) res.writeHeader(name, value);
+  return res;
+}
+
+/**
+ * Writes a body as it comes, waiting while the socket is full. Where the body breaks off in an error the connection
+ * is closed without the last chunk, so that nobody takes the part for the whole.
+ */
+async function stream(
+  connection: Connection,
+  response: Response,
+  body: ReadableStream<Uint8Array>,
+): Promise<void> {
+  const reader = body.getReader();
+  const cancelled = (): unknown => reader.cancel().catch(() => {});
+  connection.onGone = cancelled;
+  if (connection.signal.aborted) return void cancelled();
+  connection.res.onWritable(() => {
+    // With a handler set uWS leaves what it holds back to the next write; an empty cork is one.
+    connection.write(() => {});
+    connection.wake();
+    return true;
+  });
+  let started = false;
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (connection.signal.aborted) return;
+    if (done) break;
+    for (let at = 0; at < value.length; at += MAX_CORK_BYTES) {
+      let flushed = true;
+      connection.write((res) => {
+        if (!started) writeHead(res, response);
+        started = true;
+        flushed = res.write(value.subarray(at, at + MAX_CORK_BYTES));
+      });
+      if (!flushed) await connection.asleep();
+      if (connection.signal.aborted) return;
+    }
+  }
+  connection.write((res) => {
+    if (!started) writeHead(res, response);
+    res.end();
+  });
+  connection.ended();
+}

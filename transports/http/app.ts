@@ -1,0 +1,52 @@
+/** The HTTP edge as one fetch function: gates, routes, refusals, and the OpenAPI document made out of their schemas. */
+import { OpenAPIHono } from '@hono/zod-openapi';
+import { addChatRoutes } from './chat-routes.ts';
+import type { HttpDeps } from './deps.ts';
+import { failed, type HttpEnv, type KnownRoute, refuseInvalid, unknownRoute } from './errors.ts';
+import type { Answer, Exchange } from './exchange.ts';
+import { allowOrigins, identified } from './gate.ts';
+import { addProbeRoutes } from './probe-routes.ts';
+import { addSessionRoutes } from './session-routes.ts';
+
+const OPENAPI_PATH = '/openapi.json';
+
+export interface HttpApp {
+  /** Never throws or rejects: what breaks inside is logged and answered with INTERNAL. */
+  readonly fetch: Answer;
+}
+
+/** Builds the HTTP edge. Mount its `fetch` with `mountHttp`. */
+export function createHttpApp(deps: HttpDeps): HttpApp {
+  const app = new OpenAPIHono<HttpEnv>({ defaultHook: refuseInvalid });
+  app.use(allowOrigins(deps.allowedOrigins));
+  app.use(identified);
+  addChatRoutes(app, deps);
+  addSessionRoutes(app, deps);
+  addProbeRoutes(app, deps);
+
+  app.openAPIRegistry.registerComponent('securitySchemes', 'bearer', {
+    type: 'http',
+    scheme: 'bearer',
+    bearerFormat: 'JWT',
+    description: 'AUTH_MODE=jwt. In open mode the header X-Tenant-ID says who is asking.',
+  });
+  const document = describe(app, deps.version);
+  app.get(OPENAPI_PATH, (c) => c.json(document));
+  app.notFound(unknownRoute(routesOf(app)));
+  app.onError(failed(deps.log));
+  return { fetch: (request: Request, exchange: Exchange) => app.fetch(request, exchange) };
+}
+
+const describe = (app: OpenAPIHono<HttpEnv>, version: string) =>
+  app.getOpenAPI31Document({
+    openapi: '3.1.0',
+    info: { title: 'Nooble', version, description: 'Runs AI agents for many tenants: chat over HTTP.' },
+    tags: [{ name: 'chat' }, { name: 'sessions' }, { name: 'probes' }],
+  });
+
+function routesOf(app: OpenAPIHono<HttpEnv>): KnownRoute[] {
+  const described = app.openAPIRegistry.definitions.flatMap((definition) =>
+    definition.type === 'route' ? [{ method: definition.route.method, path: definition.route.path }] : [],
+  );
+  return [...described, { method: 'get', path: OPENAPI_PATH }];
+}

@@ -1,0 +1,44 @@
+/** What the HTTP edge needs of the node: wired in src/main.ts, replaced by small stand-ins in tests. */
+import type { SessionId, TaskId } from '../../src/domain/ids.ts';
+import type { Clock, Directory, Log } from '../../src/ports.ts';
+import type { Access } from '../access.ts';
+
+export interface HttpDeps {
+  readonly directory: Directory;
+  readonly access: Access;
+  /** Whether `/metrics*`, `/ws/stats` and `/health/detailed` need the scope `metrics`: in jwt mode. */
+  readonly guardProbes: boolean;
+  readonly allowedOrigins: readonly string[];
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly newTaskId: () => TaskId;
+  readonly newSessionId: () => SessionId;
+  readonly nodeId: string;
+  readonly version: string;
+  readonly draining: () => boolean;
+  /** What must answer for the node to be ready, by name; each resolves, or rejects with the reason. */
+  readonly checks: Readonly<Record<string, () => Promise<void>>>;
+  /** The Prometheus exposition. */
+  readonly metricsText: () => Promise<{ readonly contentType: string; readonly body: string }>;
+  /** The same figures as JSON, for people. */
+  readonly overview: () => object | Promise<object>;
+  readonly socketStats: () => object;
+  /** How long the deltas of an SSE turn may travel together, ms. */
+  readonly deltaWindowMs: number;
+  readonly timing?: Partial<HttpTiming>;
+}
+
+/** Times and sizes that only tests change. */
+export interface HttpTiming {
+  /** A silent SSE stream gets a comment this often, so that proxies keep it and dead clients are found. */
+  readonly heartbeatMs: number;
+  /** Frames of an SSE turn that its reader has not taken yet; past this it is cut off. */
+  readonly maxBufferedBytes: number;
+  readonly checkTimeoutMs: number;
+}
+
+export const HTTP_TIMING: HttpTiming = {
+  heartbeatMs: 15_000,
+  maxBufferedBytes: 1024 * 1024,
+  checkTimeoutMs: 2_000,
+};

@@ -1,0 +1,105 @@
+/** How the HTTP edge says no: refusals as values of the error table, and everything that broke as INTERNAL. */
+import { z } from '@hono/zod-openapi';
+import type { Context, Env, ErrorHandler, NotFoundHandler } from 'hono';
+import { HTTPException } from 'hono/http-exception';
+import { ERRORS, type ErrorData, errorDataSchema, RefusalError, refusal } from '../../src/domain/errors.ts';
+import type { Caller, Log } from '../../src/ports.ts';
+import type { Exchange } from './exchange.ts';
+
+/** What a request carries through middlewares and handlers. */
+export interface HttpEnv extends Env {
+  Bindings: Exchange;
+  Variables: { requestId: string; caller: Caller };
+}
+
+/** The body of every answer that is not a success (PROTOCOL 3). */
+export const errorBodySchema = z
+  .object({ error: errorDataSchema.extend({ request_id: z.string() }) })
+  .openapi('Error');
+
+/** The responses entry that every route has beside its own. */
+export const failure = {
+  description: 'A refusal; `error.code` says which, and a known waiting time stands in Retry-After.',
+  content: { 'application/json': { schema: errorBodySchema } },
+} as const;
+
+/** Problems named in one refusal. */
+const MAX_PROBLEMS = 20;
+
+/** Answers a request with a refusal: its code's status, Retry-After in whole seconds, and the request's id. */
+export function refuse(c: Context<HttpEnv>, error: ErrorData) {
+  if (error.retry_after_ms !== undefined)
+    c.header('Retry-After', String(Math.ceil(error.retry_after_ms / 1000)));
+  if (error.code === 'UNAUTHENTICATED') c.header('WWW-Authenticate', 'Bearer');
+  return c.json({ error: { ...error, request_id: c.get('requestId') } }, ERRORS[error.code].http);
+}
+
+/** Turns what a schema found into a refusal that names every field. `where` is where the fields were. */
+export function invalid(error: z.core.$ZodError, where: string): ErrorData {
+  const details = error.issues.slice(0, MAX_PROBLEMS).map((issue) => ({
+    field: issue.path.join('.') || where,
+    message: issue.message,
+  }));
+  const first = details[0];
+  return refusal('INVALID_REQUEST', {
+    message: first ? `${first.field}: ${first.message}` : ERRORS.INVALID_REQUEST.text,
+    details,
+  });
+}
+
+/** Answers a request whose path, query, headers or body do not fit the route's schema. */
+export function refuseInvalid(
+  result: { success: boolean; target: string; error?: z.core.$ZodError },
+  c: Context<HttpEnv>,
+) {
+  return result.error ? refuse(c, invalid(result.error, result.target)) : undefined;
+}
+
+/** Answers for handlers that threw. Refusals and malformed bodies keep their meaning; the rest is logged and INTERNAL. */
+export const failed =
+  (log: Log): ErrorHandler<HttpEnv> =>
+  (error, c) => {
+    if (error instanceof RefusalError) return refuse(c, error.data);
+    if (error instanceof HTTPException && error.status < 500)
+      return refuse(
+        c,
+        refusal('INVALID_REQUEST', {
+          message: error.status === 415 ? 'The Content-Type is malformed.' : 'The body is not valid JSON.',
+        }),
+      );
+    log.error(
+      { err: error, request_id: c.get('requestId'), method: c.req.method, path: c.req.path },
+      'an HTTP handler failed',
+    );
+    return refuse(c, refusal('INTERNAL'));
+  };
+
+/** A route as far as a wrong address needs to know it. */
+export interface KnownRoute {
+  readonly method: string;
+  /** With `{name}` for a parameter. */
+  readonly path: string;
+}
+
+/** Answers for what no route takes, naming the methods that the path does take. */
+export function unknownRoute(routes: readonly KnownRoute[]): NotFoundHandler<HttpEnv> {
+  const patterns = routes.map(({ method, path }) => ({
+    method: method.toUpperCase(),
+    pattern: new RegExp(`^${path.replaceAll('.', '\\.').replaceAll(/\{[^}]+\}/g, '[^/]+')}$`),
+  }));
+  return (c) => {
+    const path = c.req.path;
+    if (/^\/ws(\/|$)/.test(path))
+      return refuse(
+        c,
+        refusal('INVALID_REQUEST', {
+          message: 'This address takes WebSocket upgrades: /ws/{tenant_id}/{session_id}.',
+        }),
+      );
+    const methods = patterns.filter(({ pattern }) => pattern.test(path)).map(({ method }) => method);
+    if (methods.length === 0) return refuse(c, refusal('NOT_FOUND', { message: 'There is no such route.' }));
+    const allowed = methods.join(', ');
+    c.header('Allow', allowed);
+    return refuse(c, refusal('NOT_FOUND', { message: `This route takes ${allowed} only.` }));
+  };
+}

@@ -1,0 +1,97 @@
+/** What every request passes before its handler: request id, the adapter's refusals, access, and a look over the body. */
+import { isUtf8 } from 'node:buffer';
+import { randomUUID } from 'node:crypto';
+import type { Context } from 'hono';
+import { cors } from 'hono/cors';
+import { createMiddleware } from 'hono/factory';
+import { refusal } from '../../src/domain/errors.ts';
+import { MAX_DEPTH } from '../../src/domain/frames.ts';
+import { ID_PATTERN } from '../../src/domain/ids.ts';
+import type { Access, Scope } from '../access.ts';
+import { jsonTooDeep } from '../guard.ts';
+import { type HttpEnv, refuse } from './errors.ts';
+
+/** Gives the request its id, echoes it, and answers what the adapter refused. */
+export const identified = createMiddleware<HttpEnv>(async (c, next) => {
+  const given = c.req.header('x-request-id');
+  const fits = given === undefined || ID_PATTERN.test(given);
+  const id = given !== undefined && fits ? given : randomUUID();
+  c.set('requestId', id);
+  c.header('X-Request-ID', id);
+  if (c.env.refused) return refuse(c, c.env.refused);
+  if (!fits)
+    return refuse(
+      c,
+      refusal('INVALID_REQUEST', {
+        message: 'X-Request-ID must be 1 to 128 characters out of A-Z a-z 0-9 . _ : @ -',
+      }),
+    );
+  await next();
+});
+
+/** Lets browsers of the allowed origins in; none named means pages of the node's own host. `*` means all. */
+export function allowOrigins(allowed: readonly string[]) {
+  const own = (origin: string, host: string | undefined): boolean =>
+    host !== undefined && URL.canParse(origin) && new URL(origin).host === host;
+  return cors({
+    origin: allowed.includes('*')
+      ? '*'
+      : (origin, c: Context) =>
+          (allowed.length > 0 ? allowed.includes(origin) : own(origin, c.req.header('host'))) ? origin : null,
+    allowMethods: ['GET', 'HEAD', 'POST', 'DELETE'],
+    allowHeaders: [
+      'Accept',
+      'Authorization',
+      'Content-Type',
+      'X-Agent-ID',
+      'X-Request-ID',
+      'X-Session-ID',
+      'X-Tenant-ID',
+      'X-Tenant-Tier',
+      'X-User-ID',
+    ],
+    exposeHeaders: ['X-Request-ID', 'Retry-After', 'X-Session-ID', 'X-Task-ID'],
+    maxAge: 600,
+  });
+}
+
+/** Admits callers with the scope, and leaves who they are in `caller`. The tenant is never read from anywhere else. */
+export const needs = (access: Access, scope: Scope) =>
+  createMiddleware<HttpEnv>(async (c, next) => {
+    if (c.req.query('token') !== undefined || c.req.query('access_token') !== undefined)
+      return refuse(
+        c,
+        refusal('UNAUTHENTICATED', {
+          message: 'A token in the query is refused; send it as `Authorization: Bearer <token>`.',
+        }),
+      );
+    const reply = await access.check(
+      {
+        bearer: /^Bearer +(\S+)$/i.exec(c.req.header('authorization') ?? '')?.[1],
+        header: (name) => c.req.header(name) || undefined,
+      },
+      scope,
+    );
+    if (!reply.ok) return refuse(c, reply.error);
+    c.set('caller', reply.admitted.caller);
+    await next();
+  });
+
+/** Lets JSON bodies through that are safe to parse: named as JSON, UTF-8, and nested at most MAX_DEPTH deep. */
+export const jsonBody = createMiddleware<HttpEnv>(async (c, next) => {
+  if (!/^application\/json(;|$)/i.test(c.req.header('content-type') ?? ''))
+    return refuse(
+      c,
+      refusal('INVALID_REQUEST', {
+        message: 'The body must be JSON, sent with Content-Type: application/json.',
+      }),
+    );
+  const bytes = new Uint8Array(await c.req.arrayBuffer());
+  if (!isUtf8(bytes)) return refuse(c, refusal('INVALID_REQUEST', { message: 'The body is not UTF-8.' }));
+  if (jsonTooDeep(bytes, MAX_DEPTH))
+    return refuse(
+      c,
+      refusal('INVALID_REQUEST', { message: `The body is nested deeper than ${MAX_DEPTH} levels.` }),
+    );
+  await next();
+});
