@@ -1,27 +1,26 @@
 /** What the actors decided is done here: each effect is data, carried out in one switch, and reports as a message. */
-import { refusal } from '../src/domain/errors.ts';
-import type { AgentId, TaskId } from '../src/domain/ids.ts';
+import { CLOSE, refusal } from '../src/domain/errors.ts';
+import type { TaskId } from '../src/domain/ids.ts';
 import { dayOf } from '../src/domain/rate-limit.ts';
-import type { AgentRunner, AgentSource, Clock, ExecutionEvent, Log, Metrics, Store } from '../src/ports.ts';
-import type { ActorKind, ActorSystem, Address } from './actor.ts';
-import type { ExecutionEffect, ExecutionMessage, ExecutionState } from './execution.ts';
-import { newExecution } from './execution.ts';
+import type { AgentSource, Log, Metrics, Store } from '../src/ports.ts';
+import type { Address } from './address.ts';
+import { createExecutions, type ExecutionDeps } from './execution-effects.ts';
 import type { NodeEffect, NodeMessage } from './node.ts';
-import type { ExecutionRef, Registry, SessionRef, TenantRef } from './registry.ts';
+import { unnumbered } from './outbox.ts';
+import { closeClients, type Registry, type SessionRef, type TenantRef } from './registry.ts';
+import { taskTaken } from './session-endings.ts';
+import { returned } from './session-recovery.ts';
 import { type SessionEffect, type SessionMessage, unreachable } from './session-state.ts';
 import type { TenantEffect } from './tenant.ts';
+import { logEnd } from './turn-log.ts';
 
-export interface EffectDeps {
-  readonly actors: ActorSystem;
+export interface EffectDeps extends ExecutionDeps {
   readonly registry: Registry;
   readonly store: Store;
   readonly agents: AgentSource;
-  readonly runner: AgentRunner;
-  readonly clock: Clock;
   readonly metrics: Metrics;
   readonly log: Log;
   readonly node: () => Address<NodeMessage>;
-  readonly execution: ActorKind<ExecutionState, ExecutionMessage, ExecutionEffect>;
 }
 
 export interface Effects {
@@ -34,7 +33,12 @@ export interface Effects {
 const LOADED_MESSAGES = 100;
 
 export function createEffects(deps: EffectDeps): Effects {
-  const { actors, registry, store, agents, runner, clock, metrics, log } = deps;
+  const { actors, registry, store, agents, clock, metrics, log } = deps;
+  const execute = createExecutions(deps);
+
+  agents.onChange?.((tenantId, agent) => {
+    for (const session of registry.busy(tenantId)) tellSession(session, { type: 'agentChanged', agent });
+  });
 
   const tellSession = (ref: SessionRef, message: SessionMessage): void =>
     void actors.tell(ref.address, message);
@@ -42,13 +46,13 @@ export function createEffects(deps: EffectDeps): Effects {
   function node(effect: NodeEffect, self: Address<NodeMessage>): void {
     switch (effect.type) {
       case 'grant': {
-        const { tenantId, sessionId, taskId } = effect;
+        const { tenantId, tenancy, sessionId, taskId } = effect;
+        const tenant = registry.tenants.get(tenantId);
+        // What a tenant that has stopped had here went back with it.
+        if (tenant?.tenancy !== tenancy) return;
         const session = registry.session(tenantId, sessionId);
         if (session) return tellSession(session, { type: 'granted', taskId, atMs: clock.now() });
-        // The session is gone: nobody else will give its grant back.
-        const tenant = registry.tenants.get(tenantId);
-        if (tenant) actors.tell(tenant.address, { type: 'release', taskId, slot: 'granted', refund: false });
-        else actors.tell(self, { type: 'done' });
+        actors.tell(tenant.address, { type: 'release', taskId, slot: 'granted', refund: false });
         return;
       }
       case 'tickSoon':
@@ -63,7 +67,7 @@ export function createEffects(deps: EffectDeps): Effects {
     const { tenantId, address } = ref;
     switch (effect.type) {
       case 'loadTenant':
-        store.tenant(tenantId, dayOf(clock.now())).then(
+        attempt(() => store.tenant(tenantId, dayOf(clock.now()))).then(
           (record) => actors.tell(address, { type: 'loaded', record }),
           (error: unknown) => {
             log.warn({ err: error, tenant_id: tenantId }, 'tenant could not be loaded');
@@ -73,7 +77,9 @@ export function createEffects(deps: EffectDeps): Effects {
         return;
       case 'tellSession': {
         const session = registry.session(tenantId, effect.sessionId);
-        if (session) tellSession(session, effect.message);
+        if (session) return tellSession(session, effect.message);
+        const release = returned(effect.message);
+        if (release) actors.tell(address, release);
         return;
       }
       case 'tellAllSessions':
@@ -81,7 +87,7 @@ export function createEffects(deps: EffectDeps): Effects {
         return;
       case 'want': {
         const { sessionId, taskId, weight } = effect;
-        actors.tell(deps.node(), { type: 'want', tenantId, sessionId, taskId, weight });
+        actors.tell(deps.node(), { type: 'want', tenantId, tenancy: ref.tenancy, sessionId, taskId, weight });
         return;
       }
       case 'done':
@@ -100,12 +106,23 @@ export function createEffects(deps: EffectDeps): Effects {
     }
   }
 
+  /** A deed that throws is a bug and crashes the session; whoever waits for what it would bring is told. */
   function session(ref: SessionRef, effect: SessionEffect): void {
+    try {
+      carryOut(ref, effect);
+    } catch (error) {
+      const lost = lostOf(effect, clock.now());
+      if (lost) tellSession(ref, lost);
+      throw error;
+    }
+  }
+
+  function carryOut(ref: SessionRef, effect: SessionEffect): void {
     const { tenantId, address: tenantAddress } = ref.tenant;
     const { sessionId, outbox } = ref;
     switch (effect.type) {
       case 'load':
-        store.session(tenantId, sessionId, { limit: LOADED_MESSAGES, before: undefined }).then(
+        attempt(() => store.session(tenantId, sessionId, { limit: LOADED_MESSAGES, before: undefined })).then(
           (page) => tellSession(ref, { type: 'loaded', history: page?.messages ?? [] }),
           (error: unknown) => {
             log.warn(
@@ -117,14 +134,17 @@ export function createEffects(deps: EffectDeps): Effects {
         );
         return;
       case 'enter':
-        actors.tell(tenantAddress, { type: 'enter', sessionId, tier: effect.tier });
+        actors.tell(tenantAddress, { type: 'enter', sessionId, tier: effect.tier, atMs: clock.now() });
         return;
       case 'findAgent':
-        return findAgent(ref, effect.taskId, effect.agentId);
+        return findAgent(ref, effect);
       case 'claim': {
         const { taskId, slot, tier, atMs } = effect;
-        actors.tell(tenantAddress, { type: 'claim', sessionId, taskId, slot, tier, atMs });
-        return;
+        // Offered, not told: a flood of claims must leave the tenant room for what comes back.
+        const claim = { type: 'claim', sessionId, taskId, slot, tier, atMs } as const;
+        if (actors.offer(tenantAddress, claim) === 'delivered') return;
+        const error = refusal('OVERLOADED', { retryAfterMs: 1_000 });
+        return tellSession(ref, { type: 'claimRefused', taskId, error, atMs });
       }
       case 'acquire':
         actors.tell(tenantAddress, { type: 'acquire', sessionId, taskId: effect.taskId, atMs: clock.now() });
@@ -138,9 +158,14 @@ export function createEffects(deps: EffectDeps): Effects {
         return keep(ref, effect);
       case 'execute':
         return execute(ref, effect);
-      case 'abort':
-        if (ref.execution?.taskId === effect.taskId) actors.tell(ref.execution.address, { type: 'cancel' });
+      case 'abort': {
+        const run = ref.execution;
+        if (run?.taskId !== effect.taskId) return;
+        // Here and now: what comes next in this tick may set free what the run waits for.
+        run.abort.abort();
+        actors.tell(run.address, { type: 'cancel' });
         return;
+      }
       case 'event':
         return outbox.event(effect.taskId, effect.event, effect.atMs);
       case 'discard':
@@ -155,12 +180,17 @@ export function createEffects(deps: EffectDeps): Effects {
       }
       case 'detachClient':
         return outbox.detach(effect.clientId);
+      case 'turnAway': {
+        const client = ref.arriving.get(effect.clientId);
+        ref.arriving.delete(effect.clientId);
+        client?.send(unnumbered({ type: 'error', data: effect.error }, effect.atMs));
+        return client?.close(CLOSE.overloaded);
+      }
       case 'notice':
-        for (const client of ref.arriving.values()) outbox.watch(client);
+        for (const client of ref.arriving.values()) client.send(unnumbered(effect.notice, effect.atMs));
         return outbox.notice(effect.notice, effect.atMs);
       case 'closeClients':
-        for (const client of ref.arriving.values()) client.close(effect.close);
-        return outbox.close(effect.close);
+        return closeClients(ref, effect.close, effect.told);
       case 'track':
         return registry.track(ref, effect.taskId, effect.tier);
       case 'untrack':
@@ -168,7 +198,7 @@ export function createEffects(deps: EffectDeps): Effects {
       case 'measure': {
         const { status, info } = effect.turn;
         if (status !== 'queued' && status !== 'processing') metrics.turnEnded(effect.tier, status, info);
-        return;
+        return logEnd(log, effect.turn);
       }
       case 'refused':
         return metrics.turnRefused(effect.tier, effect.code);
@@ -182,34 +212,17 @@ export function createEffects(deps: EffectDeps): Effects {
     }
   }
 
-  function execution(ref: SessionRef, run: ExecutionRef, effect: ExecutionEffect): void {
-    switch (effect.type) {
-      case 'run':
-        return start(ref, run, effect);
-      case 'abortRun':
-        return run.abort.abort();
-      case 'countTool':
-        return metrics.toolUsed(effect.tool, effect.ok);
-      case 'report': {
-        const { taskId, outcome, atMs } = effect;
-        if (ref.execution === run) ref.execution = null;
-        return tellSession(ref, { type: 'ended', taskId, outcome, text: ref.outbox.seal(taskId), atMs });
-      }
-      case 'stopExecution':
-        return actors.stop(run.address);
-      default:
-        return unreachable(effect);
-    }
-  }
-
-  function findAgent(ref: SessionRef, taskId: TaskId, agentId: AgentId): void {
-    agents.agent(ref.tenant.tenantId, agentId).then(
+  function findAgent(
+    ref: SessionRef,
+    { taskId, agentId, agentVersion }: Extract<SessionEffect, { type: 'findAgent' }>,
+  ): void {
+    agents.agent(ref.tenant.tenantId, agentId, agentVersion).then(
       (found) =>
         tellSession(
           ref,
           found.ok
             ? { type: 'agentFound', taskId, agent: found.value, atMs: clock.now() }
-            : { type: 'agentRefused', taskId, error: found.error },
+            : { type: 'agentRefused', taskId, error: found.error, atMs: clock.now() },
         ),
       (error: unknown) => {
         log.warn({ err: error, agent_id: agentId }, 'agent could not be found');
@@ -217,67 +230,53 @@ export function createEffects(deps: EffectDeps): Effects {
           type: 'agentRefused',
           taskId,
           error: refusal('STORE_UNAVAILABLE', { retryAfterMs: 1_000 }),
+          atMs: clock.now(),
         });
       },
     );
   }
 
   function keep(ref: SessionRef, { step, taskId, write }: Extract<SessionEffect, { type: 'keep' }>): void {
-    store.commit(write).then(
-      (outcome) =>
-        tellSession(ref, {
-          type: 'kept',
-          step,
-          taskId,
-          duplicate: outcome === 'duplicate',
-          atMs: clock.now(),
-        }),
-      (error: unknown) => {
-        log.warn({ err: error, step, task_id: taskId }, 'store refused a write');
-        tellSession(ref, { type: 'keepFailed', step, taskId, atMs: clock.now() });
-      },
-    );
-  }
-
-  /** An execution is its session's child: it stops with it, and its end is reported whatever ends it. */
-  function execute(ref: SessionRef, { plan, options }: Extract<SessionEffect, { type: 'execute' }>): void {
-    const abort = new AbortController();
-    const address = actors.spawn(ref.address, deps.execution, {
-      name: plan.taskId,
-      initial: newExecution(plan, options),
-      interpret: (effect: ExecutionEffect) => execution(ref, run, effect),
-    });
-    const run: ExecutionRef = { taskId: plan.taskId, tier: plan.tier, address, abort };
-    ref.execution = run;
-    actors.tell(address, { type: 'start' });
-  }
-
-  /** The run goes on beside the mailbox; what it writes goes past it, what it has done comes as messages. */
-  function start(
-    ref: SessionRef,
-    run: ExecutionRef,
-    { plan, options }: Extract<ExecutionEffect, { type: 'run' }>,
-  ): void {
-    const sink = ref.outbox.turn(plan.taskId, options);
-    const emit = (event: ExecutionEvent): void => {
-      sink.emit(event);
-      if (event.type === 'tool.started')
-        actors.tell(run.address, { type: 'toolStarted', callId: event.data.call_id, tool: event.data.tool });
-      if (event.type === 'tool.finished')
-        actors.tell(run.address, {
-          type: 'toolFinished',
-          callId: event.data.call_id,
-          tool: event.data.tool,
-          ok: event.data.ok,
-        });
+    const failed = (error: unknown): void => {
+      log.warn({ err: error, step, task_id: taskId }, 'store refused a write');
+      tellSession(ref, { type: 'keepFailed', step, taskId, atMs: clock.now() });
     };
-    runner.run(plan, { signal: run.abort.signal, emit, accepted: sink.accepted }).then(
-      (outcome) => actors.tell(run.address, { type: 'finished', outcome, atMs: clock.now() }),
-      (error: unknown) => actors.tell(run.address, { type: 'broke', error: asError(error) }),
-    );
+    store.commit(write).then((outcome) => {
+      if (outcome === 'duplicate' && step === 'accepted' && taskId) tellDuplicate(ref, taskId).catch(failed);
+      else tellSession(ref, { type: 'kept', step, taskId, duplicate: false, atMs: clock.now() });
+    }, failed);
+  }
+
+  /** A resend is told of its turn only where that is a turn of the same session: its end will be heard there. */
+  async function tellDuplicate(ref: SessionRef, taskId: TaskId): Promise<void> {
+    const kept = await store.turn(ref.tenant.tenantId, taskId);
+    const atMs = clock.now();
+    if (kept && kept.sessionId !== ref.sessionId) {
+      const error = taskTaken();
+      tellSession(ref, { type: 'keepFailed', step: 'accepted', taskId, error, atMs });
+    } else tellSession(ref, { type: 'kept', step: 'accepted', taskId, duplicate: true, atMs });
   }
 
   return { node, tenant, session };
 }
 
-const asError = (thrown: unknown): Error => (thrown instanceof Error ? thrown : new Error(String(thrown)));
+/** What a deed would have ended in had it failed on its way instead of at once. */
+function lostOf(effect: SessionEffect, atMs: number): SessionMessage | null {
+  switch (effect.type) {
+    case 'keep':
+      return { type: 'keepFailed', step: effect.step, taskId: effect.taskId, atMs };
+    case 'findAgent':
+      return { type: 'agentRefused', taskId: effect.taskId, error: refusal('INTERNAL'), atMs };
+    case 'claim':
+      return { type: 'claimRefused', taskId: effect.taskId, error: refusal('INTERNAL'), atMs };
+    case 'execute':
+      return { type: 'executionLost', taskId: effect.plan.taskId, text: '', atMs };
+    default:
+      return null;
+  }
+}
+
+/** A call that throws where it should reject. */
+async function attempt<T>(call: () => Promise<T>): Promise<T> {
+  return call();
+}

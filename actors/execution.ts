@@ -3,15 +3,14 @@
  * does. The run itself goes on beside the mailbox, so that a cancel never waits behind the model.
  */
 import type { SessionId, TaskId, TenantId } from '../src/domain/ids.ts';
-import type { ExecutionOutcome, ExecutionPlan, TurnOptions } from '../src/ports.ts';
-import type { Behaviour } from './actor.ts';
+import type { ExecutionOutcome, ExecutionPlan } from '../src/ports.ts';
+import type { Behaviour } from './address.ts';
 import { unreachable } from './session-state.ts';
 
 export interface ExecutionState {
   readonly tenantId: TenantId;
   readonly sessionId: SessionId;
   readonly plan: ExecutionPlan;
-  readonly options: TurnOptions;
   readonly status: 'new' | 'running' | 'aborting' | 'ended';
   /** Calls that run now, by call id. */
   readonly tools: Readonly<Record<string, string>>;
@@ -28,9 +27,8 @@ export type ExecutionMessage =
   | { readonly type: 'broke'; readonly error: Error };
 
 export type ExecutionEffect =
-  | { readonly type: 'run'; readonly plan: ExecutionPlan; readonly options: TurnOptions }
+  | { readonly type: 'run'; readonly plan: ExecutionPlan }
   | { readonly type: 'abortRun' }
-  | { readonly type: 'countTool'; readonly tool: string; readonly ok: boolean }
   | {
       readonly type: 'report';
       readonly taskId: TaskId;
@@ -39,11 +37,10 @@ export type ExecutionEffect =
     }
   | { readonly type: 'stopExecution' };
 
-export const newExecution = (plan: ExecutionPlan, options: TurnOptions): ExecutionState => ({
+export const newExecution = (plan: ExecutionPlan): ExecutionState => ({
   tenantId: plan.tenantId,
   sessionId: plan.sessionId,
   plan,
-  options,
   status: 'new',
   tools: {},
   toolsUsed: 0,
@@ -53,7 +50,7 @@ export const execution: Behaviour<ExecutionState, ExecutionMessage, ExecutionEff
   switch (message.type) {
     case 'start':
       if (state.status !== 'new') return [state, []];
-      return [{ ...state, status: 'running' }, [{ type: 'run', plan: state.plan, options: state.options }]];
+      return [{ ...state, status: 'running' }, [{ type: 'run', plan: state.plan }]];
     case 'cancel':
       if (state.status !== 'running') return [state, []];
       return [{ ...state, status: 'aborting' }, [{ type: 'abortRun' }]];
@@ -61,10 +58,7 @@ export const execution: Behaviour<ExecutionState, ExecutionMessage, ExecutionEff
       return [{ ...state, tools: { ...state.tools, [message.callId]: message.tool } }, []];
     case 'toolFinished': {
       const { [message.callId]: _done, ...tools } = state.tools;
-      return [
-        { ...state, tools, toolsUsed: state.toolsUsed + 1 },
-        [{ type: 'countTool', tool: message.tool, ok: message.ok }],
-      ];
+      return [{ ...state, tools, toolsUsed: state.toolsUsed + 1 }, []];
     }
     case 'finished':
       if (state.status === 'ended') return [state, []];

@@ -2,13 +2,15 @@
  * The node itself as an actor: how many executions run on it, and which tenant's is next when all want more.
  * It decides; effects.ts does.
  */
-import { dequeued, emptyFairQueue, enqueued, type FairQueue } from '../src/domain/fair-share.ts';
+import { dequeued, emptyFairQueue, enqueued, type FairQueue, removed } from '../src/domain/fair-share.ts';
 import type { SessionId, TaskId, TenantId } from '../src/domain/ids.ts';
-import type { Behaviour } from './actor.ts';
+import type { Behaviour } from './address.ts';
 import { unreachable } from './session-state.ts';
 
 interface Wanted {
   readonly tenantId: TenantId;
+  /** Which of the tenant's lives wants it: one that was stopped and is back has nothing to do with it. */
+  readonly tenancy: number;
   readonly sessionId: SessionId;
   readonly taskId: TaskId;
 }
@@ -25,6 +27,8 @@ export interface NodeState {
 export type NodeMessage =
   | ({ readonly type: 'want'; readonly weight: number } & Wanted)
   | { readonly type: 'done' }
+  /** A tenant has stopped with so many executions wanted or granted; nobody else gives them back. */
+  | { readonly type: 'tenantGone'; readonly tenantId: TenantId; readonly held: number }
   /** A loop turn has passed. */
   | { readonly type: 'tick' };
 
@@ -47,14 +51,19 @@ export const newNode = (capacity: number): NodeState => ({
 export const node: Behaviour<NodeState, NodeMessage, NodeEffect> = (state, message) => {
   switch (message.type) {
     case 'want': {
-      const { tenantId, sessionId, taskId, weight } = message;
+      const { tenantId, tenancy, sessionId, taskId, weight } = message;
       return serve({
         ...state,
-        queue: enqueued(state.queue, tenantId, weight, { tenantId, sessionId, taskId }),
+        queue: enqueued(state.queue, tenantId, weight, { tenantId, tenancy, sessionId, taskId }),
       });
     }
     case 'done':
       return serve({ ...state, running: state.running - 1 });
+    case 'tenantGone': {
+      const queue = removed(state.queue, message.tenantId, () => true);
+      const granted = message.held - (state.queue.size - queue.size);
+      return serve({ ...state, queue, running: state.running - granted });
+    }
     case 'tick':
       return serve({ ...state, started: 0, ticking: false });
     default:

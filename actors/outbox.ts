@@ -11,6 +11,8 @@ export interface OutboxOptions {
   readonly pacer: Pacer;
   /** How long deltas are held back while no client asks for less, ms. */
   readonly deltaWindowMs: number;
+  /** Told of a client that threw instead of taking a frame; it is let go, and the others go on. */
+  readonly onFault: (error: unknown) => void;
 }
 
 /** The turn whose execution writes now. */
@@ -31,14 +33,21 @@ interface OpenTurn {
 
 const ALREADY: Promise<void> = Promise.resolve();
 
-export function createOutbox({ epoch, clock, pacer, deltaWindowMs }: OutboxOptions): Outbox {
+export function createOutbox({ epoch, clock, pacer, deltaWindowMs, onFault }: OutboxOptions): Outbox {
   const clients = new Map<string, Client>();
   const log = createReplayLog();
   let windowMs = deltaWindowMs;
   let open: OpenTurn | null = null;
 
+  /** Often called from a timer, past every actor: what a client throws here would end the process. */
   function send(frame: Frame): void {
-    for (const client of clients.values()) client.send(frame);
+    for (const client of clients.values())
+      try {
+        client.send(frame);
+      } catch (error) {
+        outbox.detach(client.id);
+        onFault(error);
+      }
   }
 
   function publish(taskId: TaskId, event: TurnEvent, atMs: number): void {
@@ -48,8 +57,9 @@ export function createOutbox({ epoch, clock, pacer, deltaWindowMs }: OutboxOptio
   function flush(turn: OpenTurn): void {
     turn.flushing = false;
     if (turn.pending === '' || turn.held) return;
-    const content = turn.pending;
-    turn.pending = '';
+    const content = wellEnded(turn.pending);
+    turn.pending = turn.pending.slice(content.length);
+    if (content === '') return;
     turn.flowing = true;
     publish(turn.taskId, { type: 'chat.delta', data: { content } }, clock.now());
   }
@@ -86,14 +96,6 @@ export function createOutbox({ epoch, clock, pacer, deltaWindowMs }: OutboxOptio
     for (const client of clients.values()) windowMs = Math.min(windowMs, client.deltaWindowMs);
   }
 
-  const unnumbered = (notice: Notice, atMs: number): Frame => ({
-    type: notice.type,
-    seq: undefined,
-    atMs,
-    taskId: undefined,
-    data: notice.data,
-  });
-
   const outbox: Outbox = {
     epoch,
     event(taskId, event, atMs) {
@@ -102,7 +104,10 @@ export function createOutbox({ epoch, clock, pacer, deltaWindowMs }: OutboxOptio
       if (turn) flush(turn);
       publish(taskId, event, atMs);
       if (turn?.held && event.type === 'chat.accepted') release(turn);
-      if (ends && turn) open = null;
+      if (ends && turn) {
+        turn.sealed = true;
+        open = null;
+      }
       if (event.type === 'chat.response') log.compact(taskId, event.data.content);
     },
     turn(taskId, options) {
@@ -136,14 +141,16 @@ export function createOutbox({ epoch, clock, pacer, deltaWindowMs }: OutboxOptio
       flush(turn);
       // What is held still belongs to the turn: it is sent after `chat.accepted`, before the end.
       const held = (turn.held ?? []).reduce((text, event) => text + textIn(event), '');
-      return turn.text + held;
+      return wellEnded(turn.text + held);
     },
     discard(taskId) {
       if (open?.taskId !== taskId) return;
-      open.held = null;
-      open.sealed = true;
-      open.release();
+      const turn = open;
       open = null;
+      turn.held = null;
+      turn.pending = '';
+      turn.sealed = true;
+      turn.release();
     },
     attach(client, ready) {
       if (open) flush(open);
@@ -181,13 +188,31 @@ export function createOutbox({ epoch, clock, pacer, deltaWindowMs }: OutboxOptio
   return outbox;
 }
 
+/** A frame that concerns clients and no turn. */
+export const unnumbered = (notice: Pick<Frame, 'type' | 'data'>, atMs: number): Frame => ({
+  type: notice.type,
+  seq: undefined,
+  atMs,
+  taskId: undefined,
+  data: notice.data,
+});
+
+/**
+ * The text without the first half of a character whose other half has not come yet. Models may cut a surrogate
+ * pair in two; a half by itself is no UTF-8, and only some clients put the halves together again.
+ */
+function wellEnded(text: string): string {
+  const unit = text.charCodeAt(text.length - 1);
+  return unit >= 0xd800 && unit <= 0xdbff ? text.slice(0, -1) : text;
+}
+
 const textIn = (event: ExecutionEvent): string => (event.type === 'chat.delta' ? event.data.content : '');
 
 function snapshot({ messages }: AttachReady, open: OpenTurn | null): Notice {
   const kept = messages.map(({ role, content, taskId }) => ({ role, content, task_id: taskId }));
   const partial =
     open && !open.held && open.text !== ''
-      ? [{ role: 'assistant', content: open.text, task_id: open.taskId, partial: true } as const]
+      ? [{ role: 'assistant', content: wellEnded(open.text), task_id: open.taskId, partial: true } as const]
       : [];
   return { type: 'session.snapshot', data: { messages: [...kept, ...partial] } };
 }

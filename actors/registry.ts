@@ -1,14 +1,19 @@
 /** Who lives on this node: tenants, sessions and turns by their ids, so that nobody has to ask a parent. */
+import type { TenantNotice } from '../src/domain/agent-record.ts';
+import type { Close, ErrorData } from '../src/domain/errors.ts';
 import type { SessionId, TaskId, TenantId } from '../src/domain/ids.ts';
 import type { Tier } from '../src/domain/tiers.ts';
 import type { Client, NodeStats, Outbox } from '../src/ports.ts';
-import type { Address } from './actor.ts';
+import type { Address } from './address.ts';
 import type { ExecutionMessage } from './execution.ts';
+import { unnumbered } from './outbox.ts';
 import type { SessionMessage } from './session-state.ts';
 import type { TenantMessage } from './tenant.ts';
 
 export interface TenantRef {
   readonly tenantId: TenantId;
+  /** Tells this life of the tenant from earlier and later ones. */
+  readonly tenancy: number;
   readonly address: Address<TenantMessage>;
   readonly sessions: Set<SessionRef>;
 }
@@ -43,14 +48,41 @@ export interface Registry {
   /** Forgets a session; a newer one of the same id stays. */
   removeSession(session: SessionRef): void;
   sessions(): Iterable<SessionRef>;
-  /** The session a turn lives in, from `said` to its terminal event. */
+  /** The session a turn lives in, from the moment it is offered to its terminal event or refusal. */
   turn(tenantId: TenantId, taskId: TaskId): LiveTurn | undefined;
+  /** A turn that another session has stays there. */
   track(session: SessionRef, taskId: TaskId, tier: Tier): void;
   untrack(session: SessionRef, taskId: TaskId): void;
-  liveTurns(): number;
-  /** Called whenever the last live turn has gone. */
-  onQuiet(listener: () => void): void;
+  /** Sessions of a tenant in which turns live. */
+  busy(tenantId: TenantId): Iterable<SessionRef>;
+  /** Resolves when no turn lives any more (true), or after `ms` (false). */
+  quiet(ms: number): Promise<boolean>;
   counts(): Pick<NodeStats, 'tenants' | 'sessions' | 'turns'>;
+}
+
+/** Closes a session's clients, those too that are not attached yet; `told`: after an error. */
+export function closeClients(
+  { arriving, outbox }: SessionRef,
+  close: Close,
+  told: { readonly error: ErrorData; readonly atMs: number } | null,
+): void {
+  if (told) outbox.notice({ type: 'error', data: told.error }, told.atMs);
+  for (const client of arriving.values()) {
+    if (told) client.send(unnumbered({ type: 'error', data: told.error }, told.atMs));
+    client.close(close);
+  }
+  arriving.clear();
+  outbox.close(close);
+}
+
+/** Tells a tenant's clients on this node something that no session has to do with. */
+export function notifyTenant(
+  registry: Registry,
+  { tenant_id, event, data }: TenantNotice,
+  atMs: number,
+): void {
+  const frame = { type: event, data: { channel: `tenant:${tenant_id}`, event, data } };
+  for (const { outbox } of registry.tenants.get(tenant_id)?.sessions ?? []) outbox.notice(frame, atMs);
 }
 
 /** No id may hold a slash, so two ids joined by one are unambiguous. */
@@ -60,7 +92,7 @@ export function createRegistry(): Registry {
   const tenants = new Map<TenantId, TenantRef>();
   const sessions = new Map<string, SessionRef>();
   const turns = new Map<string, LiveTurn>();
-  const quiet: (() => void)[] = [];
+  let quiet: (() => void)[] = [];
 
   return {
     tenants,
@@ -77,16 +109,34 @@ export function createRegistry(): Registry {
     sessions: () => sessions.values(),
     turn: (tenantId, taskId) => turns.get(keyOf(tenantId, taskId)),
     track(session, taskId, tier) {
-      turns.set(keyOf(session.tenant.tenantId, taskId), { session, tier });
+      const key = keyOf(session.tenant.tenantId, taskId);
+      const live = turns.get(key);
+      if (!live || live.session === session) turns.set(key, { session, tier });
     },
     untrack(session, taskId) {
       const key = keyOf(session.tenant.tenantId, taskId);
       if (turns.get(key)?.session !== session) return;
       turns.delete(key);
-      if (turns.size === 0) for (const listener of quiet) listener();
+      if (turns.size > 0) return;
+      const waiting = quiet;
+      quiet = [];
+      for (const listener of waiting) listener();
     },
-    liveTurns: () => turns.size,
-    onQuiet: (listener) => quiet.push(listener),
+    busy(tenantId) {
+      const found = new Set<SessionRef>();
+      for (const { session } of turns.values()) if (session.tenant.tenantId === tenantId) found.add(session);
+      return found;
+    },
+    quiet(ms) {
+      if (turns.size === 0) return Promise.resolve(true);
+      return new Promise((resolve) => {
+        const timer = setTimeout(() => resolve(false), ms);
+        quiet.push(() => {
+          clearTimeout(timer);
+          resolve(true);
+        });
+      });
+    },
     counts() {
       const none = () => ({ running: 0, queued: 0 });
       const byTier = { free: none(), advance: none(), professional: none(), enterprise: none() };

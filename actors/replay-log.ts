@@ -42,6 +42,16 @@ export function createReplayLog(): ReplayLog {
     frames = frames.slice(drop);
   }
 
+  /** Where a turn's own frames begin: walked back to, so that a long log costs the end of a turn nothing. */
+  function startOf(taskId: string): number {
+    for (let at = frames.length - 1; at > 0; at -= 1) {
+      const frame = frames[at];
+      if (frame?.taskId !== taskId) continue;
+      if (frame.type === 'execution.started' || frame.type === 'chat.accepted') return at;
+    }
+    return 0;
+  }
+
   return {
     seq: () => last,
     append(type, atMs, taskId, data) {
@@ -60,7 +70,7 @@ export function createReplayLog(): ReplayLog {
     compact(taskId, text) {
       let from = 0;
       const slices: [at: number, frame: Frame][] = [];
-      for (let at = Math.max(0, frames.length - MAX_FRAMES); at < frames.length; at += 1) {
+      for (let at = startOf(taskId); at < frames.length; at += 1) {
         const frame = frames[at];
         if (frame?.type !== 'chat.delta' || frame.taskId !== taskId) continue;
         const { data } = frame;

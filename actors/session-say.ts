@@ -2,8 +2,10 @@
 import { type ErrorData, refusal } from '../src/domain/errors.ts';
 import { fullBucket, rateOf, take } from '../src/domain/rate-limit.ts';
 import type { SayReply } from '../src/ports.ts';
+import { stopTurn } from './session-endings.ts';
+import { limitsOf, positions } from './session-line.ts';
 import type { Said, SessionEffect, SessionState, SessionStep, Turn } from './session-state.ts';
-import { again, limitsOf, stopTurn } from './session-turns.ts';
+import { again } from './session-turns.ts';
 
 /** Turns one session may have in line; the tenant's own bound usually comes first. */
 const MAX_TURNS = 1_000;
@@ -19,6 +21,7 @@ export function say(state: SessionState, known: Turn | undefined, message: Said)
     [
       reply({ ok: false, taskId: message.taskId, error }),
       { type: 'refused', tier: state.tier ?? 'free', code: error.code },
+      { type: 'untrack', taskId: message.taskId },
     ],
   ];
   if (known) return again(state, known, message.replyTo, message.atMs);
@@ -30,6 +33,7 @@ export function say(state: SessionState, known: Turn | undefined, message: Said)
       [
         { type: 'event', taskId: message.taskId, event, atMs: message.atMs },
         reply({ ok: true, taskId: message.taskId, accepted: data }),
+        { type: 'untrack', taskId: message.taskId },
       ],
     ];
   }
@@ -49,22 +53,24 @@ export function say(state: SessionState, known: Turn | undefined, message: Said)
   const turn = newTurn(message, busy ? 'none' : 'asked');
   const first = message.onBusy === 'interrupt' ? state.turns.slice(0, 1) : state.turns;
   const queued = { ...paid.state, turns: [...first, turn, ...state.turns.slice(first.length)] };
-  const { taskId, agentId } = turn;
+  const { taskId, agentId, agentVersion } = turn;
   const effects: SessionEffect[] = [
     { type: 'track', taskId, tier: state.tier ?? 'free' },
     { type: 'claim', taskId, slot: turn.slot, tier: message.tier, atMs: message.atMs },
-    { type: 'findAgent', taskId, agentId },
+    { type: 'findAgent', taskId, agentId, ...(agentVersion === undefined ? {} : { agentVersion }) },
   ];
   const running = first[0];
   if (message.onBusy !== 'interrupt' || !running) return [queued, effects];
   const [next, more] = stopTurn(queued, running, message.atMs);
-  return [next, [...effects, ...more]];
+  const [moved, moves] = positions(next, message.atMs);
+  return [moved, [...effects, ...more, ...moves]];
 }
 
 function newTurn(message: Said, slot: Turn['slot']): Turn {
   return {
     taskId: message.taskId,
     agentId: message.agentId,
+    ...(message.agentVersion === undefined ? {} : { agentVersion: message.agentVersion }),
     message: message.message,
     context: message.context,
     stream: message.stream,
@@ -72,11 +78,12 @@ function newTurn(message: Said, slot: Turn['slot']): Turn {
     callers: [{ replyTo: message.replyTo, duplicate: false }],
     cancellers: [],
     agent: null,
-    claimed: false,
+    claim: 'asked',
     slot,
     executing: false,
     kept: 'no',
     position: 0,
+    stopAtMs: null,
     ended: null,
     dropped: false,
   };

@@ -28,6 +28,9 @@ export interface SessionConfig {
   readonly maxTimeMs: number | undefined;
 }
 
+/** Where a turn's place in the tenant's books is: asked for, had, or given back. It is given back once. */
+export type Claim = 'asked' | 'held' | 'returned';
+
 /** What a turn has of the tenant's capacity to run. */
 export type Slot = 'none' | 'asked' | 'granted';
 
@@ -35,6 +38,8 @@ export type Slot = 'none' | 'asked' | 'granted';
 export interface Turn {
   readonly taskId: TaskId;
   readonly agentId: AgentId;
+  /** The version it asked for; absent: the newest when it runs. */
+  readonly agentVersion?: number;
   readonly message: string;
   readonly context: Readonly<Record<string, unknown>>;
   readonly stream: boolean;
@@ -43,8 +48,7 @@ export interface Turn {
   readonly callers: readonly { readonly replyTo: ReplyTo; readonly duplicate: boolean }[];
   readonly cancellers: readonly { readonly replyTo: ReplyTo; readonly atMs: number }[];
   readonly agent: AgentConfig | null;
-  /** The tenant has counted it. */
-  readonly claimed: boolean;
+  readonly claim: Claim;
   /** It asked to run; it may. */
   readonly slot: Slot;
   readonly executing: boolean;
@@ -52,6 +56,8 @@ export interface Turn {
   readonly kept: 'no' | 'writing' | 'yes';
   /** Turns ahead, as the client was last told. */
   readonly position: number;
+  /** When somebody first wanted it stopped. */
+  readonly stopAtMs: number | null;
   /** How it ended; set until the store holds that too. */
   readonly ended: Ending | null;
   /** Refused after it began: nothing of it may be seen. */
@@ -88,6 +94,7 @@ export interface Said {
   readonly type: 'said';
   readonly taskId: TaskId;
   readonly agentId: AgentId;
+  readonly agentVersion?: number;
   readonly message: string;
   readonly context: Readonly<Record<string, unknown>>;
   readonly stream: boolean;
@@ -128,7 +135,14 @@ export type SessionMessage =
       readonly agent: AgentConfig;
       readonly atMs: number;
     }
-  | { readonly type: 'agentRefused'; readonly taskId: TaskId; readonly error: ErrorData }
+  | {
+      readonly type: 'agentRefused' | 'claimRefused';
+      readonly taskId: TaskId;
+      readonly error: ErrorData;
+      readonly atMs: number;
+    }
+  /** The agent has a newer version. */
+  | { readonly type: 'agentChanged'; readonly agent: AgentConfig }
   | Kept
   | KeepFailed
   // From the tenant and the node.
@@ -142,11 +156,11 @@ export type SessionMessage =
       readonly ahead: number;
       readonly atMs: number;
     }
-  | { readonly type: 'claimRefused'; readonly taskId: TaskId; readonly error: ErrorData }
   | { readonly type: 'granted'; readonly taskId: TaskId; readonly atMs: number }
   | { readonly type: 'moved'; readonly taskId: TaskId; readonly ahead: number; readonly atMs: number }
   | { readonly type: 'drain'; readonly reconnectAfterMs: number; readonly atMs: number }
   | { readonly type: 'drainExpired'; readonly atMs: number }
+  | { readonly type: 'drained'; readonly replyTo: ReplyTo }
   | { readonly type: 'idle' }
   // From the execution.
   | Ended
@@ -164,6 +178,8 @@ export type KeepFailed = {
   readonly type: 'keepFailed';
   readonly step: KeepStep;
   readonly taskId: TaskId | undefined;
+  /** Why, where it is not the store that failed. */
+  readonly error?: ErrorData;
   readonly atMs: number;
 };
 /** `text` is what the clients were given. */
@@ -178,7 +194,7 @@ export type Ended = {
 export type SessionEffect =
   | { readonly type: 'load' }
   | { readonly type: 'enter'; readonly tier: Tier | undefined }
-  | { readonly type: 'findAgent'; readonly taskId: TaskId; readonly agentId: AgentId }
+  | ({ readonly type: 'findAgent' } & Pick<Turn, 'taskId' | 'agentId' | 'agentVersion'>)
   | {
       readonly type: 'claim';
       readonly taskId: TaskId;
@@ -203,8 +219,20 @@ export type SessionEffect =
   | { readonly type: 'reply'; readonly replyTo: ReplyTo; readonly value: unknown }
   | { readonly type: 'attachClient'; readonly clientId: string; readonly ready: AttachReady }
   | { readonly type: 'detachClient'; readonly clientId: string }
+  /** Refuses a client that has not been attached. */
+  | {
+      readonly type: 'turnAway';
+      readonly clientId: string;
+      readonly error: ErrorData;
+      readonly atMs: number;
+    }
   | { readonly type: 'notice'; readonly notice: Notice; readonly atMs: number }
-  | { readonly type: 'closeClients'; readonly close: Close }
+  /** Closes all clients, those too that are not attached yet; `told`: after an error. */
+  | {
+      readonly type: 'closeClients';
+      readonly close: Close;
+      readonly told: { readonly error: ErrorData; readonly atMs: number } | null;
+    }
   /** A turn of this id lives here, or no longer does. */
   | { readonly type: 'track'; readonly taskId: TaskId; readonly tier: Tier }
   | { readonly type: 'untrack'; readonly taskId: TaskId }
@@ -257,6 +285,7 @@ export function recordOf(state: SessionState, turn: Turn): TurnRecord {
     tenantId: state.tenantId,
     sessionId: state.sessionId,
     agentId: turn.agentId,
+    ...(turn.executing && turn.agent ? { agentVersion: turn.agent.version } : {}),
     status: turn.executing ? 'processing' : 'queued',
     createdAtMs: turn.createdAtMs,
   };

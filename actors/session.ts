@@ -4,8 +4,21 @@
  * ended; its end is kept before anybody hears of it.
  */
 import { CLOSE, refusal } from '../src/domain/errors.ts';
-import type { CancelReply, Reply } from '../src/ports.ts';
-import type { Behaviour } from './actor.ts';
+import type { CancelReply } from '../src/ports.ts';
+import type { Behaviour } from './address.ts';
+import {
+  breakTurn,
+  closeTurn,
+  closeUnkept,
+  end,
+  noTask,
+  refuse,
+  stopTurn,
+  storeRefusal,
+} from './session-endings.ts';
+import { cancelAll, forget, forgotten, thenForget, unforgotten } from './session-forget.ts';
+import { runNext } from './session-line.ts';
+import { answerUnhandled, failLoad } from './session-recovery.ts';
 import { say } from './session-say.ts';
 import {
   findTurn,
@@ -20,18 +33,7 @@ import {
   unreachable,
   withTurn,
 } from './session-state.ts';
-import {
-  accepted,
-  advance,
-  closeTurn,
-  duplicate,
-  end,
-  noInfo,
-  refuse,
-  runNext,
-  stopTurn,
-  storeRefusal,
-} from './session-turns.ts';
+import { accepted, advance, duplicate, withNewerAgent } from './session-turns.ts';
 
 /** Messages that wait for a session's history to load. */
 const MAX_STASH = 1_000;
@@ -49,36 +51,26 @@ const handle: Behaviour<SessionState, SessionMessage, SessionEffect> = (state, m
     case 'entered':
       return goLive({ ...state, tier: message.tier });
     case 'loadFailed':
-      return fail(state, message.atMs);
+      return failLoad(state, storeRefusal(), message.atMs);
     case 'said':
       return say(state, turn, message);
     case 'agentFound':
       if (!turn) return [state, []];
-      return step(withTurn(state, turn.taskId, { agent: message.agent }), turn, message.atMs);
+      return advance(withTurn(state, turn.taskId, { agent: message.agent }), turn, message.atMs);
+    case 'agentChanged':
+      return [withNewerAgent(state, message.agent), []];
     case 'agentRefused':
-      return turn ? refuse(state, turn, message.error) : [state, []];
-    case 'claimed': {
-      if (!turn)
-        return [state, [{ type: 'release', taskId: message.taskId, slot: message.slot, refund: true }]];
-      const position = Math.max(state.turns.indexOf(turn), message.ahead);
-      const claimed = withTurn({ ...state, tier: message.tier }, turn.taskId, { claimed: true, position });
-      return step(claimed, turn, message.atMs);
-    }
+      return turn ? refuse(state, turn, message.error, message.atMs) : [state, []];
+    case 'claimed':
+      return claimed(state, turn, message);
     case 'claimRefused':
-      return turn ? refuse(state, turn, message.error) : [state, []];
+      return turn?.claim === 'asked' ? refuse(state, turn, message.error, message.atMs) : [state, []];
     case 'granted':
-      if (!turn || turn.ended || turn.dropped)
+      if (turn?.claim !== 'held' || turn.slot !== 'asked' || turn.dropped)
         return [state, [{ type: 'release', taskId: message.taskId, slot: 'granted', refund: false }]];
       return runNext(withTurn(state, turn.taskId, { slot: 'granted' }), message.atMs);
-    case 'moved': {
-      if (!turn || turn.executing || turn.kept !== 'yes' || turn.position === message.ahead)
-        return [state, []];
-      const event = { type: 'chat.queued', data: { position: message.ahead } } as const;
-      return [
-        withTurn(state, turn.taskId, { position: message.ahead }),
-        [{ type: 'event', taskId: turn.taskId, event, atMs: message.atMs }],
-      ];
-    }
+    case 'moved':
+      return moved(state, turn, message);
     case 'kept':
       return kept(state, turn, message);
     case 'keepFailed':
@@ -88,7 +80,7 @@ const handle: Behaviour<SessionState, SessionMessage, SessionEffect> = (state, m
         ? end(state, turn, { outcome: message.outcome, text: message.text, atMs: message.atMs })
         : [state, []];
     case 'executionLost':
-      return turn?.executing ? lose(state, turn, message.text, message.atMs) : [state, []];
+      return turn?.executing ? breakTurn(state, turn, message.text, message.atMs) : [state, []];
     case 'cancel':
       return cancel(state, turn, message.taskId, message.replyTo, message.atMs);
     case 'inquire':
@@ -118,38 +110,22 @@ const handle: Behaviour<SessionState, SessionMessage, SessionEffect> = (state, m
       ];
     case 'drainExpired':
       return cancelAll(state, message.atMs);
-    case 'idle':
+    case 'drained':
       return [
         state,
-        state.clients.length === 0 && state.turns.length === 0 && !state.stash ? [{ type: 'leave' }] : [],
+        [
+          { type: 'closeClients', close: CLOSE.restart, told: null },
+          { type: 'reply', replyTo: message.replyTo, value: null },
+        ],
       ];
+    case 'idle': {
+      const needed = state.clients.length > 0 || state.turns.length > 0 || state.forgetting || state.stash;
+      return [state, needed ? [] : [{ type: 'leave' }]];
+    }
     default:
       return unreachable(message);
   }
 };
-
-/** What a session goes on with after it crashed over a message: the turn it was about ends, all else stays. */
-export const recoverSession: Behaviour<SessionState, SessionMessage, SessionEffect> = (state, message) => {
-  const turn =
-    'taskId' in message && message.taskId !== undefined ? findTurn(state, message.taskId) : undefined;
-  const effects = answerUnhandled(message);
-  if (message.type === 'said' && !turn)
-    return [state, [...effects, { type: 'untrack', taskId: message.taskId }]];
-  if (!turn || message.type === 'said') return [state, effects];
-  const [next, more] =
-    turn.kept === 'yes' ? lose(state, turn, '', atOf(message)) : refuse(state, turn, refusal('INTERNAL'));
-  const abort: SessionEffect[] = turn.executing ? [{ type: 'abort', taskId: turn.taskId }] : [];
-  return [next, [...effects, ...abort, ...more]];
-};
-
-/** Who waits for an answer to a message that will not be handled gets one. */
-export function answerUnhandled(message: SessionMessage, error = refusal('INTERNAL')): SessionEffect[] {
-  if (!('replyTo' in message)) return [];
-  const value = 'taskId' in message ? { ok: false, taskId: message.taskId, error } : { ok: false, error };
-  return [{ type: 'reply', replyTo: message.replyTo, value }];
-}
-
-const atOf = (message: SessionMessage): number => ('atMs' in message ? message.atMs : 0);
 
 const isFromEdge = ({ type }: SessionMessage): boolean =>
   type === 'said' ||
@@ -183,29 +159,40 @@ function goLive(state: SessionState): SessionStep {
   return [live, effects];
 }
 
-/** The store does not answer: nobody is kept waiting, and the next message tries afresh. */
-function fail(state: SessionState, atMs: number): SessionStep {
-  const error = storeRefusal();
-  const effects = (state.stash ?? []).flatMap((message) => answerUnhandled(message, error));
-  const notice = { type: 'error', data: error } as const;
+/** The tenant has counted the turn. One that ended meanwhile, or that nobody knows here, gives its place back. */
+function claimed(
+  state: SessionState,
+  turn: Turn | undefined,
+  message: Extract<SessionMessage, { type: 'claimed' }>,
+): SessionStep {
+  const { taskId, slot, atMs } = message;
+  const known = { ...state, tier: message.tier };
+  if (turn?.claim !== 'asked') return [known, [{ type: 'release', taskId, slot, refund: true }]];
+  if (turn.ended) {
+    const [next, effects] = advance(withTurn(known, taskId, { claim: 'returned' }), turn, atMs);
+    return [next, [{ type: 'release', taskId, slot, refund: false }, ...effects]];
+  }
+  const position = Math.max(state.turns.indexOf(turn), message.ahead);
+  return advance(withTurn(known, taskId, { claim: 'held', position }), turn, atMs);
+}
+
+/** Turns of other sessions before it have ended; before it is accepted it hears of that with its acceptance. */
+function moved(
+  state: SessionState,
+  turn: Turn | undefined,
+  message: Extract<SessionMessage, { type: 'moved' }>,
+): SessionStep {
+  const { ahead: position, atMs } = message;
+  if (!turn || turn.executing || turn.ended || turn.position === position) return [state, []];
+  const event = { type: 'chat.queued', data: { position } } as const;
   return [
-    { ...state, stash: [] },
-    [
-      ...effects,
-      { type: 'notice', notice, atMs },
-      { type: 'closeClients', close: CLOSE.overloaded },
-      { type: 'stop' },
-    ],
+    withTurn(state, turn.taskId, { position }),
+    turn.kept === 'yes' ? [{ type: 'event', taskId: turn.taskId, event, atMs }] : [],
   ];
 }
 
-function step(state: SessionState, { taskId }: Turn, atMs: number): SessionStep {
-  const turn = findTurn(state, taskId);
-  return turn ? advance(state, turn, atMs) : [state, []];
-}
-
 function kept(state: SessionState, turn: Turn | undefined, message: Kept): SessionStep {
-  if (message.step === 'deleted') return deleted(state);
+  if (message.step === 'deleted') return forgotten(state);
   if (!turn) return [state, []];
   if (message.step === 'ended')
     return turn.ended ? closeTurn(state, turn, turn.ended, message.atMs) : [state, []];
@@ -213,30 +200,10 @@ function kept(state: SessionState, turn: Turn | undefined, message: Kept): Sessi
 }
 
 function keepFailed(state: SessionState, turn: Turn | undefined, message: KeepFailed): SessionStep {
-  const error = storeRefusal();
-  if (message.step === 'deleted') {
-    const value: Reply<null> = { ok: false, error };
-    const effects = (state.forgetting?.replyTo ?? []).map(
-      (replyTo): SessionEffect => ({ type: 'reply', replyTo, value }),
-    );
-    return [{ ...state, forgetting: null }, effects];
-  }
+  if (message.step === 'deleted') return unforgotten(state, storeRefusal());
   if (!turn) return [state, []];
-  if (message.step === 'accepted') return refuse(state, turn, error);
-  const info = turn.ended && 'info' in turn.ended.outcome ? turn.ended.outcome.info : noInfo(turn);
-  const ending = {
-    outcome: { type: 'failed', error, info },
-    text: '',
-    atMs: message.atMs,
-    writing: true,
-  } as const;
-  return closeTurn(state, turn, ending, message.atMs);
-}
-
-/** The execution is gone without a word. */
-function lose(state: SessionState, turn: Turn, text: string, atMs: number): SessionStep {
-  const outcome = { type: 'failed', error: refusal('INTERNAL'), info: noInfo(turn) } as const;
-  return end(state, turn, { outcome, text, atMs });
+  if (message.step === 'accepted') return refuse(state, turn, message.error ?? storeRefusal(), message.atMs);
+  return closeUnkept(state, turn, message.atMs);
 }
 
 function cancel(
@@ -247,24 +214,14 @@ function cancel(
   atMs: number,
 ): SessionStep {
   if (!turn) {
-    const error = refusal('NOT_FOUND', { message: 'There is no such task.' });
-    return [state, [{ type: 'reply', replyTo, value: { ok: false, taskId, error } satisfies CancelReply }]];
+    const value: CancelReply = { ok: false, taskId, error: noTask() };
+    return [state, [{ type: 'reply', replyTo, value }]];
   }
   return stopTurn(
     withTurn(state, taskId, { cancellers: [...turn.cancellers, { replyTo, atMs }] }),
     turn,
     atMs,
   );
-}
-
-function cancelAll(state: SessionState, atMs: number): SessionStep {
-  const effects: SessionEffect[] = [];
-  const next = state.turns.reduceRight<SessionState>((current, turn) => {
-    const [stopped, more] = stopTurn(current, turn, atMs);
-    effects.push(...more);
-    return stopped;
-  }, state);
-  return [next, effects];
 }
 
 function attach(state: SessionState, message: Extract<SessionMessage, { type: 'attach' }>): SessionStep {
@@ -291,33 +248,4 @@ function attach(state: SessionState, message: Extract<SessionMessage, { type: 'a
     },
   });
   return [{ ...state, tier, clients: [...state.clients, message.clientId] }, effects];
-}
-
-function forget(state: SessionState, replyTo: number, atMs: number): SessionStep {
-  if (state.forgetting)
-    return [
-      { ...state, forgetting: { ...state.forgetting, replyTo: [...state.forgetting.replyTo, replyTo] } },
-      [],
-    ];
-  return cancelAll({ ...state, forgetting: { replyTo: [replyTo], writing: false } }, atMs);
-}
-
-/** A session that is to be forgotten is deleted as soon as its last turn has ended. */
-function thenForget(step: SessionStep): SessionStep {
-  const [state, effects] = step;
-  const { forgetting, tenantId, sessionId } = state;
-  if (!forgetting || forgetting.writing || state.turns.length > 0 || state.stash) return step;
-  const write = { type: 'session-deleted', tenantId, sessionId } as const;
-  return [
-    { ...state, forgetting: { ...forgetting, writing: true } },
-    [...effects, { type: 'keep', step: 'deleted', taskId: undefined, write }],
-  ];
-}
-
-function deleted(state: SessionState): SessionStep {
-  const value: Reply<null> = { ok: true, value: null };
-  const replies = (state.forgetting?.replyTo ?? []).map(
-    (replyTo): SessionEffect => ({ type: 'reply', replyTo, value }),
-  );
-  return [state, [...replies, { type: 'closeClients', close: CLOSE.goingAway }, { type: 'stop' }]];
 }

@@ -1,11 +1,12 @@
 /** The kinds of actors: their bounds and restart intensity, and what is set right when one of them is gone. */
 import { CLOSE, type ErrorData, refusal } from '../src/domain/errors.ts';
 import type { Clock, Log, Store } from '../src/ports.ts';
-import type { ActorKind, ActorSystem, StopReason } from './actor.ts';
+import type { ActorKind, ActorSystem, Address, StopReason } from './address.ts';
 import { type ExecutionEffect, type ExecutionMessage, type ExecutionState, execution } from './execution.ts';
 import { type NodeEffect, type NodeMessage, type NodeState, node } from './node.ts';
-import type { Registry, SessionRef } from './registry.ts';
-import { answerUnhandled, recoverSession, session } from './session.ts';
+import { closeClients, type Registry, type SessionRef } from './registry.ts';
+import { session } from './session.ts';
+import { answerUnhandled, recoverSession, returned } from './session-recovery.ts';
 import {
   recordOf,
   type SessionEffect,
@@ -29,6 +30,7 @@ export interface SupervisionDeps {
   readonly clock: Clock;
   readonly log: Log;
   readonly idleMs: number;
+  readonly node: () => Address<NodeMessage>;
 }
 
 const MINUTE_MS = 60_000;
@@ -43,30 +45,29 @@ export function createKinds(deps: SupervisionDeps): Kinds {
     const ref = registry.session(state.tenantId, state.sessionId);
     if (!ref) return;
     registry.removeSession(ref);
-    const error = refusal('INTERNAL');
-    for (const message of state.stash ?? []) answer(message, error);
+    const error = refusal(reason === 'crashed' ? 'INTERNAL' : 'INTERRUPTED');
+    const told = reason === 'crashed' ? { error, atMs: clock.now() } : null;
+    for (const message of state.stash ?? []) answer(ref, message, error);
     for (const turn of state.turns) abandon(ref, state, turn, error);
     for (const replyTo of state.forgetting?.replyTo ?? []) actors.reply(replyTo, { ok: false, error });
-    const close = reason === 'crashed' ? CLOSE.restart : CLOSE.goingAway;
-    for (const client of ref.arriving.values()) ref.outbox.watch(client);
-    if (reason === 'crashed') ref.outbox.notice({ type: 'error', data: error }, clock.now());
-    ref.outbox.close(close);
+    closeClients(ref, reason === 'crashed' ? CLOSE.restart : CLOSE.goingAway, told);
   }
 
   function abandon(ref: SessionRef, state: SessionState, turn: Turn, error: ErrorData): void {
     const refused = { ok: false, taskId: turn.taskId, error };
     for (const { replyTo } of [...turn.callers, ...turn.cancellers]) actors.reply(replyTo, refused);
     registry.untrack(ref, turn.taskId);
-    if (turn.claimed && !turn.ended && actors.isAlive(ref.tenant.address))
+    if (turn.claim === 'held' && actors.isAlive(ref.tenant.address))
       actors.tell(ref.tenant.address, {
         type: 'release',
         taskId: turn.taskId,
         slot: turn.slot,
         refund: false,
       });
-    if (turn.kept !== 'yes' || turn.dropped) return;
+    // One whose beginning is being written was not told to anybody, but the store must not show it as waiting for ever.
+    if (turn.kept === 'no' || turn.dropped) return;
     const atMs = clock.now();
-    ref.outbox.event(turn.taskId, { type: 'error', data: error }, atMs);
+    if (turn.kept === 'yes') ref.outbox.event(turn.taskId, { type: 'error', data: error }, atMs);
     if (turn.ended?.writing) return;
     const record = { ...recordOf(state, turn), status: 'failed', finishedAtMs: atMs, error } as const;
     store
@@ -76,9 +77,18 @@ export function createKinds(deps: SupervisionDeps): Kinds {
       );
   }
 
-  function answer(message: SessionMessage, error: ErrorData): void {
-    for (const effect of answerUnhandled(message, error))
+  function answer(ref: SessionRef | undefined, message: SessionMessage, error: ErrorData): void {
+    for (const effect of answerUnhandled(message, error)) {
       if (effect.type === 'reply') actors.reply(effect.replyTo, effect.value);
+      if (effect.type === 'untrack' && ref) registry.untrack(ref, effect.taskId);
+    }
+  }
+
+  function sessionLetterDied(message: SessionMessage, { tenantId, sessionId }: SessionState): void {
+    answer(registry.session(tenantId, sessionId), message, refusal('INTERNAL'));
+    const release = returned(message);
+    const owner = registry.tenants.get(tenantId);
+    if (release && owner && actors.isAlive(owner.address)) actors.tell(owner.address, release);
   }
 
   /** Reported ends have cleared `ref.execution`; whatever still stands there is lost. */
@@ -97,12 +107,21 @@ export function createKinds(deps: SupervisionDeps): Kinds {
       });
   }
 
+  /** What a tenant had of the node goes back with it. */
+  function tenantStopped({ tenantId, running }: TenantState): void {
+    registry.tenants.delete(tenantId);
+    if (running > 0 && actors.isAlive(deps.node()))
+      actors.tell(deps.node(), { type: 'tenantGone', tenantId, held: running });
+  }
+
   function tenantLetterDied(message: TenantMessage, { tenantId }: TenantState): void {
-    if (message.type !== 'claim') return;
+    if (message.type !== 'claim' && message.type !== 'enter') return;
     const ref = registry.session(tenantId, message.sessionId);
+    if (!ref || !actors.isAlive(ref.address)) return;
+    const atMs = clock.now();
     const error = refusal('OVERLOADED', { retryAfterMs: 1_000 });
-    if (ref && actors.isAlive(ref.address))
-      actors.tell(ref.address, { type: 'claimRefused', taskId: message.taskId, error });
+    if (message.type === 'enter') actors.tell(ref.address, { type: 'loadFailed', atMs });
+    else actors.tell(ref.address, { type: 'claimRefused', taskId: message.taskId, error, atMs });
   }
 
   return {
@@ -119,7 +138,7 @@ export function createKinds(deps: SupervisionDeps): Kinds {
       mailboxLimit: 20_000,
       restarts: RESTARTS,
       manyChildren: true,
-      onStopped: (state) => registry.tenants.delete(state.tenantId),
+      onStopped: tenantStopped,
       onDeadLetter: tenantLetterDied,
       idle: { afterMs: idleMs, message: { type: 'idle' } },
     },
@@ -130,7 +149,7 @@ export function createKinds(deps: SupervisionDeps): Kinds {
       mailboxLimit: 1_000,
       restarts: RESTARTS,
       onStopped: sessionStopped,
-      onDeadLetter: (message) => answer(message, refusal('INTERNAL')),
+      onDeadLetter: sessionLetterDied,
       idle: { afterMs: idleMs, message: { type: 'idle' } },
     },
     execution: {

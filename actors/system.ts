@@ -7,50 +7,22 @@ import type { TurnRecord } from '../src/domain/conversation.ts';
 import { CLOSE, type ErrorData, RefusalError, refusal } from '../src/domain/errors.ts';
 import { DEFAULT_AGENT_ID, type SessionId, type TenantId } from '../src/domain/ids.ts';
 import type { Tier } from '../src/domain/tiers.ts';
-import type {
-  AgentRunner,
-  AgentSource,
-  CancelReply,
-  Clock,
-  Directory,
-  Log,
-  Metrics,
-  Reply,
-  SayReply,
-  Store,
-} from '../src/ports.ts';
+import type { CancelReply, Reply, SayReply } from '../src/ports.ts';
 import { createActorSystem } from './actor.ts';
-import { AskError } from './asks.ts';
+import { AskError, type AskFailure } from './asks.ts';
 import { createEffects } from './effects.ts';
 import { newNode } from './node.ts';
 import { createOutbox } from './outbox.ts';
 import { createPacer } from './pacer.ts';
-import { createRegistry, type SessionRef, type TenantRef } from './registry.ts';
-import { newSession, type SessionConfig, type SessionMessage } from './session-state.ts';
+import { createRegistry, notifyTenant, type SessionRef, type TenantRef } from './registry.ts';
+import { taskTaken } from './session-endings.ts';
+import { newSession, type SessionMessage } from './session-state.ts';
 import { createKinds } from './supervision.ts';
+import type { System, SystemOptions } from './system-options.ts';
 import { newTenant } from './tenant.ts';
+import { logSaid } from './turn-log.ts';
 
-export interface SystemOptions extends SessionConfig {
-  readonly store: Store;
-  readonly agents: AgentSource;
-  readonly runner: AgentRunner;
-  readonly clock: Clock;
-  readonly metrics: Metrics;
-  readonly log: Log;
-  readonly defaultTier: Tier;
-  readonly maxExecutions: number;
-  readonly deltaWindowMs: number;
-  readonly idleMs: number;
-}
-
-/**
- * drain(): from now on no new turns; clients are told; resolves when all turns have ended, those cancelled that
- * still ran after `graceMs`; then clients are closed with 1012. close(): stops every actor at once.
- */
-export interface System extends Directory {
-  drain(graceMs: number): Promise<void>;
-  close(): Promise<void>;
-}
+export type { System, SystemOptions } from './system-options.ts';
 
 /** An answer that takes longer than this is given up; the turn itself may still be accepted. */
 const ANSWER_MS = 30_000;
@@ -63,15 +35,26 @@ export function createSystem(options: SystemOptions): System {
   const { store, clock, metrics, log } = options;
   const registry = createRegistry();
   const pacer = createPacer();
-  const actors = createActorSystem({
+  const actors =
+    options.actors ??
+    createActorSystem({
+      clock,
+      log,
+      onCrash: (kind) => metrics.actorCrashed(kind),
+      onDeadLetter: (kind) => metrics.deadLetter(kind),
+    });
+  let draining = false;
+  let tenancies = 0;
+
+  const kinds = createKinds({
+    actors,
+    registry,
+    store,
     clock,
     log,
-    onCrash: (kind) => metrics.actorCrashed(kind),
-    onDeadLetter: (kind) => metrics.deadLetter(kind),
+    idleMs: options.idleMs,
+    node: () => nodeAddress,
   });
-  let draining = false;
-
-  const kinds = createKinds({ actors, registry, store, clock, log, idleMs: options.idleMs });
   const effects = createEffects({
     ...options,
     actors,
@@ -93,7 +76,8 @@ export function createSystem(options: SystemOptions): System {
       initial: newTenant(tenantId, options.defaultTier, options.tiers),
       interpret: (effect) => effects.tenant(ref, effect),
     });
-    const ref: TenantRef = { tenantId, address, sessions: new Set() };
+    tenancies += 1;
+    const ref: TenantRef = { tenantId, tenancy: tenancies, address, sessions: new Set() };
     registry.tenants.set(tenantId, ref);
     return ref;
   }
@@ -108,7 +92,14 @@ export function createSystem(options: SystemOptions): System {
       initial: newSession(tenantId, sessionId, options),
       interpret: (effect) => effects.session(ref, effect),
     });
-    const outbox = createOutbox({ epoch: randomUUID(), clock, pacer, deltaWindowMs: options.deltaWindowMs });
+    const outbox = createOutbox({
+      epoch: randomUUID(),
+      clock,
+      pacer,
+      deltaWindowMs: options.deltaWindowMs,
+      onFault: (error) =>
+        log.error({ err: error, session_id: sessionId }, 'a client could not be written to'),
+    });
     const ref: SessionRef = {
       tenant: owner,
       sessionId,
@@ -127,13 +118,13 @@ export function createSystem(options: SystemOptions): System {
   async function ask<R>(
     ref: SessionRef,
     make: (replyTo: number) => SessionMessage,
-    lost: (error: ErrorData) => R,
+    lost: (error: ErrorData, reason: AskFailure) => R,
   ): Promise<R> {
     try {
       return await actors.ask<SessionMessage, R>(ref.address, ANSWER_MS, make);
     } catch (error) {
       if (!(error instanceof AskError)) throw error;
-      return lost(refusal('OVERLOADED', { retryAfterMs: 1_000 }));
+      return lost(refusal('OVERLOADED', { retryAfterMs: 1_000 }), error.reason);
     }
   }
 
@@ -173,8 +164,9 @@ export function createSystem(options: SystemOptions): System {
       if (draining) return no(refusal('DRAINING', { retryAfterMs: 1_000 }));
       const ref = sessionOf(caller.tenantId, sessionId, caller.tier);
       const live = request.taskIdGiven ? registry.turn(caller.tenantId, taskId) : undefined;
-      if (live && live.session !== ref)
-        return no(refusal('CONFLICT', { message: 'This task_id belongs to a turn of another session.' }));
+      if (live && live.session !== ref) return no(taskTaken());
+      // From here on a cancel finds it, and a drain waits for it; the session takes it off again.
+      if (!live) registry.track(ref, taskId, caller.tier ?? options.defaultTier);
       if (observer) ref.outbox.watch(observer);
       const reply = await ask<SayReply>(
         ref,
@@ -182,6 +174,7 @@ export function createSystem(options: SystemOptions): System {
           type: 'said',
           taskId,
           agentId: request.agentId ?? DEFAULT_AGENT_ID,
+          ...(request.agentVersion === undefined ? {} : { agentVersion: request.agentVersion }),
           message: request.message,
           context: { ...request.context, ...(caller.userId ? { user_id: caller.userId } : {}) },
           stream: request.stream,
@@ -190,9 +183,13 @@ export function createSystem(options: SystemOptions): System {
           replyTo,
           atMs: clock.now(),
         }),
-        no,
+        (error, reason) => {
+          if (!live && reason === 'full') registry.untrack(ref, taskId);
+          return no(error);
+        },
       );
       if (observer && !reply.ok) ref.outbox.detach(observer.id);
+      logSaid(log, request, reply);
       return reply;
     },
     async cancel(tenantId, taskId) {
@@ -241,7 +238,11 @@ export function createSystem(options: SystemOptions): System {
       const make = (replyTo: number) => ({ type: 'forget', replyTo, atMs: clock.now() }) as const;
       return ask<Reply<null>>(ref, make, (error) => ({ ok: false, error }));
     },
-    stats: () => ({ ...registry.counts(), draining, actors: actors.stats() }),
+    stats() {
+      const agents = options.agents.stats?.();
+      return { ...registry.counts(), draining, actors: actors.stats(), ...(agents ? { agents } : {}) };
+    },
+    notify: (notice) => notifyTenant(registry, notice, clock.now()),
     async drain(graceMs) {
       draining = true;
       for (const ref of registry.sessions())
@@ -250,31 +251,25 @@ export function createSystem(options: SystemOptions): System {
           reconnectAfterMs: Math.floor(Math.random() * RECONNECT_SPREAD_MS),
           atMs: clock.now(),
         });
-      await quiet(graceMs);
-      if (registry.liveTurns() > 0) {
+      if (!(await registry.quiet(graceMs))) {
         for (const ref of registry.sessions())
           actors.tell(ref.address, { type: 'drainExpired', atMs: clock.now() });
-        await quiet(CANCEL_GRACE_MS);
+        await registry.quiet(CANCEL_GRACE_MS);
       }
-      for (const ref of registry.sessions()) ref.outbox.close(CLOSE.restart);
+      const told = [...registry.sessions()].map((ref) =>
+        ask<null>(
+          ref,
+          (replyTo) => ({ type: 'drained', replyTo }),
+          () => null,
+        ),
+      );
+      await Promise.all(told);
     },
     async close() {
       await actors.close();
       pacer.close();
     },
   };
-
-  /** Resolves when no turn lives any more, or after `ms`. */
-  function quiet(ms: number): Promise<void> {
-    if (registry.liveTurns() === 0) return Promise.resolve();
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms);
-      registry.onQuiet(() => {
-        clearTimeout(timer);
-        resolve();
-      });
-    });
-  }
 
   return system;
 }

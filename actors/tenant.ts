@@ -8,7 +8,7 @@ import type { SessionId, TaskId, TenantId } from '../src/domain/ids.ts';
 import { type Bucket, countDay, type DayCount, fullBucket, rateOf, take } from '../src/domain/rate-limit.ts';
 import type { Tier, TierLimits, TierTable } from '../src/domain/tiers.ts';
 import type { TenantRecord } from '../src/ports.ts';
-import type { Behaviour } from './actor.ts';
+import type { Behaviour } from './address.ts';
 import { type SessionMessage, type Slot, unreachable } from './session-state.ts';
 
 /** A turn that waits until one of the tenant's executions has ended. */
@@ -24,7 +24,7 @@ export interface TenantState {
   readonly tiers: TierTable;
   readonly tier: Tier;
   /** Messages that came before the tenant's record was there; null once it is. */
-  readonly stash: readonly TenantMessage[] | null;
+  readonly stash: Fifo<TenantMessage> | null;
   /** The record has been asked for. */
   readonly loading: boolean;
   readonly minute: Bucket | null;
@@ -41,7 +41,12 @@ export interface TenantState {
 export type TenantMessage =
   | { readonly type: 'loaded'; readonly record: TenantRecord | null }
   | { readonly type: 'loadFailed'; readonly atMs: number }
-  | { readonly type: 'enter'; readonly sessionId: SessionId; readonly tier: Tier | undefined }
+  | {
+      readonly type: 'enter';
+      readonly sessionId: SessionId;
+      readonly tier: Tier | undefined;
+      readonly atMs: number;
+    }
   | {
       readonly type: 'claim';
       readonly sessionId: SessionId;
@@ -85,7 +90,7 @@ export const newTenant = (tenantId: TenantId, tier: Tier, tiers: TierTable): Ten
   tenantId,
   tiers,
   tier,
-  stash: [],
+  stash: emptyFifo,
   loading: false,
   minute: null,
   day: { day: '', used: 0 },
@@ -103,15 +108,18 @@ export const tenant: Behaviour<TenantState, TenantMessage, TenantEffect> = (stat
       return goLive(state, message.record);
     case 'loadFailed':
       return [
-        { ...state, stash: [], loading: false },
+        { ...state, stash: emptyFifo, loading: false },
         [{ type: 'tellAllSessions', message: { type: 'loadFailed', atMs: message.atMs } }],
       ];
     case 'enter': {
-      const next = named(state, message.tier);
-      return [next, [tell(message.sessionId, { type: 'entered', tier: next.tier })]];
+      const [next, effects] = named(state, message.tier);
+      return [next, [...effects, tell(message.sessionId, { type: 'entered', tier: next.tier })]];
     }
-    case 'claim':
-      return claim(named(state, message.tier), message);
+    case 'claim': {
+      const [next, started] = named(state, message.tier);
+      const [claimed, effects] = claim(next, message);
+      return [claimed, started.length > 0 ? [...started, ...effects] : effects];
+    }
     case 'acquire':
       return acquire(state, { sessionId: message.sessionId, taskId: message.taskId, ahead: -1 });
     case 'release':
@@ -131,15 +139,22 @@ const tell = (sessionId: SessionId, message: SessionMessage): TenantEffect => ({
   message,
 });
 
-/** Access named a tier: where the header or the token is trusted, the last word counts. */
-const named = (state: TenantState, tier: Tier | undefined): TenantState =>
-  tier && tier !== state.tier ? { ...state, tier } : state;
+/** Access named a tier: where the header or the token is trusted, the last word counts. A higher one lets more run. */
+const named = (state: TenantState, tier: Tier | undefined): Step =>
+  tier && tier !== state.tier ? startWaiting({ ...state, tier }) : [state, []];
 
 /** What comes before the tenant's record waits for it; the first such message asks for it. */
-function stash(state: TenantState, waiting: readonly TenantMessage[], message: TenantMessage): Step {
-  if (message.type === 'idle') return [state, waiting.length === 0 ? [{ type: 'leaveNode' }] : []];
-  const kept = waiting.length < MAX_STASH ? [...waiting, message] : waiting;
-  return [{ ...state, stash: kept, loading: true }, state.loading ? [] : [{ type: 'loadTenant' }]];
+function stash(state: TenantState, waiting: Fifo<TenantMessage>, message: TenantMessage): Step {
+  if (message.type === 'idle') return [state, waiting.size === 0 ? [{ type: 'leaveNode' }] : []];
+  if (waiting.size >= MAX_STASH)
+    return [
+      state,
+      'sessionId' in message ? [tell(message.sessionId, { type: 'loadFailed', atMs: message.atMs })] : [],
+    ];
+  return [
+    { ...state, stash: pushed(waiting, message), loading: true },
+    state.loading ? [] : [{ type: 'loadTenant' }],
+  ];
 }
 
 function goLive(state: TenantState, record: TenantRecord | null): Step {
@@ -150,7 +165,7 @@ function goLive(state: TenantState, record: TenantRecord | null): Step {
     tier: record?.tier ?? state.tier,
     day: record ? { day: record.day, used: record.used } : state.day,
   };
-  const live = (state.stash ?? []).reduce<TenantState>((current, message) => {
+  const live = items(state.stash ?? emptyFifo).reduce<TenantState>((current, message) => {
     const [next, more] = tenant(current, message);
     effects.push(...more);
     return next;
@@ -162,7 +177,10 @@ function goLive(state: TenantState, record: TenantRecord | null): Step {
 function claim(state: TenantState, message: Extract<TenantMessage, { type: 'claim' }>): Step {
   const { sessionId, taskId, slot, atMs } = message;
   const limits = state.tiers[state.tier];
-  const no = (error: ErrorData): Step => [state, [tell(sessionId, { type: 'claimRefused', taskId, error })]];
+  const no = (error: ErrorData): Step => [
+    state,
+    [tell(sessionId, { type: 'claimRefused', taskId, error, atMs })],
+  ];
   const runsNow = slot === 'asked' && state.running < limits.executions && state.waiting.size === 0;
   if (!runsNow && state.queued >= limits.waiting)
     return no(
@@ -219,8 +237,13 @@ function release(state: TenantState, taskId: TaskId, slot: Slot, refund: boolean
   const back = refund ? refunded(state) : state;
   if (slot === 'none') return [{ ...back, queued: back.queued - 1 }, []];
   if (slot === 'asked') {
-    const waiting = without(back.waiting, (turn) => turn.taskId === taskId);
-    return waiting === back.waiting ? [back, []] : [{ ...back, waiting, queued: back.queued - 1 }, []];
+    let found = false;
+    const waiting = without(back.waiting, (turn) => {
+      if (found || turn.taskId !== taskId) return false;
+      found = true;
+      return true;
+    });
+    return [found ? { ...back, waiting, queued: back.queued - 1 } : back, []];
   }
   const [next, effects] = startWaiting({ ...back, running: back.running - 1 });
   return [next, [{ type: 'done' }, ...effects]];
@@ -232,10 +255,19 @@ const refunded = (state: TenantState): TenantState => ({
   day: { ...state.day, used: Math.max(0, state.day.used - 1) },
 });
 
+/** Lets as many of those who wait run as the tier allows. */
 function startWaiting(state: TenantState): Step {
   const limits = state.tiers[state.tier];
-  const first = state.running < limits.executions ? shifted(state.waiting) : null;
-  return first ? start({ ...state, waiting: first.rest }, first.item, limits) : [state, []];
+  const effects: TenantEffect[] = [];
+  let next = state;
+  while (next.running < limits.executions) {
+    const first = shifted(next.waiting);
+    if (!first) break;
+    const [started, more] = start({ ...next, waiting: first.rest }, first.item, limits);
+    next = started;
+    effects.push(...more);
+  }
+  return [next, effects];
 }
 
 /** Tells the first in line how many turns are ahead of them, where that has changed. */
@@ -256,6 +288,7 @@ export const recoverTenant: Behaviour<TenantState, TenantMessage, TenantEffect> 
   if (message.type === 'enter')
     return [state, [tell(message.sessionId, { type: 'entered', tier: state.tier })]];
   if (message.type !== 'claim') return [state, []];
-  const { taskId, sessionId } = message;
-  return [state, [tell(sessionId, { type: 'claimRefused', taskId, error: refusal('INTERNAL') })]];
+  const { taskId, sessionId, atMs } = message;
+  const error = refusal('INTERNAL');
+  return [state, [tell(sessionId, { type: 'claimRefused', taskId, error, atMs })]];
 };

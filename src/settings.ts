@@ -3,6 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
+import { ID_PATTERN } from './domain/ids.ts';
 import {
   TIER_TABLE,
   type TierTable,
@@ -25,12 +26,17 @@ const list = z
       .map((part) => part.trim())
       .filter(Boolean),
   );
+/** Also refuses `localhost:8080`, which parses as a URL of the scheme `localhost`. */
+const httpUrl = z.url({ protocol: /^https?$/, error: 'must be a URL that starts with http:// or https://' });
 const provider = z.enum(['openai', 'groq', 'offline']);
 
 const environmentSchema = z.object({
   PORT: z.coerce.number().int().min(0).max(65_535).default(8000),
   HOST: z.string().min(1).default('127.0.0.1'),
-  NODE_ID: z.string().min(1).max(128).optional(),
+  NODE_ID: z
+    .string()
+    .regex(ID_PATTERN, 'must be 1 to 128 characters out of A-Z a-z 0-9 . _ : @ -')
+    .optional(),
   DATABASE_URL: z
     .string()
     .regex(/^(sqlite:|postgres(ql)?:\/\/)/, 'must start with sqlite: or postgres://')
@@ -48,7 +54,7 @@ const environmentSchema = z.object({
 
   AUTH_MODE: z.enum(['open', 'jwt']).default('open'),
   AUTH_JWT_SECRET: z.string().min(32, 'must have at least 32 characters').optional(),
-  AUTH_JWKS_URL: z.url().optional(),
+  AUTH_JWKS_URL: httpUrl.optional(),
   AUTH_ISSUER: z.string().optional(),
   AUTH_AUDIENCE: z.string().optional(),
   ALLOW_INSECURE: flag,
@@ -60,9 +66,9 @@ const environmentSchema = z.object({
   DEFAULT_PROVIDER: provider.optional(),
   DEFAULT_MODEL: z.string().min(1).optional(),
   OPENAI_API_KEY: z.string().min(1).optional(),
-  OPENAI_BASE_URL: z.url().optional(),
+  OPENAI_BASE_URL: httpUrl.optional(),
   GROQ_API_KEY: z.string().min(1).optional(),
-  GROQ_BASE_URL: z.url().optional(),
+  GROQ_BASE_URL: httpUrl.optional(),
 
   EXECUTION_DEFAULT_AGENT_TYPE: z.enum(['conversational', 'langchain']).default('conversational'),
   EXECUTION_MAX_ITERATIONS: z.coerce.number().int().positive().optional(),
@@ -101,35 +107,46 @@ export function parseSettings(
   | { readonly ok: true; readonly settings: Settings }
   | { readonly ok: false; readonly problems: readonly string[] } {
   const given = Object.fromEntries(
-    Object.entries(environment).filter(([, value]) => value !== undefined && value !== ''),
+    Object.entries(environment).filter(([, value]) => value !== undefined && value.trim() !== ''),
   );
   const parsed = environmentSchema.safeParse(given);
-  const problems = parsed.success
-    ? []
-    : parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
+  const issues = parsed.success ? [] : parsed.error.issues;
+  const problems = issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
   const tiers = readTiers(given.TIERS_FILE, problems);
-  if (parsed.success) crossChecks(parsed.data, problems);
+  const wrong = new Set(issues.map((issue) => String(issue.path[0])));
+  const rest = Object.fromEntries(Object.entries(given).filter(([name]) => !wrong.has(name)));
+  crossChecks(environmentSchema.parse(rest), wrong, problems);
   if (!parsed.success || problems.length > 0) return { ok: false, problems };
   return { ok: true, settings: settle(parsed.data, tiers, Object.keys(given)) };
 }
 
 type Environment = z.infer<typeof environmentSchema>;
 
-function crossChecks(env: Environment, problems: string[]): void {
-  if (env.AUTH_MODE === 'jwt' && !env.AUTH_JWT_SECRET && !env.AUTH_JWKS_URL)
-    problems.push('AUTH_MODE: jwt needs AUTH_JWT_SECRET or AUTH_JWKS_URL');
-  if (env.AUTH_MODE === 'open' && !LOOPBACK.has(env.HOST) && !env.ALLOW_INSECURE)
-    problems.push(
-      `HOST: ${env.HOST} is not loopback, and AUTH_MODE=open trusts every header; set AUTH_MODE=jwt, or ALLOW_INSECURE=1 if you mean it`,
-    );
-  if (env.DEFAULT_PROVIDER === 'openai' && !env.OPENAI_API_KEY && !env.OPENAI_BASE_URL)
-    problems.push(
-      'OPENAI_API_KEY: DEFAULT_PROVIDER=openai needs it (or OPENAI_BASE_URL, for an endpoint without keys)',
-    );
-  if (env.DEFAULT_PROVIDER === 'groq' && !env.GROQ_API_KEY && !env.GROQ_BASE_URL)
-    problems.push(
-      'GROQ_API_KEY: DEFAULT_PROVIDER=groq needs it (or GROQ_BASE_URL, for an endpoint without keys)',
-    );
+/** What one variable asks of another. Skipped where one of the two is wrong by itself: that was said already. */
+function crossChecks(env: Environment, wrong: ReadonlySet<string>, problems: string[]): void {
+  const refuse = (variables: readonly string[], broken: boolean, problem: string): void => {
+    if (broken && !variables.some((name) => wrong.has(name))) problems.push(problem);
+  };
+  refuse(
+    ['AUTH_MODE', 'AUTH_JWT_SECRET', 'AUTH_JWKS_URL'],
+    env.AUTH_MODE === 'jwt' && !env.AUTH_JWT_SECRET && !env.AUTH_JWKS_URL,
+    'AUTH_MODE: jwt needs AUTH_JWT_SECRET or AUTH_JWKS_URL',
+  );
+  refuse(
+    ['AUTH_MODE', 'HOST', 'ALLOW_INSECURE'],
+    env.AUTH_MODE === 'open' && !LOOPBACK.has(env.HOST) && !env.ALLOW_INSECURE,
+    `HOST: ${env.HOST} is not loopback, and AUTH_MODE=open trusts every header; set AUTH_MODE=jwt, or ALLOW_INSECURE=1 if you mean it`,
+  );
+  refuse(
+    ['DEFAULT_PROVIDER', 'OPENAI_API_KEY', 'OPENAI_BASE_URL'],
+    env.DEFAULT_PROVIDER === 'openai' && !env.OPENAI_API_KEY && !env.OPENAI_BASE_URL,
+    'OPENAI_API_KEY: DEFAULT_PROVIDER=openai needs it (or OPENAI_BASE_URL, for an endpoint without keys)',
+  );
+  refuse(
+    ['DEFAULT_PROVIDER', 'GROQ_API_KEY', 'GROQ_BASE_URL'],
+    env.DEFAULT_PROVIDER === 'groq' && !env.GROQ_API_KEY && !env.GROQ_BASE_URL,
+    'GROQ_API_KEY: DEFAULT_PROVIDER=groq needs it (or GROQ_BASE_URL, for an endpoint without keys)',
+  );
 }
 
 function readTiers(file: string | undefined, problems: string[]): TierTable {

@@ -74,7 +74,14 @@ export async function spawnNode(t: TestContext, env: Env): Promise<ChildNode> {
     });
 
   const url = String((await line('listening')).url);
-  return { url, port: Number(new URL(url).port), lines, line, kill: (signal) => void child.kill(signal), exit };
+  return {
+    url,
+    port: Number(new URL(url).port),
+    lines,
+    line,
+    kill: (signal) => void child.kill(signal),
+    exit,
+  };
 }
 
 /** Runs a node that is not expected to start; resolves to what it said on stderr once it has ended. */

@@ -80,15 +80,16 @@ export async function startScene(t: TestContext, options: SceneOptions = {}): Pr
     OPENAI_BASE_URL: stub.baseUrl,
     ...options.env,
   };
-  const open = await openNode({ ...options, env });
+  let open: Awaited<ReturnType<typeof openNode>> | undefined;
   t.after(async () => {
     try {
-      await open.close();
+      await open?.close();
     } finally {
       await stub.close();
     }
     assert.deepEqual(await leftovers(before), [], 'the test left something behind');
   });
+  open = await openNode({ ...options, env });
   return { ...open.node, stub };
 }
 

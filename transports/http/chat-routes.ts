@@ -1,6 +1,7 @@
 /** The chat routes: say something, ask how a turn stands, cancel it (PROTOCOL 3). */
 import { createRoute, type OpenAPIHono } from '@hono/zod-openapi';
 import type { Context } from 'hono';
+import type { SessionId, TaskId } from '../../src/domain/ids.ts';
 import type { SayRequest } from '../../src/ports.ts';
 import type { HttpDeps } from './deps.ts';
 import { failure, type HttpEnv, refuse } from './errors.ts';
@@ -57,10 +58,11 @@ export function addChatRoutes(app: OpenAPIHono<HttpEnv>, deps: HttpDeps): void {
       const named = c.req.valid('header');
       const request: SayRequest = {
         caller: c.get('caller'),
-        sessionId: body.session_id ?? named['x-session-id'] ?? deps.newSessionId(),
+        sessionId: body.session_id ?? named['x-session-id'] ?? (await sessionFor(deps, c, body.task_id)),
         taskId: body.task_id ?? deps.newTaskId(),
         taskIdGiven: body.task_id !== undefined,
         agentId: body.agent_id ?? named['x-agent-id'],
+        ...(body.agent_version === undefined ? {} : { agentVersion: body.agent_version }),
         message: body.message,
         context: body.context,
         stream: body.stream,
@@ -127,6 +129,12 @@ export function addChatRoutes(app: OpenAPIHono<HttpEnv>, deps: HttpDeps): void {
       return c.json({ task_id: reply.taskId, status: reply.status, abort_ms: Math.ceil(reply.abortMs) }, 200);
     },
   );
+}
+
+/** The session of a message that names none: that of its turn where it is a resend, else a new one. */
+async function sessionFor(deps: HttpDeps, c: Context<HttpEnv>, taskId: TaskId | undefined): Promise<SessionId> {
+  const known = taskId && (await deps.directory.turn(c.get('caller').tenantId, taskId));
+  return known?.ok ? known.value.sessionId : deps.newSessionId();
 }
 
 async function send(c: Context<HttpEnv>, deps: HttpDeps, request: SayRequest) {

@@ -1,0 +1,87 @@
+/** What every part of agent management works with: its means, who does what, and how it tells. */
+import type { AgentConfig } from '../../src/domain/agent.ts';
+import type { DraftRules } from '../../src/domain/agent-draft.ts';
+import type { Agent, NoticeEvent, RuleIssue } from '../../src/domain/agent-record.ts';
+import { refuseIssues } from '../../src/domain/agent-rules.ts';
+import { type ErrorData, RefusalError, refusal } from '../../src/domain/errors.ts';
+import type { AgentId, TenantId } from '../../src/domain/ids.ts';
+import type { Tier, TierTable } from '../../src/domain/tiers.ts';
+import type { Actor, AgentStore, Notices, TemplateStore } from '../../src/management-ports.ts';
+import type { Clock, Log, Reply } from '../../src/ports.ts';
+
+export interface ManagementOptions {
+  readonly agents: AgentStore;
+  readonly templates: TemplateStore;
+  /** The live agents of this node. */
+  readonly directory: {
+    changed(agent: Agent): void;
+    invalidate(tenantId: TenantId, agentId: AgentId): void;
+  };
+  /** The agent that every tenant has. Its provider and model are those of agents that name none. */
+  readonly builtIn: AgentConfig;
+  readonly notices: Notices;
+  readonly tiers: TierTable;
+  /** The tier that counts; `named` is what the request named. May reject where the store does not answer. */
+  readonly tierOf: (tenantId: TenantId, named: Tier | undefined) => Promise<Tier>;
+  /** Names of the node's tools. */
+  readonly knownTools: readonly string[];
+  readonly clock: Clock;
+  /** A new id, unique everywhere. */
+  readonly newId: () => string;
+  readonly log: Log;
+}
+
+/** Somebody's doing: it carries its task id into every notice that comes of it. */
+export interface Deed {
+  readonly actor: Actor;
+  readonly taskId: string;
+  readonly globalTaskId?: string | null | undefined;
+}
+
+export const SERVICE = 'agent-management';
+
+export const ok = <T>(value: T): Reply<T> => ({ ok: true, value });
+export const no = (error: ErrorData): { readonly ok: false; readonly error: ErrorData } => ({
+  ok: false,
+  error,
+});
+export const broken = (issues: readonly RuleIssue[]) => no(refuseIssues(issues));
+
+export const noAgent = (): ErrorData => refusal('NOT_FOUND', { message: 'There is no such agent.' });
+
+export const rulesOf = (options: ManagementOptions): DraftRules => ({
+  tiers: options.tiers,
+  knownTools: options.knownTools,
+  defaults: options.builtIn,
+});
+
+export const isoNow = (clock: Clock): string => new Date(clock.now()).toISOString();
+
+/** Tells whoever listens what a deed has come to. */
+export function tell(
+  { notices, clock }: Pick<ManagementOptions, 'notices' | 'clock'>,
+  { actor, taskId, globalTaskId }: Deed,
+  event: NoticeEvent,
+  data: Readonly<Record<string, unknown>>,
+): void {
+  notices.publish({
+    event,
+    service: SERVICE,
+    task_id: taskId,
+    global_task_id: globalTaskId ?? null,
+    tenant_id: actor.tenantId,
+    timestamp: isoNow(clock),
+    data,
+  });
+}
+
+/** Does something with the store; where that fails, nothing was kept and the answer says so. */
+export async function guarded<T>(log: Log, deed: () => Promise<Reply<T>>): Promise<Reply<T>> {
+  try {
+    return await deed();
+  } catch (error) {
+    if (error instanceof RefusalError) return no(error.data);
+    log.error({ err: error }, 'agent management failed');
+    return no(refusal('STORE_UNAVAILABLE', { retryAfterMs: 1_000 }));
+  }
+}

@@ -1,0 +1,123 @@
+/** Takes messages of the queue `agent-management.tasks.{tenant}` and does what they ask, as an edge of its own. */
+
+import type { Agent } from '../../src/domain/agent-record.ts';
+import { type AgentTask, agentTaskSchema, taskFields } from '../../src/domain/agent-task.ts';
+import { type ErrorData, refusal } from '../../src/domain/errors.ts';
+import type { TaskOrigin, TaskTaker } from '../../src/management-ports.ts';
+import type { Reply } from '../../src/ports.ts';
+import type { AgentWriter } from './agent-writer.ts';
+import type { Validate } from './agents.ts';
+import { type Deed, guarded, type ManagementOptions, no, noAgent, ok, tell } from './deed.ts';
+
+type Result = Readonly<Record<string, unknown>>;
+
+/** Tasks whose answers are remembered, for messages that come twice. */
+const REMEMBERED = 1_000;
+
+export function createTaskTaker(
+  options: ManagementOptions,
+  { writer, validate }: { readonly writer: AgentWriter; readonly validate: Validate },
+): TaskTaker {
+  const { agents, directory, log } = options;
+  const recent = new Map<string, Promise<Reply<Result>>>();
+
+  function carryOut(deed: Deed, { type, payload }: AgentTask): Promise<Reply<Result>> {
+    const id = payload.agent_id ?? undefined;
+    const fields = taskFields(payload);
+    switch (type) {
+      case 'agent_create':
+        return writer.create(deed, fields, id === undefined ? {} : { id }).then(resultOf);
+      case 'agent_update':
+        if (id === undefined) return Promise.resolve(no(nameless()));
+        return writer
+          .update(deed, id, fields, { version: payload.version ?? undefined, replace: false })
+          .then(resultOf);
+      case 'agent_validate':
+        return validate(deed, fields, id).then((found) => (found.ok ? ok({ ...found.value }) : found));
+      case 'agent_notify':
+        return guarded(log, async () => {
+          if (id === undefined) return no(nameless());
+          const { tenantId } = deed.actor;
+          const agent = await agents.get(tenantId, id);
+          if (!agent || agent.deleted_at !== null) return no(noAgent());
+          directory.invalidate(tenantId, id);
+          tell(options, deed, 'agent_updated', { ...factsOf(agent), changes: [] });
+          return ok(factsOf(agent));
+        });
+    }
+  }
+
+  async function run(task: AgentTask, origin: TaskOrigin): Promise<Reply<Result>> {
+    const deed: Deed = {
+      actor: {
+        tenantId: task.tenant_id,
+        tier: undefined,
+        actor: task.metadata.user_id ?? 'service',
+        source: origin.source ?? task.metadata.source,
+      },
+      taskId: task.task_id,
+      globalTaskId: task.global_task_id,
+    };
+    const { type } = task;
+    tell(options, deed, 'task_status_update', { status: 'processing', type, details: {} });
+    const reply = await carryOut(deed, task);
+    if (reply.ok) tell(options, deed, 'task_completed', { status: 'completed', type, ...reply.value });
+    else {
+      const { code, message, details } = reply.error;
+      tell(options, deed, 'task_failed', {
+        status: 'failed',
+        type,
+        error: message,
+        error_type: code,
+        details,
+      });
+    }
+    return reply;
+  }
+
+  function remember(key: string, answer: Promise<Reply<Result>>): void {
+    recent.set(key, answer);
+    const oldest = recent.keys().next();
+    if (recent.size > REMEMBERED && !oldest.done) recent.delete(oldest.value);
+    // What may go better next time may be tried again.
+    answer.then(
+      (reply) => !reply.ok && reply.error.retryable && recent.delete(key),
+      () => recent.delete(key),
+    );
+  }
+
+  return async (message, origin) => {
+    const parsed = agentTaskSchema.safeParse(message);
+    if (!parsed.success) {
+      const issues = parsed.error.issues.map((one) => ({
+        field: one.path.join('.'),
+        rule: one.code,
+        message: one.message,
+      }));
+      log.warn({ tenant_id: origin.tenantId, issues }, 'a task message is malformed');
+      return no(
+        refusal('INVALID_REQUEST', { message: 'The task message is malformed.', details: { issues } }),
+      );
+    }
+    const task = parsed.data;
+    if (origin.tenantId !== undefined && origin.tenantId !== task.tenant_id)
+      return no(refusal('FORBIDDEN', { message: 'The task names another tenant than its queue.' }));
+    const key = `${task.tenant_id}/${task.task_id}`;
+    const known = recent.get(key);
+    if (known) return known;
+    const answer = run(task, origin);
+    remember(key, answer);
+    return answer;
+  };
+}
+
+const factsOf = (agent: Agent): Result => ({
+  agent_id: agent.id,
+  agent_name: agent.name,
+  version: agent.version,
+});
+
+const resultOf = (reply: Reply<Agent>): Reply<Result> => (reply.ok ? ok(factsOf(reply.value)) : reply);
+
+const nameless = (): ErrorData =>
+  refusal('INVALID_REQUEST', { message: 'The task is malformed: payload.agent_id: is required.' });

@@ -1,0 +1,52 @@
+/** How a session is deleted: its turns end first, then the store forgets it, then everybody is told. Pure. */
+import { CLOSE, type ErrorData } from '../src/domain/errors.ts';
+import type { Reply } from '../src/ports.ts';
+import { stopTurn } from './session-endings.ts';
+import type { ReplyTo, SessionEffect, SessionState, SessionStep } from './session-state.ts';
+
+export function forget(state: SessionState, replyTo: ReplyTo, atMs: number): SessionStep {
+  if (state.forgetting)
+    return [
+      { ...state, forgetting: { ...state.forgetting, replyTo: [...state.forgetting.replyTo, replyTo] } },
+      [],
+    ];
+  return cancelAll({ ...state, forgetting: { replyTo: [replyTo], writing: false } }, atMs);
+}
+
+/** Ends every turn early, the last one first, so that none begins to run meanwhile. */
+export function cancelAll(state: SessionState, atMs: number): SessionStep {
+  const effects: SessionEffect[] = [];
+  const next = state.turns.reduceRight<SessionState>((current, turn) => {
+    const [stopped, more] = stopTurn(current, turn, atMs);
+    effects.push(...more);
+    return stopped;
+  }, state);
+  return [next, effects];
+}
+
+/** A session that is to be forgotten is deleted as soon as its last turn has ended. */
+export function thenForget(step: SessionStep): SessionStep {
+  const [state, effects] = step;
+  const { forgetting, tenantId, sessionId } = state;
+  if (!forgetting || forgetting.writing || state.turns.length > 0 || state.stash) return step;
+  const write = { type: 'session-deleted', tenantId, sessionId } as const;
+  return [
+    { ...state, forgetting: { ...forgetting, writing: true } },
+    [...effects, { type: 'keep', step: 'deleted', taskId: undefined, write }],
+  ];
+}
+
+export function forgotten(state: SessionState): SessionStep {
+  const [next, replies] = answered(state, { ok: true, value: null });
+  return [next, [...replies, { type: 'closeClients', close: CLOSE.goingAway, told: null }, { type: 'stop' }]];
+}
+
+export const unforgotten = (state: SessionState, error: ErrorData): SessionStep =>
+  answered(state, { ok: false, error });
+
+function answered(state: SessionState, value: Reply<null>): SessionStep {
+  const replies = (state.forgetting?.replyTo ?? []).map(
+    (replyTo): SessionEffect => ({ type: 'reply', replyTo, value }),
+  );
+  return [{ ...state, forgetting: null }, replies];
+}

@@ -1,0 +1,77 @@
+/** The line of a session's turns: who runs next, with what, and who is told where it stands. Pure. */
+import { allowedTools, historyMessages, historyTokens } from '../src/domain/agent.ts';
+import { type Message, trimHistory } from '../src/domain/conversation.ts';
+import { capped, type TierLimits } from '../src/domain/tiers.ts';
+import type { ExecutionPlan } from '../src/ports.ts';
+import {
+  type SessionEffect,
+  type SessionState,
+  type SessionStep,
+  type Turn,
+  withTurn,
+} from './session-state.ts';
+
+export const limitsOf = (state: SessionState): TierLimits => state.config.tiers[state.tier ?? 'free'];
+
+/** Gives the first turn what it needs to run: it asks for a slot, or starts on the one it was granted. */
+export function runNext(state: SessionState, atMs: number): SessionStep {
+  const first = state.turns[0];
+  if (first?.claim !== 'held' || first.executing || first.ended || first.dropped) return [state, []];
+  if (first.slot === 'none')
+    return [withTurn(state, first.taskId, { slot: 'asked' }), [{ type: 'acquire', taskId: first.taskId }]];
+  if (first.slot === 'asked' || !first.agent) return [state, []];
+  const plan = planOf(state, first, atMs);
+  return [
+    withTurn(state, first.taskId, { executing: true }),
+    [{ type: 'execute', plan, options: { stream: first.stream, accepted: first.kept === 'yes' } }],
+  ];
+}
+
+function planOf(state: SessionState, turn: Turn, atMs: number): ExecutionPlan {
+  const limits = limitsOf(state);
+  const { config } = state;
+  const agent = turn.agent;
+  if (!agent) throw new Error('a turn without an agent can not be planned');
+  const said: Message = { role: 'user', content: turn.message, taskId: turn.taskId, atMs };
+  const history = [...(state.history ?? []), said];
+  return {
+    taskId: turn.taskId,
+    tenantId: state.tenantId,
+    sessionId: state.sessionId,
+    tier: state.tier ?? 'free',
+    agent,
+    history: trimHistory(history, historyMessages(agent, limits), historyTokens(agent, limits)),
+    context: turn.context,
+    limits: {
+      timeoutMs: capped(limits.execution_timeout_s * 1000, config.maxTimeMs),
+      maxIterations: capped(
+        capped(limits.max_iterations, config.maxIterations),
+        agent.maxIterations ?? undefined,
+      ),
+      maxTokens: limits.tokens_per_run,
+      tools: allowedTools(agent.tools, limits),
+    },
+  };
+}
+
+/**
+ * Tells the turns that wait behind others in this session how many are ahead of them now. One that is not accepted
+ * yet hears of it with its acceptance.
+ */
+export function positions(state: SessionState, atMs: number): SessionStep {
+  const effects: SessionEffect[] = [];
+  let changed = false;
+  const turns = state.turns.map((turn, ahead) => {
+    if (ahead === 0 || turn.ended || turn.position === ahead) return turn;
+    changed = true;
+    if (turn.kept === 'yes')
+      effects.push({
+        type: 'event',
+        taskId: turn.taskId,
+        event: { type: 'chat.queued', data: { position: ahead } },
+        atMs,
+      });
+    return { ...turn, position: ahead };
+  });
+  return changed ? [{ ...state, turns }, effects] : [state, effects];
+}

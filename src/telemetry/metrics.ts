@@ -1,0 +1,287 @@
+/** The node's numbers: counted where things happen, read from the actors when Prometheus or a console asks. */
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { TIERS } from '../domain/tiers.ts';
+import type { ActorKindStats, Metrics, NodeStats } from '../ports.ts';
+import { createLoopDelay, type LoopDelay } from './loop-delay.ts';
+import { createQuantiles } from './quantiles.ts';
+import { createTally } from './tally.ts';
+
+const FIRST_TOKEN_BUCKETS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
+const TURN_BUCKETS_S = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300];
+
+export interface SocketCounts {
+  readonly open: number;
+  readonly byTier?: Readonly<Record<string, number>>;
+}
+
+/** What only others know; asked at scrape time, never on the message path. */
+export interface MetricSources {
+  stats(): NodeStats;
+  sockets(): SocketCounts;
+}
+
+interface Percentiles {
+  readonly p50: number | null;
+  readonly p99: number | null;
+}
+
+/** The node at a glance. Times in ms; quantiles since the start of the node, loop delay since the last scrape. */
+export interface Overview {
+  readonly uptime_s: number;
+  readonly turns: Readonly<Record<string, number>>;
+  readonly refused: Readonly<Record<string, number>>;
+  readonly tokens: number;
+  readonly time_to_first_token_ms: Percentiles;
+  readonly turn_time_ms: Percentiles;
+  readonly executions: { readonly running: number; readonly queued: number };
+  readonly tenants: number;
+  readonly sessions: number;
+  readonly sockets: { readonly open: number; readonly opened: number; readonly closed: number };
+  readonly mailbox: { readonly depth: number; readonly deepest: number; readonly handled: number };
+  readonly dead_letters: number;
+  readonly crashes: number;
+  readonly model_retries: number;
+  readonly event_loop_delay_ms: { readonly p50: number; readonly p99: number; readonly max: number };
+  readonly memory_rss_bytes: number;
+  readonly draining: boolean;
+}
+
+export interface NodeMetrics extends Metrics {
+  /** Prometheus' text format. Ends the window of the event loop delay. */
+  text(): Promise<{ readonly contentType: string; readonly body: string }>;
+  overview(): Overview;
+  /** Stops the event loop monitor. Counting goes on. */
+  close(): void;
+}
+
+/** Makes the metrics of one node, in a registry of their own. No label names a tenant, a session or a user. */
+export function createMetrics(sources: MetricSources): NodeMetrics {
+  const registry = new Registry();
+  const delay = createLoopDelay();
+  const counts = counters(registry);
+  const times = durations(registry);
+  const startedAtMs = performance.now();
+  const scraped = onceAScrape(sources);
+  registerNode(registry, scraped);
+  registerActors(registry, scraped);
+  registerDelay(registry, delay);
+  let withProcess = false;
+
+  return {
+    turnEnded: (tier, outcome, info) => {
+      counts.turns.add(1, tier, outcome);
+      if (!info) return;
+      counts.tokens.add(info.tokens_used, tier);
+      times.turn(tier, info.execution_time_ms);
+      if (info.time_to_first_token_ms !== null) times.firstToken(tier, info.time_to_first_token_ms);
+    },
+    turnRefused: (tier, code) => counts.refusals.add(1, tier, code),
+    deadLetter: (kind) => counts.deadLetters.add(1, kind),
+    actorCrashed: (kind) => counts.crashes.add(1, kind),
+    toolUsed: (tool, ok) => counts.tools.add(1, tool, String(ok)),
+    modelRetried: (provider, reason) => counts.retries.add(1, provider, reason),
+    socketOpened: () => counts.opened.add(1),
+    socketClosed: (code) => counts.closed.add(1, String(code)),
+    text: async () => {
+      /** Only once somebody scrapes: prom-client's garbage collection observer cannot be taken off again. */
+      if (!withProcess) collectDefaultMetrics({ register: registry });
+      withProcess = true;
+      scraped.renew();
+      const body = await registry.metrics();
+      delay.reset();
+      return { contentType: registry.contentType, body };
+    },
+    overview: () => {
+      const stats = sources.stats();
+      return {
+        uptime_s: Math.round((performance.now() - startedAtMs) / 1000),
+        turns: counts.turns.by(1),
+        refused: counts.refusals.by(1),
+        tokens: counts.tokens.sum(),
+        time_to_first_token_ms: times.firstTokenQuantiles(),
+        turn_time_ms: times.turnQuantiles(),
+        executions: totals(stats),
+        tenants: stats.tenants,
+        sessions: stats.sessions,
+        sockets: {
+          open: sources.sockets().open,
+          opened: counts.opened.sum(),
+          closed: counts.closed.sum(),
+        },
+        mailbox: mailboxes(stats.actors),
+        dead_letters: counts.deadLetters.sum(),
+        crashes: counts.crashes.sum(),
+        model_retries: counts.retries.sum(),
+        event_loop_delay_ms: delay.now(),
+        memory_rss_bytes: process.memoryUsage.rss(),
+        draining: stats.draining,
+      };
+    },
+    close: () => delay.close(),
+  };
+}
+
+/** Many gauges read from the same snapshot: walking all actors is done once a scrape. */
+function onceAScrape(sources: MetricSources): MetricSources & { renew(): void } {
+  let stats: NodeStats | undefined;
+  let sockets: SocketCounts | undefined;
+  return {
+    stats: () => {
+      stats ??= sources.stats();
+      return stats;
+    },
+    sockets: () => {
+      sockets ??= sources.sockets();
+      return sockets;
+    },
+    renew: () => {
+      stats = undefined;
+      sockets = undefined;
+    },
+  };
+}
+
+function counters(registry: Registry) {
+  const tally = (name: string, help: string, ...labels: readonly string[]) =>
+    createTally(registry, `nooble_${name}_total`, help, labels);
+  return {
+    turns: tally('turns', 'Turns that ended, by tier and outcome', 'tier', 'outcome'),
+    refusals: tally('turn_refusals', 'Turns that were refused, by tier and error code', 'tier', 'code'),
+    tokens: tally('tokens', 'Tokens used by turns, as the provider counts them', 'tier'),
+    deadLetters: tally('dead_letters', 'Messages to actors that were gone', 'kind'),
+    crashes: tally('actor_crashes', 'Actors that failed while handling a message', 'kind'),
+    tools: tally('tool_uses', 'Tool calls that ended', 'tool', 'ok'),
+    retries: tally('model_retries', 'Model requests that were made again', 'provider', 'reason'),
+    opened: tally('sockets_opened', 'WebSockets opened'),
+    closed: tally('sockets_closed', 'WebSockets closed, by close code', 'code'),
+  };
+}
+
+/** Histograms for Prometheus (0.3 µs an observation, twice a turn) and quantiles for the overview. */
+function durations(registry: Registry) {
+  const histogram = (name: string, help: string, buckets: number[]) => {
+    const metric = new Histogram({ name, help, buckets, labelNames: ['tier'], registers: [registry] });
+    const tiers = new Map<string, { observe(seconds: number): void }>();
+    for (const tier of TIERS) tiers.set(tier, metric.labels(tier));
+    const all = createQuantiles();
+    return {
+      observe: (tier: string, ms: number): void => {
+        tiers.get(tier)?.observe(ms / 1000);
+        all.observe(ms);
+      },
+      quantiles: (): Percentiles => ({ p50: all.quantile(0.5), p99: all.quantile(0.99) }),
+    };
+  };
+  const turn = histogram(
+    'nooble_turn_seconds',
+    'Time from the start of an execution to its end',
+    TURN_BUCKETS_S,
+  );
+  const firstToken = histogram(
+    'nooble_time_to_first_token_seconds',
+    'Time from the start of an execution to its first text',
+    FIRST_TOKEN_BUCKETS_S,
+  );
+  return {
+    turn: turn.observe,
+    firstToken: firstToken.observe,
+    turnQuantiles: turn.quantiles,
+    firstTokenQuantiles: firstToken.quantiles,
+  };
+}
+
+function registerNode(registry: Registry, sources: MetricSources): void {
+  const gauge = (name: string, help: string, read: () => number): void => {
+    new Gauge({
+      name,
+      help,
+      registers: [registry],
+      collect() {
+        this.set(read());
+      },
+    });
+  };
+  const byTier = (name: string, help: string, read: () => Readonly<Record<string, number>>): void => {
+    new Gauge({
+      name,
+      help,
+      labelNames: ['tier'],
+      registers: [registry],
+      collect() {
+        for (const [tier, value] of Object.entries(read())) this.set({ tier }, value);
+      },
+    });
+  };
+  const turns = (which: 'running' | 'queued') => () =>
+    Object.fromEntries(Object.entries(sources.stats().turns).map(([tier, count]) => [tier, count[which]]));
+  byTier('nooble_executions_running', 'Turns that run now', turns('running'));
+  byTier('nooble_executions_queued', 'Turns that wait now', turns('queued'));
+  gauge('nooble_sockets', 'WebSockets open now', () => sources.sockets().open);
+  byTier(
+    'nooble_sockets_by_tier',
+    'WebSockets open now, by tier of their tenant',
+    () => sources.sockets().byTier ?? {},
+  );
+  gauge('nooble_tenants', 'Tenants in memory', () => sources.stats().tenants);
+  gauge('nooble_sessions', 'Sessions in memory', () => sources.stats().sessions);
+  gauge('nooble_draining', '1 while the node shuts down', () => (sources.stats().draining ? 1 : 0));
+}
+
+function registerActors(registry: Registry, sources: MetricSources): void {
+  const perKind = (
+    make: typeof Gauge | typeof Counter,
+    name: string,
+    help: string,
+    read: (kind: ActorKindStats) => number,
+  ): void => {
+    new make({
+      name: `nooble_${name}`,
+      help,
+      labelNames: ['kind'],
+      registers: [registry],
+      collect() {
+        this.reset();
+        for (const kind of sources.stats().actors) this.inc({ kind: kind.kind }, read(kind));
+      },
+    });
+  };
+  perKind(Gauge, 'actors', 'Actors alive, by kind', (kind) => kind.alive);
+  perKind(Gauge, 'mailbox_depth', 'Messages that wait, by kind of actor', (kind) => kind.depth);
+  perKind(Gauge, 'mailbox_deepest', 'Fullest mailbox there has been', (kind) => kind.deepest);
+  perKind(Counter, 'mailbox_handled_total', 'Messages handled', (kind) => kind.handled);
+  perKind(Counter, 'mailbox_busy_seconds_total', 'Time spent handling', (kind) => kind.busyMs / 1000);
+}
+
+function registerDelay(registry: Registry, delay: LoopDelay): void {
+  for (const which of ['p50', 'p99', 'max'] as const)
+    new Gauge({
+      name: `nooble_event_loop_delay_${which}_seconds`,
+      help: `Event loop delay since the last scrape, ${which}`,
+      registers: [registry],
+      collect() {
+        this.set(delay.now()[which] / 1000);
+      },
+    });
+}
+
+function totals(stats: NodeStats): { running: number; queued: number } {
+  let running = 0;
+  let queued = 0;
+  for (const tier of TIERS) {
+    running += stats.turns[tier].running;
+    queued += stats.turns[tier].queued;
+  }
+  return { running, queued };
+}
+
+function mailboxes(kinds: readonly ActorKindStats[]): { depth: number; deepest: number; handled: number } {
+  let depth = 0;
+  let deepest = 0;
+  let handled = 0;
+  for (const kind of kinds) {
+    depth += kind.depth;
+    handled += kind.handled;
+    deepest = Math.max(deepest, kind.deepest);
+  }
+  return { depth, deepest, handled };
+}

@@ -1,0 +1,129 @@
+/** What an execution's effects do in the world: the run it starts, what it writes, and how its end is told. */
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { createActorSystem } from '../../actors/actor.ts';
+import type { ActorKind } from '../../actors/address.ts';
+import {
+  type ExecutionEffect,
+  type ExecutionMessage,
+  type ExecutionState,
+  execution,
+} from '../../actors/execution.ts';
+import { createExecutions } from '../../actors/execution-effects.ts';
+import { createOutbox } from '../../actors/outbox.ts';
+import { createPacer } from '../../actors/pacer.ts';
+import type { SessionRef } from '../../actors/registry.ts';
+import type { SessionMessage } from '../../actors/session-state.ts';
+import type { TenantMessage } from '../../actors/tenant.ts';
+import type { AgentRunner, ExecutionPlan } from '../../src/ports.ts';
+import { leakFree } from '../support/leaks.ts';
+import {
+  AGENT,
+  answered,
+  handClock,
+  listener,
+  loopTurns,
+  SESSION,
+  silentLog,
+  TENANT,
+  taskId,
+} from './fixtures.ts';
+
+const T = taskId('t');
+const plan: ExecutionPlan = {
+  taskId: T,
+  tenantId: TENANT,
+  sessionId: SESSION,
+  tier: 'free',
+  agent: AGENT,
+  history: [],
+  context: {},
+  limits: { timeoutMs: 1_000, maxIterations: 3, maxTokens: 100, tools: [] },
+};
+const kind: ActorKind<ExecutionState, ExecutionMessage, ExecutionEffect> = {
+  kind: 'execution',
+  behaviour: execution,
+  mailboxLimit: 10,
+  restarts: { max: 0, withinMs: 1 },
+};
+
+function open(t: TestContext, run: AgentRunner['run']) {
+  leakFree(t);
+  const clock = handClock();
+  const pacer = createPacer();
+  const actors = createActorSystem({ clock, log: silentLog });
+  t.after(async () => {
+    await actors.close();
+    pacer.close();
+  });
+  const heard: SessionMessage[] = [];
+  const place = { mailboxLimit: 100, restarts: { max: 0, withinMs: 1 } };
+  const tenant = actors.spawn<null, TenantMessage, never>(
+    null,
+    { kind: 'tenant', behaviour: (state) => [state, []], ...place },
+    { name: 'tenant', initial: null, interpret() {} },
+  );
+  const address = actors.spawn<null, SessionMessage, never>(
+    null,
+    {
+      kind: 'session',
+      behaviour(state, message) {
+        heard.push(message);
+        return [state, []];
+      },
+      ...place,
+    },
+    { name: 'session', initial: null, interpret() {} },
+  );
+  const outbox = createOutbox({
+    epoch: 'e',
+    clock,
+    pacer,
+    deltaWindowMs: 0,
+    onFault: (error) => assert.fail(String(error)),
+  });
+  const client = listener('c');
+  outbox.watch(client);
+  const ref: SessionRef = {
+    tenant: { tenantId: TENANT, tenancy: 1, address: tenant, sessions: new Set() },
+    sessionId: SESSION,
+    address,
+    outbox,
+    arriving: new Map(),
+    execution: null,
+  };
+  const execute = createExecutions({
+    actors,
+    clock,
+    runner: { run, close: async () => {} },
+    execution: kind,
+  });
+  return { execute, outbox, client, heard, ref };
+}
+
+test('a turn accepted in the very tick in which its execution was made holds nothing back', async (t) => {
+  const { execute, outbox, client, heard, ref } = open(t, async (_plan, { emit, accepted }) => {
+    await accepted;
+    emit({ type: 'chat.delta', data: { content: 'hello' } });
+    return answered('hello');
+  });
+  execute(ref, { type: 'execute', plan, options: { stream: true, accepted: false } });
+  outbox.event(T, { type: 'chat.accepted', data: { status: 'processing', position: 0 } }, 1);
+  await loopTurns(10);
+  assert.deepEqual(
+    client.frames.map(({ type }) => type),
+    ['chat.accepted', 'chat.delta'],
+  );
+  assert.deepEqual(heard, [
+    { type: 'ended', taskId: T, outcome: answered('hello'), text: 'hello', atMs: 1_000 },
+  ]);
+  assert.equal(ref.execution, null);
+});
+
+test('an execution whose end is told is gone', async (t) => {
+  const { execute, ref } = open(t, async () => answered(''));
+  execute(ref, { type: 'execute', plan, options: { stream: true, accepted: true } });
+  assert.equal(ref.execution?.taskId, T);
+  await loopTurns(10);
+  assert.equal(ref.execution, null);
+});

@@ -1,0 +1,134 @@
+/** What the tests of actors share: ids, a silent log, a clock that is set by hand, and things to say. */
+
+import type { Said, SessionConfig, SessionEffect } from '../../actors/session-state.ts';
+import type { AgentConfig } from '../../src/domain/agent.ts';
+import type { ErrorData } from '../../src/domain/errors.ts';
+import type { ExecutionInfo, Frame } from '../../src/domain/frames.ts';
+import {
+  agentIdSchema,
+  DEFAULT_AGENT_ID,
+  type SessionId,
+  sessionIdSchema,
+  type TaskId,
+  type TenantId,
+  taskIdSchema,
+  tenantIdSchema,
+} from '../../src/domain/ids.ts';
+import { TIER_TABLE } from '../../src/domain/tiers.ts';
+import type { Client, Clock, ExecutionOutcome, Log } from '../../src/ports.ts';
+
+export const TENANT: TenantId = tenantIdSchema.parse('acme');
+export const SESSION: SessionId = sessionIdSchema.parse('s1');
+export const taskId = (id: string): TaskId => taskIdSchema.parse(id);
+export const sessionId = (id: string): SessionId => sessionIdSchema.parse(id);
+export const tenantId = (id: string): TenantId => tenantIdSchema.parse(id);
+export const OTHER_AGENT = agentIdSchema.parse('other');
+
+export const silentLog: Log = {
+  debug() {},
+  info() {},
+  warn() {},
+  error() {},
+  child: () => silentLog,
+};
+
+export interface HandClock extends Clock {
+  nowMs: number;
+}
+
+export function handClock(nowMs = 1_000): HandClock {
+  return {
+    nowMs,
+    now() {
+      return this.nowMs;
+    },
+  };
+}
+
+export const AGENT: AgentConfig = {
+  id: DEFAULT_AGENT_ID,
+  version: 1,
+  type: 'conversational',
+  provider: 'offline',
+  model: 'offline-echo',
+  temperature: 0,
+  maxTokens: null,
+  systemPrompt: 'Be kind.',
+  tools: ['current_time', 'calculator'],
+  maxIterations: null,
+  isActive: true,
+};
+
+export const CONFIG: SessionConfig = {
+  tiers: TIER_TABLE,
+  requestsPerHour: null,
+  maxIterations: undefined,
+  maxTimeMs: undefined,
+};
+
+export const INFO: ExecutionInfo = {
+  execution_time_ms: 5,
+  time_to_first_token_ms: 1,
+  iterations: 1,
+  tools_used: [],
+  tokens_used: 7,
+  model: 'offline-echo',
+};
+
+export const answered = (content: string): ExecutionOutcome => ({ type: 'answered', content, info: INFO });
+export const aborted: ExecutionOutcome = { type: 'aborted', info: INFO };
+export const failed = (error: ErrorData): ExecutionOutcome => ({ type: 'failed', error, info: INFO });
+
+export const said = (id: string, more: Partial<Said> = {}): Said => ({
+  type: 'said',
+  taskId: taskId(id),
+  agentId: DEFAULT_AGENT_ID,
+  message: `message ${id}`,
+  context: {},
+  stream: true,
+  onBusy: 'enqueue',
+  tier: undefined,
+  replyTo: 1,
+  atMs: 10,
+  ...more,
+});
+
+type EffectOf<T extends SessionEffect['type']> = Extract<SessionEffect, { type: T }>;
+
+/** The effects of one type. */
+export function only<T extends SessionEffect['type']>(
+  effects: readonly SessionEffect[],
+  type: T,
+): readonly EffectOf<T>[] {
+  return effects.filter((effect): effect is EffectOf<T> => effect.type === type);
+}
+
+/** Types of the events that effects publish, of one turn or of all. */
+export const eventTypes = (effects: readonly SessionEffect[], id?: string): readonly string[] =>
+  only(effects, 'event')
+    .filter((effect) => id === undefined || effect.taskId === id)
+    .map((effect) => effect.event.type);
+
+export interface Listener extends Client {
+  readonly frames: Frame[];
+  readonly closes: number[];
+}
+
+/** A client that remembers what it was sent. */
+export function listener(id: string, deltaWindowMs = 0): Listener {
+  const frames: Frame[] = [];
+  const closes: number[] = [];
+  return {
+    id,
+    deltaWindowMs,
+    frames,
+    closes,
+    send: (frame) => void (closes.length === 0 && frames.push(frame)),
+    close: ({ code }) => void closes.push(code),
+  };
+}
+
+/** Lets everything that is due in this many loop turns happen. */
+export async function loopTurns(count: number): Promise<void> {
+  for (let turn = 0; turn < count; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+}

@@ -1,0 +1,180 @@
+/** Tenants that compete are served by weight, and nobody saves up or games anything. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { dequeued, emptyFairQueue, enqueued, type FairQueue, removed } from '../../src/domain/fair-share.ts';
+
+interface Job {
+  readonly tenant: string;
+  readonly number: number;
+}
+
+const empty: FairQueue<Job> = emptyFairQueue;
+
+function flood(queue: FairQueue<Job>, tenant: string, weight: number, count: number): FairQueue<Job> {
+  let next = queue;
+  for (let number = 0; number < count; number += 1) next = enqueued(next, tenant, weight, { tenant, number });
+  return next;
+}
+
+function serve(queue: FairQueue<Job>, count: number): { served: readonly Job[]; rest: FairQueue<Job> } {
+  const served: Job[] = [];
+  let rest = queue;
+  for (let number = 0; number < count; number += 1) {
+    const next = dequeued(rest);
+    if (!next) break;
+    served.push(next.item);
+    rest = next.rest;
+  }
+  return { served, rest };
+}
+
+const share = (served: readonly Job[], tenant: string): number =>
+  served.filter((job) => job.tenant === tenant).length;
+
+test('over a busy period tenants are served in proportion to their weights', () => {
+  const queue = flood(flood(flood(empty, 'free', 1, 500), 'pro', 4, 500), 'big', 8, 500);
+  const { served } = serve(queue, 130);
+
+  assert.deepEqual([share(served, 'free'), share(served, 'pro'), share(served, 'big')], [10, 40, 80]);
+});
+
+test('over any stretch of a busy period nobody is more than one service off the share', () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.constantFrom(1, 2, 4, 8), { minLength: 2, maxLength: 8 }),
+      fc.integer({ min: 1, max: 200 }),
+      (weights, count) => {
+        let queue = empty;
+        weights.forEach((weight, index) => {
+          queue = flood(queue, `t${index}`, weight, 200);
+        });
+        const { served } = serve(queue, count);
+        const total = weights.reduce((sum, weight) => sum + weight, 0);
+        return weights.every((weight, index) => {
+          const fair = (count * weight) / total;
+          return Math.abs(share(served, `t${index}`) - fair) <= weights.length;
+        });
+      },
+    ),
+  );
+});
+
+test('a tenant that floods does not delay the first turn of a quiet one by more than a round', () => {
+  const { rest } = serve(flood(empty, 'loud', 1, 1_000), 100);
+  const { served } = serve(enqueued(rest, 'quiet', 1, { tenant: 'quiet', number: 0 }), 2);
+
+  assert.equal(share(served, 'quiet'), 1);
+});
+
+test('idleness saves nothing up: who comes back shares from then on', () => {
+  const { rest } = serve(
+    flood(enqueued(empty, 'idle', 1, { tenant: 'idle', number: 0 }), 'busy', 1, 1_000),
+    500,
+  );
+  const { served } = serve(flood(rest, 'idle', 1, 100), 20);
+
+  assert.deepEqual([share(served, 'idle'), share(served, 'busy')], [10, 10]);
+});
+
+test('coming one by one gets no more than coming all at once', () => {
+  let queue = flood(empty, 'many', 1, 100);
+  queue = enqueued(queue, 'single', 1, { tenant: 'single', number: 0 });
+  const served: Job[] = [];
+  for (let step = 0; step < 40; step += 1) {
+    const next = dequeued(queue);
+    assert.ok(next);
+    served.push(next.item);
+    queue = next.rest;
+    if (next.item.tenant === 'single')
+      queue = enqueued(queue, 'single', 1, { tenant: 'single', number: step + 1 });
+  }
+
+  assert.ok(Math.abs(share(served, 'single') - 20) <= 1, `${share(served, 'single')} of 40`);
+});
+
+test("a tenant's own items leave in the order they came", () => {
+  const { served } = serve(flood(flood(empty, 'a', 2, 50), 'b', 3, 50), 100);
+
+  for (const tenant of ['a', 'b']) {
+    const numbers = served.filter((job) => job.tenant === tenant).map((job) => job.number);
+    assert.deepEqual(
+      numbers,
+      numbers.toSorted((one, other) => one - other),
+    );
+  }
+});
+
+type Step =
+  | { readonly type: 'join'; readonly tenant: string; readonly weight: number }
+  | { readonly type: 'serve' }
+  | { readonly type: 'leave'; readonly tenant: string; readonly number: number };
+
+const tenant = fc.constantFrom('a', 'b', 'c');
+const step: fc.Arbitrary<Step> = fc.oneof(
+  fc.record({ type: fc.constant('join' as const), tenant, weight: fc.integer({ min: 1, max: 8 }) }),
+  fc.record({ type: fc.constant('serve' as const) }),
+  fc.record({ type: fc.constant('leave' as const), tenant, number: fc.nat(20) }),
+);
+
+test('whatever joins, leaves and is served: nothing is lost, doubled or reordered, and the size is right', () => {
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 150 }), (script) => {
+      let queue = empty;
+      const model = new Map<string, number[]>([
+        ['a', []],
+        ['b', []],
+        ['c', []],
+      ]);
+      script.forEach((action, number) => {
+        if (action.type === 'join') {
+          queue = enqueued(queue, action.tenant, action.weight, { tenant: action.tenant, number });
+          model.get(action.tenant)?.push(number);
+        } else if (action.type === 'leave') {
+          const waiting = model.get(action.tenant) ?? [];
+          queue = removed(queue, action.tenant, (job) => job.number % 21 === action.number);
+          model.set(
+            action.tenant,
+            waiting.filter((waits) => waits % 21 !== action.number),
+          );
+        } else {
+          const next = dequeued(queue);
+          const waiting = [...model.values()].flat().length;
+          assert.equal(next === null, waiting === 0, 'serves whenever something waits');
+          if (!next) return;
+          assert.equal(next.item.number, model.get(next.item.tenant)?.shift());
+          queue = next.rest;
+        }
+        assert.equal(queue.size, [...model.values()].flat().length);
+      });
+    }),
+  );
+});
+
+test('removing what is not there gives back the same queue', () => {
+  const queue = flood(empty, 'a', 1, 3);
+
+  assert.equal(
+    removed(queue, 'a', () => false),
+    queue,
+  );
+  assert.equal(
+    removed(queue, 'nobody', () => true),
+    queue,
+  );
+});
+
+test('cancelling and coming again does not move a tenant forward', () => {
+  let queue = flood(flood(empty, 'steady', 1, 50), 'jumpy', 1, 1);
+  const served: Job[] = [];
+  for (let round = 0; round < 20; round += 1) {
+    queue = removed(queue, 'jumpy', () => true);
+    queue = enqueued(queue, 'jumpy', 1, { tenant: 'jumpy', number: round });
+    const next = dequeued(queue);
+    assert.ok(next);
+    served.push(next.item);
+    queue = next.rest;
+  }
+
+  assert.ok(share(served, 'jumpy') <= 10);
+});

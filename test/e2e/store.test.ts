@@ -1,0 +1,153 @@
+/** A store that is slow or down: nothing is promised before it is kept, and every turn still ends. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { RefusalError, refusal } from '../../src/domain/errors.ts';
+import type { Store, Write } from '../../src/ports.ts';
+import { createMemoryStore } from '../../src/store/memory.ts';
+import { isEnd, last, numbered, types } from '../support/chatter.ts';
+import { startScene } from '../support/node.ts';
+import { callTools, say } from '../support/stub-model.ts';
+
+/** A store whose commits wait, or fail, as the test says. */
+function unreliable() {
+  const store = createMemoryStore();
+  let waiting: (() => void)[] = [];
+  const state = {
+    held: false,
+    fails: (_write: Write): boolean => false,
+    down: false,
+    release(): void {
+      state.held = false;
+      for (const go of waiting) go();
+      waiting = [];
+    },
+  };
+  const wrapped: Store = {
+    ...store,
+    async commit(write) {
+      if (state.held) await new Promise<void>((resolve) => waiting.push(resolve));
+      if (state.fails(write)) throw new RefusalError(refusal('STORE_UNAVAILABLE'));
+      return store.commit(write);
+    },
+    async session(...asked) {
+      if (state.down) throw new Error('the store is down');
+      return store.session(...asked);
+    },
+    async ping() {
+      if (state.down) throw new Error('the store is down');
+    },
+  };
+  return { state, parts: { store: wrapped } };
+}
+
+test('nothing of a turn is seen before it is kept, however quick the model', async (t) => {
+  const { state, parts } = unreliable();
+  const { stub, chat } = await startScene(t, { parts });
+  const client = await chat('acme', 's1');
+  state.held = true;
+  const task = client.say('Go.');
+  await stub.request(0);
+  client.send({ type: 'ping' });
+  await client.see('pong');
+  assert.deepEqual(client.of(task), []);
+  state.release();
+  await client.ended(task);
+  assert.deepEqual(types(client.of(task)).slice(0, 3), ['chat.accepted', 'execution.started', 'chat.delta']);
+});
+
+test('no tool runs for a turn that is not kept yet', async (t) => {
+  const { state, parts } = unreliable();
+  const { stub, chat } = await startScene(t, { parts });
+  stub.next(callTools([{ name: 'current_time', args: '{}' }]), say('Now.'));
+  const client = await chat('acme', 's1');
+  state.held = true;
+  const task = client.say('Time?');
+  await stub.request(0);
+  for (let round = 0; round < 20; round += 1) {
+    client.send({ type: 'ping' });
+    await client.see(() => client.frames.filter(({ type }) => type === 'pong').length > round);
+  }
+  assert.equal(stub.requests.length, 1);
+  state.release();
+  assert.equal((await client.ended(task)).data.content, 'Now.');
+});
+
+test('a turn that can not be kept is refused, its model is let go of, and nothing is numbered', async (t) => {
+  const { state, parts } = unreliable();
+  const { stub, chat, ask } = await startScene(t, { parts });
+  const client = await chat('acme', 's1');
+  state.fails = (write) => write.type === 'turn-accepted';
+  const refused = await client.ended(client.say('Go.'));
+  assert.deepEqual(
+    [refused.data.code, refused.data.retryable, refused.seq],
+    ['STORE_UNAVAILABLE', true, undefined],
+  );
+  assert.deepEqual(numbered(client.frames), []);
+  const http = await ask('/api/chat/send', { body: { message: 'Go.' } });
+  assert.deepEqual([http.status, http.body.error.code], [503, 'STORE_UNAVAILABLE']);
+
+  state.fails = () => false;
+  last(await client.turn('Go.'), 'chat.response');
+  assert.equal(stub.requests.at(-1)?.body.messages.length, 2);
+});
+
+test('an answer that can not be kept ends its turn with an error, for it may be lost', async (t) => {
+  const { state, parts } = unreliable();
+  const { chat } = await startScene(t, { parts });
+  const client = await chat('acme', 's1');
+  state.fails = (write) => write.type === 'turn-ended';
+  assert.equal(last(await client.turn('Go.'), 'error').data.code, 'STORE_UNAVAILABLE');
+  state.fails = () => false;
+  last(await client.turn('Go.'), 'chat.response');
+});
+
+test('a cancel that comes before the turn is kept ends it once it is', async (t) => {
+  const { state, parts } = unreliable();
+  const { chat, stub } = await startScene(t, { parts });
+  const client = await chat('acme', 's1');
+  state.held = true;
+  const task = client.say('Go.');
+  await stub.request(0);
+  client.send({ type: 'chat.cancel', task_id: task });
+  client.send({ type: 'ping' });
+  await client.see('pong');
+  state.release();
+  const end = await client.ended(task);
+  assert.ok(['chat.cancelled', 'chat.response'].includes(end.type));
+  assert.equal(client.of(task)[0]?.type, 'chat.accepted');
+});
+
+test('turns said while the store is held come out in order, once it answers', async (t) => {
+  const { state, parts } = unreliable();
+  const { chat, stub } = await startScene(t, { parts });
+  stub.byDefault(({ index }) => say(`answer ${index}`));
+  const client = await chat('acme', 's1');
+  state.held = true;
+  const tasks = [1, 2, 3, 4].map((count) => client.say(`${count}`));
+  await stub.request(0);
+  state.release();
+  await Promise.all(tasks.map(client.ended));
+  const ends = numbered(client.frames).filter(isEnd);
+  assert.deepEqual(
+    ends.map(({ task_id }) => task_id),
+    tasks,
+  );
+});
+
+test('a node whose store is down is not ready, says so, and recovers', async (t) => {
+  const { state, parts } = unreliable();
+  const { ask, chat } = await startScene(t, { parts });
+  state.down = true;
+  const ready = await ask('/ready');
+  assert.deepEqual([ready.status, ready.body.checks.store.status], [503, 'failed']);
+  assert.ok(!ready.text.includes('the store is down'), 'an open route tells reasons');
+  const asked = await ask('/api/sessions/s1/messages');
+  assert.deepEqual([asked.status, asked.body.error.code], [503, 'STORE_UNAVAILABLE']);
+  await assert.rejects(chat('acme', 's1'), /1013/);
+  const sent = await ask('/api/chat/send', { body: { message: 'Go.', session_id: 's1' } });
+  assert.deepEqual([sent.status, sent.body.error.code], [503, 'STORE_UNAVAILABLE']);
+
+  state.down = false;
+  assert.equal((await ask('/ready')).status, 200);
+  last(await (await chat('acme', 's1')).turn('Go.'), 'chat.response');
+});

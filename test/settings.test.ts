@@ -1,0 +1,202 @@
+/** The environment becomes settings, or every mistake in it is named. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { TIER_TABLE } from '../src/domain/tiers.ts';
+import { parseSettings, type Settings } from '../src/settings.ts';
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+function settingsOf(environment: Environment): Settings {
+  const parsed = parseSettings(environment);
+  assert.ok(parsed.ok, parsed.ok ? '' : parsed.problems.join('\n'));
+  return parsed.settings;
+}
+
+function problemsOf(environment: Environment): readonly string[] {
+  const parsed = parseSettings(environment);
+  return parsed.ok ? [] : parsed.problems;
+}
+
+const variablesIn = (problems: readonly string[]): readonly string[] =>
+  problems.map((problem) => problem.split(':')[0] ?? '').sort();
+
+function tiersFile(t: TestContext, content: string): string {
+  const folder = mkdtempSync(join(tmpdir(), 'nooble-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const file = join(folder, 'tiers.json');
+  writeFileSync(file, content);
+  return file;
+}
+
+test('with nothing set the node works: loopback, offline, professional, in memory', () => {
+  const settings = settingsOf({});
+
+  assert.equal(settings.port, 8000);
+  assert.equal(settings.host, '127.0.0.1');
+  assert.match(settings.nodeId, /^node-[0-9a-f]{8}$/);
+  assert.equal(settings.access.mode, 'open');
+  assert.equal(settings.defaultTier, 'professional');
+  assert.equal(settings.models.defaultProvider, 'offline');
+  assert.equal(settings.models.defaultModel, 'offline-echo');
+  assert.equal(settings.redisUrl, undefined);
+  assert.equal(settings.tiers, TIER_TABLE);
+  assert.deepEqual(settings.sockets, {
+    pingIntervalMs: 30_000,
+    pingTimeoutMs: 10_000,
+    max: 50_000,
+    deltaWindowMs: 15,
+  });
+  assert.equal(settings.sessions.requestsPerHour, undefined);
+  assert.equal(settings.drainMs, 25_000);
+  assert.deepEqual(settings.withoutEffect, []);
+});
+
+test('two nodes without a name get different ones', () => {
+  assert.notEqual(settingsOf({}).nodeId, settingsOf({}).nodeId);
+});
+
+test('an empty or blank variable counts as not set', () => {
+  assert.equal(settingsOf({ PORT: '', REDIS_URL: '  ', OPENAI_API_KEY: ' ' }).port, 8000);
+  assert.equal(settingsOf({ OPENAI_API_KEY: ' ' }).models.defaultProvider, 'offline');
+});
+
+test('every wrong variable is named at once, those that contradict each other too', () => {
+  const problems = problemsOf({
+    PORT: '70000',
+    DATABASE_URL: 'mysql://x',
+    REDIS_URL: 'http://x',
+    AUTH_JWT_SECRET: 'short',
+    DEFAULT_TIER: 'gold',
+    EXECUTION_LOG_LEVEL: 'loud',
+    NODE_ID: 'a b',
+    OPENAI_BASE_URL: 'localhost:8080/v1',
+    DELTA_WINDOW_MS: '-1',
+    SESSION_IDLE_SECONDS: '0',
+    ALLOW_INSECURE: 'maybe',
+    TIERS_FILE: '/nowhere/tiers.json',
+    DEFAULT_PROVIDER: 'groq',
+  });
+
+  assert.deepEqual(variablesIn(problems), [
+    ...['ALLOW_INSECURE', 'AUTH_JWT_SECRET', 'DATABASE_URL', 'DEFAULT_TIER', 'DELTA_WINDOW_MS'],
+    ...['EXECUTION_LOG_LEVEL', 'GROQ_API_KEY', 'NODE_ID', 'OPENAI_BASE_URL', 'PORT', 'REDIS_URL'],
+    ...['SESSION_IDLE_SECONDS', 'TIERS_FILE'],
+  ]);
+});
+
+test('a wrong secret is named once and its value nowhere', () => {
+  const problems = problemsOf({
+    AUTH_MODE: 'jwt',
+    AUTH_JWT_SECRET: 'canary-secret',
+    SERVICE_TOKEN: 'canary-token',
+  });
+
+  assert.deepEqual(variablesIn(problems), ['AUTH_JWT_SECRET', 'SERVICE_TOKEN']);
+  assert.equal(problems.join().includes('canary'), false);
+});
+
+test('open mode refuses every address but loopback, unless the operator insists', () => {
+  for (const host of ['0.0.0.0', '::', '192.168.1.5', 'example.org', '127.0.0.1.example.org'])
+    assert.deepEqual(variablesIn(problemsOf({ HOST: host })), ['HOST'], host);
+  for (const host of ['127.0.0.1', '::1', 'localhost']) assert.equal(settingsOf({ HOST: host }).host, host);
+  assert.equal(settingsOf({ HOST: '0.0.0.0', ALLOW_INSECURE: '1' }).host, '0.0.0.0');
+});
+
+test('jwt mode needs a way to check tokens, and may then listen anywhere', () => {
+  assert.deepEqual(variablesIn(problemsOf({ AUTH_MODE: 'jwt' })), ['AUTH_MODE']);
+  for (const key of [{ AUTH_JWT_SECRET: 'x'.repeat(32) }, { AUTH_JWKS_URL: 'https://example.org/jwks' }])
+    assert.equal(settingsOf({ AUTH_MODE: 'jwt', HOST: '0.0.0.0', ...key }).access.mode, 'jwt');
+});
+
+test('the first provider with a key is the default one, and a named one needs its key or endpoint', () => {
+  const keys = { OPENAI_API_KEY: 'k1', GROQ_API_KEY: 'k2' };
+  assert.equal(settingsOf(keys).models.defaultProvider, 'openai');
+  assert.equal(settingsOf({ GROQ_API_KEY: 'k2' }).models.defaultProvider, 'groq');
+  assert.equal(settingsOf({ ...keys, DEFAULT_PROVIDER: 'offline' }).models.defaultProvider, 'offline');
+  assert.deepEqual(variablesIn(problemsOf({ DEFAULT_PROVIDER: 'openai' })), ['OPENAI_API_KEY']);
+
+  const local = { DEFAULT_PROVIDER: 'openai', OPENAI_BASE_URL: 'http://127.0.0.1:9/v1', DEFAULT_MODEL: 'm' };
+  assert.equal(settingsOf(local).models.defaultModel, 'm');
+});
+
+test('Redis is found under any of its names, the plain one first', () => {
+  const parts = { ORCHESTRATOR_REDIS_HOST: 'cache', ORCHESTRATOR_REDIS_PORT: '7000' };
+  const execution = { ...parts, EXECUTION_REDIS_URL: 'redis://two' };
+
+  assert.equal(settingsOf(parts).redisUrl, 'redis://cache:7000');
+  assert.equal(settingsOf({ ORCHESTRATOR_REDIS_HOST: 'cache' }).redisUrl, 'redis://cache:6379');
+  assert.equal(settingsOf(execution).redisUrl, 'redis://two');
+  assert.equal(settingsOf({ ...execution, REDIS_URL: 'rediss://one' }).redisUrl, 'rediss://one');
+});
+
+test('requests per session: none set is the tier, 0 is no limit, a number is that many', () => {
+  const limit = (value: string) =>
+    settingsOf({ ORCHESTRATOR_MAX_REQUESTS_PER_SESSION: value }).sessions.requestsPerHour;
+
+  assert.deepEqual([limit(''), limit('0'), limit('7')], [undefined, null, 7]);
+});
+
+test('seconds become milliseconds, log levels take the names Python uses', () => {
+  const settings = settingsOf({
+    EXECUTION_MAX_EXECUTION_TIME: '1.5',
+    MODEL_IDLE_SECONDS: '0.25',
+    EXECUTION_LOG_LEVEL: 'WARNING',
+  });
+
+  assert.equal(settings.execution.maxTimeMs, 1_500);
+  assert.equal(settings.models.idleTimeoutMs, 250);
+  assert.equal(settings.logLevel, 'warn');
+});
+
+test('variables that do nothing here are accepted and listed', () => {
+  const settings = settingsOf({
+    EXECUTION_WORKER_SLEEP_SECONDS: '0.1',
+    EXECUTION_EMBEDDING_SERVICE_URL: 'http://x',
+    UNRELATED: '1',
+  });
+
+  assert.deepEqual([...settings.withoutEffect].sort(), [
+    'EXECUTION_EMBEDDING_SERVICE_URL',
+    'EXECUTION_WORKER_SLEEP_SECONDS',
+  ]);
+});
+
+test('origins are a list, and blanks in it are nothing', () => {
+  assert.deepEqual(
+    settingsOf({ ALLOWED_ORIGINS: ' https://a.example , ,https://b.example' }).access.allowedOrigins,
+    ['https://a.example', 'https://b.example'],
+  );
+});
+
+test('a tiers file is laid over the table', (t) => {
+  const file = tiersFile(t, '{"free":{"executions":9}}');
+
+  assert.deepEqual(settingsOf({ TIERS_FILE: file }).tiers, {
+    ...TIER_TABLE,
+    free: { ...TIER_TABLE.free, executions: 9 },
+  });
+});
+
+test('a tiers file that is no JSON or names what is unknown stops the node, and says where it is wrong', (t) => {
+  const [broken] = problemsOf({ TIERS_FILE: tiersFile(t, '{') });
+  assert.match(broken ?? '', /^TIERS_FILE: .*tiers\.json: .*JSON/);
+
+  const [unknown] = problemsOf({ TIERS_FILE: tiersFile(t, '{"free":{"executions":0},"gold":{}}') });
+  assert.match(unknown ?? '', /free\.executions/);
+  assert.match(unknown ?? '', /gold/);
+});
+
+test('the README explains every variable that the settings know', () => {
+  const source = readFileSync(new URL('../src/settings.ts', import.meta.url), 'utf8');
+  const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8');
+  const names = [...source.matchAll(/^ {2}([A-Z][A-Z_]+):/gm)].map((match) => match[1] ?? '');
+
+  assert.ok(names.length > 30);
+  assert.deepEqual(
+    names.filter((name) => !readme.includes(`\`${name}\``)),
+    [],
+  );
+});
