@@ -23,7 +23,7 @@ export interface ManagementOptions {
   readonly tiers: TierTable;
   /** The tier that counts; `named` is what the request named. May reject where the store does not answer. */
   readonly tierOf: (tenantId: TenantId, named: Tier | undefined) => Promise<Tier>;
-  /** Names of the node's tools. */
+  /** Tools that an agent may name (`namedTools` of agent-rules.ts). */
   readonly knownTools: readonly string[];
   readonly clock: Clock;
   /** A new id, unique everywhere. */

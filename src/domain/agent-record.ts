@@ -66,6 +66,15 @@ export type Agent = z.infer<typeof agentSchema>;
 export const changeSchema = z.object({ field: z.string(), from: z.unknown(), to: z.unknown() });
 export type Change = z.infer<typeof changeSchema>;
 
+/** One broken rule. `tier` is the first that would allow it. */
+export const ruleIssueSchema = z.object({
+  field: z.string(),
+  rule: z.string(),
+  message: z.string(),
+  tier: tierSchema.optional(),
+});
+export type RuleIssue = z.infer<typeof ruleIssueSchema>;
+
 export const AUDIT_ACTIONS = ['created', 'updated', 'rolled_back', 'deleted', 'restored'] as const;
 
 /** Who changed what, when, and through which door. */

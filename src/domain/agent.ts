@@ -1,7 +1,8 @@
 /** An agent's configuration as an execution reads it, and the rules that tie it to a tier. */
+import type { Agent } from './agent-record.ts';
 import { type ErrorData, refusal } from './errors.ts';
 import type { AgentId } from './ids.ts';
-import type { TierLimits } from './tiers.ts';
+import { TIERS, type Tier, type TierLimits } from './tiers.ts';
 
 /** Which loop runs the agent: ours, or LangChain's `createAgent`. */
 export type AgentType = 'conversational' | 'langchain';
@@ -22,7 +23,34 @@ export interface AgentConfig {
   readonly tools: readonly string[];
   readonly maxIterations: number | null;
   readonly isActive: boolean;
+  /** Collections that an agent of type rag looks things up in; its tool `rag_query` reads them. */
+  readonly collections?: readonly string[];
+  /** Messages of history for the model; the tier's `history_messages` caps it. */
+  readonly maxHistoryMessages?: number | null;
+  /** Tenants of lower tiers may not run it. */
+  readonly minimumTier?: Tier;
 }
+
+/** A stored agent as executions read it. A rag agent runs in our own loop, a workflow in LangChain's. */
+export const toConfig = (agent: Agent): AgentConfig => ({
+  id: agent.id,
+  version: agent.version,
+  type: agent.type === 'workflow' ? 'langchain' : 'conversational',
+  provider: agent.provider,
+  model: agent.model,
+  temperature: agent.temperature,
+  maxTokens: agent.max_tokens,
+  systemPrompt: agent.system_prompt,
+  tools: agent.tools,
+  maxIterations: agent.max_iterations,
+  isActive: agent.is_active,
+  collections: agent.collections,
+  maxHistoryMessages: agent.max_history_messages,
+  minimumTier: agent.minimum_tier,
+});
+
+/** Whether a tier is at least as high as another. */
+export const reaches = (tier: Tier, minimum: Tier): boolean => TIERS.indexOf(tier) >= TIERS.indexOf(minimum);
 
 /** The tools of an agent that a tier lets it use, in the agent's order, at most as many as the tier allows. */
 export function allowedTools(tools: readonly string[], limits: TierLimits): readonly string[] {
@@ -36,9 +64,15 @@ export function modelSize(provider: Provider, model: string): 'small' | 'large' 
   return /^gpt-.*-(mini|nano)\b|\b8b\b/i.test(model) ? 'small' : 'large';
 }
 
-/** Why this agent may not run in this tier, or null. */
-export function refuseAgent(agent: AgentConfig, limits: TierLimits): ErrorData | null {
+/** Why this agent may not run in this tier, or null. `tier` is the tenant's; without it its name is not checked. */
+export function refuseAgent(agent: AgentConfig, limits: TierLimits, tier?: Tier): ErrorData | null {
   if (!agent.isActive) return refusal('AGENT_INACTIVE');
+  const { minimumTier } = agent;
+  if (tier && minimumTier && !reaches(tier, minimumTier))
+    return refusal('TIER_LIMIT', {
+      message: `The agent is for tenants of tier ${minimumTier} and above; this tenant's is ${tier}.`,
+      details: { field: 'minimum_tier', value: minimumTier, tier: minimumTier },
+    });
   if (!limits.models.includes(modelSize(agent.provider, agent.model)))
     return refusal('TIER_LIMIT', {
       message: `The tenant's tier does not include the model ${agent.model}; a higher tier or a small model would.`,
@@ -63,3 +97,7 @@ export function historyTokens(agent: AgentConfig, limits: TierLimits): number {
   const room = window - answer - Math.ceil(agent.systemPrompt.length / 4);
   return Math.max(1_024, Math.min(room, limits.tokens_per_run / 2));
 }
+
+/** Messages of history that the model may be given. */
+export const historyMessages = ({ maxHistoryMessages }: AgentConfig, limits: TierLimits): number =>
+  Math.min(maxHistoryMessages ?? limits.history_messages, limits.history_messages);

@@ -12,7 +12,7 @@ import {
   withDefaults,
 } from '../../src/domain/agent-rules.ts';
 import { agentIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
-import { TIER_TABLE, TIERS } from '../../src/domain/tiers.ts';
+import { TIER_TABLE, TIERS, type Tier } from '../../src/domain/tiers.ts';
 
 const defaults = { provider: 'openai', model: 'gpt-4.1-mini' } as const;
 const rules = { tiers: TIER_TABLE, knownTools: ['current_time', 'calculator'], defaults };
@@ -67,6 +67,16 @@ test('every limit of the free tier is named at once, each with the first tier th
     ['tools', 'tools', 'advance'],
     ['minimum_tier', 'minimum_tier', 'advance'],
   ]);
+});
+
+test('a tool that a tier promises may be named before the node has it', () => {
+  const knownTools = namedTools(['calculator'], TIER_TABLE);
+  const issues = (tier: Tier) =>
+    checkAgent({ ...blank, tools: ['rag_query'] }, tier, { ...rules, knownTools });
+
+  assert.deepEqual([...knownTools].sort(), ['calculator', 'current_time', 'rag_query']);
+  assert.deepEqual(brief(issues('free')), [['tools', 'tools', 'advance']]);
+  assert.deepEqual(issues('advance'), []);
 });
 
 test('what no tier allows names none', () => {

@@ -207,11 +207,7 @@ test('the OpenAPI document has every route', async (t) => {
     assert.ok(body.paths[path], `no ${path}`);
 });
 
-const todo = 'chat-routes.ts must look up the session of a task_id that is sent without one';
-
-test('a message sent again without a session is the same turn, while it runs and after', {
-  todo,
-}, async (t) => {
+test('a message sent again without a session is the same turn, while it runs and after', async (t) => {
   const { stub, ask } = await startScene(t, { busy: true });
   stub.next(stallAfter('Part '));
   const send = { body: { message: 'Go.', task_id: 't1' } };

@@ -132,7 +132,11 @@ export function addChatRoutes(app: OpenAPIHono<HttpEnv>, deps: HttpDeps): void {
 }
 
 /** The session of a message that names none: that of its turn where it is a resend, else a new one. */
-async function sessionFor(deps: HttpDeps, c: Context<HttpEnv>, taskId: TaskId | undefined): Promise<SessionId> {
+async function sessionFor(
+  deps: HttpDeps,
+  c: Context<HttpEnv>,
+  taskId: TaskId | undefined,
+): Promise<SessionId> {
   const known = taskId && (await deps.directory.turn(c.get('caller').tenantId, taskId));
   return known?.ok ? known.value.sessionId : deps.newSessionId();
 }

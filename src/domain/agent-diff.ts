@@ -1,0 +1,45 @@
+/** What differs between two versions of an agent, field by field. */
+import { type Agent, type AgentFields, agentFieldsSchema, type Change } from './agent-record.ts';
+
+/** What a tenant sets; ids, versions and times are not part of a difference. */
+export const AGENT_FIELDS = agentFieldsSchema.keyof().options;
+export type AgentField = (typeof AGENT_FIELDS)[number];
+
+/** An agent's own fields, without what the store adds. */
+export function fieldsOf(agent: AgentFields | Agent): AgentFields {
+  return {
+    name: agent.name,
+    slug: agent.slug,
+    description: agent.description,
+    type: agent.type,
+    provider: agent.provider,
+    model: agent.model,
+    temperature: agent.temperature,
+    max_tokens: agent.max_tokens,
+    system_prompt: agent.system_prompt,
+    tools: agent.tools,
+    collections: agent.collections,
+    max_iterations: agent.max_iterations,
+    max_history_messages: agent.max_history_messages,
+    is_active: agent.is_active,
+    minimum_tier: agent.minimum_tier,
+    tags: agent.tags,
+  };
+}
+
+/** The changes that lead from one version to another; `null` as the first is an agent that was not there. */
+export function diffAgents(from: AgentFields | null, to: AgentFields): Change[] {
+  const changes: Change[] = [];
+  for (const field of AGENT_FIELDS) {
+    const before = from ? from[field] : null;
+    if (from && same(before, to[field])) continue;
+    changes.push({ field, from: before, to: to[field] });
+  }
+  return changes;
+}
+
+/** The order of tools counts: a tier that allows fewer keeps the first ones. */
+function same(one: unknown, other: unknown): boolean {
+  if (!Array.isArray(one) || !Array.isArray(other)) return one === other;
+  return one.length === other.length && one.every((value, index) => value === other[index]);
+}

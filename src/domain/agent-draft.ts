@@ -1,0 +1,99 @@
+/** An agent as it would be after a request: what was asked for, laid over defaults or the present version, and checked. */
+import { type AgentField, diffAgents, fieldsOf } from './agent-diff.ts';
+import type { Agent, AgentFields, Change, RuleIssue } from './agent-record.ts';
+import {
+  type AgentDefaults,
+  type AgentRules,
+  blankAgent,
+  checkAgent,
+  patched,
+  readFields,
+} from './agent-rules.ts';
+import type { Tier } from './tiers.ts';
+
+export interface DraftRules extends AgentRules {
+  readonly defaults: AgentDefaults;
+}
+
+export interface Draft {
+  /** What it would be, where nothing is at issue. */
+  readonly fields: AgentFields;
+  readonly issues: readonly RuleIssue[];
+  /** Asked for, rather than made from the name. */
+  readonly slugGiven: boolean;
+}
+
+/** Name of an agent whose name is missing or wrong, until that is told. */
+const UNNAMED = 'agent';
+
+const NAME_REQUIRED: RuleIssue = { field: 'name', rule: 'required', message: 'an agent needs a name' };
+
+/** A new agent out of what somebody sent. */
+export function draftNew(raw: unknown, tier: Tier, rules: DraftRules): Draft {
+  const { patch, issues } = readFields(raw);
+  const fields = patched(blankAgent(patch.name ?? UNNAMED, rules.defaults), patch);
+  const all = together([...issues, ...nameIssue(raw)], checkAgent(fields, tier, rules));
+  return { fields, issues: all, slugGiven: patch.slug !== undefined };
+}
+
+export interface DraftChange extends Draft {
+  readonly changes: readonly Change[];
+}
+
+/**
+ * A version after `current`. `replace`: what the request does not name gets its default, the slug aside.
+ * A change of names or tags, or one that switches the agent off, is not held up by limits of the tier.
+ */
+export function draftChange(
+  raw: unknown,
+  current: Agent,
+  options: { readonly replace: boolean; readonly tier: Tier; readonly rules: DraftRules },
+): DraftChange {
+  const { replace, tier, rules } = options;
+  const { patch, issues } = readFields(withoutOwn(raw, current));
+  const blank = { ...blankAgent(patch.name ?? UNNAMED, rules.defaults), slug: current.slug };
+  const fields = patched(replace ? blank : fieldsOf(current), patch);
+  const changes = diffAgents(fieldsOf(current), fields);
+  const found = changes.every(isHarmless) ? [] : checkAgent(fields, tier, rules);
+  const missing = replace ? nameIssue(raw) : [];
+  return {
+    fields,
+    changes,
+    issues: together([...issues, ...missing], found),
+    slugGiven: patch.slug !== undefined,
+  };
+}
+
+const nameIssue = (raw: unknown): RuleIssue[] =>
+  typeof raw === 'object' && raw !== null && !Array.isArray(raw) && Reflect.get(raw, 'name') === undefined
+    ? [NAME_REQUIRED]
+    : [];
+
+/** A rule says nothing about a field whose shape is wrong already. */
+function together(shape: readonly RuleIssue[], rules: readonly RuleIssue[]): RuleIssue[] {
+  const wrong = new Set(shape.map(({ field }) => field.split('.', 1)[0]));
+  return [...shape, ...rules.filter(({ field }) => !wrong.has(field))];
+}
+
+const HARMLESS: ReadonlySet<string> = new Set<AgentField>(['name', 'slug', 'description', 'tags']);
+
+const isHarmless = ({ field, to }: Change): boolean =>
+  HARMLESS.has(field) || (field === 'is_active' && to === false);
+
+/** What the store adds may come back as it was given out, so that what was read can be changed and sent. */
+const OWN: ReadonlySet<string> = new Set<keyof Agent>([
+  'id',
+  'tenant_id',
+  'template_id',
+  'version',
+  'created_at',
+  'updated_at',
+  'deleted_at',
+]);
+
+function withoutOwn(raw: unknown, current: Agent): unknown {
+  if (typeof raw !== 'object' || raw === null || Array.isArray(raw)) return raw;
+  return Object.fromEntries(
+    Object.entries(raw).filter(([field, value]) => !OWN.has(field) || value !== Reflect.get(current, field)),
+  );
+}

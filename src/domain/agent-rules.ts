@@ -1,0 +1,250 @@
+/** What a tenant may make of an agent. Every broken rule is named at once, with the first tier that would allow it. */
+import { type AgentConfig, modelSize, reaches } from './agent.ts';
+import { AGENT_FIELDS, type AgentField } from './agent-diff.ts';
+import {
+  type AgentFields,
+  type AgentInput,
+  type AgentPatch,
+  agentFieldsSchema,
+  agentPatchSchema,
+  type RuleIssue,
+} from './agent-record.ts';
+import { type ErrorData, refusal } from './errors.ts';
+import { promptIssue } from './prompt-syntax.ts';
+import { slugOf } from './slug.ts';
+import { lowestTier, type Tier, type TierLimits, type TierTable } from './tiers.ts';
+
+/** What a node knows about agents besides the tiers. */
+export interface AgentRules {
+  readonly tiers: TierTable;
+  /** Tools that an agent may name (`namedTools`). */
+  readonly knownTools: readonly string[];
+}
+
+/** Tools an agent may name: the node's, and those that a tier promises even where this node does not have them yet. */
+export const namedTools = (own: readonly string[], tiers: TierTable): readonly string[] => [
+  ...new Set([...own, ...Object.values(tiers).flatMap(({ tools }) => tools ?? [])]),
+];
+
+/** Model of an agent that names none. */
+export type AgentDefaults = Pick<AgentConfig, 'provider' | 'model'>;
+
+const DEFAULT_PROMPT =
+  'You are a helpful assistant. Answer in the language of the user, briefly and to the point.';
+/** Issues named in one answer. */
+const MAX_ISSUES = 100;
+
+/** An agent's fields with defaults where the input names nothing; the slug comes from the name. */
+export function withDefaults(input: AgentInput, defaults: AgentDefaults): AgentFields {
+  return agentFieldsSchema.parse({ ...blankAgent(input.name, defaults), ...present(input) });
+}
+
+/** What an agent that has only a name is. */
+export const blankAgent = (name: string, defaults: AgentDefaults): AgentFields => ({
+  name,
+  slug: slugOf(name),
+  description: '',
+  type: 'conversational',
+  provider: defaults.provider,
+  model: defaults.model,
+  temperature: 0.7,
+  max_tokens: null,
+  system_prompt: DEFAULT_PROMPT,
+  tools: [],
+  collections: [],
+  max_iterations: null,
+  max_history_messages: null,
+  is_active: true,
+  minimum_tier: 'free',
+  tags: [],
+});
+
+const present = (fields: object): object =>
+  Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
+
+export interface ReadFields {
+  /** The fields whose shape is right. */
+  readonly patch: AgentPatch;
+  readonly issues: readonly RuleIssue[];
+}
+
+/** Reads what came from outside field by field, so that one of a wrong shape does not hide what is wrong with others. */
+export function readFields(raw: unknown): ReadFields {
+  if (typeof raw !== 'object' || raw === null || Array.isArray(raw))
+    return { patch: {}, issues: [{ field: '', rule: 'invalid_type', message: 'must be an object' }] };
+  const issues: RuleIssue[] = [];
+  const good: [string, unknown][] = [];
+  for (const [field, value] of Object.entries(raw)) {
+    if (value === undefined) continue;
+    if (!isField(field)) {
+      issues.push({ field, rule: 'unknown_field', message: 'is not a field of an agent' });
+      continue;
+    }
+    const parsed = agentFieldsSchema.shape[field].safeParse(value);
+    if (parsed.success) good.push([field, value]);
+    else
+      for (const issue of parsed.error.issues)
+        issues.push({ field: [field, ...issue.path].join('.'), rule: issue.code, message: issue.message });
+    if (issues.length >= MAX_ISSUES) break;
+  }
+  return { patch: agentPatchSchema.parse(Object.fromEntries(good)), issues: issues.slice(0, MAX_ISSUES) };
+}
+
+const isField = (name: string): name is AgentField => AGENT_FIELDS.some((field) => field === name);
+
+/** Lays the fields of the right shape over an agent. */
+export const patched = (base: AgentFields, patch: AgentPatch): AgentFields =>
+  agentFieldsSchema.parse({ ...base, ...present(patch) });
+
+interface TierRule {
+  readonly field: AgentField;
+  readonly rule: keyof TierLimits;
+  readonly allows: (agent: AgentFields, limits: TierLimits) => boolean;
+  readonly says: (agent: AgentFields, limits: TierLimits) => string;
+}
+
+const within = (value: number | null, limit: number | null): boolean =>
+  value === null || limit === null || value <= limit;
+
+const TIER_RULES: readonly TierRule[] = [
+  {
+    field: 'tools',
+    rule: 'tools_per_agent',
+    allows: (agent, limits) => within(agent.tools.length, limits.tools_per_agent),
+    says: (agent, limits) => `${agent.tools.length} tools, where the tier allows ${limits.tools_per_agent}`,
+  },
+  {
+    field: 'collections',
+    rule: 'collections_per_agent',
+    allows: (agent, limits) => within(agent.collections.length, limits.collections_per_agent),
+    says: (agent, limits) =>
+      `${agent.collections.length} collections, where the tier allows ${limits.collections_per_agent}`,
+  },
+  {
+    field: 'model',
+    rule: 'models',
+    allows: (agent, limits) => limits.models.includes(modelSize(agent.provider, agent.model)),
+    says: (agent) =>
+      `the tier does not include ${agent.model}, a ${modelSize(agent.provider, agent.model)} model`,
+  },
+  {
+    field: 'type',
+    rule: 'agent_types',
+    allows: (agent, limits) => limits.agent_types === null || limits.agent_types.includes(agent.type),
+    says: (agent) => `the tier does not include agents of type ${agent.type}`,
+  },
+  {
+    field: 'max_iterations',
+    rule: 'max_iterations',
+    allows: (agent, limits) => within(agent.max_iterations, limits.max_iterations),
+    says: (agent, limits) =>
+      `${agent.max_iterations} iterations, where the tier allows ${limits.max_iterations}`,
+  },
+  {
+    field: 'max_tokens',
+    rule: 'tokens_per_run',
+    allows: (agent, limits) => within(agent.max_tokens, limits.tokens_per_run),
+    says: (agent, limits) =>
+      `${agent.max_tokens} tokens, where the tier allows ${limits.tokens_per_run} a run`,
+  },
+  {
+    field: 'max_history_messages',
+    rule: 'history_messages',
+    allows: (agent, limits) => within(agent.max_history_messages, limits.history_messages),
+    says: (agent, limits) =>
+      `${agent.max_history_messages} messages of history, where the tier allows ${limits.history_messages}`,
+  },
+];
+
+/** Rules that a higher tier would lift: TIER_LIMIT rather than INVALID_REQUEST. */
+const LIFTED_BY_TIER: ReadonlySet<string> = new Set([
+  ...TIER_RULES.map(({ rule }) => rule),
+  'tools',
+  'minimum_tier',
+  'agents',
+  'templates',
+  'own_templates',
+]);
+
+/** Every rule that an agent of the right shape breaks in a tier. */
+export function checkAgent(agent: AgentFields, tier: Tier, rules: AgentRules): RuleIssue[] {
+  return [...ownIssues(agent, rules), ...tierIssues(agent, tier, rules)];
+}
+
+/** Rules that hold in every tier. */
+function ownIssues(agent: AgentFields, { knownTools }: AgentRules): RuleIssue[] {
+  const issues: RuleIssue[] = agent.tools
+    .filter((tool) => !knownTools.includes(tool))
+    .map((tool) => ({
+      field: 'tools',
+      rule: 'unknown_tool',
+      message: `there is no tool ${tool}; there are ${knownTools.join(', ')}`,
+    }));
+  if (agent.type === 'rag' && agent.collections.length === 0)
+    issues.push({
+      field: 'collections',
+      rule: 'collections_required',
+      message: 'an agent of type rag needs at least one collection to look things up in',
+    });
+  if (agent.provider === 'offline' && !/^offline-(echo|\d{1,6}x(\d{1,5}|tick))$/.test(agent.model))
+    issues.push({
+      field: 'model',
+      rule: 'unknown_model',
+      message: `there is no offline model ${agent.model}; there are offline-echo and offline-<n>x<ms>`,
+    });
+  const prompt = promptIssue(agent.system_prompt);
+  if (prompt) issues.push({ field: 'system_prompt', rule: 'template_syntax', message: prompt });
+  return issues;
+}
+
+function tierIssues(agent: AgentFields, tier: Tier, { tiers, knownTools }: AgentRules): RuleIssue[] {
+  const limits = tiers[tier];
+  const issues = TIER_RULES.filter((rule) => !rule.allows(agent, limits)).map(
+    ({ field, rule, allows, says }): RuleIssue => ({
+      field,
+      rule,
+      message: says(agent, limits),
+      tier: lowestTier(tiers, (other) => allows(agent, other)),
+    }),
+  );
+  const has = (tool: string, { tools }: TierLimits): boolean => tools === null || tools.includes(tool);
+  for (const tool of agent.tools.filter((name) => knownTools.includes(name) && !has(name, limits)))
+    issues.push({
+      field: 'tools',
+      rule: 'tools',
+      message: `the tier does not include the tool ${tool}`,
+      tier: lowestTier(tiers, (other) => has(tool, other)),
+    });
+  if (!reaches(tier, agent.minimum_tier))
+    issues.push({
+      field: 'minimum_tier',
+      rule: 'minimum_tier',
+      message: `the tenant's tier is ${tier}, below ${agent.minimum_tier}, so that it could not use the agent`,
+      tier: agent.minimum_tier,
+    });
+  return issues;
+}
+
+/** The tenant has as many agents as its tier allows. */
+export function tooManyAgents(limit: number | null, tiers: TierTable): RuleIssue {
+  const more = ({ agents }: TierLimits): boolean => agents === null || (limit !== null && agents > limit);
+  return {
+    field: '',
+    rule: 'agents',
+    message: `the tenant has ${limit} agents, as many as its tier allows`,
+    tier: lowestTier(tiers, more),
+  };
+}
+
+/** Broken rules as a refusal: TIER_LIMIT where a tier is all that is missing, else INVALID_REQUEST. */
+export function refuseIssues(issues: readonly RuleIssue[]): ErrorData {
+  const tierOnly = issues.every(({ rule }) => LIFTED_BY_TIER.has(rule));
+  const named = issues
+    .slice(0, 5)
+    .map(({ field, message }) => (field === '' ? message : `${field}: ${message}`));
+  const more = issues.length > named.length ? `; and ${issues.length - named.length} more` : '';
+  return refusal(tierOnly ? 'TIER_LIMIT' : 'INVALID_REQUEST', {
+    message: `${named.join('; ')}${more}.`,
+    details: { issues },
+  });
+}

@@ -1,0 +1,105 @@
+/** What every archive must do: carry whole conversations out of one store and into another. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { sessionIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
+import type { Stores } from '../../src/store/open.ts';
+import { accept, answer, contents, named, page, taskOf } from './records.ts';
+
+const acme = tenantIdSchema.parse('acme');
+const umbrella = tenantIdSchema.parse('umbrella');
+const s1 = sessionIdSchema.parse('s1');
+
+/** Runs the contract over stores that `open` makes; each test opens its own and closes it. */
+export function archiveContract(name: string, open: () => Promise<Stores>): void {
+  const over = (sentence: string, body: (stores: Stores) => Promise<void>): void => {
+    test(`${name}: ${sentence}`, async () => {
+      const stores = await open();
+      try {
+        await body(stores);
+      } finally {
+        await stores.close();
+      }
+    });
+  };
+
+  over(
+    'sessions are listed by id in pages, those of the tenant alone',
+    async ({ conversations, archive }) => {
+      for (const session of ['s2', 's1', 's3']) await accept(conversations, named(session, session));
+      await accept(conversations, named('t9', 's9', 'umbrella'));
+      const [first, second] = [
+        await archive.sessions(acme, undefined, 2),
+        await archive.sessions(acme, s1, 9),
+      ];
+
+      assert.deepEqual(first, ['s1', 's2']);
+      assert.deepEqual(second, ['s2', 's3']);
+    },
+  );
+
+  over(
+    'what was read is written back as it was, for another tenant too',
+    async ({ conversations, archive }) => {
+      await accept(conversations, named('t1'), 'nul \u0000');
+      await answer(conversations, named('t1'), 'lone \ud800');
+      await accept(conversations, named('t2'));
+      const read = await archive.turns(acme, s1, undefined, 9);
+
+      assert.deepEqual(await archive.restore(umbrella, read), { stored: 2, skipped: 0 });
+      const theirs = await archive.turns(umbrella, s1, undefined, 9);
+      assert.deepEqual(
+        theirs,
+        read.map((each) => ({ ...each, turn: { ...each.turn, tenantId: umbrella } })),
+      );
+      const restored = await page(conversations, named('t1', 's1', 'umbrella'));
+      assert.deepEqual(contents(restored), ['nul \u0000', 'lone \ud800', 'ask t2']);
+      assert.deepEqual(await archive.sessions(umbrella, undefined, 9), ['s1']);
+    },
+  );
+
+  over(
+    'turns come in pages, in the order in which they were accepted',
+    async ({ conversations, archive }) => {
+      for (const task of ['t3', 't1', 't2']) await accept(conversations, named(task));
+      const first = await archive.turns(acme, s1, undefined, 2);
+      const second = await archive.turns(acme, s1, taskOf(named('t1')), 2);
+
+      assert.deepEqual(
+        [...first, ...second].map((each) => each.turn.taskId),
+        ['t3', 't1', 't2'],
+      );
+    },
+  );
+
+  over('ids that are there already stay as they are and are counted', async ({ conversations, archive }) => {
+    await accept(conversations, named('t1'), 'here first');
+    const read = await archive.turns(acme, s1, undefined, 9);
+    const changed = read.map((each) => ({
+      ...each,
+      messages: each.messages.map((message) => ({ ...message, content: 'changed' })),
+    }));
+
+    assert.deepEqual(await archive.restore(acme, changed), { stored: 0, skipped: 1 });
+    assert.deepEqual(contents(await page(conversations, named('t1'))), ['here first']);
+  });
+
+  over('thousands of turns are restored at once, or none', async ({ archive, conversations }) => {
+    await accept(conversations, named('t1'));
+    const [one] = await archive.turns(acme, s1, undefined, 1);
+    assert.ok(one);
+    const many = Array.from({ length: 1_000 }, (_, index) => {
+      const taskId = taskOf(named(`m${index}`));
+      return {
+        turn: { ...one.turn, taskId },
+        messages: one.messages.map((message) => ({ ...message, taskId })),
+      };
+    });
+
+    await assert.rejects(
+      archive.restore(umbrella, [...many, { turn: one.turn, messages: [] }]),
+      /no question/,
+    );
+    assert.deepEqual(await archive.sessions(umbrella, undefined, 9), []);
+    assert.deepEqual(await archive.restore(umbrella, many), { stored: 1_000, skipped: 0 });
+  });
+}

@@ -1,0 +1,13 @@
+/** The in-memory stores of agent management keep their contracts. */
+import { createMemoryAgents } from '../../src/store/memory-agents.ts';
+import { createMemoryTemplates } from '../../src/store/memory-templates.ts';
+import { createMemoryWebhooks } from '../../src/store/memory-webhooks.ts';
+import { agentContract } from './agent-contract.ts';
+import { templateContract } from './template-contract.ts';
+import { webhookContract } from './webhook-contract.ts';
+
+const close = async (): Promise<void> => {};
+
+agentContract('memory', async () => ({ agents: createMemoryAgents(), close }));
+templateContract('memory', async () => ({ templates: createMemoryTemplates(), close }));
+webhookContract('memory', async () => ({ webhooks: createMemoryWebhooks(), close }));

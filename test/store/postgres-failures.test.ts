@@ -1,0 +1,159 @@
+/** PostgreSQL's bad days, and its second fence between tenants: row-level security. */
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import pg from 'pg';
+import { RefusalError } from '../../src/domain/errors.ts';
+import { tenantIdSchema } from '../../src/domain/ids.ts';
+import { openStores, type Stores } from '../../src/store/open.ts';
+import { TABLES } from '../../src/store/schema.ts';
+import { leakFree } from '../support/leaks.ts';
+import { asAdmin, type PostgresServer, startPostgres } from '../support/postgres.ts';
+import { quiet } from './quiet.ts';
+import { accept, answer, contents, named, page } from './records.ts';
+
+let server: PostgresServer;
+before(async () => {
+  server = await startPostgres();
+});
+after(() => server.close());
+
+const refusal = (error: unknown) => (error instanceof RefusalError ? error.data : undefined);
+const refused = (error: unknown): boolean =>
+  refusal(error)?.code === 'STORE_UNAVAILABLE' && (refusal(error)?.retry_after_ms ?? 0) > 0;
+
+const withClient = async (url: string, body: (client: pg.Client) => Promise<void>): Promise<void> => {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    await body(client);
+  } finally {
+    await client.end();
+  }
+};
+
+/** Tries until it goes, waiting as long as each refusal asks for. */
+async function eventually<T>(call: () => Promise<T>): Promise<T> {
+  for (let attempt = 0; ; attempt += 1)
+    try {
+      return await call();
+    } catch (error) {
+      if (attempt > 100) throw error;
+      await new Promise((resolve) => setTimeout(resolve, refusal(error)?.retry_after_ms ?? 10));
+    }
+}
+
+test('a query that names no tenant sees nothing, one that names a tenant sees its rows alone', async (t) => {
+  leakFree(t);
+  const url = await server.database();
+  const stores = await openStores({ url, log: quiet });
+  for (const tenant of ['acme', 'umbrella']) await accept(stores.conversations, named('t1', 's1', tenant));
+  await stores.conversations.commit({ type: 'tenant-tier', tenantId: tenantOf('acme'), tier: 'free' });
+
+  await withClient(url, async (client) => {
+    for (const table of TABLES) {
+      const { rows } = await client.query(`select count(*)::int as seen from ${table}`);
+      assert.deepEqual(rows, [{ seen: 0 }], table);
+    }
+    await client.query('begin');
+    await client.query("select set_config('nooble.tenant_id', 'acme', true)");
+    const { rows } = await client.query('select tenant_id from turns');
+    assert.deepEqual(rows, [{ tenant_id: 'acme' }]);
+    await assert.rejects(
+      client.query("insert into tenants (tenant_id, tier) values ('umbrella', 'free')"),
+      /row-level security/,
+    );
+    await client.query('rollback');
+    const { rows: later } = await client.query('select tenant_id from turns');
+    assert.deepEqual(later, [], 'the name ends with the transaction');
+  });
+  await stores.close();
+});
+
+const tenantOf = (name: string) => tenantIdSchema.parse(name);
+
+test('a role that passes row-level security is warned of', async () => {
+  const warned: string[] = [];
+  const log = { ...quiet, warn: (_: object, text: string) => void warned.push(text) };
+  const stores = await openStores({ url: server.adminUrl, log });
+  await stores.close();
+
+  assert.match(warned.join(), /bypasses row-level security/);
+});
+
+test('nodes that open a new database at once agree on its schema', async () => {
+  const url = await server.database();
+  const nodes = await Promise.all([1, 2, 3].map(() => openStores({ url, log: quiet })));
+
+  await Promise.all(nodes.map(({ conversations }, index) => accept(conversations, named(`t${index}`))));
+  await Promise.all(nodes.map((stores) => stores.close()));
+});
+
+test('a turn that two nodes accept at once is stored once', async () => {
+  const url = await server.database();
+  const nodes = await Promise.all([1, 2].map(() => openStores({ url, log: quiet })));
+  const outcomes = await Promise.all(
+    nodes.flatMap(({ conversations }) =>
+      Array.from({ length: 50 }, (_, turn) => accept(conversations, named(`t${turn}`))),
+    ),
+  );
+
+  assert.equal(outcomes.filter((outcome) => outcome === 'stored').length, 50);
+  await Promise.all(nodes.map((stores) => stores.close()));
+});
+
+test('connections that the server cuts are replaced', async () => {
+  const url = await server.database();
+  const { conversations, close } = await openStores({ url, log: quiet });
+  await accept(conversations, named('t1'));
+  await page(conversations, named('t1'));
+  await asAdmin(server.adminUrl, [
+    "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'nooble'",
+  ]);
+
+  await eventually(() => accept(conversations, named('t2')));
+  assert.deepEqual(contents(await eventually(() => page(conversations, named('t1')))), ['ask t1', 'ask t2']);
+  await close();
+});
+
+test('while the server is down everything is refused; once it is back the store is, by itself', async (t) => {
+  leakFree(t);
+  const logged: string[] = [];
+  const note = (_: object, text: string) => void logged.push(text);
+  const stores: Stores = await openStores({
+    url: await server.database(),
+    log: { ...quiet, error: note, info: note },
+    guard: { failures: 2, openMs: 50 },
+  });
+  const { conversations, agents } = stores;
+  await accept(conversations, named('t1'));
+  await server.stop();
+
+  for (let attempt = 0; attempt < 3; attempt += 1)
+    await assert.rejects(accept(conversations, named('t2')), refused);
+  await assert.rejects(conversations.ping(), refused);
+  await assert.rejects(page(conversations, named('t1')), refused);
+  await assert.rejects(agents.list(tenantOf('acme'), { page: 1, pageSize: 1 }), refused);
+  assert.ok(logged.includes('store unavailable'));
+
+  await server.start();
+  await eventually(() => conversations.ping());
+  assert.ok(logged.includes('store available again'));
+  assert.equal(await accept(conversations, named('t2')), 'stored');
+  await answer(conversations, named('t2'));
+  assert.deepEqual(contents(await page(conversations, named('t1'))), ['ask t1', 'ask t2', 'say t2']);
+  await stores.close();
+});
+
+test('a server that is not there stops the start with a line that names it, without the password', async (t) => {
+  leakFree(t);
+  const url = 'postgres://node:secret@127.0.0.1:1/nooble';
+
+  await assert.rejects(openStores({ url, log: quiet }), (error: Error) => {
+    assert.match(
+      error.message,
+      /postgres:\/\/node:…@127\.0\.0\.1:1\/nooble can not be opened: .*ECONNREFUSED/,
+    );
+    assert.doesNotMatch(error.message, /secret/);
+    return true;
+  });
+});

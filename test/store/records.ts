@@ -1,0 +1,95 @@
+/** Turns and messages as the contract suite of the stores makes them, and short ways to write and read them. */
+import type { Message, TurnRecord } from '../../src/domain/conversation.ts';
+import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
+import type { MessagePage, PageRequest, Store, Write, WriteOutcome } from '../../src/ports.ts';
+import type { Stores } from '../../src/store/open.ts';
+
+export const DAY = '2024-05-01';
+
+export interface TurnName {
+  readonly tenant: string;
+  readonly session: string;
+  readonly task: string;
+}
+
+export const named = (task: string, session = 's1', tenant = 'acme'): TurnName => ({ tenant, session, task });
+export const tenantOf = (name: TurnName) => tenantIdSchema.parse(name.tenant);
+const sessionOf = (name: TurnName) => sessionIdSchema.parse(name.session);
+export const taskOf = (name: TurnName) => taskIdSchema.parse(name.task);
+
+export const turnOf = (name: TurnName, more: Partial<TurnRecord> = {}): TurnRecord => ({
+  taskId: taskOf(name),
+  tenantId: tenantOf(name),
+  sessionId: sessionOf(name),
+  agentId: agentIdSchema.parse('default'),
+  status: 'processing',
+  createdAtMs: 1_700_000_000_000,
+  ...more,
+});
+
+export const message = (name: TurnName, role: Message['role'], content: string): Message => ({
+  role,
+  content,
+  taskId: taskOf(name),
+  atMs: 1_700_000_000_001,
+});
+
+/** Accepts a turn that asks `content`. */
+export const accept = (
+  store: Store,
+  name: TurnName,
+  content = `ask ${name.task}`,
+  day = DAY,
+): Promise<WriteOutcome> => store.commit(accepted(name, content, day));
+
+const accepted = (name: TurnName, content: string, day: string): Write => ({
+  type: 'turn-accepted',
+  turn: turnOf(name),
+  message: message(name, 'user', content),
+  day,
+});
+
+export const answered = (name: TurnName, content: string): TurnRecord =>
+  turnOf(name, {
+    status: 'completed',
+    finishedAtMs: 1_700_000_000_500,
+    content,
+    info: {
+      execution_time_ms: 12,
+      time_to_first_token_ms: null,
+      iterations: 1,
+      tools_used: ['calculator'],
+      tokens_used: 7,
+      model: 'offline-echo',
+    },
+  });
+
+/** Ends a turn with an answer. */
+export const answer = (store: Store, name: TurnName, content = `say ${name.task}`): Promise<WriteOutcome> =>
+  store.commit({
+    type: 'turn-ended',
+    turn: answered(name, content),
+    message: message(name, 'assistant', content),
+  });
+
+export const page = (
+  store: Store,
+  name: TurnName,
+  request: Partial<PageRequest> = {},
+): Promise<MessagePage | null> =>
+  store.session(tenantOf(name), sessionOf(name), { limit: 100, before: undefined, ...request });
+
+export const forget = (store: Store, name: TurnName): Promise<WriteOutcome> =>
+  store.commit({ type: 'session-deleted', tenantId: tenantOf(name), sessionId: sessionOf(name) });
+
+export const contents = (found: MessagePage | null): readonly string[] | null =>
+  found?.messages.map((each) => each.content) ?? null;
+
+/** One sentence of a contract, checked over a store of its own. */
+export type Over = (sentence: string, body: (store: Store) => Promise<void>) => void;
+
+/** The conversations of stores that end with them. */
+export async function alone(open: () => Promise<Stores>): Promise<Store> {
+  const stores = await open();
+  return { ...stores.conversations, close: stores.close };
+}

@@ -1,0 +1,142 @@
+/** What every webhook store must do, whatever is behind it. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Delivery, Webhook } from '../../src/domain/agent-record.ts';
+import { type TenantId, tenantIdSchema } from '../../src/domain/ids.ts';
+import type { WebhookStore } from '../../src/management-ports.ts';
+
+const acme = tenantIdSchema.parse('acme');
+const umbrella = tenantIdSchema.parse('umbrella');
+const START_MS = 1_700_000_000_000;
+const at = (second: number): string => new Date(START_MS + second * 1_000).toISOString();
+
+const webhook = (id: string, more: Partial<Webhook> = {}): Webhook => ({
+  id,
+  tenant_id: acme,
+  url: `https://example.com/${id}`,
+  events: null,
+  secret: 'whsec_c2VjcmV0',
+  created_at: at(1),
+  ...more,
+});
+
+const delivery = (id: string, more: Partial<Delivery> = {}, tenantId: TenantId = acme): Delivery => ({
+  id,
+  webhook_id: 'w1',
+  tenant_id: tenantId,
+  event: 'agent_created',
+  payload: {
+    event: 'agent_created',
+    service: 'agent-management',
+    task_id: 't1',
+    tenant_id: tenantId,
+    timestamp: at(1),
+    data: { agent_name: '\u0000 \ud800', deep: [1, null, { a: true }] },
+  },
+  status: 'pending',
+  attempts: 0,
+  next_attempt_at: at(10),
+  last_error: null,
+  created_at: at(1),
+  delivered_at: null,
+  ...more,
+});
+
+const kept = async (store: WebhookStore, tenantId = acme): Promise<readonly string[]> =>
+  (await store.deliveries(tenantId, 'w1', { page: 1, pageSize: 20 })).items.map((each) => each.id);
+
+const due = async (store: WebhookStore, second: number, limit = 20): Promise<readonly string[]> =>
+  (await store.due(START_MS + second * 1_000, limit)).map((each) => `${each.webhook.id} ${each.delivery.id}`);
+
+export interface OpenWebhooks {
+  readonly webhooks: WebhookStore;
+  close(): Promise<void>;
+}
+
+/** Runs the contract over stores that `open` makes; each test opens its own and closes it. */
+export function webhookContract(name: string, open: () => Promise<OpenWebhooks>): void {
+  const over = (sentence: string, body: (store: WebhookStore) => Promise<void>): void => {
+    test(`${name}: ${sentence}`, async () => {
+      const opened = await open();
+      try {
+        await body(opened.webhooks);
+      } finally {
+        await opened.close();
+      }
+    });
+  };
+
+  over('webhooks are listed oldest first; saving one again changes it', async (store) => {
+    await store.save(acme, webhook('w2', { created_at: at(2), events: ['agent_created'] }));
+    await store.save(acme, webhook('w1'));
+    await store.save(acme, webhook('w1', { url: 'https://example.com/new' }));
+
+    assert.deepEqual(await store.list(acme), [
+      webhook('w1', { url: 'https://example.com/new' }),
+      webhook('w2', { created_at: at(2), events: ['agent_created'] }),
+    ]);
+  });
+
+  over('deliveries are kept, changed, and listed newest first in pages', async (store) => {
+    await store.save(acme, webhook('w1'));
+    await store.keep(delivery('d1'));
+    await store.keep(delivery('d2', { created_at: at(2) }));
+    const done = delivery('d1', {
+      status: 'delivered',
+      attempts: 1,
+      next_attempt_at: null,
+      delivered_at: at(3),
+    });
+    await store.keep(done);
+
+    assert.deepEqual(await kept(store), ['d2', 'd1']);
+    assert.deepEqual(await store.deliveries(acme, 'w1', { page: 2, pageSize: 1 }), {
+      items: [done],
+      total: 2,
+    });
+    assert.deepEqual(await store.delivery(acme, 'd1'), done);
+    assert.equal(await store.delivery(acme, 'd9'), null);
+  });
+
+  over('pending deliveries are due when their time has come, of all tenants, oldest first', async (store) => {
+    await store.save(acme, webhook('w1'));
+    await store.save(umbrella, webhook('w1', { tenant_id: umbrella }));
+    await store.keep(delivery('late', { next_attempt_at: at(30) }));
+    await store.keep(delivery('soon', { next_attempt_at: at(10) }));
+    await store.keep(delivery('theirs', { next_attempt_at: at(5) }, umbrella));
+    await store.keep(delivery('done', { status: 'delivered', next_attempt_at: at(1) }));
+    await store.keep(delivery('dead', { status: 'dead', next_attempt_at: null }));
+    await store.keep(delivery('at once', { next_attempt_at: null, created_at: at(4) }));
+
+    assert.deepEqual(await due(store, 9), ['w1 at once', 'w1 theirs']);
+    assert.deepEqual(await due(store, 30), ['w1 at once', 'w1 theirs', 'w1 soon', 'w1 late']);
+    assert.deepEqual(await due(store, 30, 1), ['w1 at once']);
+    const [, theirs] = await store.due(START_MS + 9_000, 20);
+    assert.equal(theirs?.webhook.tenant_id, umbrella);
+  });
+
+  over('a removed webhook takes its deliveries with it, and late ones are dropped', async (store) => {
+    await store.save(acme, webhook('w1'));
+    await store.keep(delivery('d1'));
+
+    assert.equal(await store.remove(acme, 'w1'), true);
+    assert.equal(await store.remove(acme, 'w1'), false);
+    await store.keep(delivery('d1', { attempts: 2 }));
+    await store.save(acme, webhook('w1'));
+    assert.deepEqual(await kept(store), []);
+    assert.deepEqual(await due(store, 99), []);
+    assert.equal(await store.delivery(acme, 'd1'), null);
+  });
+
+  over('another tenant with the same ids sees nothing and disturbs nothing', async (store) => {
+    await store.save(acme, webhook('w1'));
+    await store.keep(delivery('d1'));
+    assert.deepEqual(await store.list(umbrella), []);
+    assert.deepEqual(await kept(store, umbrella), []);
+    assert.equal(await store.delivery(umbrella, 'd1'), null);
+    assert.equal(await store.remove(umbrella, 'w1'), false);
+    await store.keep(delivery('d1', { attempts: 9 }, umbrella));
+
+    assert.equal((await store.delivery(acme, 'd1'))?.attempts, 0);
+  });
+}
