@@ -123,7 +123,12 @@ export function createEffects(deps: EffectDeps): Effects {
     switch (effect.type) {
       case 'load':
         attempt(() => store.session(tenantId, sessionId, { limit: LOADED_MESSAGES, before: undefined })).then(
-          (page) => tellSession(ref, { type: 'loaded', history: page?.messages ?? [] }),
+          (page) =>
+            tellSession(ref, {
+              type: 'loaded',
+              history: page?.messages ?? [],
+              interrupted: page?.interrupted ?? [],
+            }),
           (error: unknown) => {
             log.warn(
               { err: error, tenant_id: tenantId, session_id: sessionId },
@@ -236,7 +241,17 @@ export function createEffects(deps: EffectDeps): Effects {
     );
   }
 
-  function keep(ref: SessionRef, { step, taskId, write }: Extract<SessionEffect, { type: 'keep' }>): void {
+  function keep(
+    ref: SessionRef,
+    { step, taskId, write, wait }: Extract<SessionEffect, { type: 'keep' }>,
+  ): void {
+    if (!wait) {
+      // The tier wants speed before certainty: the session goes on as if it were kept.
+      store
+        .commit(write)
+        .catch((error: unknown) => log.warn({ err: error, step, task_id: taskId }, 'a write was lost'));
+      return tellSession(ref, { type: 'kept', step, taskId, duplicate: false, atMs: clock.now() });
+    }
     const failed = (error: unknown): void => {
       log.warn({ err: error, step, task_id: taskId }, 'store refused a write');
       tellSession(ref, { type: 'keepFailed', step, taskId, atMs: clock.now() });

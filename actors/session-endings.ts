@@ -81,7 +81,7 @@ function remove(
     ...giveBack(turn, true),
   ];
   const bucket = state.bucket && { ...state.bucket, tokens: state.bucket.tokens + 1 };
-  const [next, more] = runNext({ ...withoutTurn(state, turn.taskId, false), bucket }, atMs);
+  const [next, more] = runNext({ ...withoutTurn(state, turn.taskId, false), bucket });
   const [moved, moves] = positions(next, atMs);
   return [moved, [...undo, ...more, ...moves]];
 }
@@ -106,27 +106,27 @@ export function settle(state: SessionState, turn: Turn, atMs: number): SessionSt
   if (!turn.ended || turn.ended.writing || turn.kept === 'writing') return [state, []];
   if (turn.kept === 'no')
     return turn.agent && turn.claim !== 'asked' ? keepAccepted(state, turn) : [state, []];
-  const write = {
-    type: 'turn-ended',
-    turn: endedRecord(state, turn, turn.ended),
-    message: answerOf(turn, turn.ended),
-  } as const;
+  const answer = answerOf(turn, turn.ended);
+  const write = { type: 'turn-ended', turn: endedRecord(state, turn, turn.ended), message: answer } as const;
   return [
-    withTurn(state, turn.taskId, { ended: { ...turn.ended, writing: true } }),
-    [{ type: 'keep', step: 'ended', taskId: turn.taskId, write }],
+    withTurn(state, turn.taskId, { ended: { ...turn.ended, writing: true, answer } }),
+    [{ type: 'keep', step: 'ended', taskId: turn.taskId, write, wait: waits(state) }],
   ];
 }
+
+/** Whether the tier has clients wait until the store holds what they are told. */
+const waits = (state: SessionState): boolean => limitsOf(state).wait_for_persistence;
 
 export function keepAccepted(state: SessionState, turn: Turn): SessionStep {
   const write = {
     type: 'turn-accepted',
     turn: recordOf(state, turn),
-    message: { role: 'user', content: turn.message, taskId: turn.taskId, atMs: turn.createdAtMs },
-    day: dayOf(turn.createdAtMs),
+    message: turn.said,
+    day: dayOf(turn.said.atMs),
   } as const;
   return [
     withTurn(state, turn.taskId, { kept: 'writing' }),
-    [{ type: 'keep', step: 'accepted', taskId: turn.taskId, write }],
+    [{ type: 'keep', step: 'accepted', taskId: turn.taskId, write, wait: waits(state) }],
   ];
 }
 
@@ -159,8 +159,6 @@ function endedRecord(state: SessionState, turn: Turn, ending: Ending): TurnRecor
 /** The end is kept: the terminal event goes out, who cancelled is answered, and the next turn runs. */
 export function closeTurn(state: SessionState, turn: Turn, ending: Ending, atMs: number): SessionStep {
   const record = endedRecord(state, turn, ending);
-  const answer = answerOf(turn, ending);
-  const said: Message = { role: 'user', content: turn.message, taskId: turn.taskId, atMs: turn.createdAtMs };
   const effects: SessionEffect[] = [
     { type: 'event', taskId: turn.taskId, event: terminalEvent(turn, ending), atMs },
     { type: 'untrack', taskId: turn.taskId },
@@ -179,8 +177,10 @@ export function closeTurn(state: SessionState, turn: Turn, ending: Ending, atMs:
     ),
   ];
   const keep = Math.max(2, limitsOf(state).history_messages);
-  const history = [...(state.history ?? []), said, ...(answer ? [answer] : [])].slice(-keep);
-  const [next, more] = runNext({ ...withoutTurn(state, turn.taskId, true), history }, atMs);
+  const history = [...(state.history ?? []), turn.said, ...(ending.answer ? [ending.answer] : [])].slice(
+    -keep,
+  );
+  const [next, more] = runNext({ ...withoutTurn(state, turn.taskId, true), history });
   const [moved, moves] = positions(next, atMs);
   return [moved, [...effects, ...more, ...moves]];
 }

@@ -32,7 +32,7 @@ export function thenForget(step: SessionStep): SessionStep {
   const write = { type: 'session-deleted', tenantId, sessionId } as const;
   return [
     { ...state, forgetting: { ...forgetting, writing: true } },
-    [...effects, { type: 'keep', step: 'deleted', taskId: undefined, write }],
+    [...effects, { type: 'keep', step: 'deleted', taskId: undefined, write, wait: true }],
   ];
 }
 

@@ -1,6 +1,6 @@
 /** The line of a session's turns: who runs next, with what, and who is told where it stands. Pure. */
 import { allowedTools, historyMessages, historyTokens } from '../src/domain/agent.ts';
-import { type Message, trimHistory } from '../src/domain/conversation.ts';
+import { trimHistory } from '../src/domain/conversation.ts';
 import { capped, type TierLimits } from '../src/domain/tiers.ts';
 import type { ExecutionPlan } from '../src/ports.ts';
 import {
@@ -14,26 +14,25 @@ import {
 export const limitsOf = (state: SessionState): TierLimits => state.config.tiers[state.tier ?? 'free'];
 
 /** Gives the first turn what it needs to run: it asks for a slot, or starts on the one it was granted. */
-export function runNext(state: SessionState, atMs: number): SessionStep {
+export function runNext(state: SessionState): SessionStep {
   const first = state.turns[0];
   if (first?.claim !== 'held' || first.executing || first.ended || first.dropped) return [state, []];
   if (first.slot === 'none')
     return [withTurn(state, first.taskId, { slot: 'asked' }), [{ type: 'acquire', taskId: first.taskId }]];
   if (first.slot === 'asked' || !first.agent) return [state, []];
-  const plan = planOf(state, first, atMs);
+  const plan = planOf(state, first);
   return [
     withTurn(state, first.taskId, { executing: true }),
     [{ type: 'execute', plan, options: { stream: first.stream, accepted: first.kept === 'yes' } }],
   ];
 }
 
-function planOf(state: SessionState, turn: Turn, atMs: number): ExecutionPlan {
+function planOf(state: SessionState, turn: Turn): ExecutionPlan {
   const limits = limitsOf(state);
   const { config } = state;
   const agent = turn.agent;
   if (!agent) throw new Error('a turn without an agent can not be planned');
-  const said: Message = { role: 'user', content: turn.message, taskId: turn.taskId, atMs };
-  const history = [...(state.history ?? []), said];
+  const history = [...(state.history ?? []), turn.said];
   return {
     taskId: turn.taskId,
     tenantId: state.tenantId,

@@ -40,10 +40,10 @@ export interface Turn {
   readonly agentId: AgentId;
   /** The version it asked for; absent: the newest when it runs. */
   readonly agentVersion?: number;
-  readonly message: string;
+  /** What was said; the store and the history share this record. */
+  readonly said: Message;
   readonly context: Readonly<Record<string, unknown>>;
   readonly stream: boolean;
-  readonly createdAtMs: number;
   /** Those who wait to hear whether it was accepted. */
   readonly callers: readonly { readonly replyTo: ReplyTo; readonly duplicate: boolean }[];
   readonly cancellers: readonly { readonly replyTo: ReplyTo; readonly atMs: number }[];
@@ -70,6 +70,8 @@ export interface Ending {
   readonly text: string;
   readonly atMs: number;
   readonly writing: boolean;
+  /** What the conversation keeps of it; set once it is being written. */
+  readonly answer?: Message | undefined;
 }
 
 export interface SessionState {
@@ -79,6 +81,8 @@ export interface SessionState {
   /** Messages that came before history and tier were there; null once they are. */
   readonly stash: readonly SessionMessage[] | null;
   readonly history: readonly Message[] | null;
+  /** Turns that an earlier process left unfinished, until a client is there to be told. */
+  readonly untold: readonly TurnRecord[];
   readonly tier: Tier | null;
   readonly bucket: Bucket | null;
   readonly turns: readonly Turn[];
@@ -127,7 +131,11 @@ export type SessionMessage =
   | { readonly type: 'inquire'; readonly taskId: TaskId; readonly replyTo: ReplyTo }
   | { readonly type: 'forget'; readonly replyTo: ReplyTo; readonly atMs: number }
   // From the store and the agent source.
-  | { readonly type: 'loaded'; readonly history: readonly Message[] }
+  | {
+      readonly type: 'loaded';
+      readonly history: readonly Message[];
+      readonly interrupted: readonly TurnRecord[];
+    }
   | { readonly type: 'loadFailed'; readonly atMs: number }
   | {
       readonly type: 'agentFound';
@@ -166,7 +174,7 @@ export type SessionMessage =
   | Ended
   | { readonly type: 'executionLost'; readonly taskId: TaskId; readonly text: string; readonly atMs: number };
 
-export type KeepStep = 'accepted' | 'ended' | 'deleted';
+export type KeepStep = 'accepted' | 'ended' | 'told' | 'deleted';
 export type Kept = {
   readonly type: 'kept';
   readonly step: KeepStep;
@@ -210,6 +218,8 @@ export type SessionEffect =
       readonly step: KeepStep;
       readonly taskId: TaskId | undefined;
       readonly write: Write;
+      /** Whether the session waits for it; otherwise it goes on at once. */
+      readonly wait: boolean;
     }
   | { readonly type: 'execute'; readonly plan: ExecutionPlan; readonly options: TurnOptions }
   | { readonly type: 'abort'; readonly taskId: TaskId }
@@ -243,23 +253,6 @@ export type SessionEffect =
 
 export type SessionStep = readonly [SessionState, readonly SessionEffect[]];
 
-export function newSession(tenantId: TenantId, sessionId: SessionId, config: SessionConfig): SessionState {
-  return {
-    tenantId,
-    sessionId,
-    config,
-    stash: [],
-    history: null,
-    tier: null,
-    bucket: null,
-    turns: [],
-    recent: [],
-    clients: [],
-    draining: false,
-    forgetting: null,
-  };
-}
-
 export const findTurn = (state: SessionState, taskId: TaskId): Turn | undefined =>
   state.turns.find((turn) => turn.taskId === taskId);
 
@@ -287,7 +280,7 @@ export function recordOf(state: SessionState, turn: Turn): TurnRecord {
     agentId: turn.agentId,
     ...(turn.executing && turn.agent ? { agentVersion: turn.agent.version } : {}),
     status: turn.executing ? 'processing' : 'queued',
-    createdAtMs: turn.createdAtMs,
+    createdAtMs: turn.said.atMs,
   };
 }
 

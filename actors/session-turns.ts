@@ -25,7 +25,7 @@ export function advance(state: SessionState, { taskId }: Turn, atMs: number): Se
   const refused = refuseAgent(turn.agent, limitsOf(state), state.tier ?? 'free');
   if (refused) return refuse(state, turn, refused, atMs);
   const [kept, effects] = turn.kept === 'no' ? keepAccepted(state, turn) : ([state, []] as const);
-  const [started, more] = runNext(kept, atMs);
+  const [started, more] = runNext(kept);
   return [started, [...effects, ...more]];
 }
 

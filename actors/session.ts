@@ -3,7 +3,10 @@
  * A turn is said, claimed from the tenant, kept in the store (only then accepted), run by an execution, and
  * ended; its end is kept before anybody hears of it.
  */
+
+import type { TurnRecord } from '../src/domain/conversation.ts';
 import { CLOSE, refusal } from '../src/domain/errors.ts';
+import type { SessionId, TenantId } from '../src/domain/ids.ts';
 import type { CancelReply } from '../src/ports.ts';
 import type { Behaviour } from './address.ts';
 import {
@@ -25,6 +28,7 @@ import {
   type KeepFailed,
   type Kept,
   recordOf,
+  type SessionConfig,
   type SessionEffect,
   type SessionMessage,
   type SessionState,
@@ -34,6 +38,25 @@ import {
   withTurn,
 } from './session-state.ts';
 import { accepted, advance, duplicate, withNewerAgent } from './session-turns.ts';
+
+/** A session that has loaded nothing yet. */
+export function newSession(tenantId: TenantId, sessionId: SessionId, config: SessionConfig): SessionState {
+  return {
+    tenantId,
+    sessionId,
+    config,
+    stash: [],
+    history: null,
+    untold: [],
+    tier: null,
+    bucket: null,
+    turns: [],
+    recent: [],
+    clients: [],
+    draining: false,
+    forgetting: null,
+  };
+}
 
 /** Messages that wait for a session's history to load. */
 const MAX_STASH = 1_000;
@@ -47,7 +70,7 @@ const handle: Behaviour<SessionState, SessionMessage, SessionEffect> = (state, m
     'taskId' in message && message.taskId !== undefined ? findTurn(state, message.taskId) : undefined;
   switch (message.type) {
     case 'loaded':
-      return goLive({ ...state, history: message.history });
+      return goLive({ ...state, history: message.history, untold: message.interrupted });
     case 'entered':
       return goLive({ ...state, tier: message.tier });
     case 'loadFailed':
@@ -68,7 +91,7 @@ const handle: Behaviour<SessionState, SessionMessage, SessionEffect> = (state, m
     case 'granted':
       if (turn?.claim !== 'held' || turn.slot !== 'asked' || turn.dropped)
         return [state, [{ type: 'release', taskId: message.taskId, slot: 'granted', refund: false }]];
-      return runNext(withTurn(state, turn.taskId, { slot: 'granted' }), message.atMs);
+      return runNext(withTurn(state, turn.taskId, { slot: 'granted' }));
     case 'moved':
       return moved(state, turn, message);
     case 'kept':
@@ -193,7 +216,7 @@ function moved(
 
 function kept(state: SessionState, turn: Turn | undefined, message: Kept): SessionStep {
   if (message.step === 'deleted') return forgotten(state);
-  if (!turn) return [state, []];
+  if (message.step === 'told' || !turn) return [state, []];
   if (message.step === 'ended')
     return turn.ended ? closeTurn(state, turn, turn.ended, message.atMs) : [state, []];
   return message.duplicate ? duplicate(state, turn, message.atMs) : accepted(state, turn, message.atMs);
@@ -201,7 +224,7 @@ function kept(state: SessionState, turn: Turn | undefined, message: Kept): Sessi
 
 function keepFailed(state: SessionState, turn: Turn | undefined, message: KeepFailed): SessionStep {
   if (message.step === 'deleted') return unforgotten(state, storeRefusal());
-  if (!turn) return [state, []];
+  if (message.step === 'told' || !turn) return [state, []];
   if (message.step === 'accepted') return refuse(state, turn, message.error ?? storeRefusal(), message.atMs);
   return closeUnkept(state, turn, message.atMs);
 }
@@ -228,12 +251,7 @@ function attach(state: SessionState, message: Extract<SessionMessage, { type: 'a
   const tier = message.tier ?? state.tier ?? 'free';
   const effects: SessionEffect[] =
     message.tier && message.tier !== state.tier ? [{ type: 'enter', tier }] : [];
-  const said = state.turns
-    .filter((turn) => turn.kept === 'yes')
-    .map(
-      (turn) =>
-        ({ role: 'user', content: turn.message, taskId: turn.taskId, atMs: turn.createdAtMs }) as const,
-    );
+  const said = state.turns.filter((turn) => turn.kept === 'yes').map((turn) => turn.said);
   effects.push({
     type: 'attachClient',
     clientId: message.clientId,
@@ -247,5 +265,16 @@ function attach(state: SessionState, message: Extract<SessionMessage, { type: 'a
       atMs: message.atMs,
     },
   });
-  return [{ ...state, tier, clients: [...state.clients, message.clientId] }, effects];
+  for (const turn of state.untold) effects.push(...tellInterrupted(turn, message.atMs));
+  return [{ ...state, tier, untold: [], clients: [...state.clients, message.clientId] }, effects];
+}
+
+/** A turn that a stopped process left unfinished ends for its clients too, once. */
+function tellInterrupted({ tenantId, taskId, error }: TurnRecord, atMs: number): SessionEffect[] {
+  const event = { type: 'error', data: error ?? refusal('INTERRUPTED') } as const;
+  const write = { type: 'turn-told', tenantId, taskId } as const;
+  return [
+    { type: 'event', taskId, event, atMs },
+    { type: 'keep', step: 'told', taskId, write, wait: true },
+  ];
 }

@@ -15,8 +15,9 @@ import { newNode } from './node.ts';
 import { createOutbox } from './outbox.ts';
 import { createPacer } from './pacer.ts';
 import { createRegistry, notifyTenant, type SessionRef, type TenantRef } from './registry.ts';
+import { newSession } from './session.ts';
 import { taskTaken } from './session-endings.ts';
-import { newSession, type SessionMessage } from './session-state.ts';
+import type { SessionMessage } from './session-state.ts';
 import { createKinds } from './supervision.ts';
 import type { System, SystemOptions } from './system-options.ts';
 import { newTenant } from './tenant.ts';
@@ -197,7 +198,11 @@ export function createSystem(options: SystemOptions): System {
       const live = registry.turn(tenantId, taskId);
       if (live) {
         const make = (replyTo: number) => ({ type: 'cancel', taskId, replyTo, atMs: clock.now() }) as const;
-        const reply = await ask<CancelReply>(live.session, make, no);
+        const asked = ask<CancelReply>(live.session, make, no);
+        // The session has its message first; the run need not wait for the two mailboxes between.
+        const { execution } = live.session;
+        if (execution?.taskId === taskId) execution.abort.abort();
+        const reply = await asked;
         if (reply.ok || reply.error.code !== 'NOT_FOUND') return reply;
       }
       const kept = await system.turn(tenantId, taskId);

@@ -1,15 +1,9 @@
 /** The session's decisions: a turn from `said` to its end, cancels, interrupts, resends, failures, clients. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { session } from '../../actors/session.ts';
+import { newSession, session } from '../../actors/session.ts';
 import { recoverSession } from '../../actors/session-recovery.ts';
-import {
-  newSession,
-  type SessionEffect,
-  type SessionMessage,
-  type SessionState,
-  type Slot,
-} from '../../actors/session-state.ts';
+import type { SessionEffect, SessionMessage, SessionState, Slot } from '../../actors/session-state.ts';
 import { refusal } from '../../src/domain/errors.ts';
 import type { ExecutionOutcome } from '../../src/ports.ts';
 import {
@@ -39,7 +33,11 @@ function play(state: SessionState, ...messages: readonly SessionMessage[]): Step
 }
 
 const fresh = newSession(TENANT, SESSION, CONFIG);
-const [idle] = play(fresh, { type: 'loaded', history: [] }, { type: 'entered', tier: 'professional' });
+const [idle] = play(
+  fresh,
+  { type: 'loaded', history: [], interrupted: [] },
+  { type: 'entered', tier: 'professional' },
+);
 
 const T = taskId('t');
 const found = (id = 't', atMs = 20): SessionMessage => ({
@@ -401,7 +399,7 @@ test('what comes before history and tier are there is handled afterwards, in its
   const [live, effects] = play(
     stashed,
     { type: 'entered', tier: 'professional' },
-    { type: 'loaded', history: [] },
+    { type: 'loaded', history: [], interrupted: [] },
   );
   assert.deepEqual(
     live.turns.map((turn) => [turn.taskId, turn.ended?.outcome.type]),

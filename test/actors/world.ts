@@ -5,14 +5,9 @@
  */
 import assert from 'node:assert/strict';
 import { type NodeMessage, type NodeState, newNode, node } from '../../actors/node.ts';
-import { session } from '../../actors/session.ts';
+import { newSession, session } from '../../actors/session.ts';
 import { answerUnhandled, recoverSession, returned } from '../../actors/session-recovery.ts';
-import {
-  newSession,
-  type SessionEffect,
-  type SessionMessage,
-  type SessionState,
-} from '../../actors/session-state.ts';
+import type { SessionEffect, SessionMessage, SessionState } from '../../actors/session-state.ts';
 import { newTenant, type TenantMessage, type TenantState, tenant } from '../../actors/tenant.ts';
 import { refusal } from '../../src/domain/errors.ts';
 import { isTerminal } from '../../src/domain/frames.ts';
@@ -113,7 +108,7 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
     };
     switch (effect.type) {
       case 'load':
-        return later(() => back({ type: 'loaded', history: [] }));
+        return later(() => back({ type: 'loaded', history: [], interrupted: [] }));
       case 'enter':
         return void mail.push({ type: 'enter', sessionId, tier: effect.tier, atMs: now() });
       case 'findAgent': {

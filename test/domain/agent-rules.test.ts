@@ -7,6 +7,7 @@ import { type Agent, type AgentFields, agentFieldsSchema } from '../../src/domai
 import {
   blankAgent,
   checkAgent,
+  namedTools,
   readFields,
   refuseIssues,
   withDefaults,

@@ -1,12 +1,17 @@
 /** The HTTP edge as one fetch function: gates, routes, refusals, and the OpenAPI document made out of their schemas. */
 import { OpenAPIHono } from '@hono/zod-openapi';
+import { addAgentRoutes } from './agent-routes.ts';
+import { addAgentVersionRoutes } from './agent-version-routes.ts';
 import { addChatRoutes } from './chat-routes.ts';
-import type { HttpDeps } from './deps.ts';
+import type { HttpDeps, Management } from './deps.ts';
 import { failed, type HttpEnv, type KnownRoute, refuseInvalid, unknownRoute } from './errors.ts';
 import type { Answer, Exchange } from './exchange.ts';
 import { allowOrigins, identified } from './gate.ts';
+import { addInternalRoutes } from './internal-routes.ts';
 import { addProbeRoutes } from './probe-routes.ts';
 import { addSessionRoutes } from './session-routes.ts';
+import { addTemplateRoutes } from './template-routes.ts';
+import { addWebhookRoutes } from './webhook-routes.ts';
 
 const OPENAPI_PATH = '/openapi.json';
 
@@ -22,6 +27,7 @@ export function createHttpApp(deps: HttpDeps): HttpApp {
   app.use(identified);
   addChatRoutes(app, deps);
   addSessionRoutes(app, deps);
+  if (deps.management) addManagementRoutes(app, deps, deps.management);
   addProbeRoutes(app, deps);
 
   app.openAPIRegistry.registerComponent('securitySchemes', 'bearer', {
@@ -37,11 +43,22 @@ export function createHttpApp(deps: HttpDeps): HttpApp {
   return { fetch: (request: Request, exchange: Exchange) => app.fetch(request, exchange) };
 }
 
+function addManagementRoutes(app: OpenAPIHono<HttpEnv>, deps: HttpDeps, management: Management): void {
+  const { agents, templates, webhooks, tenants } = management;
+  addAgentRoutes(app, deps, agents);
+  addAgentVersionRoutes(app, deps, agents);
+  addTemplateRoutes(app, deps, templates);
+  addWebhookRoutes(app, deps, webhooks);
+  addInternalRoutes(app, { serviceToken: deps.serviceToken, agents, tenants });
+}
+
 const describe = (app: OpenAPIHono<HttpEnv>, version: string) =>
   app.getOpenAPI31Document({
     openapi: '3.1.0',
     info: { title: 'Nooble', version, description: 'Runs AI agents for many tenants: chat over HTTP.' },
-    tags: [{ name: 'chat' }, { name: 'sessions' }, { name: 'probes' }],
+    tags: ['chat', 'sessions', 'agents', 'templates', 'webhooks', 'internal', 'probes'].map((name) => ({
+      name,
+    })),
   });
 
 function routesOf(app: OpenAPIHono<HttpEnv>): KnownRoute[] {

@@ -1,10 +1,20 @@
 /** What the HTTP edge needs of the node: wired in src/main.ts, replaced by small stand-ins in tests. */
 import type { SessionId, TaskId } from '../../src/domain/ids.ts';
+import type {
+  AgentManagement,
+  TemplateManagement,
+  TenantAdmin,
+  WebhookManagement,
+} from '../../src/management-ports.ts';
 import type { Clock, Directory, Log } from '../../src/ports.ts';
 import type { Access } from '../access.ts';
 
 export interface HttpDeps {
   readonly directory: Directory;
+  /** Absent: the node has no agent management, and no routes for it. */
+  readonly management?: Management;
+  /** What lets services in to `/internal/*`; undefined: nobody is one. */
+  readonly serviceToken?: string | undefined;
   readonly access: Access;
   /** Whether `/metrics*`, `/ws/stats` and `/health/detailed` need the scope `metrics`: in jwt mode. */
   readonly guardProbes: boolean;
@@ -26,6 +36,14 @@ export interface HttpDeps {
   /** How long the deltas of an SSE turn may travel together, ms. */
   readonly deltaWindowMs: number;
   readonly timing?: Partial<HttpTiming>;
+}
+
+/** Agent management, as the routes see it. */
+export interface Management {
+  readonly agents: AgentManagement;
+  readonly templates: TemplateManagement;
+  readonly webhooks: WebhookManagement;
+  readonly tenants: TenantAdmin;
 }
 
 /** Times and sizes that only tests change. */

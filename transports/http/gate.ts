@@ -38,11 +38,12 @@ export function allowOrigins(allowed: readonly string[]) {
       ? '*'
       : (origin, c: Context) =>
           (allowed.length > 0 ? allowed.includes(origin) : own(origin, c.req.header('host'))) ? origin : null,
-    allowMethods: ['GET', 'HEAD', 'POST', 'DELETE'],
+    allowMethods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
     allowHeaders: [
       'Accept',
       'Authorization',
       'Content-Type',
+      'If-Match',
       'X-Agent-ID',
       'X-Request-ID',
       'X-Session-ID',
@@ -50,7 +51,7 @@ export function allowOrigins(allowed: readonly string[]) {
       'X-Tenant-Tier',
       'X-User-ID',
     ],
-    exposeHeaders: ['X-Request-ID', 'Retry-After', 'X-Session-ID', 'X-Task-ID'],
+    exposeHeaders: ['ETag', 'Location', 'X-Request-ID', 'Retry-After', 'X-Session-ID', 'X-Task-ID'],
     maxAge: 600,
   });
 }

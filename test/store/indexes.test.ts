@@ -1,0 +1,50 @@
+/** No query of the stores reads a whole table: SQLite says of each how it would find its rows. */
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { test } from 'node:test';
+import { openStores } from '../../src/store/open.ts';
+import { quiet } from './quiet.ts';
+
+const KEY = "tenant_id = 'a'";
+const QUERIES: Readonly<Record<string, string>> = {
+  'a page of a session': `select * from turns where ${KEY} and session_id = 's' and seq < 9 order by seq desc limit 9`,
+  'its interrupted turns': `select * from turns where ${KEY} and session_id = 's' and untold = 1 order by seq`,
+  'a turn': `select * from turns where ${KEY} and task_id = 't'`,
+  'a deleted session': `delete from turns where ${KEY} and session_id = 's'`,
+  'turns to interrupt': `update turns set status = 'failed' where finished_at is null`,
+  'sessions to expire': 'select * from sessions where last_at < 9 order by last_at limit 9',
+  'sessions of a tenant': `select * from sessions where ${KEY} and session_id > 's' order by session_id limit 9`,
+  'agents by change': `select * from agents where ${KEY} and deleted = 0 order by updated_at desc, agent_id`,
+  'an agent by slug': `select * from agents where ${KEY} and slug = 's' and deleted = 0`,
+  'versions of an agent': `select * from agent_versions where ${KEY} and agent_id = 'a' order by version desc`,
+  'deliveries of a webhook': `select * from deliveries where ${KEY} and webhook_id = 'w' order by created_at desc`,
+  'due deliveries': `select * from deliveries where status = 'pending' and due_at <= 9 order by due_at`,
+};
+
+test('every query finds its rows by an index', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'nooble-sqlite-'));
+  const path = join(folder, 'nooble.db');
+  const stores = await openStores({ url: `sqlite:${path}`, log: quiet });
+  await stores.close();
+  const db = new DatabaseSync(path);
+  try {
+    for (const [name, query] of Object.entries(QUERIES)) {
+      const plan = db.prepare(`explain query plan ${query}`).all();
+      const steps = plan
+        .map((step) => String(step.detail))
+        .filter((step) => !/LAST TERM OF ORDER BY/.test(step));
+      assert.ok(
+        steps.every((step) =>
+          /^SEARCH .* USING .*(INDEX|PRIMARY KEY)|^SCAN \w+ USING INDEX \w+_un/.test(step),
+        ),
+        `${name}: ${steps.join('; ')}`,
+      );
+    }
+  } finally {
+    db.close();
+    await rm(folder, { recursive: true, force: true });
+  }
+});

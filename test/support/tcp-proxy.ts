@@ -1,0 +1,92 @@
+/** A TCP proxy that stands between a client and a server, and misbehaves as it is told to. */
+import { once } from 'node:events';
+import { createServer, connect, type Socket } from 'node:net';
+
+export interface TcpProxy {
+  readonly port: number;
+  /** Connections that are open now. */
+  readonly connections: () => number;
+  /** Holds everything back that long, both ways; 0 ends it. */
+  delay(ms: number): void;
+  /** Takes bytes and passes nothing on, on all connections present and future, until `heal`. */
+  swallow(): void;
+  /** Cuts what is connected; new connections work. */
+  cut(): void;
+  /** Cuts, and refuses new connections until `heal`. */
+  refuse(): void;
+  /** What was swallowed stays lost: the connections it was lost on are cut. */
+  heal(): void;
+  close(): Promise<void>;
+}
+
+export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
+  const pairs = new Set<readonly [Socket, Socket]>();
+  const timers = new Set<NodeJS.Timeout>();
+  let mode: 'pass' | 'swallow' | 'refuse' = 'pass';
+  let delayMs = 0;
+
+  const server = createServer((near) => {
+    if (mode === 'refuse') {
+      near.destroy();
+      return;
+    }
+    const far = connect(targetPort, '127.0.0.1');
+    const pair = [near, far] as const;
+    pairs.add(pair);
+    for (const [from, to] of [pair, [far, near] as const]) {
+      from.setNoDelay(true);
+      from.on('data', (bytes: Buffer) => {
+        if (mode === 'swallow') return;
+        if (delayMs === 0) to.write(bytes);
+        else {
+          const timer = setTimeout(() => {
+            timers.delete(timer);
+            if (!to.destroyed) to.write(bytes);
+          }, delayMs);
+          timers.add(timer);
+        }
+      });
+      from.on('error', () => {});
+      from.on('close', () => {
+        pairs.delete(pair);
+        to.destroy();
+      });
+    }
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new Error('no port');
+
+  const cut = (): void => {
+    for (const [near, far] of pairs) {
+      near.destroy();
+      far.destroy();
+    }
+  };
+  return {
+    port: address.port,
+    connections: () => pairs.size,
+    delay(ms) {
+      delayMs = ms;
+    },
+    swallow() {
+      mode = 'swallow';
+    },
+    cut,
+    refuse() {
+      mode = 'refuse';
+      cut();
+    },
+    heal() {
+      if (mode === 'swallow') cut();
+      mode = 'pass';
+    },
+    async close() {
+      for (const timer of timers) clearTimeout(timer);
+      cut();
+      const gone = once(server, 'close');
+      server.close();
+      await gone;
+    },
+  };
+}

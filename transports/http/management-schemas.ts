@@ -1,0 +1,160 @@
+/** The shapes of the agent management routes (PROTOCOL 5): what they take, what they answer, their names in OpenAPI. */
+import { z } from '@hono/zod-openapi';
+import {
+  agentFieldsSchema,
+  agentSchema,
+  agentTypeSchema,
+  auditEntrySchema,
+  changeSchema,
+  deliverySchema,
+  slugSchema,
+  templateFieldsSchema,
+  templateSchema,
+  webhookInputSchema,
+  webhookSchema,
+} from '../../src/domain/agent-record.ts';
+import { agentIdSchema, ID_PATTERN, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
+import { tierSchema } from '../../src/domain/tiers.ts';
+import type { ListQuery } from '../../src/management-ports.ts';
+
+const DEFAULT_PAGE_SIZE = 20;
+const MAX_PAGE_SIZE = 100;
+const MAX_PAGE = 1_000_000;
+/** Characters of a search text. */
+const MAX_SEARCH = 200;
+/** Agents changed by one bulk task. */
+const MAX_BULK_ITEMS = 500;
+
+// --- Addresses -----------------------------------------------------------------------------------------------
+
+const otherId = z.string().regex(ID_PATTERN, 'must be 1 to 128 characters out of A-Z a-z 0-9 . _ : @ -');
+const versionNumber = z.number().int().min(1).max(1_000_000_000);
+const versionText = z.coerce.number().pipe(versionNumber);
+
+export const agentPathSchema = z.object({ id: agentIdSchema });
+export const agentVersionPathSchema = z.object({ id: agentIdSchema, version: versionText });
+export const templatePathSchema = z.object({ id: otherId });
+export const webhookPathSchema = z.object({ id: otherId });
+export const deliveryPathSchema = z.object({ id: otherId });
+export const tenantPathSchema = z.object({ id: tenantIdSchema });
+
+export const pagingSchema = z.object({
+  page: z.coerce.number().int().min(1).max(MAX_PAGE).default(1),
+  page_size: z.coerce.number().int().min(1).max(MAX_PAGE_SIZE).default(DEFAULT_PAGE_SIZE),
+});
+export const agentListSchema = pagingSchema.extend({
+  type: agentTypeSchema.optional(),
+  tag: z.string().min(1).max(50).optional(),
+  q: z.string().max(MAX_SEARCH).optional(),
+});
+export const diffQuerySchema = z.object({ from: versionText, to: versionText });
+
+/** `"3"`, with or without quotes; `*` for any. A weak tag can not guard a write. */
+export const ifMatchSchema = z.object({
+  'if-match': z
+    .string()
+    .regex(/^(?:"\d{1,9}"|\d{1,9}|\*)$/, 'must be the version that you changed, as in "3"')
+    .optional(),
+});
+
+/** The version that If-Match names; undefined where any will do. */
+export const versionOf = (header: z.infer<typeof ifMatchSchema>): number | undefined => {
+  const digits = header['if-match']?.replaceAll('"', '');
+  return digits === undefined || digits === '*' ? undefined : Number(digits);
+};
+
+/** The port's query for a request's. */
+export const listQuery = (query: z.infer<typeof agentListSchema>): ListQuery => ({
+  page: query.page,
+  pageSize: query.page_size,
+  type: query.type,
+  tag: query.tag,
+  text: query.q,
+});
+
+// --- Bodies ----------------------------------------------------------------------------------------------------
+
+/** Read by agent management itself, so that all mistakes are named at once; here they are only described. */
+export const describedBodies = {
+  AgentInput: z.object(agentFieldsSchema.shape).partial().required({ name: true }),
+  AgentPatch: z.object(agentFieldsSchema.shape).partial(),
+  AgentValidate: z.object(agentFieldsSchema.shape).partial().extend({ agent_id: agentIdSchema.optional() }),
+  TemplateInput: z.object(templateFieldsSchema.shape).partial({ description: true }),
+} as const;
+
+export const rollbackSchema = z.strictObject({ version: versionNumber }).openapi('AgentRollback');
+
+export const bulkSchema = z
+  .strictObject({
+    items: z
+      .array(
+        z.strictObject({
+          id: agentIdSchema,
+          /** As in AgentPatch; read with the item, so that one bad item does not keep the others back. */
+          changes: z.record(z.string(), z.unknown()),
+          version: versionNumber.optional(),
+        }),
+      )
+      .min(1)
+      .max(MAX_BULK_ITEMS),
+  })
+  .openapi('AgentBulk');
+
+/** `customizations` are read by agent management, with the template under them. */
+export const fromTemplateSchema = z
+  .strictObject({
+    template_id: otherId,
+    name: z.string(),
+    slug: slugSchema.optional(),
+    customizations: z.record(z.string(), z.unknown()).default({}),
+  })
+  .openapi('AgentFromTemplate');
+
+export const webhookBodySchema = z.strictObject(webhookInputSchema.shape).openapi('WebhookInput');
+
+export const tierBodySchema = z.strictObject({ tier: tierSchema }).openapi('TenantTier');
+
+// --- Answers ---------------------------------------------------------------------------------------------------
+
+export const agentAnswer = z.object(agentSchema.shape).openapi('Agent');
+export const templateAnswer = z.object(templateSchema.shape).openapi('Template');
+export const auditAnswer = z.object(auditEntrySchema.shape).openapi('AuditEntry');
+export const deliveryAnswer = z.object(deliverySchema.shape).openapi('Delivery');
+export const webhookAnswer = z.object(webhookSchema.shape).omit({ secret: true }).openapi('Webhook');
+export const newWebhookAnswer = z.object(webhookSchema.shape).openapi('NewWebhook');
+export const bulkAnswer = z.object({ task_id: taskIdSchema }).openapi('BulkTask');
+export const diffAnswer = z
+  .object({ from: versionNumber, to: versionNumber, changes: z.array(z.object(changeSchema.shape)) })
+  .openapi('AgentDiff');
+
+export const validationAnswer = z
+  .object({
+    valid: z.boolean(),
+    issues: z.array(
+      z.object({
+        field: z.string(),
+        rule: z.string(),
+        message: z.string(),
+        tier: tierSchema.optional(),
+      }),
+    ),
+  })
+  .openapi('AgentValidation');
+
+export const tenantAnswer = z
+  .object({
+    tenant_id: tenantIdSchema,
+    tier: tierSchema.nullable(),
+    day: z.string(),
+    used: z.number().int().nonnegative(),
+  })
+  .openapi('Tenant');
+
+/** A page of anything. */
+export const pageAnswer = <T extends z.ZodType>(item: T) =>
+  z.object({
+    items: z.array(item),
+    page: z.number().int(),
+    page_size: z.number().int(),
+    total: z.number().int().nonnegative(),
+  });
