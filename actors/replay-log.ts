@@ -23,31 +23,49 @@ function unitsOf(data: unknown): number {
   return units;
 }
 
+/**
+ * Kept as columns, with times as offsets: a frame costs 32 bytes and its data, where an object of its own with a
+ * boxed time costs 80. An idle session's log is most of what it weighs.
+ */
 export function createReplayLog(): ReplayLog {
-  let frames: Frame[] = [];
+  let types: string[] = [];
+  let offsets: number[] = [];
+  let taskIds: (string | undefined)[] = [];
+  let datas: unknown[] = [];
+  let startMs = 0;
   let units = 0;
   let last = 0;
 
+  /** The kept frame at a place; the newest has the last number. */
+  function frameAt(at: number): Frame {
+    return {
+      type: types[at] ?? '',
+      seq: last - types.length + 1 + at,
+      atMs: startMs + (offsets[at] ?? 0),
+      taskId: taskIds[at],
+      data: datas[at],
+    };
+  }
+
   function trim(): void {
-    if (frames.length <= MAX_FRAMES && units <= MAX_UNITS) return;
-    // A quarter goes at once, so that a long stream does not move the array at every frame.
+    if (types.length <= MAX_FRAMES && units <= MAX_UNITS) return;
+    // A quarter goes at once, so that a long stream does not move the arrays at every frame.
     let drop = 0;
-    while (
-      drop < frames.length - 1 &&
-      (frames.length - drop > MAX_FRAMES * 0.75 || units > MAX_UNITS * 0.75)
-    ) {
-      units -= unitsOf(frames[drop]?.data);
+    while (drop < types.length - 1 && (types.length - drop > MAX_FRAMES * 0.75 || units > MAX_UNITS * 0.75)) {
+      units -= unitsOf(datas[drop]);
       drop += 1;
     }
-    frames = frames.slice(drop);
+    types = types.slice(drop);
+    offsets = offsets.slice(drop);
+    taskIds = taskIds.slice(drop);
+    datas = datas.slice(drop);
   }
 
   /** Where a turn's own frames begin: walked back to, so that a long log costs the end of a turn nothing. */
   function startOf(taskId: string): number {
-    for (let at = frames.length - 1; at > 0; at -= 1) {
-      const frame = frames[at];
-      if (frame?.taskId !== taskId) continue;
-      if (frame.type === 'execution.started' || frame.type === 'chat.accepted') return at;
+    for (let at = types.length - 1; at > 0; at -= 1) {
+      if (taskIds[at] !== taskId) continue;
+      if (types[at] === 'execution.started' || types[at] === 'chat.accepted') return at;
     }
     return 0;
   }
@@ -55,38 +73,38 @@ export function createReplayLog(): ReplayLog {
   return {
     seq: () => last,
     append(type, atMs, taskId, data) {
+      if (last === 0) startMs = atMs;
       last += 1;
-      const frame: Frame = { type, seq: last, atMs, taskId, data };
-      frames.push(frame);
+      types.push(type);
+      offsets.push(atMs - startMs);
+      taskIds.push(taskId);
+      datas.push(data);
       units += unitsOf(data);
       trim();
-      return frame;
+      return { type, seq: last, atMs, taskId, data };
     },
     after(seq) {
       const missing = last - seq;
-      if (missing < 0 || missing > frames.length) return null;
-      return missing === 0 ? [] : frames.slice(frames.length - missing);
+      if (missing < 0 || missing > types.length) return null;
+      return Array.from({ length: missing }, (_, index) => frameAt(types.length - missing + index));
     },
     compact(taskId, text) {
       let from = 0;
-      const slices: [at: number, frame: Frame][] = [];
-      for (let at = startOf(taskId); at < frames.length; at += 1) {
-        const frame = frames[at];
-        if (frame?.type !== 'chat.delta' || frame.taskId !== taskId) continue;
-        const { data } = frame;
-        if (
-          typeof data !== 'object' ||
-          data === null ||
-          !('content' in data) ||
-          typeof data.content !== 'string'
-        )
-          return;
-        if (!text.startsWith(data.content, from)) return;
+      const slices: [at: number, content: string][] = [];
+      for (let at = startOf(taskId); at < types.length; at += 1) {
+        if (types[at] !== 'chat.delta' || taskIds[at] !== taskId) continue;
+        const content = contentOf(datas[at]);
+        if (content === undefined || !text.startsWith(content, from)) return;
         // A slice of a string points into it; the copy the delta came with can be freed.
-        slices.push([at, { ...frame, data: { content: text.slice(from, from + data.content.length) } }]);
-        from += data.content.length;
+        slices.push([at, text.slice(from, from + content.length)]);
+        from += content.length;
       }
-      for (const [at, frame] of slices) frames[at] = frame;
+      for (const [at, content] of slices) datas[at] = { content };
     },
   };
+}
+
+function contentOf(data: unknown): string | undefined {
+  if (typeof data !== 'object' || data === null || !('content' in data)) return undefined;
+  return typeof data.content === 'string' ? data.content : undefined;
 }

@@ -61,9 +61,12 @@ export function accepted(state: SessionState, turn: Turn, atMs: number): Session
   return [settled, [...effects, ...more]];
 }
 
+/** One object for all: every session's log keeps one for each of its turns. */
+const PROCESSING: EventData['chat.accepted'] = { status: 'processing', position: 0 };
+
 function acceptedData(turn: Turn): EventData['chat.accepted'] {
   const position = turn.executing ? 0 : turn.position;
-  return { status: position === 0 ? 'processing' : 'queued', position };
+  return position === 0 ? PROCESSING : { status: 'queued', position };
 }
 
 const sayReply = (turn: Turn, data: EventData['chat.accepted']): SayReply => ({

@@ -5,6 +5,9 @@ import type { ExecutionInfo } from '../domain/frames.ts';
 import type { ExecutionContext, ExecutionEvent, ExecutionOutcome, ExecutionPlan, Log } from '../ports.ts';
 import type { Watchdog, Watched } from './watchdog.ts';
 
+/** One for all runs without tools: every kept turn refers to its list. Never written to. */
+const NO_TOOLS: string[] = [];
+
 /** A model call in progress, as the watchdog and the bookkeeping see it. */
 export interface ModelCall {
   /** Chunks received; the watchdog compares it, so that no token needs a clock or a timer. */
@@ -70,7 +73,7 @@ export function supervise(
       execution_time_ms: Math.round(performance.now() - startedAt),
       time_to_first_token_ms: firstTokenAt === undefined ? null : Math.round(firstTokenAt - startedAt),
       iterations,
-      tools_used: toolsUsed,
+      tools_used: toolsUsed.length === 0 ? NO_TOOLS : toolsUsed,
       tokens_used: tokens + (call && call.chunks > 0 ? estimatePlan(plan) + estimateTokens(call.text) : 0),
       model: plan.agent.model,
     });

@@ -1,4 +1,6 @@
 /** Runs agents: picks the loop by the agent's type and lends each run its model, tools and supervision. */
+import type { AgentConfig } from '../domain/agent.ts';
+import type { EventData } from '../domain/frames.ts';
 import type { AgentRunner, Clock, Log, Metrics } from '../ports.ts';
 import { type AgentParts, runAgentLoop } from './agent-loop.ts';
 import type { ModelProvider } from './models.ts';
@@ -23,12 +25,22 @@ export function createAgentRunner(dependencies: RunnerDependencies): AgentRunner
   const { models, tools, clock, metrics, log, timeouts } = dependencies;
   const toolsByName = new Map(tools.tools.map((tool) => [tool.name, tool]));
   const watchdog = createWatchdog();
+  /** One object for all turns of an agent's version: sessions keep it for replay. */
+  const started = new WeakMap<AgentConfig, EventData['execution.started']>();
+
+  function startedData(agent: AgentConfig): EventData['execution.started'] {
+    const known = started.get(agent);
+    if (known) return known;
+    const data = { agent_id: agent.id, agent_version: agent.version, model: agent.model };
+    started.set(agent, data);
+    return data;
+  }
   const callDependencies = { clock, metrics, log };
 
   return {
     run: (plan, context) =>
       supervise(plan, context, { watchdog, log, timeouts }, async (run) => {
-        const { id, version, type, provider, model, temperature } = plan.agent;
+        const { type, provider, model, temperature } = plan.agent;
         const parts: AgentParts = {
           run,
           model: models.model({ provider, model, temperature, maxTokens: run.answerTokens }),
@@ -36,7 +48,7 @@ export function createAgentRunner(dependencies: RunnerDependencies): AgentRunner
           prompt: systemPrompt(plan, clock.now()),
           dependencies: callDependencies,
         };
-        run.emit({ type: 'execution.started', data: { agent_id: id, agent_version: version, model } });
+        run.emit({ type: 'execution.started', data: startedData(plan.agent) });
         if (type === 'conversational') return runAgentLoop(parts);
         // Loaded on first use: LangGraph adds 20 MB and 150 ms to the start.
         const { runLangChainAgent } = await import('./langchain-agent.ts');

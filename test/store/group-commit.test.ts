@@ -9,6 +9,8 @@ interface Scene {
   readonly commits: GroupCommit<string, string>;
   /** The batches so far. */
   readonly batches: readonly (readonly string[])[];
+  /** Moves the clock. */
+  pass(ms: number): void;
   /** Ends the transaction that runs, or the next one. */
   finish(): void;
 }
@@ -18,6 +20,7 @@ function scene(limits: Partial<GroupCommitLimits> = {}, free = false): Scene {
   const batches: (readonly string[])[] = [];
   const waiting: (() => void)[] = [];
   let finished = 0;
+  let nowMs = 0;
   const apply = async (writes: readonly string[]): Promise<readonly string[]> => {
     batches.push(writes);
     if (!free && finished === 0) await new Promise<void>((resolve) => waiting.push(resolve));
@@ -28,8 +31,11 @@ function scene(limits: Partial<GroupCommitLimits> = {}, free = false): Scene {
     return writes.map((write) => `${write} stored`);
   };
   return {
-    commits: createGroupCommit({ apply, sizeOf: (write) => write.length, limits }),
+    commits: createGroupCommit({ apply, sizeOf: (write) => write.length, limits, now: () => nowMs }),
     batches,
+    pass(ms) {
+      nowMs += ms;
+    },
     finish() {
       const next = waiting.shift();
       if (next) next();
@@ -117,11 +123,11 @@ test('what waits is bounded by number and by bytes; beyond, writes are refused a
 });
 
 test('a write that has waited too long is refused and not stored later', async () => {
-  const { commits, batches, finish } = scene({ maxWaitMs: 1 });
+  const { commits, batches, finish, pass } = scene({ maxWaitMs: 100 });
   const running = commits.add('a');
   await loopTurn();
   const late = assert.rejects(commits.add('b'), refused);
-  await new Promise((resolve) => setTimeout(resolve, 5));
+  pass(101);
   finish();
 
   await Promise.all([running, late]);

@@ -54,6 +54,12 @@ export async function startPostgres(): Promise<PostgresServer> {
     await gone;
   };
 
+  /** A test file that breaks off leaves no server behind; SIGQUIT ends it without a farewell. */
+  const abandon = (): void => {
+    server?.kill('SIGQUIT');
+  };
+  process.once('exit', abandon);
+
   await start();
   return {
     adminUrl,
@@ -67,6 +73,7 @@ export async function startPostgres(): Promise<PostgresServer> {
     },
     async close() {
       await stop();
+      process.off('exit', abandon);
       rmSync(folder, { recursive: true, force: true });
     },
   };

@@ -115,6 +115,12 @@ export function watchedStore(store: WebhookStore = createMemoryWebhooks()) {
   events.setMaxListeners(0);
   const kept: Delivery[] = [];
   const script = { failures: 0 };
+  const until = async (fits: () => Delivery | undefined): Promise<Delivery> => {
+    for (let found = fits(); ; found = fits()) {
+      if (found) return found;
+      await once(events, 'kept');
+    }
+  };
   return {
     ...store,
     script,
@@ -130,13 +136,9 @@ export function watchedStore(store: WebhookStore = createMemoryWebhooks()) {
       setImmediate(() => events.emit('kept'));
     },
     /** Resolves to the first delivery kept, past or future, that fits. */
-    async until(fits: (delivery: Delivery) => boolean): Promise<Delivery> {
-      for (;;) {
-        const found = kept.find(fits);
-        if (found) return found;
-        await once(events, 'kept');
-      }
-    },
+    until: (fits: (delivery: Delivery) => boolean) => until(() => kept.find(fits)),
+    /** What the only delivery was after that attempt: it is kept when new, then before and after each. */
+    outcome: (attempt: number) => until(() => kept[2 * attempt]),
   };
 }
 
