@@ -16,7 +16,7 @@ import { installed, SERVERS, type Server, type ServerKind, startServer } from '.
 import type { RunReport } from './load/commands.ts';
 import { type Load, startLoad } from './load/load.ts';
 
-const { nooble, uwsWrites, uwsStream, socketIoStream, uwsAgent } = SERVERS;
+const { noobleUncapped: nooble, uwsWrites, uwsStream, socketIoStream, uwsAgent } = SERVERS;
 
 interface Pace {
   readonly title: string;
@@ -189,7 +189,10 @@ function comparisons(tables: readonly Table[]): Comparison[] {
 }
 
 async function run(options: BenchOptions): Promise<BenchFindings> {
-  const notes = [pinning()];
+  const notes = [
+    pinning(),
+    'nooble: executions at once raised over the tier by TIERS_FILE and NODE_MAX_EXECUTIONS, everything else as it comes.',
+  ];
   const only = Number(options.set.sessions ?? 0);
   const sessions = only > 0 ? [only] : SESSIONS;
   const paces = PACES.filter(({ model }) => options.set.model === undefined || options.set.model === model);

@@ -32,10 +32,17 @@ const nooble = (name: string, env: Readonly<Record<string, string>> = {}): Serve
   env,
 });
 
+/** The peers know no cap on turns at once: with the tier's 500, a thousand sessions would measure our queue. */
+const UNCAPPED = { TIERS_FILE: 'bench/peers/uncapped.json', NODE_MAX_EXECUTIONS: '5000' };
+
 export const SERVERS = {
   nooble: nooble(OURS),
+  noobleUncapped: nooble(OURS, UNCAPPED),
   /** What the conversation costs: the model is given the last message only, as it is by the peers. */
-  noobleWithoutHistory: nooble('nooble without history', { TIERS_FILE: 'bench/peers/no-history.json' }),
+  noobleWithoutHistory: nooble('nooble without history', {
+    ...UNCAPPED,
+    TIERS_FILE: 'bench/peers/no-history.json',
+  }),
   noobleMemory: {
     ...nooble(OURS),
     args: ['--expose-gc', '--import', './bench/preload/gc-on-signal.ts', 'src/main.ts'],
