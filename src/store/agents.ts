@@ -1,0 +1,174 @@
+/** Agents over a database: the newest version for lists and rules, every version and audit entry beside it. */
+import { type Kysely, sql } from 'kysely';
+import { type Agent, type AuditEntry, agentSchema, auditEntrySchema } from '../domain/agent-record.ts';
+import type { AgentId, TenantId } from '../domain/ids.ts';
+import type { AgentChange, AgentStore, ListQuery, Page, SaveOutcome } from '../management-ports.ts';
+import type { Database } from './database.ts';
+import type { DatabaseKind } from './migrations.ts';
+import type { Schema } from './schema.ts';
+import { searchable } from './text.ts';
+
+/** Makes the store; `database` stays the caller's to close. */
+export function createAgentStore(database: Database): AgentStore {
+  return {
+    list: (tenantId, query) => database.read(tenantId, (db) => list(db, database.kind, tenantId, query)),
+    get: (tenantId, agentId, version) =>
+      database.read(tenantId, async (db) => {
+        const row =
+          version === undefined
+            ? await db
+                .selectFrom('agents')
+                .select('body')
+                .where('tenant_id', '=', tenantId)
+                .where('agent_id', '=', agentId)
+                .executeTakeFirst()
+            : await db
+                .selectFrom('agent_versions')
+                .select('body')
+                .where('tenant_id', '=', tenantId)
+                .where('agent_id', '=', agentId)
+                .where('version', '=', version)
+                .executeTakeFirst();
+        return row ? agentOf(row) : null;
+      }),
+    versions: (tenantId, agentId) =>
+      database.read(tenantId, async (db) => {
+        const rows = await db
+          .selectFrom('agent_versions')
+          .select('body')
+          .where('tenant_id', '=', tenantId)
+          .where('agent_id', '=', agentId)
+          .orderBy('version', 'desc')
+          .execute();
+        return rows.map(agentOf);
+      }),
+    history: (tenantId, agentId, page) =>
+      database.read(tenantId, (db) => history(db, tenantId, agentId, page)),
+    save: (tenantId, change) => database.write(tenantId, (db) => save(db, database.kind, tenantId, change)),
+  };
+}
+
+const agentOf = (row: { readonly body: string }): Agent => agentSchema.parse(JSON.parse(row.body));
+
+/** Neither a wildcard nor a case to mind: the text is looked for as it is in a column made for it. */
+const contains = (kind: DatabaseKind, column: 'search' | 'tags', text: string) =>
+  sql<boolean>`${sql.raw(kind === 'sqlite' ? 'instr' : 'strpos')}(${sql.ref(column)}, ${text}) > 0`;
+
+async function list(
+  db: Kysely<Schema>,
+  kind: DatabaseKind,
+  tenantId: TenantId,
+  { page, pageSize, type, tag, text }: ListQuery,
+): Promise<Page<Agent>> {
+  const found = db
+    .selectFrom('agents')
+    .where('tenant_id', '=', tenantId)
+    .where('deleted', '=', 0)
+    .$if(type !== undefined, (query) => query.where('type', '=', type ?? ''))
+    .$if(tag !== undefined, (query) => query.where(contains(kind, 'tags', JSON.stringify(tag))))
+    .$if(text !== undefined, (query) => query.where(contains(kind, 'search', searchable(text ?? ''))));
+  const rows = await found
+    .select('body')
+    .orderBy('updated_at', 'desc')
+    .orderBy('agent_id')
+    .limit(pageSize)
+    .offset((page - 1) * pageSize)
+    .execute();
+  const { total } = await found
+    .select(({ fn }) => fn.countAll<number>().as('total'))
+    .executeTakeFirstOrThrow();
+  return { items: rows.map(agentOf), total };
+}
+
+async function history(
+  db: Kysely<Schema>,
+  tenantId: TenantId,
+  agentId: AgentId,
+  { page, pageSize }: Pick<ListQuery, 'page' | 'pageSize'>,
+): Promise<Page<AuditEntry>> {
+  const found = db
+    .selectFrom('agent_history')
+    .where('tenant_id', '=', tenantId)
+    .where('agent_id', '=', agentId);
+  const rows = await found
+    .select('body')
+    .orderBy('entry', 'desc')
+    .limit(pageSize)
+    .offset((page - 1) * pageSize)
+    .execute();
+  const { total } = await found
+    .select(({ fn }) => fn.countAll<number>().as('total'))
+    .executeTakeFirstOrThrow();
+  return { items: rows.map((row) => auditEntrySchema.parse(JSON.parse(row.body))), total };
+}
+
+async function save(
+  db: Kysely<Schema>,
+  kind: DatabaseKind,
+  tenantId: TenantId,
+  { agent, audit, replaces, maxAgents }: AgentChange,
+): Promise<SaveOutcome> {
+  await lockTenant(db, kind, tenantId);
+  const stored = await db
+    .selectFrom('agents')
+    .select(['version', 'deleted'])
+    .where('tenant_id', '=', tenantId)
+    .where('agent_id', '=', agent.id)
+    .executeTakeFirst();
+  if ((stored?.version ?? 0) !== replaces) return 'stale';
+  if (agent.deleted_at === null) {
+    const others = db
+      .selectFrom('agents')
+      .where('tenant_id', '=', tenantId)
+      .where('agent_id', '!=', agent.id)
+      .where('deleted', '=', 0);
+    if (await others.select('agent_id').where('slug', '=', agent.slug).executeTakeFirst()) return 'taken';
+    const { live } = await others
+      .select(({ fn }) => fn.countAll<number>().as('live'))
+      .executeTakeFirstOrThrow();
+    const joins = stored === undefined || stored.deleted === 1;
+    if (joins && maxAgents !== null && live >= maxAgents) return 'full';
+  }
+  await write(db, tenantId, agent, audit);
+  return 'saved';
+}
+
+/** Two nodes must not each find room for a tenant's last agent. SQLite has one writer anyway. */
+export async function lockTenant(db: Kysely<Schema>, kind: DatabaseKind, tenantId: TenantId): Promise<void> {
+  if (kind === 'postgres')
+    await sql`select pg_advisory_xact_lock(hashtextextended(${tenantId}, 0))`.execute(db);
+}
+
+async function write(db: Kysely<Schema>, tenantId: TenantId, agent: Agent, audit: AuditEntry): Promise<void> {
+  const body = JSON.stringify(agent);
+  const row = {
+    version: agent.version,
+    slug: agent.slug,
+    type: agent.type,
+    tags: JSON.stringify(agent.tags),
+    search: searchable(`${agent.name}\n${agent.slug}\n${agent.description}`),
+    deleted: agent.deleted_at === null ? 0 : 1,
+    updated_at: Date.parse(agent.updated_at),
+    body,
+  };
+  await db
+    .insertInto('agents')
+    .values({ tenant_id: tenantId, agent_id: agent.id, ...row })
+    .onConflict((conflict) => conflict.columns(['tenant_id', 'agent_id']).doUpdateSet(row))
+    .execute();
+  await db
+    .insertInto('agent_versions')
+    .values({ tenant_id: tenantId, agent_id: agent.id, version: agent.version, body })
+    .onConflict((conflict) => conflict.columns(['tenant_id', 'agent_id', 'version']).doUpdateSet({ body }))
+    .execute();
+  const { last } = await db
+    .selectFrom('agent_history')
+    .select(({ fn }) => fn.max<number | null>('entry').as('last'))
+    .where('tenant_id', '=', tenantId)
+    .where('agent_id', '=', agent.id)
+    .executeTakeFirstOrThrow();
+  await db
+    .insertInto('agent_history')
+    .values({ tenant_id: tenantId, agent_id: agent.id, entry: (last ?? 0) + 1, body: JSON.stringify(audit) })
+    .execute();
+}

@@ -1,0 +1,194 @@
+/** The Store over a database: turns, messages, tenants. Writes go through group commit, reads wait for them. */
+import type { Kysely, Selectable } from 'kysely';
+import { type ErrorData, refusal } from '../domain/errors.ts';
+import type { SessionId, TenantId } from '../domain/ids.ts';
+import { tierSchema } from '../domain/tiers.ts';
+import type { MessagePage, PageRequest, Store, TenantRecord, Write, WriteOutcome } from '../ports.ts';
+import type { Database } from './database.ts';
+import {
+  type EncodedWrite,
+  encodeAccepted,
+  encodeEnded,
+  MESSAGE_COLUMNS,
+  type MessageRow,
+  messagesOf,
+  sizeOf,
+  turnOf,
+} from './encode.ts';
+import { unavailable } from './failure.ts';
+import { createGroupCommit, type GroupCommitLimits } from './group-commit.ts';
+import type { Schema, TurnTable } from './schema.ts';
+
+/** Sessions that one transaction of `history-expired` deletes; other writes go in between. */
+const EXPIRE_AT_ONCE = 100;
+
+/**
+ * Makes the store; `database` stays the caller's to close. Reads see every write that was called before them: they
+ * wait until the group commit has settled what it had by then.
+ */
+export function createConversations(database: Database, limits: Partial<GroupCommitLimits> = {}): Store {
+  const commits = createGroupCommit<EncodedWrite, number>({ apply: database.batch, sizeOf, limits });
+  let closed = false;
+
+  async function read<T>(body: () => Promise<T>): Promise<T> {
+    if (closed) throw unavailable('The store is closed.');
+    await commits.settled();
+    return body();
+  }
+
+  async function expire(write: Extract<Write, { type: 'history-expired' }>): Promise<void> {
+    const chunk: EncodedWrite = { kind: 'expired', params: [write.tier, write.beforeMs, EXPIRE_AT_ONCE] };
+    while ((await commits.add(chunk)) >= EXPIRE_AT_ONCE);
+  }
+
+  async function commit(write: Write): Promise<WriteOutcome> {
+    if (write.type === 'history-expired') await expire(write);
+    else if ((await commits.add(encode(write))) === 0) return 'duplicate';
+    return 'stored';
+  }
+
+  return {
+    tenant: (tenantId, day) => read(() => tenantRecord(database, tenantId, day)),
+    session: (tenantId, sessionId, page) => read(() => sessionPage(database, tenantId, sessionId, page)),
+    turn: (tenantId, taskId) =>
+      read(() =>
+        database.read(tenantId, async (db) => {
+          const row = await db
+            .selectFrom('turns')
+            .selectAll()
+            .where('tenant_id', '=', tenantId)
+            .where('task_id', '=', taskId)
+            .executeTakeFirst();
+          return row ? turnOf(row) : null;
+        }),
+      ),
+    commit,
+    async ping() {
+      if (closed) throw unavailable('The store is closed.');
+      await database.batch([{ kind: 'probe', params: [] }]);
+    },
+    async close() {
+      closed = true;
+      await commits.close();
+    },
+  };
+}
+
+const INTERRUPTED: ErrorData = refusal('INTERRUPTED');
+
+function encode(write: Exclude<Write, { type: 'history-expired' }>): EncodedWrite {
+  switch (write.type) {
+    case 'turn-accepted':
+      return encodeAccepted(write);
+    case 'turn-ended':
+      return encodeEnded(write);
+    case 'session-deleted':
+      return { kind: 'deleted', params: [write.tenantId, write.sessionId] };
+    case 'turn-told':
+      return { kind: 'told', params: [write.tenantId, write.taskId] };
+    case 'tenant-tier':
+      return { kind: 'tier', params: [write.tenantId, write.tier] };
+    case 'unfinished-interrupted':
+      return { kind: 'interrupted', params: [write.atMs, JSON.stringify(INTERRUPTED)] };
+  }
+}
+
+/** Known is who has a tier, or has ever asked for something. */
+function tenantRecord(database: Database, tenantId: TenantId, day: string): Promise<TenantRecord | null> {
+  return database.read(tenantId, async (db) => {
+    const tenant = await db
+      .selectFrom('tenants')
+      .select('tier')
+      .where('tenant_id', '=', tenantId)
+      .executeTakeFirst();
+    const usage = await db
+      .selectFrom('daily_usage')
+      .select(['day', 'used'])
+      .where('tenant_id', '=', tenantId)
+      .orderBy((order) => order.case().when('day', '=', day).then(0).else(1).end())
+      .limit(1)
+      .executeTakeFirst();
+    if (!tenant && !usage) return null;
+    const tier = tenant?.tier ? tierSchema.parse(tenant.tier) : undefined;
+    return { tenantId, tier, day, used: usage?.day === day ? usage.used : 0 };
+  });
+}
+
+/** A page holds whole turns, and parts one only where it alone is more than was asked for. */
+function sessionPage(
+  database: Database,
+  tenantId: TenantId,
+  sessionId: SessionId,
+  page: PageRequest,
+): Promise<MessagePage | null> {
+  return database.read(tenantId, async (db) => {
+    const newest = (count: number): Promise<readonly MessageRow[]> =>
+      db
+        .selectFrom('turns')
+        .select(MESSAGE_COLUMNS)
+        .where('tenant_id', '=', tenantId)
+        .where('session_id', '=', sessionId)
+        .$if(page.before !== undefined, (query) =>
+          query.where('seq', '<', (nested) =>
+            nested
+              .selectFrom('turns as mark')
+              .select('mark.seq')
+              .where('mark.tenant_id', '=', tenantId)
+              .where('mark.task_id', '=', page.before ?? '')
+              .where('mark.session_id', '=', sessionId),
+          ),
+        )
+        .orderBy('seq', 'desc')
+        .limit(count)
+        .execute();
+
+    const untold = (): Promise<readonly Selectable<TurnTable>[]> =>
+      db
+        .selectFrom('turns')
+        .selectAll()
+        .where('tenant_id', '=', tenantId)
+        .where('session_id', '=', sessionId)
+        .where('untold', '=', 1)
+        .orderBy('seq')
+        .execute();
+
+    /** Turns mostly hold two messages; where many lack an answer a second look takes what may be missing. */
+    const few = Math.floor(page.limit / 2) + 2;
+    const [found, left] = await Promise.all([newest(few), untold()]);
+    const rows = found.length === few && countOf(found) <= page.limit ? await newest(page.limit + 1) : found;
+    if (rows.length === 0 && page.before === undefined) return null;
+    if (rows.length === 0 && !(await exists(db, tenantId, sessionId))) return null;
+    const interrupted = left.map(turnOf);
+    return { ...pageOf(rows, page.limit), ...(interrupted.length > 0 ? { interrupted } : {}) };
+  });
+}
+
+const countOf = (rows: readonly MessageRow[]): number =>
+  rows.reduce((count, row) => count + (row.answer === null ? 1 : 2), 0);
+
+/** `rows` come newest first. */
+function pageOf(rows: readonly MessageRow[], limit: number): MessagePage {
+  const pages: MessagePage['messages'][] = [];
+  let count = 0;
+  for (const row of rows) {
+    const both = messagesOf(row);
+    if (count + both.length > limit) break;
+    pages.push(both);
+    count += both.length;
+  }
+  const hasMore = pages.length < rows.length;
+  const cut = rows[0];
+  if (count === 0 && cut && limit > 0) return { messages: messagesOf(cut).slice(-limit), hasMore };
+  return { messages: pages.reverse().flat(), hasMore };
+}
+
+async function exists(db: Kysely<Schema>, tenantId: TenantId, sessionId: SessionId): Promise<boolean> {
+  const row = await db
+    .selectFrom('turns')
+    .select('task_id')
+    .where('tenant_id', '=', tenantId)
+    .where('session_id', '=', sessionId)
+    .limit(1)
+    .executeTakeFirst();
+  return row !== undefined;
+}

@@ -1,0 +1,170 @@
+/** Writes as the parameters of their statements, and rows as the records they were: the one place that knows both. */
+import type { Selectable } from 'kysely';
+import { z } from 'zod';
+import type { Message, TurnRecord } from '../domain/conversation.ts';
+import { errorDataSchema } from '../domain/errors.ts';
+import { executionInfoSchema } from '../domain/frames.ts';
+import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../domain/ids.ts';
+import type { Write } from '../ports.ts';
+import { FLAG, type TurnTable } from './schema.ts';
+import { escaped, needsEscape, unescaped } from './text.ts';
+
+/** What both databases take as a parameter. */
+export type Param = string | number | null;
+
+/**
+ * A write on its way to the database. `accepted` and `ended` are the hot ones; their parameters stand in the order
+ * of ACCEPTED and ENDED. `probe` proves that a write would be taken. `expired` deletes at most `limit` sessions and its outcome is how many it looked at.
+ */
+export interface EncodedWrite {
+  readonly kind: 'accepted' | 'ended' | 'deleted' | 'told' | 'tier' | 'interrupted' | 'expired' | 'probe';
+  readonly params: readonly Param[];
+}
+
+/** Columns of `accepted`; `day` last. */
+export const ACCEPTED = [
+  'tenant_id',
+  'task_id',
+  'session_id',
+  'agent_id',
+  'agent_version',
+  'status',
+  'created_at',
+  'asked',
+  'asked_at',
+  'flags',
+  'day',
+] as const;
+
+/** Columns of `ended`: what changes, then the key. */
+export const ENDED = [
+  'status',
+  'agent_id',
+  'agent_version',
+  'finished_at',
+  'content',
+  'answer',
+  'answered_at',
+  'flags',
+  'info',
+  'error',
+  'tenant_id',
+  'task_id',
+] as const;
+
+export function encodeAccepted(write: Extract<Write, { type: 'turn-accepted' }>): EncodedWrite {
+  const { turn, message, day } = write;
+  const unsafe = needsEscape(message.content);
+  return {
+    kind: 'accepted',
+    params: [
+      turn.tenantId,
+      turn.taskId,
+      turn.sessionId,
+      turn.agentId,
+      turn.agentVersion ?? null,
+      turn.status,
+      turn.createdAtMs,
+      unsafe ? escaped(message.content) : message.content,
+      message.atMs,
+      unsafe ? FLAG.askedEscaped : 0,
+      day,
+    ],
+  };
+}
+
+export function encodeEnded(write: Extract<Write, { type: 'turn-ended' }>): EncodedWrite {
+  const { turn, message } = write;
+  const end = encodedEnd(turn, message);
+  return {
+    kind: 'ended',
+    params: [
+      turn.status,
+      turn.agentId,
+      turn.agentVersion ?? null,
+      turn.finishedAtMs ?? null,
+      end.content,
+      end.answer,
+      message?.atMs ?? null,
+      end.flags,
+      turn.info === undefined ? null : JSON.stringify(turn.info),
+      turn.error === undefined ? null : JSON.stringify(turn.error),
+      turn.tenantId,
+      turn.taskId,
+    ],
+  };
+}
+
+/** The turn's content and its answer, which are nearly always one text: then it is stored once. */
+export function encodedEnd(
+  turn: TurnRecord,
+  message: Message | undefined,
+): { readonly content: string | null; readonly answer: string | null; readonly flags: number } {
+  let flags = 0;
+  let answer: string | null = null;
+  if (message) {
+    const unsafe = needsEscape(message.content);
+    answer = unsafe ? escaped(message.content) : message.content;
+    if (unsafe) flags |= FLAG.answerEscaped;
+    if (turn.content === message.content)
+      return { content: null, answer, flags: flags | FLAG.contentIsAnswer };
+  }
+  if (turn.content === undefined) return { content: null, answer, flags };
+  if (!needsEscape(turn.content)) return { content: turn.content, answer, flags };
+  return { content: escaped(turn.content), answer, flags: flags | FLAG.contentEscaped };
+}
+
+/** UTF-16 units of the texts of a write, and something for the rest: for the bounds of the queue. */
+export function sizeOf({ params }: EncodedWrite): number {
+  let size = 0;
+  for (const param of params) size += typeof param === 'string' ? param.length : 8;
+  return size;
+}
+
+type TurnRow = Selectable<TurnTable>;
+
+const statusSchema = z.enum(['queued', 'processing', 'completed', 'failed', 'cancelled', 'timeout']);
+
+/** A stored turn. Throws where the row does not hold one: then somebody else wrote it. */
+export function turnOf(row: TurnRow): TurnRecord {
+  const content = contentOf(row);
+  return {
+    taskId: taskIdSchema.parse(row.task_id),
+    tenantId: tenantIdSchema.parse(row.tenant_id),
+    sessionId: sessionIdSchema.parse(row.session_id),
+    agentId: agentIdSchema.parse(row.agent_id),
+    ...(row.agent_version === null ? {} : { agentVersion: row.agent_version }),
+    status: statusSchema.parse(row.status),
+    createdAtMs: row.created_at,
+    ...(row.finished_at === null ? {} : { finishedAtMs: row.finished_at }),
+    ...(content === undefined ? {} : { content }),
+    ...(row.info === null ? {} : { info: executionInfoSchema.parse(JSON.parse(row.info)) }),
+    ...(row.error === null ? {} : { error: errorDataSchema.parse(JSON.parse(row.error)) }),
+  };
+}
+
+function contentOf(row: TurnRow): string | undefined {
+  if (row.flags & FLAG.contentIsAnswer) return answerOf(row);
+  return row.content === null ? undefined : unescaped(row.content, (row.flags & FLAG.contentEscaped) !== 0);
+}
+
+const answerOf = (row: MessageRow): string | undefined =>
+  row.answer === null ? undefined : unescaped(row.answer, (row.flags & FLAG.answerEscaped) !== 0);
+
+/** What a turn's messages are read from. */
+export type MessageRow = Pick<TurnRow, 'task_id' | 'asked' | 'asked_at' | 'answer' | 'answered_at' | 'flags'>;
+export const MESSAGE_COLUMNS = ['task_id', 'asked', 'asked_at', 'answer', 'answered_at', 'flags'] as const;
+
+/** The question, then the answer where there is one. */
+export function messagesOf(row: MessageRow): readonly Message[] {
+  const taskId = taskIdSchema.parse(row.task_id);
+  const asked: Message = {
+    role: 'user',
+    content: unescaped(row.asked, (row.flags & FLAG.askedEscaped) !== 0),
+    taskId,
+    atMs: row.asked_at,
+  };
+  const content = answerOf(row);
+  if (content === undefined || row.answered_at === null) return [asked];
+  return [asked, { role: 'assistant', content, taskId, atMs: row.answered_at }];
+}

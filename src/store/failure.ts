@@ -1,0 +1,54 @@
+/** Which failures say that the store cannot work now, as opposed to a write that it will never take. */
+import { RefusalError, refusal } from '../domain/errors.ts';
+
+/** Clients are asked to wait this long where nothing better is known. */
+export const RETRY_AFTER_MS = 1_000;
+
+/** SQLite's primary result codes that no statement can help: busy, locked, out of memory or disk, broken file … */
+const SQLITE_OUTAGES: ReadonlySet<number> = new Set([5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 22, 26]);
+/** Classes of SQLSTATE that blame the statement or the race it was in; every other failure is an outage. */
+const STATEMENT_CLASSES = /^(0A|20|21|22|23|2B|34|3F|40|42|44|54)/;
+
+/** The store's refusal: nothing of this write was acknowledged. `cause` is for the log. */
+export const unavailable = (message: string, cause?: unknown, retryAfterMs = RETRY_AFTER_MS): RefusalError =>
+  Object.assign(new RefusalError(refusal('STORE_UNAVAILABLE', { message, retryAfterMs })), { cause });
+
+export const isUnavailable = (error: unknown): boolean =>
+  error instanceof RefusalError && error.data.code === 'STORE_UNAVAILABLE';
+
+/** SQLite's own number of a failure, extended code and all. */
+export interface SqliteFailure {
+  readonly message: string;
+  readonly errcode: number | undefined;
+}
+
+/** Thrown for a statement that SQLite refused. */
+export class SqliteError extends Error {
+  readonly errcode: number | undefined;
+  constructor(failure: SqliteFailure) {
+    super(failure.message);
+    this.name = 'SqliteError';
+    this.errcode = failure.errcode;
+  }
+}
+
+/** A failure of the database as an error to reject with: an outage becomes STORE_UNAVAILABLE, others stay. */
+export function classified(error: unknown): unknown {
+  if (error instanceof RefusalError) return error;
+  if (error instanceof SqliteError)
+    return error.errcode !== undefined && SQLITE_OUTAGES.has(error.errcode & 0xff)
+      ? unavailable(SQLITE_TEXTS[error.errcode & 0xff] ?? 'The database file cannot be used.', error)
+      : error;
+  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+  if (STATEMENT_CLASSES.test(code) && code.length === 5) return error;
+  if (error instanceof TypeError || error instanceof RangeError) return error;
+  return unavailable('The database does not answer; nothing was kept.', error);
+}
+
+const SQLITE_TEXTS: Readonly<Record<number, string>> = {
+  5: 'Another process holds the database; nothing was kept.',
+  6: 'Another process holds the database; nothing was kept.',
+  8: 'The database is read-only; nothing was kept.',
+  10: 'The disk of the database fails; nothing was kept.',
+  13: 'The disk of the database is full; nothing was kept.',
+};

@@ -1,0 +1,135 @@
+/** Gathers writes that arrive while a transaction runs into the next one, and gives each its own outcome. */
+import { performance } from 'node:perf_hooks';
+import { isUnavailable, unavailable } from './failure.ts';
+
+export interface GroupCommitOptions<W, R> {
+  /** Stores all writes in one transaction, in order, or none; one outcome each. */
+  readonly apply: (writes: readonly W[]) => Promise<readonly R[]>;
+  /** Rough bytes of a write, for the bounds. */
+  readonly sizeOf: (write: W) => number;
+  readonly limits?: Partial<GroupCommitLimits>;
+  /** Milliseconds on a clock that never goes back. */
+  readonly now?: () => number;
+}
+
+export interface GroupCommitLimits {
+  /** Writes and bytes of one transaction. */
+  readonly maxWrites: number;
+  readonly maxBytes: number;
+  /** Writes and bytes that wait; beyond, writes are refused at once. */
+  readonly maxWaiting: number;
+  readonly maxWaitingBytes: number;
+  /** A write that has not begun after this long is refused, and is not stored later. */
+  readonly maxWaitMs: number;
+}
+
+export const GROUP_COMMIT_LIMITS: GroupCommitLimits = {
+  maxWrites: 512,
+  maxBytes: 4 * 1024 * 1024,
+  maxWaiting: 50_000,
+  maxWaitingBytes: 256 * 1024 * 1024,
+  maxWaitMs: 5_000,
+};
+
+export interface GroupCommit<W, R> {
+  /** Resolves to the write's outcome once its transaction is stored. Takes effect in the order of the calls. */
+  add(write: W): Promise<R>;
+  /** Resolves once every write added before has its outcome. */
+  settled(): Promise<void>;
+  /** Finishes what was added; later writes are refused. Safe to call twice. */
+  close(): Promise<void>;
+}
+
+interface Waiting<W, R> {
+  readonly write: W;
+  readonly bytes: number;
+  readonly atMs: number;
+  readonly resolve: (outcome: R) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/**
+ * One transaction runs at a time. The first write waits for the end of its loop turn, so that what comes with it
+ * shares its transaction. When a transaction fails for what one of its writes holds, its writes are tried one by
+ * one, so that only the culprit fails; when the store itself is out (STORE_UNAVAILABLE), all of them do.
+ */
+export function createGroupCommit<W, R>(options: GroupCommitOptions<W, R>): GroupCommit<W, R> {
+  const limits = { ...GROUP_COMMIT_LIMITS, ...options.limits };
+  const now = options.now ?? (() => performance.now());
+  let waiting: Waiting<W, R>[] = [];
+  let waitingBytes = 0;
+  let running = false;
+  let closed = false;
+  let tail: Promise<unknown> = Promise.resolve();
+
+  async function run(): Promise<void> {
+    while (waiting.length > 0) {
+      const batch = refuseLate(take());
+      if (batch.length > 0) await settle(batch);
+    }
+    running = false;
+  }
+
+  /** The next transaction's writes: at least one, at most what the bounds allow. */
+  function take(): readonly Waiting<W, R>[] {
+    let bytes = 0;
+    let count = 0;
+    for (const { bytes: more } of waiting) {
+      if (count > 0 && (count >= limits.maxWrites || bytes + more > limits.maxBytes)) break;
+      bytes += more;
+      count += 1;
+    }
+    const batch = count === waiting.length ? waiting : waiting.slice(0, count);
+    waiting = count === waiting.length ? [] : waiting.slice(count);
+    waitingBytes -= bytes;
+    return batch;
+  }
+
+  function refuseLate(batch: readonly Waiting<W, R>[]): readonly Waiting<W, R>[] {
+    const since = now() - limits.maxWaitMs;
+    if ((batch[0]?.atMs ?? 0) >= since) return batch;
+    for (const entry of batch)
+      if (entry.atMs < since) entry.reject(unavailable('The store is too slow; this was not kept.'));
+    return batch.filter((entry) => entry.atMs >= since);
+  }
+
+  async function settle(batch: readonly Waiting<W, R>[]): Promise<void> {
+    try {
+      const outcomes = await options.apply(batch.map((entry) => entry.write));
+      for (const [index, entry] of batch.entries()) {
+        const outcome = outcomes[index];
+        if (outcome === undefined) entry.reject(new Error('The store told no outcome of a write.'));
+        else entry.resolve(outcome);
+      }
+    } catch (error) {
+      if (batch.length === 1 || isUnavailable(error)) for (const entry of batch) entry.reject(error);
+      else for (const entry of batch) await settle([entry]);
+    }
+  }
+
+  return {
+    add(write) {
+      if (closed) return Promise.reject(unavailable('The store is closed.'));
+      const bytes = options.sizeOf(write);
+      if (waiting.length >= limits.maxWaiting || waitingBytes + bytes > limits.maxWaitingBytes)
+        return Promise.reject(unavailable('Too many writes wait for the store already.'));
+      const outcome = new Promise<R>((resolve, reject) => {
+        waiting.push({ write, bytes, atMs: now(), resolve, reject });
+      });
+      waitingBytes += bytes;
+      tail = outcome;
+      if (!running) {
+        running = true;
+        setImmediate(run);
+      }
+      return outcome;
+    },
+    settled: () => tail.then(nothing, nothing),
+    async close() {
+      closed = true;
+      await tail.then(nothing, nothing);
+    },
+  };
+}
+
+const nothing = (): void => {};

@@ -1,0 +1,202 @@
+/**
+ * A store in plain Maps, for nodes without a database and for tests. It keeps everything until its session is
+ * deleted or the process ends, so its memory grows with every turn: about the size of the records it is given.
+ */
+import type { Message, TurnRecord } from '../domain/conversation.ts';
+import { RefusalError, refusal } from '../domain/errors.ts';
+import type { SessionId, TaskId, TenantId } from '../domain/ids.ts';
+import type { Tier } from '../domain/tiers.ts';
+import type { MessagePage, PageRequest, Store, TenantRecord, Write, WriteOutcome } from '../ports.ts';
+
+export interface MemoryStoreOptions {
+  /** Event-loop turns before an answer; 0 (default) answers in a microtask. */
+  readonly delayTurns?: number;
+  /** Asked before every access: an error makes it reject and changes nothing. For tests of failing stores. */
+  readonly fault?: (access: 'read' | 'write') => Error | undefined;
+}
+
+/** A turn with its messages. Records are the caller's own objects: nothing is copied. */
+interface StoredTurn {
+  turn: TurnRecord;
+  readonly asked: Message;
+  answer: Message | undefined;
+  /** Ended as interrupted, and no client has been told. */
+  untold: boolean;
+}
+
+interface StoredTenant {
+  tier: Tier | undefined;
+  day: string;
+  used: number;
+  readonly turns: Map<TaskId, StoredTurn>;
+  /** Oldest first, in the order in which turns were accepted. */
+  readonly sessions: Map<SessionId, StoredTurn[]>;
+}
+
+/**
+ * Makes an empty store. Writes take effect in the order of the calls, reads see every write called before them.
+ * A page never holds more messages than asked for, and parts a turn's messages only where one turn alone is more.
+ */
+export function createMemoryStore(options: MemoryStoreOptions = {}): Store {
+  const tenants = new Map<TenantId, StoredTenant>();
+  const delayTurns = options.delayTurns ?? 0;
+  let closed = false;
+
+  /** Deeds are done at once, so that calls keep their order; only the answer waits. */
+  async function answer<T>(access: 'read' | 'write', deed: () => T): Promise<T> {
+    const fault = closed ? closedError() : options.fault?.(access);
+    const result = fault ? undefined : { value: deed() };
+    if (delayTurns === 0) await null;
+    for (let turn = 0; turn < delayTurns; turn += 1) await nextLoopTurn();
+    if (!result) throw fault;
+    return result.value;
+  }
+
+  return {
+    tenant: (tenantId, day) => answer('read', () => tenantRecord(tenants.get(tenantId), tenantId, day)),
+    session: (tenantId, sessionId, page) =>
+      answer('read', () => {
+        const turns = tenants.get(tenantId)?.sessions.get(sessionId);
+        return turns ? pageOf(turns, page) : null;
+      }),
+    turn: (tenantId, taskId) => answer('read', () => tenants.get(tenantId)?.turns.get(taskId)?.turn ?? null),
+    commit: (write) => answer('write', () => apply(tenants, write)),
+    ping: () => answer('write', () => undefined),
+    close: async () => {
+      closed = true;
+    },
+  };
+}
+
+const nextLoopTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+const closedError = (): Error =>
+  new RefusalError(refusal('STORE_UNAVAILABLE', { message: 'The store is closed.' }));
+
+function tenantRecord(
+  tenant: StoredTenant | undefined,
+  tenantId: TenantId,
+  day: string,
+): TenantRecord | null {
+  if (!tenant) return null;
+  return { tenantId, tier: tenant.tier, day, used: tenant.day === day ? tenant.used : 0 };
+}
+
+function apply(tenants: Map<TenantId, StoredTenant>, write: Write): WriteOutcome {
+  switch (write.type) {
+    case 'turn-accepted':
+      return accept(tenants, write);
+    case 'turn-ended':
+      return end(tenants.get(write.turn.tenantId), write);
+    case 'session-deleted':
+      forget(tenants.get(write.tenantId), write.sessionId);
+      return 'stored';
+    case 'turn-told':
+      tell(tenants.get(write.tenantId), write.taskId);
+      return 'stored';
+    case 'tenant-tier':
+      tenantOf(tenants, write.tenantId).tier = write.tier;
+      return 'stored';
+    case 'unfinished-interrupted':
+      for (const tenant of tenants.values()) interrupt(tenant, write.atMs);
+      return 'stored';
+    case 'history-expired':
+      for (const tenant of tenants.values())
+        if (tenant.tier === (write.tier ?? undefined)) expire(tenant, write.beforeMs);
+      return 'stored';
+  }
+}
+
+/** The tenant, made where it is not known yet. */
+function tenantOf(tenants: Map<TenantId, StoredTenant>, tenantId: TenantId): StoredTenant {
+  const known = tenants.get(tenantId);
+  if (known) return known;
+  const tenant: StoredTenant = {
+    tier: undefined,
+    day: '',
+    used: 0,
+    turns: new Map<TaskId, StoredTurn>(),
+    sessions: new Map<SessionId, StoredTurn[]>(),
+  };
+  tenants.set(tenantId, tenant);
+  return tenant;
+}
+
+function accept(
+  tenants: Map<TenantId, StoredTenant>,
+  write: Extract<Write, { type: 'turn-accepted' }>,
+): WriteOutcome {
+  const { tenantId, sessionId, taskId } = write.turn;
+  const tenant = tenantOf(tenants, tenantId);
+  if (tenant.turns.has(taskId)) return 'duplicate';
+  const stored: StoredTurn = { turn: write.turn, asked: write.message, answer: undefined, untold: false };
+  tenant.turns.set(taskId, stored);
+  const session = tenant.sessions.get(sessionId);
+  if (session) session.push(stored);
+  else tenant.sessions.set(sessionId, [stored]);
+  if (write.day > tenant.day) {
+    tenant.day = write.day;
+    tenant.used = 0;
+  }
+  if (write.day === tenant.day) tenant.used += 1;
+  return 'stored';
+}
+
+/** An end comes once: repeated, or for a turn that was deleted meanwhile, it changes nothing. */
+function end(tenant: StoredTenant | undefined, write: Extract<Write, { type: 'turn-ended' }>): WriteOutcome {
+  const stored = tenant?.turns.get(write.turn.taskId);
+  if (!stored) return 'stored';
+  if (stored.turn.finishedAtMs !== undefined) return 'duplicate';
+  stored.turn = write.turn;
+  stored.answer = write.message;
+  return 'stored';
+}
+
+function forget(tenant: StoredTenant | undefined, sessionId: SessionId): void {
+  for (const stored of tenant?.sessions.get(sessionId) ?? []) tenant?.turns.delete(stored.turn.taskId);
+  tenant?.sessions.delete(sessionId);
+}
+
+function tell(tenant: StoredTenant | undefined, taskId: TaskId): void {
+  const stored = tenant?.turns.get(taskId);
+  if (stored) stored.untold = false;
+}
+
+function interrupt(tenant: StoredTenant, atMs: number): void {
+  for (const stored of tenant.turns.values()) {
+    if (stored.turn.finishedAtMs !== undefined) continue;
+    stored.turn = { ...stored.turn, status: 'failed', finishedAtMs: atMs, error: refusal('INTERRUPTED') };
+    stored.untold = true;
+  }
+}
+
+function expire(tenant: StoredTenant, beforeMs: number): void {
+  for (const [sessionId, turns] of tenant.sessions) {
+    const young = turns.some((stored) => (stored.answer ?? stored.asked).atMs >= beforeMs);
+    if (!young) forget(tenant, sessionId);
+  }
+}
+
+/** Walks back from the newest turn that may be shown: pages hold whole turns, so that `before` skips nothing. */
+function pageOf(turns: readonly StoredTurn[], page: PageRequest): MessagePage {
+  const end =
+    page.before === undefined
+      ? turns.length
+      : turns.findIndex((stored) => stored.turn.taskId === page.before);
+  const messages: Message[] = [];
+  let from = end;
+  while (from > 0) {
+    const stored = turns[from - 1];
+    const both = stored ? messagesOf(stored) : [];
+    if (messages.length + both.length > page.limit) break;
+    messages.unshift(...both);
+    from -= 1;
+  }
+  const cut = turns[end - 1];
+  if (messages.length === 0 && cut && page.limit > 0) messages.push(...messagesOf(cut).slice(-page.limit));
+  const interrupted = turns.filter((stored) => stored.untold).map((stored) => stored.turn);
+  return { messages, hasMore: from > 0, ...(interrupted.length > 0 ? { interrupted } : {}) };
+}
+
+const messagesOf = (stored: StoredTurn): readonly Message[] =>
+  stored.answer ? [stored.asked, stored.answer] : [stored.asked];

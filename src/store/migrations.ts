@@ -1,0 +1,196 @@
+/** The migrations, one set for both databases; what only one of them has stands behind its name. */
+import { type CreateTableBuilder, type Kysely, sql } from 'kysely';
+import { type Migration, Migrator } from 'kysely/migration';
+import { type Schema, TABLES } from './schema.ts';
+
+export type DatabaseKind = 'sqlite' | 'postgres';
+
+/**
+ * Brings a database to the newest schema. Safe to run from several processes at once: PostgreSQL's advisory lock,
+ * or SQLite's write lock, lets one do it and the others find it done. Rejects where a migration fails; then
+ * nothing of it is kept.
+ */
+export async function migrate(db: Kysely<Schema>, kind: DatabaseKind): Promise<readonly string[]> {
+  const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations(kind) } });
+  const { error, results = [] } = await migrator.migrateToLatest();
+  if (error) throw error;
+  return results.map((result) => result.migrationName);
+}
+
+/** Names sort in the order of application. An applied migration is never changed: write a new one. */
+function migrations(kind: DatabaseKind): Record<string, Migration> {
+  return {
+    '001-conversations': { up: (db) => createConversations(db, kind) },
+    '002-management': { up: createManagement },
+    ...(kind === 'postgres' ? { '003-row-level-security': { up: secureRows } } : {}),
+  };
+}
+
+type Table = CreateTableBuilder<string, never>;
+
+async function createConversations(db: Kysely<unknown>, kind: DatabaseKind): Promise<void> {
+  const small = clustered(kind);
+  await db.schema
+    .createTable('turns')
+    .$call(ordered(kind))
+    .addColumn('tenant_id', 'text', (column) => column.notNull())
+    .addColumn('task_id', 'text', (column) => column.notNull())
+    .addColumn('session_id', 'text', (column) => column.notNull())
+    .addColumn('agent_id', 'text', (column) => column.notNull())
+    .addColumn('agent_version', 'integer')
+    .addColumn('status', 'text', (column) => column.notNull())
+    .addColumn('created_at', 'bigint', (column) => column.notNull())
+    .addColumn('finished_at', 'bigint')
+    .addColumn('asked', 'text', (column) => column.notNull())
+    .addColumn('asked_at', 'bigint', (column) => column.notNull())
+    .addColumn('content', 'text')
+    .addColumn('answer', 'text')
+    .addColumn('answered_at', 'bigint')
+    .addColumn('flags', 'integer', (column) => column.notNull())
+    .addColumn('info', 'text')
+    .addColumn('error', 'text')
+    .addColumn('untold', 'integer', (column) => column.notNull().defaultTo(0))
+    .execute();
+  if (kind === 'sqlite')
+    await sql`create unique index turns_by_task on turns (tenant_id, task_id)`.execute(db);
+  else await sql`alter table turns add constraint turns_by_task primary key (tenant_id, task_id)`.execute(db);
+  await sql`create index turns_by_session on turns (tenant_id, session_id, seq)`.execute(db);
+  await sql`create index turns_unfinished on turns (seq) where finished_at is null`.execute(db);
+  await sql`create index turns_untold on turns (tenant_id, session_id) where untold = 1`.execute(db);
+
+  await db.schema
+    .createTable('sessions')
+    .addColumn('tenant_id', 'text', (column) => column.notNull())
+    .addColumn('session_id', 'text', (column) => column.notNull())
+    .addColumn('created_at', 'bigint', (column) => column.notNull())
+    .addColumn('last_at', 'bigint', (column) => column.notNull())
+    .addPrimaryKeyConstraint('sessions_key', ['tenant_id', 'session_id'])
+    .$call(small)
+    .execute();
+  await sql`create index sessions_by_age on sessions (last_at)`.execute(db);
+
+  await db.schema
+    .createTable('tenants')
+    .addColumn('tenant_id', 'text', (column) => column.primaryKey().notNull())
+    .addColumn('tier', 'text')
+    .$call(small)
+    .execute();
+  await db.schema
+    .createTable('daily_usage')
+    .addColumn('tenant_id', 'text', (column) => column.notNull())
+    .addColumn('day', 'text', (column) => column.notNull())
+    .addColumn('used', 'integer', (column) => column.notNull())
+    .addPrimaryKeyConstraint('daily_usage_key', ['tenant_id', 'day'])
+    .$call(small)
+    .execute();
+}
+
+/** The order of acceptance. SQLite's rows lie in it on the disk, which takes the only primary key there is. */
+const ordered =
+  (kind: DatabaseKind) =>
+  (table: Table): Table =>
+    kind === 'sqlite'
+      ? table.addColumn('seq', 'integer', (column) => column.primaryKey())
+      : table.addColumn('seq', 'bigint', (column) => column.generatedAlwaysAsIdentity().notNull());
+
+/** Small rows found by key alone: SQLite keeps them in the key's own tree. */
+const clustered =
+  (kind: DatabaseKind) =>
+  <T extends { modifyEnd(end: ReturnType<typeof sql>): T }>(table: T): T =>
+    kind === 'sqlite' ? table.modifyEnd(sql`without rowid`) : table;
+
+async function createManagement(db: Kysely<unknown>): Promise<void> {
+  await db.schema
+    .createTable('agents')
+    .addColumn('tenant_id', 'text', (column) => column.notNull())
+    .addColumn('agent_id', 'text', (column) => column.notNull())
+    .addColumn('version', 'integer', (column) => column.notNull())
+    .addColumn('slug', 'text', (column) => column.notNull())
+    .addColumn('type', 'text', (column) => column.notNull())
+    .addColumn('tags', 'text', (column) => column.notNull())
+    .addColumn('search', 'text', (column) => column.notNull())
+    .addColumn('deleted', 'integer', (column) => column.notNull())
+    .addColumn('updated_at', 'bigint', (column) => column.notNull())
+    .addColumn('body', 'text', (column) => column.notNull())
+    .addPrimaryKeyConstraint('agents_key', ['tenant_id', 'agent_id'])
+    .execute();
+  await sql`create unique index agents_by_slug on agents (tenant_id, slug) where deleted = 0`.execute(db);
+  await sql`create index agents_by_change on agents (tenant_id, deleted, updated_at)`.execute(db);
+
+  await db.schema
+    .createTable('agent_versions')
+    .addColumn('tenant_id', 'text', (column) => column.notNull())
+    .addColumn('agent_id', 'text', (column) => column.notNull())
+    .addColumn('version', 'integer', (column) => column.notNull())
+    .addColumn('body', 'text', (column) => column.notNull())
+    .addPrimaryKeyConstraint('agent_versions_key', ['tenant_id', 'agent_id', 'version'])
+    .execute();
+  await db.schema
+    .createTable('agent_history')
+    .addColumn('tenant_id', 'text', (column) => column.notNull())
+    .addColumn('agent_id', 'text', (column) => column.notNull())
+    .addColumn('entry', 'integer', (column) => column.notNull())
+    .addColumn('body', 'text', (column) => column.notNull())
+    .addPrimaryKeyConstraint('agent_history_key', ['tenant_id', 'agent_id', 'entry'])
+    .execute();
+  await createTemplatesAndWebhooks(db);
+}
+
+async function createTemplatesAndWebhooks(db: Kysely<unknown>): Promise<void> {
+  await db.schema
+    .createTable('templates')
+    .addColumn('tenant_id', 'text', (column) => column.notNull())
+    .addColumn('template_id', 'text', (column) => column.notNull())
+    .addColumn('slug', 'text', (column) => column.notNull())
+    .addColumn('version', 'integer', (column) => column.notNull())
+    .addColumn('created_at', 'bigint', (column) => column.notNull())
+    .addColumn('body', 'text', (column) => column.notNull())
+    .addPrimaryKeyConstraint('templates_key', ['tenant_id', 'template_id'])
+    .execute();
+  await sql`create unique index templates_by_slug on templates (tenant_id, slug)`.execute(db);
+
+  await db.schema
+    .createTable('webhooks')
+    .addColumn('tenant_id', 'text', (column) => column.notNull())
+    .addColumn('webhook_id', 'text', (column) => column.notNull())
+    .addColumn('created_at', 'bigint', (column) => column.notNull())
+    .addColumn('body', 'text', (column) => column.notNull())
+    .addPrimaryKeyConstraint('webhooks_key', ['tenant_id', 'webhook_id'])
+    .execute();
+  await db.schema
+    .createTable('deliveries')
+    .addColumn('tenant_id', 'text', (column) => column.notNull())
+    .addColumn('delivery_id', 'text', (column) => column.notNull())
+    .addColumn('webhook_id', 'text', (column) => column.notNull())
+    .addColumn('status', 'text', (column) => column.notNull())
+    .addColumn('due_at', 'bigint')
+    .addColumn('created_at', 'bigint', (column) => column.notNull())
+    .addColumn('body', 'text', (column) => column.notNull())
+    .addPrimaryKeyConstraint('deliveries_key', ['tenant_id', 'delivery_id'])
+    .addForeignKeyConstraint(
+      'deliveries_webhook',
+      ['tenant_id', 'webhook_id'],
+      'webhooks',
+      ['tenant_id', 'webhook_id'],
+      (constraint) => constraint.onDelete('cascade'),
+    )
+    .execute();
+  await sql`create index deliveries_by_webhook on deliveries (tenant_id, webhook_id, created_at)`.execute(db);
+  await sql`create index deliveries_due on deliveries (due_at) where status = 'pending'`.execute(db);
+}
+
+/**
+ * Rows show themselves to the tenant named in the transaction, or to the node itself (`scope`): a query that says
+ * neither sees and writes nothing. FORCE, since a node usually owns its tables; superusers pass all the same.
+ */
+async function secureRows(db: Kysely<unknown>): Promise<void> {
+  const visible = sql`(
+    tenant_id = current_setting('nooble.tenant_id', true)
+    or current_setting('nooble.scope', true) = 'node'
+  )`;
+  for (const table of TABLES) {
+    await sql`alter table ${sql.table(table)} enable row level security`.execute(db);
+    await sql`alter table ${sql.table(table)} force row level security`.execute(db);
+    await sql`create policy tenant on ${sql.table(table)} using ${visible} with check ${visible}`.execute(db);
+  }
+}

@@ -1,0 +1,69 @@
+/** Opens what DATABASE_URL names and makes the stores over it. */
+import type { AgentStore, Archive, TemplateStore, WebhookStore } from '../management-ports.ts';
+import type { Log, Store } from '../ports.ts';
+import { createAgentStore } from './agents.ts';
+import { createArchive } from './archive.ts';
+import { createConversations } from './conversations.ts';
+import { type Database, openSqlite } from './database.ts';
+import { type GuardOptions, guarded } from './guarded.ts';
+import { openPostgres } from './postgres/open.ts';
+import { createTemplateStore } from './templates.ts';
+import { createWebhookStore } from './webhooks.ts';
+
+export interface StoreOptions {
+  /** `sqlite:path`, `sqlite::memory:`, or `postgres://user:password@host/database`. */
+  readonly url: string;
+  readonly log: Log;
+  readonly guard?: Omit<GuardOptions, 'log'>;
+}
+
+export interface Stores {
+  readonly conversations: Store;
+  readonly agents: AgentStore;
+  readonly templates: TemplateStore;
+  readonly webhooks: WebhookStore;
+  readonly archive: Archive;
+  /** Finishes the writes that were begun, then closes the database; `conversations` with it. Safe to call twice. */
+  close(): Promise<void>;
+}
+
+/**
+ * Opens a database, makes the folder of its file, and brings its schema up to date. Rejects with a line that names
+ * the database, without its password, and what is wrong.
+ */
+export async function openStores({ url, log, guard = {} }: StoreOptions): Promise<Stores> {
+  const opened = await openDatabase(url, log).catch((error: unknown) => {
+    throw new Error(`the database ${withoutPassword(url)} can not be opened: ${reasonOf(error)}`, {
+      cause: error,
+    });
+  });
+  const database = guarded(opened, { ...guard, log });
+  const conversations = createConversations(database);
+  let closing: Promise<void> | undefined;
+  return {
+    conversations,
+    agents: createAgentStore(database),
+    templates: createTemplateStore(database),
+    webhooks: createWebhookStore(database),
+    archive: createArchive(database),
+    close() {
+      closing ??= conversations.close().then(() => opened.close());
+      return closing;
+    },
+  };
+}
+
+function openDatabase(url: string, log: Log): Promise<Database> {
+  if (/^postgres(ql)?:\/\//.test(url)) return openPostgres({ url }, log);
+  const path = /^sqlite:(?:\/\/(?=\/))?(.+)$/.exec(url)?.[1];
+  if (path !== undefined) return openSqlite({ path }, log);
+  return Promise.reject(new Error('it must be sqlite:path, sqlite::memory: or postgres://…'));
+}
+
+const withoutPassword = (url: string): string => url.replace(/(\/\/[^:/@]*):[^@]*@/, '$1:…@');
+
+/** What the database said, rather than what a client would be told. */
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return error.cause instanceof Error ? error.cause.message || String(error.cause) : error.message;
+}

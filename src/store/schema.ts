@@ -1,0 +1,147 @@
+/** The tables, as Kysely sees them; the same in both databases. Times are milliseconds since the epoch. */
+import type { ColumnType } from 'kysely';
+
+/** Given out by the database. */
+type Generated = ColumnType<number, never, never>;
+
+/**
+ * A turn with its question and its answer: they are written, read and deleted together, so that one row is half
+ * the work of a turn beside two messages. `seq` is the order of acceptance.
+ */
+export interface TurnTable {
+  readonly tenant_id: string;
+  readonly task_id: string;
+  readonly session_id: string;
+  readonly seq: Generated;
+  readonly agent_id: string;
+  readonly agent_version: number | null;
+  readonly status: string;
+  readonly created_at: number;
+  readonly finished_at: number | null;
+  readonly asked: string;
+  readonly asked_at: number;
+  /** The turn's content; null where it has none, or where FLAG.contentIsAnswer says that it is `answer`. */
+  readonly content: string | null;
+  /** The answering message's text; null: there is none. */
+  readonly answer: string | null;
+  readonly answered_at: number | null;
+  /** Bits of FLAG. */
+  readonly flags: number;
+  /** JSON, as all objects here: PostgreSQL's jsonb rejects \u0000. */
+  readonly info: string | null;
+  readonly error: string | null;
+  /** 1: ended as interrupted, and no client has been told. */
+  readonly untold: number;
+}
+
+/** Bits of `turns.flags`. */
+export const FLAG = { askedEscaped: 1, contentEscaped: 2, answerEscaped: 4, contentIsAnswer: 8 } as const;
+
+/**
+ * `last_at` is never later than the session's last message and at most SESSION_TOUCH_MS earlier: so most turns
+ * leave this row alone. Who deletes by age looks at the turns as well.
+ */
+export interface SessionTable {
+  readonly tenant_id: string;
+  readonly session_id: string;
+  readonly created_at: number;
+  readonly last_at: number;
+}
+
+export const SESSION_TOUCH_MS = 600_000;
+
+export interface TenantTable {
+  readonly tenant_id: string;
+  readonly tier: string | null;
+}
+
+export interface DailyUsageTable {
+  readonly tenant_id: string;
+  /** `YYYY-MM-DD`, UTC. */
+  readonly day: string;
+  readonly used: number;
+}
+
+/** The newest version of each agent, with what lists and rules look at; `body` is the whole record as JSON. */
+export interface AgentTable {
+  readonly tenant_id: string;
+  readonly agent_id: string;
+  readonly version: number;
+  readonly slug: string;
+  readonly type: string;
+  /** JSON array. */
+  readonly tags: string;
+  /** Name, slug and description, made searchable (text.ts). */
+  readonly search: string;
+  /** 0 or 1. */
+  readonly deleted: number;
+  readonly updated_at: number;
+  readonly body: string;
+}
+
+export interface AgentVersionTable {
+  readonly tenant_id: string;
+  readonly agent_id: string;
+  readonly version: number;
+  readonly body: string;
+}
+
+export interface AgentHistoryTable {
+  readonly tenant_id: string;
+  readonly agent_id: string;
+  /** Counts from 1 for each agent. */
+  readonly entry: number;
+  readonly body: string;
+}
+
+export interface TemplateTable {
+  readonly tenant_id: string;
+  readonly template_id: string;
+  readonly slug: string;
+  readonly version: number;
+  readonly created_at: number;
+  readonly body: string;
+}
+
+export interface WebhookTable {
+  readonly tenant_id: string;
+  readonly webhook_id: string;
+  readonly created_at: number;
+  readonly body: string;
+}
+
+export interface DeliveryTable {
+  readonly tenant_id: string;
+  readonly delivery_id: string;
+  readonly webhook_id: string;
+  readonly status: string;
+  readonly due_at: number | null;
+  readonly created_at: number;
+  readonly body: string;
+}
+
+export interface Schema {
+  readonly turns: TurnTable;
+  readonly sessions: SessionTable;
+  readonly tenants: TenantTable;
+  readonly daily_usage: DailyUsageTable;
+  readonly agents: AgentTable;
+  readonly agent_versions: AgentVersionTable;
+  readonly agent_history: AgentHistoryTable;
+  readonly templates: TemplateTable;
+  readonly webhooks: WebhookTable;
+  readonly deliveries: DeliveryTable;
+}
+
+export const TABLES = [
+  'turns',
+  'sessions',
+  'tenants',
+  'daily_usage',
+  'agents',
+  'agent_versions',
+  'agent_history',
+  'templates',
+  'webhooks',
+  'deliveries',
+] as const satisfies readonly (keyof Schema)[];

@@ -1,0 +1,29 @@
+/** How texts are stored so that they come back as they came, whatever characters they hold. */
+
+declare global {
+  /** In Node since 20; TypeScript's es2023 library does not list them yet. */
+  interface String {
+    isWellFormed(): boolean;
+    toWellFormed(): string;
+  }
+}
+
+/**
+ * Neither database keeps every JavaScript string: UTF-8 has no lone surrogates, PostgreSQL's text no NUL.
+ * Where a text holds one of them it is stored as a JSON string (which escapes both) and a flag says so.
+ */
+export const needsEscape = (text: string): boolean => !text.isWellFormed() || text.includes('\u0000');
+
+export const escaped = (text: string): string => JSON.stringify(text);
+
+/** Undoes `escaped` where `isEscaped`. Throws where what is stored is no JSON string. */
+export function unescaped(text: string, isEscaped: boolean): string {
+  if (!isEscaped) return text;
+  const value: unknown = JSON.parse(text);
+  if (typeof value !== 'string') throw new Error('An escaped text is not a JSON string.');
+  return value;
+}
+
+/** What a search compares: no case, and nothing that a database would refuse. One way: never shown. */
+export const searchable = (text: string): string =>
+  text.toLowerCase().normalize('NFC').toWellFormed().replaceAll('\u0000', '\ufffd');
