@@ -1,17 +1,17 @@
 /** What the actors decided is done here: each effect is data, carried out in one switch, and reports as a message. */
 import { CLOSE, refusal } from '../src/domain/errors.ts';
-import type { TaskId } from '../src/domain/ids.ts';
 import { dayOf } from '../src/domain/rate-limit.ts';
 import type { AgentSource, Log, Metrics, Store } from '../src/ports.ts';
 import type { Address } from './address.ts';
 import { createExecutions, type ExecutionDeps } from './execution-effects.ts';
+import { createKeeping } from './keeping.ts';
 import type { NodeEffect, NodeMessage } from './node.ts';
 import { unnumbered } from './outbox.ts';
 import { closeClients, type Registry, type SessionRef, type TenantRef } from './registry.ts';
-import { taskTaken } from './session-endings.ts';
+import type { SessionEffect } from './session-effect.ts';
 import { returned } from './session-recovery.ts';
-import { type SessionEffect, type SessionMessage, unreachable } from './session-state.ts';
-import type { TenantEffect } from './tenant.ts';
+import { type SessionMessage, unreachable } from './session-state.ts';
+import type { TenantEffect } from './tenant-state.ts';
 import { logEnd } from './turn-log.ts';
 
 export interface EffectDeps extends ExecutionDeps {
@@ -35,6 +35,7 @@ const LOADED_MESSAGES = 100;
 export function createEffects(deps: EffectDeps): Effects {
   const { actors, registry, store, agents, clock, metrics, log } = deps;
   const execute = createExecutions(deps);
+  const keep = createKeeping(deps);
 
   agents.onChange?.((tenantId, agent) => {
     for (const session of registry.busy(tenantId)) tellSession(session, { type: 'agentChanged', agent });
@@ -144,12 +145,12 @@ export function createEffects(deps: EffectDeps): Effects {
       case 'findAgent':
         return findAgent(ref, effect);
       case 'claim': {
-        const { taskId, slot, tier, atMs } = effect;
+        const { taskId, attempt, slot, tier, atMs } = effect;
         // Offered, not told: a flood of claims must leave the tenant room for what comes back.
-        const claim = { type: 'claim', sessionId, taskId, slot, tier, atMs } as const;
+        const claim = { type: 'claim', sessionId, taskId, attempt, slot, tier, atMs } as const;
         if (actors.offer(tenantAddress, claim) === 'delivered') return;
         const error = refusal('OVERLOADED', { retryAfterMs: 1_000 });
-        return tellSession(ref, { type: 'claimRefused', taskId, error, atMs });
+        return tellSession(ref, { type: 'claimRefused', taskId, attempt, error, atMs });
       }
       case 'acquire':
         actors.tell(tenantAddress, { type: 'acquire', sessionId, taskId: effect.taskId, atMs: clock.now() });
@@ -219,57 +220,27 @@ export function createEffects(deps: EffectDeps): Effects {
 
   function findAgent(
     ref: SessionRef,
-    { taskId, agentId, agentVersion }: Extract<SessionEffect, { type: 'findAgent' }>,
+    { taskId, attempt, agentId, agentVersion }: Extract<SessionEffect, { type: 'findAgent' }>,
   ): void {
     agents.agent(ref.tenant.tenantId, agentId, agentVersion).then(
       (found) =>
         tellSession(
           ref,
           found.ok
-            ? { type: 'agentFound', taskId, agent: found.value, atMs: clock.now() }
-            : { type: 'agentRefused', taskId, error: found.error, atMs: clock.now() },
+            ? { type: 'agentFound', taskId, attempt, agent: found.value, atMs: clock.now() }
+            : { type: 'agentRefused', taskId, attempt, error: found.error, atMs: clock.now() },
         ),
       (error: unknown) => {
         log.warn({ err: error, agent_id: agentId }, 'agent could not be found');
         tellSession(ref, {
           type: 'agentRefused',
+          attempt,
           taskId,
           error: refusal('STORE_UNAVAILABLE', { retryAfterMs: 1_000 }),
           atMs: clock.now(),
         });
       },
     );
-  }
-
-  function keep(
-    ref: SessionRef,
-    { step, taskId, write, wait }: Extract<SessionEffect, { type: 'keep' }>,
-  ): void {
-    if (!wait) {
-      // The tier wants speed before certainty: the session goes on as if it were kept.
-      store
-        .commit(write)
-        .catch((error: unknown) => log.warn({ err: error, step, task_id: taskId }, 'a write was lost'));
-      return tellSession(ref, { type: 'kept', step, taskId, duplicate: false, atMs: clock.now() });
-    }
-    const failed = (error: unknown): void => {
-      log.warn({ err: error, step, task_id: taskId }, 'store refused a write');
-      tellSession(ref, { type: 'keepFailed', step, taskId, atMs: clock.now() });
-    };
-    store.commit(write).then((outcome) => {
-      if (outcome === 'duplicate' && step === 'accepted' && taskId) tellDuplicate(ref, taskId).catch(failed);
-      else tellSession(ref, { type: 'kept', step, taskId, duplicate: false, atMs: clock.now() });
-    }, failed);
-  }
-
-  /** A resend is told of its turn only where that is a turn of the same session: its end will be heard there. */
-  async function tellDuplicate(ref: SessionRef, taskId: TaskId): Promise<void> {
-    const kept = await store.turn(ref.tenant.tenantId, taskId);
-    const atMs = clock.now();
-    if (kept && kept.sessionId !== ref.sessionId) {
-      const error = taskTaken();
-      tellSession(ref, { type: 'keepFailed', step: 'accepted', taskId, error, atMs });
-    } else tellSession(ref, { type: 'kept', step: 'accepted', taskId, duplicate: true, atMs });
   }
 
   return { node, tenant, session };
@@ -281,9 +252,21 @@ function lostOf(effect: SessionEffect, atMs: number): SessionMessage | null {
     case 'keep':
       return { type: 'keepFailed', step: effect.step, taskId: effect.taskId, atMs };
     case 'findAgent':
-      return { type: 'agentRefused', taskId: effect.taskId, error: refusal('INTERNAL'), atMs };
+      return {
+        type: 'agentRefused',
+        taskId: effect.taskId,
+        attempt: effect.attempt,
+        error: refusal('INTERNAL'),
+        atMs,
+      };
     case 'claim':
-      return { type: 'claimRefused', taskId: effect.taskId, error: refusal('INTERNAL'), atMs };
+      return {
+        type: 'claimRefused',
+        taskId: effect.taskId,
+        attempt: effect.attempt,
+        error: refusal('INTERNAL'),
+        atMs,
+      };
     case 'execute':
       return { type: 'executionLost', taskId: effect.plan.taskId, text: '', atMs };
     default:

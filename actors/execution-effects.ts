@@ -8,7 +8,8 @@ import {
   newExecution,
 } from './execution.ts';
 import type { ExecutionRef, SessionRef } from './registry.ts';
-import { type SessionEffect, unreachable } from './session-state.ts';
+import type { SessionEffect } from './session-effect.ts';
+import { unreachable } from './session-state.ts';
 
 export interface ExecutionDeps {
   readonly actors: ActorSystem;

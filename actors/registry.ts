@@ -8,7 +8,7 @@ import type { Address } from './address.ts';
 import type { ExecutionMessage } from './execution.ts';
 import { unnumbered } from './outbox.ts';
 import type { SessionMessage } from './session-state.ts';
-import type { TenantMessage } from './tenant.ts';
+import type { TenantMessage } from './tenant-state.ts';
 
 export interface TenantRef {
   readonly tenantId: TenantId;

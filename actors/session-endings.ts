@@ -4,14 +4,13 @@ import { type ErrorData, refusal } from '../src/domain/errors.ts';
 import type { ExecutionInfo, TurnEvent } from '../src/domain/frames.ts';
 import { dayOf } from '../src/domain/rate-limit.ts';
 import type { CancelReply, SayReply } from '../src/ports.ts';
+import type { SessionEffect, SessionStep } from './session-effect.ts';
 import { limitsOf, positions, runNext } from './session-line.ts';
 import {
   type Ending,
   findTurn,
   recordOf,
-  type SessionEffect,
   type SessionState,
-  type SessionStep,
   type Turn,
   withoutTurn,
   withTurn,

@@ -1,8 +1,9 @@
 /** How a session is deleted: its turns end first, then the store forgets it, then everybody is told. Pure. */
 import { CLOSE, type ErrorData } from '../src/domain/errors.ts';
 import type { Reply } from '../src/ports.ts';
+import type { SessionEffect, SessionStep } from './session-effect.ts';
 import { stopTurn } from './session-endings.ts';
-import type { ReplyTo, SessionEffect, SessionState, SessionStep } from './session-state.ts';
+import type { ReplyTo, SessionState } from './session-state.ts';
 
 export function forget(state: SessionState, replyTo: ReplyTo, atMs: number): SessionStep {
   if (state.forgetting)

@@ -3,13 +3,8 @@ import { allowedTools, historyMessages, historyTokens } from '../src/domain/agen
 import { trimHistory } from '../src/domain/conversation.ts';
 import { capped, type TierLimits } from '../src/domain/tiers.ts';
 import type { ExecutionPlan } from '../src/ports.ts';
-import {
-  type SessionEffect,
-  type SessionState,
-  type SessionStep,
-  type Turn,
-  withTurn,
-} from './session-state.ts';
+import type { SessionEffect, SessionStep } from './session-effect.ts';
+import { type SessionState, type Turn, withTurn } from './session-state.ts';
 
 export const limitsOf = (state: SessionState): TierLimits => state.config.tiers[state.tier ?? 'free'];
 

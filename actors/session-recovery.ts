@@ -1,27 +1,26 @@
 /** What a session does about messages that it can not handle: who waits is answered, nothing is left half done. Pure. */
 import { CLOSE, type ErrorData, refusal } from '../src/domain/errors.ts';
 import type { Behaviour } from './address.ts';
+import type { SessionEffect, SessionStep } from './session-effect.ts';
 import { breakTurn, closeTurn, closeUnkept, refuse } from './session-endings.ts';
 import { thenForget, unforgotten } from './session-forget.ts';
 import {
   findTurn,
-  type SessionEffect,
   type SessionMessage,
   type SessionState,
-  type SessionStep,
   type Turn,
+  turnOf,
   withTurn,
 } from './session-state.ts';
 import { accepted } from './session-turns.ts';
-import type { TenantMessage } from './tenant.ts';
+import type { TenantMessage } from './tenant-state.ts';
 
 /** What a session does about a message that its behaviour threw over: the turn it was about ends, all else stays. */
 export const recoverSession: Behaviour<SessionState, SessionMessage, SessionEffect> = (state, message) =>
   thenForget(recover(state, message));
 
 function recover(state: SessionState, message: SessionMessage): SessionStep {
-  const turn =
-    'taskId' in message && message.taskId !== undefined ? findTurn(state, message.taskId) : undefined;
+  const turn = turnOf(state, message);
   switch (message.type) {
     case 'loaded':
     case 'entered':

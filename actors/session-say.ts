@@ -2,9 +2,10 @@
 import { type ErrorData, refusal } from '../src/domain/errors.ts';
 import { fullBucket, rateOf, take } from '../src/domain/rate-limit.ts';
 import type { SayReply } from '../src/ports.ts';
+import type { SessionEffect, SessionStep } from './session-effect.ts';
 import { stopTurn } from './session-endings.ts';
 import { limitsOf, positions } from './session-line.ts';
-import type { Said, SessionEffect, SessionState, SessionStep, Turn } from './session-state.ts';
+import type { Said, SessionState, Turn } from './session-state.ts';
 import { again } from './session-turns.ts';
 
 /** Turns one session may have in line; the tenant's own bound usually comes first. */
@@ -53,11 +54,11 @@ export function say(state: SessionState, known: Turn | undefined, message: Said)
   const turn = newTurn(message, busy ? 'none' : 'asked');
   const first = message.onBusy === 'interrupt' ? state.turns.slice(0, 1) : state.turns;
   const queued = { ...paid.state, turns: [...first, turn, ...state.turns.slice(first.length)] };
-  const { taskId, agentId, agentVersion } = turn;
+  const { taskId, attempt, agentId, agentVersion } = turn;
   const effects: SessionEffect[] = [
     { type: 'track', taskId, tier: state.tier ?? 'free' },
-    { type: 'claim', taskId, slot: turn.slot, tier: message.tier, atMs: message.atMs },
-    { type: 'findAgent', taskId, agentId, ...(agentVersion === undefined ? {} : { agentVersion }) },
+    { type: 'claim', taskId, attempt, slot: turn.slot, tier: message.tier, atMs: message.atMs },
+    { type: 'findAgent', taskId, attempt, agentId, ...(agentVersion === undefined ? {} : { agentVersion }) },
   ];
   const running = first[0];
   if (message.onBusy !== 'interrupt' || !running) return [queued, effects];
@@ -69,6 +70,7 @@ export function say(state: SessionState, known: Turn | undefined, message: Said)
 function newTurn(message: Said, slot: Turn['slot']): Turn {
   return {
     taskId: message.taskId,
+    attempt: message.replyTo,
     agentId: message.agentId,
     ...(message.agentVersion === undefined ? {} : { agentVersion: message.agentVersion }),
     said: { role: 'user', content: message.message, taskId: message.taskId, atMs: message.atMs },

@@ -1,19 +1,12 @@
 /** What a session knows and is told: plain data, so that it can be printed, compared and recovered. */
 import type { AgentConfig } from '../src/domain/agent.ts';
 import type { Message, TurnRecord } from '../src/domain/conversation.ts';
-import type { Close, ErrorData } from '../src/domain/errors.ts';
-import type { Notice, OnBusy, TurnEvent } from '../src/domain/frames.ts';
+import type { ErrorData } from '../src/domain/errors.ts';
+import type { OnBusy } from '../src/domain/frames.ts';
 import type { AgentId, SessionId, TaskId, TenantId } from '../src/domain/ids.ts';
 import type { Bucket } from '../src/domain/rate-limit.ts';
 import type { Tier, TierTable } from '../src/domain/tiers.ts';
-import type {
-  AttachReady,
-  ExecutionOutcome,
-  ExecutionPlan,
-  ResumePoint,
-  TurnOptions,
-  Write,
-} from '../src/ports.ts';
+import type { ExecutionOutcome, ResumePoint } from '../src/ports.ts';
 
 /** Where an answer goes: a number of the actor system's `ask`. */
 export type ReplyTo = number;
@@ -37,6 +30,11 @@ export type Slot = 'none' | 'asked' | 'granted';
 /** One turn from `said` to its terminal event. Turns stand in the order in which they will run. */
 export interface Turn {
   readonly taskId: TaskId;
+  /**
+   * The first caller's number: tells it from an earlier turn of the same id that was refused, whose answers are not
+   * for this one.
+   */
+  readonly attempt: ReplyTo;
   readonly agentId: AgentId;
   /** The version it asked for; absent: the newest when it runs. */
   readonly agentVersion?: number;
@@ -84,6 +82,8 @@ export interface SessionState {
   /** Turns that an earlier process left unfinished, until a client is there to be told. */
   readonly untold: readonly TurnRecord[];
   readonly tier: Tier | null;
+  /** The tier was set by an operator: what clients name does not count. */
+  readonly tierFixed: boolean;
   readonly bucket: Bucket | null;
   readonly turns: readonly Turn[];
   /** The last tasks that ended here, for resends. */
@@ -139,12 +139,14 @@ export type SessionMessage =
   | { readonly type: 'loadFailed'; readonly atMs: number }
   | {
       readonly type: 'agentFound';
+      readonly attempt?: number;
       readonly taskId: TaskId;
       readonly agent: AgentConfig;
       readonly atMs: number;
     }
   | {
       readonly type: 'agentRefused' | 'claimRefused';
+      readonly attempt?: number;
       readonly taskId: TaskId;
       readonly error: ErrorData;
       readonly atMs: number;
@@ -154,10 +156,11 @@ export type SessionMessage =
   | Kept
   | KeepFailed
   // From the tenant and the node.
-  | { readonly type: 'entered'; readonly tier: Tier }
+  | { readonly type: 'entered'; readonly tier: Tier; readonly fixed: boolean }
   /** `slot` is what the claim asked for; `ahead` counts the tenant's turns before it. */
   | {
       readonly type: 'claimed';
+      readonly attempt?: number;
       readonly taskId: TaskId;
       readonly tier: Tier;
       readonly slot: Slot;
@@ -199,59 +202,13 @@ export type Ended = {
   readonly atMs: number;
 };
 
-export type SessionEffect =
-  | { readonly type: 'load' }
-  | { readonly type: 'enter'; readonly tier: Tier | undefined }
-  | ({ readonly type: 'findAgent' } & Pick<Turn, 'taskId' | 'agentId' | 'agentVersion'>)
-  | {
-      readonly type: 'claim';
-      readonly taskId: TaskId;
-      readonly slot: Slot;
-      readonly tier: Tier | undefined;
-      readonly atMs: number;
-    }
-  | { readonly type: 'acquire'; readonly taskId: TaskId }
-  /** Gives back a claim, and the slot it had or had asked for. `refund`: it does not count as a request. */
-  | { readonly type: 'release'; readonly taskId: TaskId; readonly slot: Slot; readonly refund: boolean }
-  | {
-      readonly type: 'keep';
-      readonly step: KeepStep;
-      readonly taskId: TaskId | undefined;
-      readonly write: Write;
-      /** Whether the session waits for it; otherwise it goes on at once. */
-      readonly wait: boolean;
-    }
-  | { readonly type: 'execute'; readonly plan: ExecutionPlan; readonly options: TurnOptions }
-  | { readonly type: 'abort'; readonly taskId: TaskId }
-  | { readonly type: 'event'; readonly taskId: TaskId; readonly event: TurnEvent; readonly atMs: number }
-  /** Forgets a turn that was never accepted: what its execution wrote is not sent. */
-  | { readonly type: 'discard'; readonly taskId: TaskId }
-  | { readonly type: 'reply'; readonly replyTo: ReplyTo; readonly value: unknown }
-  | { readonly type: 'attachClient'; readonly clientId: string; readonly ready: AttachReady }
-  | { readonly type: 'detachClient'; readonly clientId: string }
-  /** Refuses a client that has not been attached. */
-  | {
-      readonly type: 'turnAway';
-      readonly clientId: string;
-      readonly error: ErrorData;
-      readonly atMs: number;
-    }
-  | { readonly type: 'notice'; readonly notice: Notice; readonly atMs: number }
-  /** Closes all clients, those too that are not attached yet; `told`: after an error. */
-  | {
-      readonly type: 'closeClients';
-      readonly close: Close;
-      readonly told: { readonly error: ErrorData; readonly atMs: number } | null;
-    }
-  /** A turn of this id lives here, or no longer does. */
-  | { readonly type: 'track'; readonly taskId: TaskId; readonly tier: Tier }
-  | { readonly type: 'untrack'; readonly taskId: TaskId }
-  | { readonly type: 'measure'; readonly turn: TurnRecord; readonly tier: Tier }
-  | { readonly type: 'refused'; readonly tier: Tier; readonly code: string }
-  | { readonly type: 'leave' }
-  | { readonly type: 'stop' };
-
-export type SessionStep = readonly [SessionState, readonly SessionEffect[]];
+/** The turn a message is about: one that answers an earlier attempt is about none. */
+export function turnOf(state: SessionState, message: SessionMessage): Turn | undefined {
+  if (!('taskId' in message) || message.taskId === undefined) return undefined;
+  const turn = findTurn(state, message.taskId);
+  const isLate = turn && 'attempt' in message && message.attempt !== turn.attempt;
+  return isLate ? undefined : turn;
+}
 
 export const findTurn = (state: SessionState, taskId: TaskId): Turn | undefined =>
   state.turns.find((turn) => turn.taskId === taskId);

@@ -3,16 +3,10 @@ import { type AgentConfig, refuseAgent } from '../src/domain/agent.ts';
 import { refusal } from '../src/domain/errors.ts';
 import type { EventData } from '../src/domain/frames.ts';
 import type { SayReply } from '../src/ports.ts';
+import type { SessionEffect, SessionStep } from './session-effect.ts';
 import { drop, keepAccepted, refuse, settle } from './session-endings.ts';
 import { limitsOf, runNext } from './session-line.ts';
-import {
-  findTurn,
-  type SessionEffect,
-  type SessionState,
-  type SessionStep,
-  type Turn,
-  withTurn,
-} from './session-state.ts';
+import { findTurn, type SessionState, type Turn, withTurn } from './session-state.ts';
 
 /** After this long a client may try again when its task is just being taken back. */
 const TAKEN_BACK_RETRY_MS = 100;

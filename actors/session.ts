@@ -9,6 +9,7 @@ import { CLOSE, refusal } from '../src/domain/errors.ts';
 import type { SessionId, TenantId } from '../src/domain/ids.ts';
 import type { CancelReply } from '../src/ports.ts';
 import type { Behaviour } from './address.ts';
+import type { SessionEffect, SessionStep } from './session-effect.ts';
 import {
   breakTurn,
   closeTurn,
@@ -24,16 +25,14 @@ import { runNext } from './session-line.ts';
 import { answerUnhandled, failLoad } from './session-recovery.ts';
 import { say } from './session-say.ts';
 import {
-  findTurn,
   type KeepFailed,
   type Kept,
   recordOf,
   type SessionConfig,
-  type SessionEffect,
   type SessionMessage,
   type SessionState,
-  type SessionStep,
   type Turn,
+  turnOf,
   unreachable,
   withTurn,
 } from './session-state.ts';
@@ -49,6 +48,7 @@ export function newSession(tenantId: TenantId, sessionId: SessionId, config: Ses
     history: null,
     untold: [],
     tier: null,
+    tierFixed: false,
     bucket: null,
     turns: [],
     recent: [],
@@ -66,13 +66,12 @@ export const session: Behaviour<SessionState, SessionMessage, SessionEffect> = (
 
 const handle: Behaviour<SessionState, SessionMessage, SessionEffect> = (state, message) => {
   if (state.stash && isFromEdge(message)) return stash(state, state.stash, message);
-  const turn =
-    'taskId' in message && message.taskId !== undefined ? findTurn(state, message.taskId) : undefined;
+  const turn = turnOf(state, message);
   switch (message.type) {
     case 'loaded':
       return goLive({ ...state, history: message.history, untold: message.interrupted });
     case 'entered':
-      return goLive({ ...state, tier: message.tier });
+      return goLive({ ...state, tier: message.tier, tierFixed: message.fixed });
     case 'loadFailed':
       return failLoad(state, storeRefusal(), message.atMs);
     case 'said':
@@ -248,9 +247,9 @@ function cancel(
 }
 
 function attach(state: SessionState, message: Extract<SessionMessage, { type: 'attach' }>): SessionStep {
-  const tier = message.tier ?? state.tier ?? 'free';
-  const effects: SessionEffect[] =
-    message.tier && message.tier !== state.tier ? [{ type: 'enter', tier }] : [];
+  const named = state.tierFixed ? undefined : message.tier;
+  const tier = named ?? state.tier ?? 'free';
+  const effects: SessionEffect[] = named && named !== state.tier ? [{ type: 'enter', tier }] : [];
   const said = state.turns.filter((turn) => turn.kept === 'yes').map((turn) => turn.said);
   effects.push({
     type: 'attachClient',

@@ -6,15 +6,11 @@ import { type ExecutionEffect, type ExecutionMessage, type ExecutionState, execu
 import { type NodeEffect, type NodeMessage, type NodeState, node } from './node.ts';
 import { closeClients, type Registry, type SessionRef } from './registry.ts';
 import { session } from './session.ts';
+import type { SessionEffect } from './session-effect.ts';
 import { answerUnhandled, recoverSession, returned } from './session-recovery.ts';
-import {
-  recordOf,
-  type SessionEffect,
-  type SessionMessage,
-  type SessionState,
-  type Turn,
-} from './session-state.ts';
-import { recoverTenant, type TenantEffect, type TenantMessage, type TenantState, tenant } from './tenant.ts';
+import { recordOf, type SessionMessage, type SessionState, type Turn } from './session-state.ts';
+import { recoverTenant, tenant } from './tenant.ts';
+import type { TenantEffect, TenantMessage, TenantState } from './tenant-state.ts';
 
 export interface Kinds {
   readonly node: ActorKind<NodeState, NodeMessage, NodeEffect>;
@@ -121,7 +117,14 @@ export function createKinds(deps: SupervisionDeps): Kinds {
     const atMs = clock.now();
     const error = refusal('OVERLOADED', { retryAfterMs: 1_000 });
     if (message.type === 'enter') actors.tell(ref.address, { type: 'loadFailed', atMs });
-    else actors.tell(ref.address, { type: 'claimRefused', taskId: message.taskId, error, atMs });
+    else
+      actors.tell(ref.address, {
+        type: 'claimRefused',
+        taskId: message.taskId,
+        attempt: message.attempt,
+        error,
+        atMs,
+      });
   }
 
   return {

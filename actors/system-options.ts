@@ -1,5 +1,6 @@
 /** What the actors of a node are made of, and what they offer besides the directory. */
 import type { TenantNotice } from '../src/domain/agent-record.ts';
+import type { TenantId } from '../src/domain/ids.ts';
 import type { Tier } from '../src/domain/tiers.ts';
 import type { AgentRunner, AgentSource, Clock, Directory, Log, Metrics, Store } from '../src/ports.ts';
 import type { ActorSystem } from './address.ts';
@@ -27,6 +28,8 @@ export interface SystemOptions extends SessionConfig {
 export interface System extends Directory {
   /** Sends a notice to every client of its tenant that is attached on this node, at most once. */
   notify(notice: TenantNotice): void;
+  /** An operator set a tenant's tier: it holds from the next message on, over what requests name. */
+  tierSet(tenantId: TenantId, tier: Tier): void;
   drain(graceMs: number): Promise<void>;
   close(): Promise<void>;
 }

@@ -20,7 +20,7 @@ import { taskTaken } from './session-endings.ts';
 import type { SessionMessage } from './session-state.ts';
 import { createKinds } from './supervision.ts';
 import type { System, SystemOptions } from './system-options.ts';
-import { newTenant } from './tenant.ts';
+import { newTenant } from './tenant-state.ts';
 import { logSaid } from './turn-log.ts';
 
 export type { System, SystemOptions } from './system-options.ts';
@@ -248,6 +248,10 @@ export function createSystem(options: SystemOptions): System {
       return { ...registry.counts(), draining, actors: actors.stats(), ...(agents ? { agents } : {}) };
     },
     notify: (notice) => notifyTenant(registry, notice, clock.now()),
+    tierSet(tenantId, tier) {
+      const live = registry.tenants.get(tenantId);
+      if (live) actors.tell(live.address, { type: 'tierSet', tier });
+    },
     async drain(graceMs) {
       draining = true;
       for (const ref of registry.sessions())

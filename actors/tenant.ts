@@ -4,77 +4,13 @@
  */
 import { type ErrorData, refusal } from '../src/domain/errors.ts';
 import { emptyFifo, type Fifo, items, pushed, shifted, without } from '../src/domain/fifo.ts';
-import type { SessionId, TaskId, TenantId } from '../src/domain/ids.ts';
-import { type Bucket, countDay, type DayCount, fullBucket, rateOf, take } from '../src/domain/rate-limit.ts';
-import type { Tier, TierLimits, TierTable } from '../src/domain/tiers.ts';
+import type { SessionId, TaskId } from '../src/domain/ids.ts';
+import { countDay, fullBucket, rateOf, take } from '../src/domain/rate-limit.ts';
+import type { Tier, TierLimits } from '../src/domain/tiers.ts';
 import type { TenantRecord } from '../src/ports.ts';
 import type { Behaviour } from './address.ts';
 import { type SessionMessage, type Slot, unreachable } from './session-state.ts';
-
-/** A turn that waits until one of the tenant's executions has ended. */
-interface Waiting {
-  readonly sessionId: SessionId;
-  readonly taskId: TaskId;
-  /** Turns ahead, as its session was last told. */
-  readonly ahead: number;
-}
-
-export interface TenantState {
-  readonly tenantId: TenantId;
-  readonly tiers: TierTable;
-  readonly tier: Tier;
-  /** Messages that came before the tenant's record was there; null once it is. */
-  readonly stash: Fifo<TenantMessage> | null;
-  /** The record has been asked for. */
-  readonly loading: boolean;
-  readonly minute: Bucket | null;
-  readonly day: DayCount;
-  /** Turns that hold one of the tier's executions. */
-  readonly running: number;
-  /** Turns that were counted and do not run yet, wherever they wait. */
-  readonly queued: number;
-  readonly waiting: Fifo<Waiting>;
-  /** The next look at the positions of those who wait is under way. */
-  readonly announcing: boolean;
-}
-
-export type TenantMessage =
-  | { readonly type: 'loaded'; readonly record: TenantRecord | null }
-  | { readonly type: 'loadFailed'; readonly atMs: number }
-  | {
-      readonly type: 'enter';
-      readonly sessionId: SessionId;
-      readonly tier: Tier | undefined;
-      readonly atMs: number;
-    }
-  | {
-      readonly type: 'claim';
-      readonly sessionId: SessionId;
-      readonly taskId: TaskId;
-      readonly slot: Slot;
-      readonly tier: Tier | undefined;
-      readonly atMs: number;
-    }
-  | {
-      readonly type: 'acquire';
-      readonly sessionId: SessionId;
-      readonly taskId: TaskId;
-      readonly atMs: number;
-    }
-  | { readonly type: 'release'; readonly taskId: TaskId; readonly slot: Slot; readonly refund: boolean }
-  | { readonly type: 'announce'; readonly atMs: number }
-  | { readonly type: 'idle' };
-
-export type TenantEffect =
-  | { readonly type: 'loadTenant' }
-  | { readonly type: 'tellSession'; readonly sessionId: SessionId; readonly message: SessionMessage }
-  | { readonly type: 'tellAllSessions'; readonly message: SessionMessage }
-  /** Asks the node for one of its executions. */
-  | { readonly type: 'want'; readonly sessionId: SessionId; readonly taskId: TaskId; readonly weight: number }
-  /** Gives one back. */
-  | { readonly type: 'done' }
-  | { readonly type: 'announceLater'; readonly afterMs: number }
-  | { readonly type: 'leaveNode' };
+import type { TenantEffect, TenantMessage, TenantState, Waiting } from './tenant-state.ts';
 
 type Step = readonly [TenantState, readonly TenantEffect[]];
 
@@ -85,20 +21,6 @@ const MINUTE_MS = 60_000;
 
 /** Messages that wait for a tenant's record. */
 const MAX_STASH = 10_000;
-
-export const newTenant = (tenantId: TenantId, tier: Tier, tiers: TierTable): TenantState => ({
-  tenantId,
-  tiers,
-  tier,
-  stash: emptyFifo,
-  loading: false,
-  minute: null,
-  day: { day: '', used: 0 },
-  running: 0,
-  queued: 0,
-  waiting: emptyFifo,
-  announcing: false,
-});
 
 export const tenant: Behaviour<TenantState, TenantMessage, TenantEffect> = (state, message) => {
   if (state.stash && message.type !== 'loaded' && message.type !== 'loadFailed')
@@ -113,7 +35,10 @@ export const tenant: Behaviour<TenantState, TenantMessage, TenantEffect> = (stat
       ];
     case 'enter': {
       const [next, effects] = named(state, message.tier);
-      return [next, [...effects, tell(message.sessionId, { type: 'entered', tier: next.tier })]];
+      return [
+        next,
+        [...effects, tell(message.sessionId, { type: 'entered', tier: next.tier, fixed: next.fixed })],
+      ];
     }
     case 'claim': {
       const [next, started] = named(state, message.tier);
@@ -124,6 +49,14 @@ export const tenant: Behaviour<TenantState, TenantMessage, TenantEffect> = (stat
       return acquire(state, { sessionId: message.sessionId, taskId: message.taskId, ahead: -1 });
     case 'release':
       return release(state, message.taskId, message.slot, message.refund);
+    case 'tierSet': {
+      const { tier } = message;
+      const [next, effects] = startWaiting({ ...state, tier, fixed: true });
+      return [
+        next,
+        [...effects, { type: 'tellAllSessions', message: { type: 'entered', tier, fixed: true } }],
+      ];
+    }
     case 'announce':
       return announce(state, message.atMs);
     case 'idle':
@@ -141,7 +74,7 @@ const tell = (sessionId: SessionId, message: SessionMessage): TenantEffect => ({
 
 /** Access named a tier: where the header or the token is trusted, the last word counts. A higher one lets more run. */
 const named = (state: TenantState, tier: Tier | undefined): Step =>
-  tier && tier !== state.tier ? startWaiting({ ...state, tier }) : [state, []];
+  tier && tier !== state.tier && !state.fixed ? startWaiting({ ...state, tier }) : [state, []];
 
 /** What comes before the tenant's record waits for it; the first such message asks for it. */
 function stash(state: TenantState, waiting: Fifo<TenantMessage>, message: TenantMessage): Step {
@@ -163,6 +96,7 @@ function goLive(state: TenantState, record: TenantRecord | null): Step {
     ...state,
     stash: null,
     tier: record?.tier ?? state.tier,
+    fixed: record?.tier !== undefined,
     day: record ? { day: record.day, used: record.used } : state.day,
   };
   const live = items(state.stash ?? emptyFifo).reduce<TenantState>((current, message) => {
@@ -175,11 +109,11 @@ function goLive(state: TenantState, record: TenantRecord | null): Step {
 
 /** Counts a turn against the rates, finds it a place in line, and lets it ask to run where it wants to. */
 function claim(state: TenantState, message: Extract<TenantMessage, { type: 'claim' }>): Step {
-  const { sessionId, taskId, slot, atMs } = message;
+  const { sessionId, taskId, attempt, slot, atMs } = message;
   const limits = state.tiers[state.tier];
   const no = (error: ErrorData): Step => [
     state,
-    [tell(sessionId, { type: 'claimRefused', taskId, error, atMs })],
+    [tell(sessionId, { type: 'claimRefused', taskId, attempt, error, atMs })],
   ];
   const runsNow = slot === 'asked' && state.running < limits.executions && state.waiting.size === 0;
   if (!runsNow && state.queued >= limits.waiting)
@@ -211,7 +145,7 @@ function claim(state: TenantState, message: Extract<TenantMessage, { type: 'clai
   const ahead = slot === 'asked' && !runsNow ? state.running + state.waiting.size : 0;
   return [
     next,
-    [tell(sessionId, { type: 'claimed', taskId, tier: state.tier, slot, ahead, atMs }), ...effects],
+    [tell(sessionId, { type: 'claimed', taskId, attempt, tier: state.tier, slot, ahead, atMs }), ...effects],
   ];
 }
 
@@ -286,9 +220,9 @@ function announce(state: TenantState, atMs: number): Step {
 /** What a tenant goes on with after it crashed over a message: a claim is refused, all else stays as it was. */
 export const recoverTenant: Behaviour<TenantState, TenantMessage, TenantEffect> = (state, message) => {
   if (message.type === 'enter')
-    return [state, [tell(message.sessionId, { type: 'entered', tier: state.tier })]];
+    return [state, [tell(message.sessionId, { type: 'entered', tier: state.tier, fixed: state.fixed })]];
   if (message.type !== 'claim') return [state, []];
-  const { taskId, sessionId, atMs } = message;
+  const { taskId, attempt, sessionId, atMs } = message;
   const error = refusal('INTERNAL');
-  return [state, [tell(sessionId, { type: 'claimRefused', taskId, error, atMs })]];
+  return [state, [tell(sessionId, { type: 'claimRefused', taskId, attempt, error, atMs })]];
 };

@@ -2,19 +2,31 @@
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
+import { createActorSystem } from '../actors/actor.ts';
+import { createAgents } from '../actors/agents.ts';
+import { createManagement } from '../actors/management/management.ts';
+import { createNotices } from '../actors/management/notices.ts';
+import { createTenantAdmin } from '../actors/management/tenants.ts';
 import { createSystem } from '../actors/system.ts';
 import { createAccess } from '../transports/access.ts';
 import { mountHttp, openServer } from '../transports/http/adapter.ts';
 import { createHttpApp } from '../transports/http/app.ts';
+import { mountTaskUpdates } from '../transports/task-updates.ts';
+import { createWebhooks } from '../transports/webhooks/webhooks.ts';
 import { mountChat } from '../transports/websocket.ts';
+import { runCli } from './cli/cli.ts';
+import { namedTools } from './domain/agent-rules.ts';
+import { CLOSE } from './domain/errors.ts';
 import { sessionIdSchema, taskIdSchema } from './domain/ids.ts';
+import { dayOf } from './domain/rate-limit.ts';
 import { createModels } from './llm/models.ts';
-import { createBuiltInAgents } from './llm/prompts.ts';
+import { defaultAgent } from './llm/prompts.ts';
 import { createAgentRunner } from './llm/runner.ts';
 import { createTools } from './llm/tools/tool-set.ts';
-import type { AgentSource, Clock, Store } from './ports.ts';
+import type { AgentSource, Clock } from './ports.ts';
 import { parseSettings, type Settings } from './settings.ts';
-import { createMemoryStore } from './store/memory.ts';
+import { openStores, type Stores } from './store/open.ts';
+import { createRetention } from './store/retention.ts';
 import { createLog, type NodeLog } from './telemetry/log.ts';
 import { createMetrics } from './telemetry/metrics.ts';
 
@@ -30,51 +42,100 @@ export interface RunningNode {
 
 /** Parts that tests replace by others of the same port. */
 export interface NodeParts {
-  readonly store?: Store;
+  readonly stores?: NodeStores;
   readonly agents?: AgentSource;
   readonly log?: NodeLog;
+  /** False lets webhooks reach this machine. */
+  readonly blockPrivate?: boolean;
 }
+
+/** What a node needs of its stores. */
+export type NodeStores = Omit<Stores, 'archive'>;
+
+const DEFAULT_DATABASE_URL = 'sqlite:./data/nooble.db';
 
 /** After this long sockets that have not taken their close frame are cut off. */
 const CLOSE_GRACE_MS = 1_000;
 
-/** Starts a node. Rejects if it can not listen. */
+/** Starts a node. Rejects if its database can not be opened or it can not listen. */
 export async function startNode(settings: Settings, parts: NodeParts = {}): Promise<RunningNode> {
   const clock: Clock = { now: Date.now };
   const version = settings.service.version ?? packageVersion();
   const log =
     parts.log ??
     createLog({ level: settings.logLevel, name: settings.service.name, version, nodeId: settings.nodeId });
-  const store = parts.store ?? createMemoryStore();
+  const stores =
+    parts.stores ?? (await openStores({ url: settings.databaseUrl ?? DEFAULT_DATABASE_URL, log }));
+  const store = stores.conversations;
+  await store.commit({ type: 'unfinished-interrupted', atMs: clock.now() });
+
   const metrics = createMetrics({ stats: () => system.stats(), sockets: () => ({ open: chat.count() }) });
-  const runner = createAgentRunner({
-    models: createModels(settings.models),
-    tools: createTools({ clock }),
+  const tools = createTools({ clock });
+  const models = createModels(settings.models);
+  const runner = createAgentRunner({ models, tools, clock, metrics, log, timeouts: settings.models });
+  const actors = createActorSystem({
     clock,
-    metrics,
     log,
-    timeouts: settings.models,
+    onCrash: (kind) => metrics.actorCrashed(kind),
+    onDeadLetter: (kind) => metrics.deadLetter(kind),
   });
+  const builtIn = defaultAgent(settings);
+  const idleMs = settings.sessions.idleMs;
+  const agents = createAgents({ actors, store: stores.agents, builtIn, clock, log, idleMs });
+  const { tiers, defaultTier } = settings;
   const system = createSystem({
+    actors,
     store,
-    agents: parts.agents ?? createBuiltInAgents(settings),
+    agents: parts.agents ?? agents,
     runner,
     clock,
     metrics,
     log,
-    tiers: settings.tiers,
-    defaultTier: settings.defaultTier,
+    tiers,
+    defaultTier,
     requestsPerHour: settings.sessions.requestsPerHour,
     maxIterations: settings.execution.maxIterations,
     maxTimeMs: settings.execution.maxTimeMs,
     maxExecutions: settings.execution.maxOnNode,
     deltaWindowMs: settings.sockets.deltaWindowMs,
-    idleMs: settings.sessions.idleMs,
+    idleMs,
   });
+
+  const notices = createNotices(log);
+  notices.listen((notice) => system.notify(notice));
+  const management = createManagement({
+    agents: stores.agents,
+    templates: stores.templates,
+    directory: agents,
+    builtIn,
+    notices,
+    tiers,
+    tierOf: async (tenantId, named) =>
+      (await store.tenant(tenantId, dayOf(clock.now())))?.tier ?? named ?? defaultTier,
+    knownTools: namedTools(
+      tools.tools.map(({ name }) => name),
+      tiers,
+    ),
+    clock,
+    newId: randomUUID,
+    log,
+  });
+  const tenants = createTenantAdmin({ store, clock, log, tierSet: (id, tier) => system.tierSet(id, tier) });
+  const webhooks = createWebhooks({
+    store: stores.webhooks,
+    notices,
+    clock,
+    log,
+    allowInsecure: settings.access.allowInsecure,
+    blockPrivate: parts.blockPrivate ?? true,
+  });
+  const retention = createRetention({ store, tiers, defaultTier, clock, log });
+
   let draining = false;
   const shared = {
     directory: system,
     access: createAccess(settings.access, clock),
+    serviceToken: settings.access.serviceToken,
     log,
     clock,
     draining: () => draining,
@@ -82,8 +143,15 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   };
   const server = openServer();
   const chat = mountChat(server.app, { ...shared, settings, metrics });
+  const services = mountTaskUpdates(server.app, {
+    ...shared,
+    notices,
+    metrics,
+    deliver: (notice) => system.notify(notice),
+  });
   const http = createHttpApp({
     ...shared,
+    management: { agents: management.agents, templates: management.templates, webhooks, tenants },
     guardProbes: settings.access.mode === 'jwt',
     allowedOrigins: settings.access.allowedOrigins,
     newSessionId: () => sessionIdSchema.parse(randomUUID()),
@@ -96,33 +164,43 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     deltaWindowMs: settings.sockets.deltaWindowMs,
   });
   const mounted = mountHttp(server.app, http.fetch);
+  webhooks.start();
 
   let closing: Promise<void> | undefined;
-  const node: RunningNode = {
+  const close = (): Promise<void> => {
+    closing ??= (async () => {
+      server.close();
+      retention.close();
+      await management.close();
+      await webhooks.close();
+      await system.close();
+      await runner.close();
+      metrics.close();
+      await stores.close();
+      log.info({}, 'stopped');
+      await log.flush();
+    })();
+    return closing;
+  };
+  const port = await server.listen(settings.host, settings.port).catch(async (error: unknown) => {
+    await close();
+    throw error;
+  });
+  return {
     host: settings.host,
-    port: await server.listen(settings.host, settings.port),
+    port,
     log,
     async drain() {
       draining = true;
       log.info({ grace_ms: settings.drainMs, ...system.stats().turns }, 'draining');
       await system.drain(settings.drainMs);
-      await until(() => chat.count() === 0 && mounted.pending() === 0, CLOSE_GRACE_MS);
-      await node.close();
+      services.close(CLOSE.restart);
+      const gone = () => chat.count() === 0 && services.count() === 0 && mounted.pending() === 0;
+      await until(gone, CLOSE_GRACE_MS);
+      await close();
     },
-    close() {
-      closing ??= (async () => {
-        server.close();
-        await system.close();
-        await runner.close();
-        metrics.close();
-        await store.close();
-        log.info({}, 'stopped');
-        await log.flush();
-      })();
-      return closing;
-    },
+    close,
   };
-  return node;
 }
 
 /** Resolves when `done()` is true, looked at every 20 ms, or after `ms`. */
@@ -191,11 +269,8 @@ function announce(settings: Settings, { host, port, log }: RunningNode): void {
       {},
       'no model key is set: answers come from the built-in offline model; set OPENAI_API_KEY or GROQ_API_KEY',
     );
-  if (settings.databaseUrl || settings.redisUrl)
-    log.warn(
-      {},
-      'DATABASE_URL and REDIS_URL have no effect in this version: conversations live in memory, on one node',
-    );
+  if (settings.redisUrl)
+    log.warn({}, 'REDIS_URL has no effect in this version: actions of other services are not taken yet');
   if (settings.withoutEffect.length > 0)
     log.warn(
       { variables: settings.withoutEffect },
@@ -203,4 +278,22 @@ function announce(settings: Settings, { host, port, log }: RunningNode): void {
     );
 }
 
-if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) await main();
+/** The words after `src/main.ts`; none, or `start`, starts a node. */
+async function command(args: readonly string[]): Promise<void> {
+  if (args[0] === undefined || args[0] === 'start') return main();
+  // A reader that has seen enough (`| head`) is no failure to report.
+  process.stdout.on('error', () => process.exit(0));
+  process.exitCode = await runCli(args, {
+    environment: process.env,
+    out: (line) => void process.stdout.write(`${line}\n`),
+    err: (line) => void process.stderr.write(`${line}\n`),
+    openStores: ({ databaseUrl, service, nodeId }) =>
+      openStores({
+        url: databaseUrl ?? DEFAULT_DATABASE_URL,
+        log: createLog({ level: 'silent', name: service.name, version: packageVersion(), nodeId }),
+      }),
+  });
+}
+
+if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href)
+  await command(process.argv.slice(2));

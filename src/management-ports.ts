@@ -1,20 +1,19 @@
 /** What agent management asks of its store, and what edges ask of agent management. */
 import type {
   Agent,
-  AgentInput,
-  AgentPatch,
   AuditEntry,
   Change,
   Delivery,
+  RuleIssue,
   Template,
-  TemplateInput,
   TenantNotice,
   Webhook,
   WebhookInput,
 } from './domain/agent-record.ts';
-import type { AgentId, TaskId, TenantId } from './domain/ids.ts';
+import type { Message, TurnRecord } from './domain/conversation.ts';
+import type { AgentId, SessionId, TaskId, TenantId } from './domain/ids.ts';
 import type { Tier } from './domain/tiers.ts';
-import type { Reply } from './ports.ts';
+import type { Reply, TenantRecord } from './ports.ts';
 
 export interface ListQuery {
   /** From 1. */
@@ -80,6 +79,7 @@ export interface WebhookStore {
     webhookId: string,
     query: Pick<ListQuery, 'page' | 'pageSize'>,
   ): Promise<Page<Delivery>>;
+  delivery(tenantId: TenantId, deliveryId: string): Promise<Delivery | null>;
   /** Writes a delivery, new or changed. */
   keep(delivery: Delivery): Promise<void>;
   /** Pending deliveries of all tenants that are due, oldest first, with their webhooks. */
@@ -87,6 +87,36 @@ export interface WebhookStore {
     nowMs: number,
     limit: number,
   ): Promise<readonly { readonly delivery: Delivery; readonly webhook: Webhook }[]>;
+}
+
+/** A turn with its messages: the question, then the answer where there is one. */
+export interface ArchivedTurn {
+  readonly turn: TurnRecord;
+  readonly messages: readonly Message[];
+}
+
+/** How many were written, and how many were there already. */
+export interface ImportCount {
+  readonly stored: number;
+  readonly skipped: number;
+}
+
+/**
+ * A tenant's conversations, read and written whole: for `nooble export` and `import`. Pages, so that no tenant is
+ * too large for it. What is written while one reads may or may not be read.
+ */
+export interface Archive {
+  /** At most `limit` sessions, by id, those behind `after`. */
+  sessions(tenantId: TenantId, after: SessionId | undefined, limit: number): Promise<readonly SessionId[]>;
+  /** At most `limit` turns of a session in the order in which they were accepted, those behind `after`. */
+  turns(
+    tenantId: TenantId,
+    sessionId: SessionId,
+    after: TaskId | undefined,
+    limit: number,
+  ): Promise<readonly ArchivedTurn[]>;
+  /** Writes turns for this tenant, in order, all or none. A task id that is there stays as it is and is skipped. */
+  restore(tenantId: TenantId, turns: readonly ArchivedTurn[]): Promise<ImportCount>;
 }
 
 /** Who asks, for the audit. */
@@ -97,13 +127,7 @@ export interface Actor {
   readonly source: AuditEntry['source'];
 }
 
-/** One broken rule. `tier` is the first that would allow it. */
-export interface RuleIssue {
-  readonly field: string;
-  readonly rule: string;
-  readonly message: string;
-  readonly tier?: Tier | undefined;
-}
+export type { RuleIssue };
 
 export interface Validation {
   readonly valid: boolean;
@@ -118,16 +142,18 @@ export interface Expected {
 /**
  * Agent management as its edges see it. Refusals are values: INVALID_REQUEST or TIER_LIMIT with `details.issues`,
  * NOT_FOUND, CONFLICT. After a write resolves, the agent's actor has the new version and notices are on their way.
+ * What is `unknown` here comes as the client sent it: it is read inside and not at the edge, so that mistakes of
+ * form and limits of the tier are named together.
  */
 export interface AgentManagement {
   list(tenantId: TenantId, query: ListQuery): Promise<Reply<Page<Agent>>>;
   get(tenantId: TenantId, agentId: AgentId): Promise<Reply<Agent>>;
-  create(actor: Actor, input: AgentInput): Promise<Reply<Agent>>;
+  create(actor: Actor, input: unknown): Promise<Reply<Agent>>;
   /** `replace` puts defaults where the input names nothing (PUT); otherwise they stay as they are (PATCH). */
   update(
     actor: Actor,
     agentId: AgentId,
-    patch: AgentPatch,
+    patch: unknown,
     options: Expected & { readonly replace: boolean },
   ): Promise<Reply<Agent>>;
   remove(actor: Actor, agentId: AgentId, expected: Expected): Promise<Reply<null>>;
@@ -143,27 +169,38 @@ export interface AgentManagement {
     agentId: AgentId,
     page: Pick<ListQuery, 'page' | 'pageSize'>,
   ): Promise<Reply<Page<AuditEntry>>>;
-  fromTemplate(actor: Actor, templateId: string, input: AgentInput): Promise<Reply<Agent>>;
+  /** `input`: a name, perhaps a slug, and whatever else shall differ from the template. */
+  fromTemplate(actor: Actor, templateId: string, input: unknown): Promise<Reply<Agent>>;
   /** Answers at once; progress and end come as task notices. */
   bulk(actor: Actor, items: readonly BulkItem[]): Promise<Reply<{ readonly taskId: TaskId }>>;
 }
 
 export interface BulkItem {
   readonly id: AgentId;
-  readonly changes: AgentPatch;
+  readonly changes: unknown;
   readonly version?: number | undefined;
 }
+
+/** Where a task message came from, as far as its carrier knows. */
+export interface TaskOrigin {
+  /** The tenant of the queue; a message that names another is refused. Undefined: the message's own counts. */
+  readonly tenantId: TenantId | undefined;
+  /** Undefined: what `metadata.source` says. */
+  readonly source: AuditEntry['source'] | undefined;
+}
+
+/**
+ * Carries out messages of `agent-management.tasks.{tenant}` (PROTOCOL 5). Each is answered, and its progress and end
+ * go out as notices with its task id. A task id that was seen before is answered as before; nothing runs twice
+ * while this process remembers it (the last thousand).
+ */
+export type TaskTaker = (message: unknown, origin: TaskOrigin) => Promise<Reply<unknown>>;
 
 export interface TemplateManagement {
   list(actor: Actor): Promise<Reply<readonly Template[]>>;
   get(actor: Actor, templateId: string): Promise<Reply<Template>>;
-  create(actor: Actor, input: TemplateInput): Promise<Reply<Template>>;
-  update(
-    actor: Actor,
-    templateId: string,
-    input: TemplateInput,
-    expected: Expected,
-  ): Promise<Reply<Template>>;
+  create(actor: Actor, input: unknown): Promise<Reply<Template>>;
+  update(actor: Actor, templateId: string, input: unknown, expected: Expected): Promise<Reply<Template>>;
   remove(actor: Actor, templateId: string): Promise<Reply<null>>;
 }
 
@@ -179,6 +216,14 @@ export interface WebhookManagement {
   ): Promise<Reply<Page<Delivery>>>;
   /** Sends a dead delivery again. */
   replay(tenantId: TenantId, deliveryId: string): Promise<Reply<Delivery>>;
+}
+
+/** What operators and other services may ask about any tenant, behind the service token. */
+export interface TenantAdmin {
+  /** What is kept of the tenant; NOT_FOUND where nothing is. */
+  tenant(tenantId: TenantId): Promise<Reply<TenantRecord>>;
+  /** Holds from the tenant's next request on, and over whatever tier a request names. */
+  setTier(tenantId: TenantId, tier: Tier): Promise<Reply<null>>;
 }
 
 /**

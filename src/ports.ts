@@ -1,8 +1,11 @@
-/** What the parts of a node ask of each other: each port says what it delivers, in which order, and how it closes. */
+/**
+ * What the parts of a node ask of each other: each port says what it delivers, in which order, and how it closes.
+ * Over 300 lines: the one page on which all ports of the runtime stand.
+ */
 import type { AgentConfig } from './domain/agent.ts';
 import type { Message, TurnRecord } from './domain/conversation.ts';
 import type { Close, ErrorData } from './domain/errors.ts';
-import type { EventData, ExecutionInfo, Frame, Notice, OnBusy, TurnEvent } from './domain/frames.ts';
+import type { EventData, ExecutionInfo, Frame, OnBusy, TurnEvent } from './domain/frames.ts';
 import type { AgentId, SessionId, TaskId, TenantId, UserId } from './domain/ids.ts';
 import type { Tier, TierLimits } from './domain/tiers.ts';
 
@@ -44,6 +47,8 @@ export interface SayRequest {
   /** True where the client chose `taskId`: only then can it be a resend. */
   readonly taskIdGiven: boolean;
   readonly agentId: AgentId | undefined;
+  /** Pins a version of the agent; absent: the newest when the turn starts. */
+  readonly agentVersion?: number | undefined;
   readonly message: string;
   readonly context: Readonly<Record<string, unknown>> | undefined;
   readonly stream: boolean;
@@ -82,6 +87,7 @@ export interface NodeStats {
   /** Turns, by the tier of their tenant. */
   readonly turns: Readonly<Record<Tier, { readonly running: number; readonly queued: number }>>;
   readonly actors: readonly ActorKindStats[];
+  readonly agents?: AgentStats;
 }
 
 /** What the actors of one kind have done since the start. */
@@ -226,7 +232,18 @@ export interface AgentRunner {
 
 /** Where agent configurations come from. Resolves to a refusal (AGENT_NOT_FOUND) for an unknown one. */
 export interface AgentSource {
-  agent(tenantId: TenantId, agentId: AgentId): Promise<Reply<AgentConfig>>;
+  /** The newest version, or the one asked for; NOT_FOUND where the agent never had it. */
+  agent(tenantId: TenantId, agentId: AgentId, version?: number): Promise<Reply<AgentConfig>>;
+  /** Tells of every new version of a live agent, once `agent` would answer it. */
+  onChange?(listener: (tenantId: TenantId, agent: AgentConfig) => void): void;
+  stats?(): AgentStats;
+}
+
+/** Configurations held in memory, and how often a turn found its own there or had to wait for it. */
+export interface AgentStats {
+  readonly live: number;
+  readonly hits: number;
+  readonly misses: number;
 }
 
 // --- Outbox --------------------------------------------------------------------------------------------------------
@@ -266,7 +283,7 @@ export interface Outbox {
   watch(client: Client): void;
   detach(clientId: string): void;
   /** To every client, unnumbered. */
-  notice(notice: Notice, atMs: number): void;
+  notice(notice: Pick<Frame, 'type' | 'data'>, atMs: number): void;
   close(close: Close): void;
 }
 

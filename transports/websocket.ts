@@ -259,8 +259,7 @@ function createFrameTaker(deps: ChatDeps) {
     };
     switch (frame.type) {
       case 'ping':
-        client.send({ type: 'pong', seq: undefined, atMs: clock.now(), taskId: undefined, data: {} });
-        return;
+        return client.send({ type: 'pong', seq: undefined, atMs: clock.now(), taskId: undefined, data: {} });
       case 'chat.send': {
         const taskId = frame.task_id ?? deps.newTaskId();
         const request = {
@@ -269,6 +268,7 @@ function createFrameTaker(deps: ChatDeps) {
           taskId,
           taskIdGiven: frame.task_id !== undefined,
           agentId: frame.agent_id ?? address.agentId,
+          ...(frame.agent_version === undefined ? {} : { agentVersion: frame.agent_version }),
           message: frame.message,
           context: frame.context,
           stream: frame.stream,

@@ -25,6 +25,8 @@ export const sayFields = {
     .max(MAX_MESSAGE_UNITS)
     .refine((text) => text.length <= MAX_MESSAGE_UNITS, 'must have at most 32,000 UTF-16 units'),
   agent_id: agentIdSchema.optional(),
+  /** Pins a version of the agent for this turn. */
+  agent_version: z.number().int().positive().optional(),
   task_id: taskIdSchema.optional(),
   context: z.record(z.string(), z.unknown()).optional(),
   stream: z.boolean().default(true),

@@ -1,8 +1,7 @@
 /** System prompts: templates with variables, and the agent that every tenant has. */
 import type { AgentConfig, AgentType, Provider } from '../domain/agent.ts';
-import { refusal } from '../domain/errors.ts';
 import { DEFAULT_AGENT_ID } from '../domain/ids.ts';
-import type { AgentSource, ExecutionPlan } from '../ports.ts';
+import type { ExecutionPlan } from '../ports.ts';
 import { cut } from './text.ts';
 
 /** UTF-16 units of one variable's value in a prompt. */
@@ -107,14 +106,5 @@ export function defaultAgent(settings: AgentDefaults): AgentConfig {
     tools: ['calculator', 'current_time'],
     maxIterations: null,
     isActive: true,
-  };
-}
-
-/** Knows the agent `default` and no other. */
-export function createBuiltInAgents(settings: AgentDefaults): AgentSource {
-  const found = { ok: true, value: defaultAgent(settings) } as const;
-  const unknown = { ok: false, error: refusal('AGENT_NOT_FOUND') } as const;
-  return {
-    agent: async (_tenantId, agentId) => (agentId === DEFAULT_AGENT_ID ? found : unknown),
   };
 }

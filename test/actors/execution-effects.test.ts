@@ -14,7 +14,7 @@ import { createOutbox } from '../../actors/outbox.ts';
 import { createPacer } from '../../actors/pacer.ts';
 import type { SessionRef } from '../../actors/registry.ts';
 import type { SessionMessage } from '../../actors/session-state.ts';
-import type { TenantMessage } from '../../actors/tenant.ts';
+import type { TenantMessage } from '../../actors/tenant-state.ts';
 import type { AgentRunner, ExecutionPlan } from '../../src/ports.ts';
 import { leakFree } from '../support/leaks.ts';
 import {

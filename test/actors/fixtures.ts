@@ -1,6 +1,7 @@
 /** What the tests of actors share: ids, a silent log, a clock that is set by hand, and things to say. */
 
-import type { Said, SessionConfig, SessionEffect } from '../../actors/session-state.ts';
+import type { SessionEffect } from '../../actors/session-effect.ts';
+import type { Said, SessionConfig } from '../../actors/session-state.ts';
 import type { AgentConfig } from '../../src/domain/agent.ts';
 import type { ErrorData } from '../../src/domain/errors.ts';
 import type { ExecutionInfo, Frame } from '../../src/domain/frames.ts';

@@ -2,8 +2,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { newSession, session } from '../../actors/session.ts';
+import type { SessionEffect } from '../../actors/session-effect.ts';
 import { recoverSession } from '../../actors/session-recovery.ts';
-import type { SessionEffect, SessionMessage, SessionState, Slot } from '../../actors/session-state.ts';
+import type { SessionMessage, SessionState, Slot } from '../../actors/session-state.ts';
 import { refusal } from '../../src/domain/errors.ts';
 import type { ExecutionOutcome } from '../../src/ports.ts';
 import {
@@ -36,7 +37,7 @@ const fresh = newSession(TENANT, SESSION, CONFIG);
 const [idle] = play(
   fresh,
   { type: 'loaded', history: [], interrupted: [] },
-  { type: 'entered', tier: 'professional' },
+  { type: 'entered', tier: 'professional', fixed: false },
 );
 
 const T = taskId('t');
@@ -398,7 +399,7 @@ test('what comes before history and tier are there is handled afterwards, in its
   assert.deepEqual(none, []);
   const [live, effects] = play(
     stashed,
-    { type: 'entered', tier: 'professional' },
+    { type: 'entered', tier: 'professional', fixed: false },
     { type: 'loaded', history: [], interrupted: [] },
   );
   assert.deepEqual(

@@ -1,14 +1,13 @@
 /** The tenant's decisions: tier, rates, quotas, bounds, and who of its turns may run. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { recoverTenant, tenant } from '../../actors/tenant.ts';
 import {
   newTenant,
-  recoverTenant,
   type TenantEffect,
   type TenantMessage,
   type TenantState,
-  tenant,
-} from '../../actors/tenant.ts';
+} from '../../actors/tenant-state.ts';
 import { items } from '../../src/domain/fifo.ts';
 import { TIER_TABLE, type Tier } from '../../src/domain/tiers.ts';
 import { SESSION, sessionId, TENANT, taskId } from './fixtures.ts';
@@ -36,6 +35,7 @@ const claim = (
   more: Partial<Extract<TenantMessage, { type: 'claim' }>> = {},
 ): Extract<TenantMessage, { type: 'claim' }> => ({
   type: 'claim',
+  attempt: 1,
   sessionId: SESSION,
   taskId: taskId(id),
   slot: 'asked',
@@ -222,6 +222,6 @@ test('a claim that crashed the tenant is refused, and a session that entered is 
   const [after, effects] = recoverTenant(state, claim('t', { sessionId: sessionId('s9') }));
   assert.equal(after, state);
   assert.deepEqual(refusals(effects), ['INTERNAL']);
-  assert.deepEqual(told(recoverTenant(state, enter())[1]), [{ type: 'entered', tier: 'free' }]);
+  assert.deepEqual(told(recoverTenant(state, enter())[1]), [{ type: 'entered', tier: 'free', fixed: false }]);
   assert.deepEqual(recoverTenant(state, release('t', 'none'))[1], []);
 });

@@ -6,9 +6,11 @@
 import assert from 'node:assert/strict';
 import { type NodeMessage, type NodeState, newNode, node } from '../../actors/node.ts';
 import { newSession, session } from '../../actors/session.ts';
+import type { SessionEffect } from '../../actors/session-effect.ts';
 import { answerUnhandled, recoverSession, returned } from '../../actors/session-recovery.ts';
-import type { SessionEffect, SessionMessage, SessionState } from '../../actors/session-state.ts';
-import { newTenant, type TenantMessage, type TenantState, tenant } from '../../actors/tenant.ts';
+import type { SessionMessage, SessionState } from '../../actors/session-state.ts';
+import { tenant } from '../../actors/tenant.ts';
+import { newTenant, type TenantMessage, type TenantState } from '../../actors/tenant-state.ts';
 import { refusal } from '../../src/domain/errors.ts';
 import { isTerminal } from '../../src/domain/frames.ts';
 import type { SessionId, TaskId, TenantId } from '../../src/domain/ids.ts';
@@ -112,13 +114,13 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
       case 'enter':
         return void mail.push({ type: 'enter', sessionId, tier: effect.tier, atMs: now() });
       case 'findAgent': {
-        const { taskId } = effect;
+        const { taskId, attempt } = effect;
         const found = !chance(faults.agent);
         return later(() =>
           back(
             found
-              ? { type: 'agentFound', taskId, agent: AGENT, atMs: now() }
-              : { type: 'agentRefused', taskId, error: refusal('AGENT_NOT_FOUND'), atMs: now() },
+              ? { type: 'agentFound', taskId, attempt, agent: AGENT, atMs: now() }
+              : { type: 'agentRefused', taskId, attempt, error: refusal('AGENT_NOT_FOUND'), atMs: now() },
           ),
         );
       }

@@ -6,6 +6,7 @@ import type { Store } from '../../src/ports.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
 import { type Chatter, isEnd, last, numbered } from '../support/chatter.ts';
 import { startScene, startTestNode, type TestNode } from '../support/node.ts';
+import { storesAround } from '../support/stores.ts';
 import { callTools, cutAfter, refuse, type Scenario, say, stallAfter } from '../support/stub-model.ts';
 import type { Received } from '../support/websocket-client.ts';
 
@@ -67,7 +68,7 @@ for (const seed of [1, 2, 3, 4, 5, 6])
     const roll = dice(seed);
     const { store, mend } = flaky(roll);
     const { stub, chat, ask } = await startScene(t, {
-      parts: seed % 2 ? {} : { store },
+      parts: seed % 2 ? {} : { stores: storesAround(store) },
       env: { DEFAULT_TIER: 'free', TIERS_FILE: new URL('./chaos-tiers.json', import.meta.url).pathname },
     });
     stub.byDefault(() => (SCENARIOS[roll(SCENARIOS.length)] ?? (() => say('Yes.')))());

@@ -6,6 +6,7 @@ import type { Store, Write } from '../../src/ports.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
 import { isEnd, last, numbered, types } from '../support/chatter.ts';
 import { startScene } from '../support/node.ts';
+import { storesAround } from '../support/stores.ts';
 import { callTools, say } from '../support/stub-model.ts';
 
 /** A store whose commits wait, or fail, as the test says. */
@@ -37,7 +38,7 @@ function unreliable() {
       if (state.down) throw new Error('the store is down');
     },
   };
-  return { state, parts: { store: wrapped } };
+  return { state, parts: { stores: storesAround(wrapped) } };
 }
 
 test('nothing of a turn is seen before it is kept, however quick the model', async (t) => {

@@ -20,6 +20,7 @@ const PORTS = /^src\/([a-z]+-)*ports\.ts$/;
 /** Which parts of the project a part may import from, besides itself. First match wins. */
 const ARROWS: readonly { readonly part: RegExp; readonly may: RegExp }[] = [
   { part: /^src\/main\.ts$/, may: /./ },
+  { part: /^src\/cli\//, may: /^src\/(cli\/|domain\/|settings\.ts$|([a-z]+-)*ports\.ts$)/ },
   { part: /^src\/domain\//, may: /^src\/domain\// },
   { part: PORTS, may: /^src\/(domain\/|([a-z]+-)*ports\.ts$)/ },
   { part: /^src\/settings\.ts$/, may: /^src\/domain\// },

@@ -26,7 +26,7 @@ const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 function launch(t: TestContext, env: Env): ChildProcess {
   // As `npm start` does it. Nothing of this process's environment: settings of the machine stay out.
   const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', MAIN], {
-    env: { ...env },
+    env: { DATABASE_URL: 'sqlite::memory:', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   t.after(async () => {

@@ -105,7 +105,12 @@ export async function startTestNode(t: TestContext, options: SceneOptions = {}):
 }
 
 /** What every node of a test is told besides. */
-const BASE: Env = { PORT: '0', EXECUTION_LOG_LEVEL: 'debug', NODE_ID: 'test-node' };
+const BASE: Env = {
+  PORT: '0',
+  DATABASE_URL: 'sqlite::memory:',
+  EXECUTION_LOG_LEVEL: 'debug',
+  NODE_ID: 'test-node',
+};
 
 async function openNode({ env, parts, busy }: SceneOptions) {
   const parsed = parseSettings({ ...BASE, ...env });

@@ -1,6 +1,6 @@
 /** A TCP proxy that stands between a client and a server, and misbehaves as it is told to. */
 import { once } from 'node:events';
-import { createServer, connect, type Socket } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 
 export interface TcpProxy {
   readonly port: number;

@@ -39,7 +39,6 @@ async function made(fields: object, tenant = 'acme') {
   assert.equal(response.status, 201, await response.clone().text());
   return agentSchema.parse(await response.json());
 }
-
 async function issuesOf(response: Response, status: number) {
   assert.equal(response.status, status, await response.clone().text());
   return issuesSchema.parse(await response.json()).error;
@@ -52,7 +51,6 @@ test('an agent is made out of a name, and read back with its version as ETag', a
   const agent = agentSchema.parse(await response.json());
   assert.equal(response.headers.get('location'), `/api/agents/${agent.id}`);
   assert.deepEqual([agent.version, agent.tenant_id, agent.slug], [1, 'acme', 'support-bot']);
-
   const read = await ask(`/api/agents/${agent.id}`);
   assert.equal(read.headers.get('etag'), '"1"');
   assert.deepEqual(await read.json(), agent);

@@ -86,7 +86,10 @@ test('a name that answers differently the second time gains nothing', async (t) 
     blockPrivate: true,
     timing: { timeoutMs: 200 },
     // 2d00::/8 is public by its form and given to nobody.
-    resolve: async () => [addressOf((asked += 1) === 1 ? '2d00::1' : '127.0.0.1')],
+    resolve: async () => {
+      asked += 1;
+      return [addressOf(asked === 1 ? '2d00::1' : '127.0.0.1')];
+    },
   });
   await desk.hook(`http://rebinding.example.com:${receiver.port}/`);
   desk.notices.publish(notice());

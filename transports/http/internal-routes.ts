@@ -5,7 +5,7 @@ import { createMiddleware } from 'hono/factory';
 import { refusal } from '../../src/domain/errors.ts';
 import { tenantIdSchema } from '../../src/domain/ids.ts';
 import type { AgentManagement, TenantAdmin } from '../../src/management-ports.ts';
-import { createServiceCheck, NO_SERVICE_TOKEN } from '../service-token.ts';
+import { createServiceCheck, NO_SERVICE_TOKEN } from '../shared-token.ts';
 import { failure, type HttpEnv, refuse } from './errors.ts';
 import { jsonBody } from './gate.ts';
 import { refuseIssues, tag } from './management-answers.ts';

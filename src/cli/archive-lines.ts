@@ -1,0 +1,45 @@
+/** The lines of an exported tenant: newline-delimited JSON, one agent or one turn a line (format `nooble-export` 1). */
+import { z } from 'zod';
+import { agentSchema } from '../domain/agent-record.ts';
+import { errorDataSchema } from '../domain/errors.ts';
+import { executionInfoSchema, roleSchema } from '../domain/frames.ts';
+import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../domain/ids.ts';
+
+const atMs = z.number().int();
+
+const messageSchema = z.object({
+  role: roleSchema,
+  content: z.string(),
+  taskId: taskIdSchema,
+  atMs,
+});
+
+const turnSchema = z.object({
+  taskId: taskIdSchema,
+  tenantId: tenantIdSchema,
+  sessionId: sessionIdSchema,
+  agentId: agentIdSchema,
+  agentVersion: z.number().int().exactOptional(),
+  status: z.enum(['queued', 'processing', 'completed', 'failed', 'cancelled', 'timeout']),
+  createdAtMs: atMs,
+  finishedAtMs: atMs.exactOptional(),
+  content: z.string().exactOptional(),
+  info: executionInfoSchema.exactOptional(),
+  error: errorDataSchema.exactOptional(),
+});
+
+export const archiveLineSchema = z.discriminatedUnion('type', [
+  z.object({
+    type: z.literal('nooble-export'),
+    format: z.literal(1),
+    tenant_id: tenantIdSchema,
+    at: z.iso.datetime(),
+  }),
+  /** Every version, oldest first. */
+  z.object({ type: z.literal('agent'), versions: z.array(agentSchema).min(1) }),
+  /** The turns of a session follow each other, in the order in which they were accepted. */
+  z.object({ type: z.literal('turn'), turn: turnSchema, messages: z.array(messageSchema) }),
+  /** The last line: without it the file is not whole. */
+  z.object({ type: z.literal('end'), agents: z.number().int(), turns: z.number().int() }),
+]);
+export type ArchiveLine = z.infer<typeof archiveLineSchema>;

@@ -1,0 +1,66 @@
+/** The command line beside `start`: finds the command, carries it out, and turns what went wrong into an exit code. */
+import { agentsCommand } from './agents.ts';
+import { exportCommand, importCommand } from './archive.ts';
+import { type CliDeps, CommandError, type ExitCode, textOf, usage } from './command.ts';
+import { doctorCommand } from './doctor.ts';
+import { allowOnly, parseOptions } from './options.ts';
+import { tenantsCommand } from './tenants.ts';
+
+const HELP = `nooble [start]                      start a node here (also without any word)
+
+nooble agents list                  the tenant's agents
+nooble agents get <id|slug>         one agent, as YAML that can be applied again
+nooble agents apply -f agent.yaml   create it, or change it to what the file says (found by slug); --dry-run
+nooble agents rollback <id|slug> <version>
+nooble agents history <id|slug>     who changed what, and when
+nooble tenants set-tier <tenant> <free|advance|professional|enterprise>
+nooble doctor                       would a node work here? one line a check, with what to do
+nooble export --tenant t [-o file]  the tenant's agents and conversations, as lines of JSON
+nooble import -f file [--tenant t]  what export wrote; what is there already stays
+nooble help
+
+agents and tenants speak to a running node: --url or NOOBLE_URL (http://127.0.0.1:8000). Who asks: --tenant or
+NOOBLE_TENANT and --tier in open mode, NOOBLE_TOKEN in jwt mode; tenants needs SERVICE_TOKEN. list, get and history
+take --json. export and import open DATABASE_URL themselves. Exit codes: 0 done, 1 it did not work, 2 misuse.`;
+
+/** Carries out the words after `nooble`. Never rejects. */
+export async function runCli(args: readonly string[], deps: CliDeps): Promise<ExitCode> {
+  try {
+    return await dispatch(args, deps);
+  } catch (error) {
+    deps.err(`nooble: ${textOf(error)}`);
+    return error instanceof CommandError ? error.exitCode : 1;
+  }
+}
+
+async function dispatch(args: readonly string[], deps: CliDeps): Promise<ExitCode> {
+  const parsed = parseOptions(args);
+  const [command, ...words] = parsed.words;
+  const rest = { ...parsed, words };
+  if (parsed.options.help || command === 'help' || command === undefined) {
+    deps.out(HELP);
+    return 0;
+  }
+  switch (command) {
+    case 'agents':
+      await agentsCommand(deps, rest);
+      return 0;
+    case 'tenants':
+      await tenantsCommand(deps, rest);
+      return 0;
+  }
+  if (words.length > 0) throw usage(`\`nooble ${command}\` takes no further words.`);
+  switch (command) {
+    case 'doctor':
+      allowOnly(parsed, [], command);
+      return doctorCommand(deps);
+    case 'export':
+      await exportCommand(deps, rest);
+      return 0;
+    case 'import':
+      await importCommand(deps, rest);
+      return 0;
+    default:
+      throw usage(`There is no command ${command}.`);
+  }
+}

@@ -1,0 +1,40 @@
+/** What every command of the command line is given, and how it says no. */
+import type { AgentStore, Archive } from '../management-ports.ts';
+import type { Settings } from '../settings.ts';
+
+/** The part of a node's stores that commands work on. */
+export interface CliStores {
+  readonly conversations: { ping(): Promise<void> };
+  readonly agents: AgentStore;
+  readonly archive: Archive;
+  close(): Promise<void>;
+}
+
+export interface CliDeps {
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  /** One line of the answer. */
+  readonly out: (line: string) => void;
+  /** One line about what went wrong, or how it goes. */
+  readonly err: (line: string) => void;
+  /** Opens what DATABASE_URL names. */
+  readonly openStores: (settings: Settings) => Promise<CliStores>;
+}
+
+/** 0: done. 1: it did not work. 2: the command line or a setting is wrong. */
+export type ExitCode = 0 | 1 | 2;
+
+/** Ends a command with one line that says what to do. Thrown by commands, caught by the dispatcher alone. */
+export class CommandError extends Error {
+  readonly exitCode: 1 | 2;
+  constructor(message: string, exitCode: 1 | 2 = 1) {
+    super(message);
+    this.exitCode = exitCode;
+  }
+}
+
+/** A command line that was not understood. */
+export const usage = (message: string): CommandError =>
+  new CommandError(`${message} \`nooble help\` shows how.`, 2);
+
+/** An exception's text. */
+export const textOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));

@@ -1,0 +1,204 @@
+/** Names of queues (PROTOCOL 4), and who is served next when several of them hold work. */
+import { z } from 'zod';
+import { TIER_TABLE, TIERS, type Tier, type TierTable } from './tiers.ts';
+
+const MAX_QUEUE_NAME = 512;
+
+/** A Redis key without spaces or control characters, as `callback_queue` allows them. */
+export const queueNameSchema = z
+  .string()
+  .max(MAX_QUEUE_NAME)
+  .regex(/^[\x21-\x7e]+$/, 'must be printable, without spaces')
+  .brand<'QueueName'>();
+export type QueueName = z.infer<typeof queueNameSchema>;
+
+const named = (text: string): QueueName => queueNameSchema.parse(text);
+
+export const PRIORITIES = ['high_priority', 'default'] as const;
+export type Priority = (typeof PRIORITIES)[number];
+export type ManagementTopic = 'tasks' | 'validation' | 'templates' | 'notifications';
+export type ExternalService = 'management' | 'conversation' | 'embedding' | 'query' | 'tool_registry';
+
+export const workQueue = (tier: Tier, priority: Priority): QueueName =>
+  named(`execution_service:${tier}:${priority}`);
+export const callbackQueue = (tier: Tier): QueueName => named(`agent_execution_service:${tier}:callbacks`);
+export const orchestratorQueue = (tenantId: string): QueueName => named(`orchestrator:${tenantId}:callback`);
+export const managementQueue = (topic: ManagementTopic, tenantId: string): QueueName =>
+  named(`agent-management.${topic}.${tenantId}`);
+export const serviceQueue = (service: ExternalService, tier: Tier): QueueName =>
+  named(`${service}_service:${tier}:default`);
+/** Where one request's reply is awaited; `service` is the one that asks. */
+export const responseQueue = (service: string, actionType: string, correlationId: string): QueueName =>
+  named(`${service}:responses:${actionType}:${correlationId}`);
+/** What other nodes forward to this one. */
+export const inboxQueue = (nodeId: string): QueueName => named(`nooble:inbox:${nodeId}`);
+/** Replies to whatever one start of a node asked; `holder` names that start. */
+export const repliesQueue = (holder: string): QueueName => named(`nooble:replies:${holder}`);
+export const deadQueue = (queue: string): string => `${queue}:dead`;
+
+/** Whether what is sent there is a reply that nobody may ever fetch: it must expire. */
+export const isReplyQueue = (queue: string): boolean =>
+  queue.startsWith('nooble:replies:') || queue.includes(':responses:');
+/** How long a reply waits for its reader (PROTOCOL 4). */
+export const REPLY_TTL_S = 300;
+
+/** Who answers at a queue, for a circuit breaker: the service, or the node behind an inbox. */
+export const serviceOf = (queue: string): string =>
+  queue.startsWith('nooble:') ? queue : (/^[^:.]+/.exec(queue)?.[0] ?? queue);
+
+// --- Redelivery ----------------------------------------------------------------------------------------------
+
+/** Deliveries of one action before it counts as poison. */
+export const MAX_DELIVERIES = 3;
+
+/** What becomes of an action whose receiver failed; `deliveries` counts the one that failed just now. */
+export const afterFailure = (deliveries: number): 'again' | 'dead' =>
+  deliveries >= MAX_DELIVERIES ? 'dead' : 'again';
+
+// --- Whose turn it is ----------------------------------------------------------------------------------------
+
+/**
+ * A queue to take from. Groups (tiers) share the node by `weight`, the queues of a group share its part by `share`:
+ * a thousand tenants' queues in one group get no more than the group.
+ */
+export interface Lane {
+  readonly queue: QueueName;
+  readonly group: string;
+  readonly weight: number;
+  readonly share: number;
+}
+
+/** High priority goes first, but not always: a tenant that calls everything urgent must not stop its whole tier. */
+const SHARES: Readonly<Record<Priority, number>> = { high_priority: 16, default: 1 };
+
+/** A queue that counts among its tier's. */
+export const tierLane = (queue: QueueName, tier: Tier, share = 1, table: TierTable = TIER_TABLE): Lane => ({
+  queue,
+  group: tier,
+  weight: table[tier].weight,
+  share,
+});
+
+/** What every node takes from, the first to be served first where all else is equal. */
+export const nodeLanes = (table: TierTable = TIER_TABLE): readonly Lane[] =>
+  [...TIERS]
+    .reverse()
+    .flatMap((tier) => [
+      ...PRIORITIES.map((priority) => tierLane(workQueue(tier, priority), tier, SHARES[priority], table)),
+      tierLane(callbackQueue(tier), tier, SHARES.high_priority, table),
+    ]);
+
+/**
+ * Virtual time, as in start-time fair queueing: `start` is when each that waits is due to begin. Who begins to wait
+ * starts at the clock: idleness saves nothing up.
+ */
+interface Round {
+  readonly clock: number;
+  readonly start: ReadonlyMap<string, number>;
+}
+
+const START: Round = { clock: 0, start: new Map() };
+
+export interface Turns {
+  readonly groups: Round;
+  readonly lanes: ReadonlyMap<string, Round>;
+}
+
+export const noTurns: Turns = { groups: START, lanes: new Map() };
+
+/** A lane that holds something; `length` may be Infinity where it is not known. */
+export interface Waiting {
+  readonly lane: Lane;
+  readonly length: number;
+}
+
+/** The turns once it is known who waits: newcomers begin at the clock, and who is done and due nothing is forgotten. */
+export function enrolled(turns: Turns, waiting: readonly Waiting[]): Turns {
+  const queues = new Map<string, Set<string>>();
+  for (const { lane, length } of waiting) {
+    if (length <= 0) continue;
+    const group = queues.get(lane.group);
+    if (group) group.add(lane.queue);
+    else queues.set(lane.group, new Set([lane.queue]));
+  }
+  const lanes = new Map<string, Round>();
+  for (const group of new Set([...turns.lanes.keys(), ...queues.keys()]))
+    lanes.set(group, enrol(turns.lanes.get(group) ?? START, queues.get(group) ?? NOBODY));
+  return { groups: enrol(turns.groups, new Set(queues.keys())), lanes };
+}
+
+const NOBODY: ReadonlySet<string> = new Set();
+
+function enrol(round: Round, names: ReadonlySet<string>): Round {
+  const start = new Map<string, number>();
+  for (const [name, at] of round.start) if (at > round.clock || names.has(name)) start.set(name, at);
+  for (const name of names) if (!start.has(name)) start.set(name, round.clock);
+  return { clock: round.clock, start };
+}
+
+/** The lane to be served next, or undefined where nothing waits. Ties go to the one listed first. Enrol before. */
+export function nextLane(turns: Turns, waiting: readonly Waiting[]): Lane | undefined {
+  const filled = waiting.filter(({ length }) => length > 0).map(({ lane }) => lane);
+  const first = dueFirst(
+    turns.groups,
+    filled,
+    (lane) => lane.group,
+    (lane) => lane.weight,
+  );
+  if (!first) return undefined;
+  return dueFirst(
+    turns.lanes.get(first.group) ?? START,
+    filled.filter((lane) => lane.group === first.group),
+    (lane) => lane.queue,
+    (lane) => lane.share,
+  );
+}
+
+/** The turns after one action of a lane was taken; it costs 1/weight of virtual time. */
+export function served(turns: Turns, lane: Lane): Turns {
+  const inner = turns.lanes.get(lane.group) ?? START;
+  return {
+    groups: charged(turns.groups, lane.group, 1 / lane.weight),
+    lanes: new Map(turns.lanes).set(lane.group, charged(inner, lane.queue, 1 / lane.share)),
+  };
+}
+
+/** How many to take from which lane, `free` in all, as if nothing else arrived meanwhile. */
+export function shares(turns: Turns, waiting: readonly Waiting[], free: number): ReadonlyMap<Lane, number> {
+  const counts = new Map<Lane, number>();
+  let left = waiting;
+  let now = enrolled(turns, waiting);
+  for (let n = 0; n < free; n += 1) {
+    const lane = nextLane(now, left);
+    if (!lane) break;
+    now = served(now, lane);
+    counts.set(lane, (counts.get(lane) ?? 0) + 1);
+    left = left.map((each) => (each.lane === lane ? { lane, length: each.length - 1 } : each));
+  }
+  return counts;
+}
+
+function dueFirst(
+  round: Round,
+  lanes: readonly Lane[],
+  key: (lane: Lane) => string,
+  weight: (lane: Lane) => number,
+): Lane | undefined {
+  let first: Lane | undefined;
+  let firstDue = Number.POSITIVE_INFINITY;
+  for (const lane of lanes) {
+    const due = startOf(round, key(lane)) + 1 / weight(lane);
+    if (due < firstDue) {
+      first = lane;
+      firstDue = due;
+    }
+  }
+  return first;
+}
+
+const startOf = (round: Round, key: string): number => round.start.get(key) ?? round.clock;
+
+function charged(round: Round, key: string, cost: number): Round {
+  const at = startOf(round, key);
+  return { clock: Math.max(round.clock, at), start: new Map(round.start).set(key, at + cost) };
+}

@@ -1,0 +1,51 @@
+/** The nightly job that forgets conversations older than their tenant's tier keeps them. */
+import { Cron } from 'croner';
+import { TIERS, type Tier, type TierTable } from '../domain/tiers.ts';
+import type { Clock, Log, Store } from '../ports.ts';
+
+export interface RetentionOptions {
+  readonly store: Store;
+  readonly tiers: TierTable;
+  /** Whose days count for tenants that have no tier of their own. */
+  readonly defaultTier: Tier;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** When it runs, as a cron line in UTC; default: every night at 03:17. */
+  readonly schedule?: string;
+}
+
+export interface Retention {
+  /** Runs the job now. Never rejects: what failed is logged and comes up again at the next run. */
+  run(): Promise<void>;
+  /** No further runs. */
+  close(): void;
+}
+
+const NIGHTLY = '17 3 * * *';
+const DAY_MS = 86_400_000;
+
+/** Starts the schedule. Two runs never overlap; the store deletes in chunks between its other writes. */
+export function createRetention({
+  store,
+  tiers,
+  defaultTier,
+  clock,
+  log,
+  schedule,
+}: RetentionOptions): Retention {
+  async function expire(tier: Tier | null): Promise<void> {
+    const days = tiers[tier ?? defaultTier].history_days;
+    if (days === null) return;
+    try {
+      await store.commit({ type: 'history-expired', tier, beforeMs: clock.now() - days * DAY_MS });
+    } catch (error) {
+      log.warn({ err: error, tier: tier ?? 'none' }, 'old conversations could not be deleted');
+    }
+  }
+  const run = async (): Promise<void> => {
+    for (const tier of [...TIERS, null]) await expire(tier);
+    log.info({}, 'old conversations deleted');
+  };
+  const job = new Cron(schedule ?? NIGHTLY, { protect: true, timezone: 'UTC', unref: true }, run);
+  return { run, close: () => job.stop() };
+}

@@ -1,0 +1,113 @@
+/** What a node asks of whatever carries DomainActions between nodes and services. */
+import type { DomainAction } from './domain/domain-action.ts';
+import type { ErrorData } from './domain/errors.ts';
+import type { Lane, QueueName } from './domain/queues.ts';
+
+/** How a body is written. A reply has the format of its request. */
+export type ActionFormat = 'json' | 'msgpack';
+
+/** One action, taken off a queue and not yet acknowledged. */
+export interface Delivery {
+  readonly action: DomainAction;
+  /** False where the sender gave no `action_id`: it cannot be deduplicated. */
+  readonly idGiven: boolean;
+  readonly format: ActionFormat;
+  readonly queue: QueueName;
+}
+
+/** Resolved: acknowledged. Rejected: delivered again, at most MAX_DELIVERIES times, then put on the dead list. */
+export type Listener = (delivery: Delivery) => Promise<void>;
+
+export interface ConsumeOptions {
+  /** Deliveries that may run at once; what is beyond stays on its queue, for other nodes to take. */
+  readonly credits: number;
+}
+
+/** A running consumer. Queues come and go while it runs. */
+export interface Consumption {
+  /** A queue that is there already is left as it is. */
+  add(lane: Lane): void;
+  /** Resolves when nothing more will be taken from it; what was taken still reaches the listener. */
+  remove(queue: QueueName): Promise<void>;
+  /** Takes no more; resolves when what was taken is settled. Safe to call twice. */
+  stop(): Promise<void>;
+}
+
+export interface RequestOptions {
+  /** From the call to the reply. */
+  readonly timeoutMs: number;
+  readonly format: ActionFormat;
+  /**
+   * Names a list for this one reply (`responseQueue`), for services that expect it. Without it the reply comes to
+   * the list that all requests of this node share, and is told apart by its `correlation_id`.
+   */
+  readonly replyQueue?: (correlationId: string) => QueueName;
+}
+
+/** An action that could not be worked on. */
+export interface DeadLetter {
+  readonly id: string;
+  readonly queue: QueueName;
+  readonly error: ErrorData;
+  readonly diedAtMs: number;
+  /** Bytes of the body. */
+  readonly size: number;
+  readonly encoding: 'utf8' | 'base64';
+  /** As it came, or its beginning where it was larger than an action may be: then it cannot be replayed. */
+  readonly body: string;
+  readonly replayable: boolean;
+}
+
+/** The dead lists. A list keeps its newest MAX_DEAD_LETTERS. */
+export interface DeadLetters {
+  /** Queues that have some. */
+  queues(): Promise<readonly QueueName[]>;
+  /** Newest first. */
+  list(queue: QueueName, limit: number): Promise<readonly DeadLetter[]>;
+  /** Sends one, or all, anew, oldest first; returns how many. Its deliveries count from the beginning. */
+  replay(queue: QueueName, id?: string): Promise<number>;
+  /** Deletes one, or all; returns how many. */
+  drop(queue: QueueName, id?: string): Promise<number>;
+}
+
+/** What a transport counts. Replies: nobody waits any more, nobody ever asked, or it was answered before. */
+export type TransportEvent =
+  | 'reply.late'
+  | 'reply.foreign'
+  | 'reply.duplicate'
+  | 'reply.malformed'
+  | 'action.redelivered'
+  | 'action.dead'
+  | 'action.returned'
+  | 'circuit.opened'
+  | 'link.lost';
+
+export interface TransportMeter {
+  counted(event: TransportEvent, count: number): void;
+}
+
+/**
+ * Carries DomainActions between nodes and services.
+ * Delivery: at least once; an action is the consumer's until its listener's promise settles, and goes back to the
+ * front of its queue when the consumer dies. The receiver deduplicates by tenant_id + action_id.
+ * Order: what one sender puts on one queue is started in that order, except for what is delivered again.
+ * While the medium is away, calls reject at once with TRANSPORT_UNAVAILABLE and consumers wait; they come back alone.
+ * close(): stops every consumer, waits for what was taken, refuses requests that still wait, disconnects. Safe to
+ * call twice. All rejections are RefusalErrors.
+ */
+export interface Transport {
+  /** Resolves once the medium holds the bytes, not once someone has read them. */
+  send(queue: QueueName, action: DomainAction, format: ActionFormat): Promise<void>;
+  /**
+   * Sends with a `correlation_id` (a new one unless the action has one) and `callback_queue`, and waits for the reply
+   * of the same tenant. Rejects with PEER_TIMEOUT after timeoutMs, and at once while the service's circuit is open
+   * (then with `retry_after_ms`).
+   */
+  request(queue: QueueName, action: DomainAction, options: RequestOptions): Promise<DomainAction>;
+  /** Hears parsed actions only: a malformed body goes to the dead list with its reason. Resolves when it is taking. */
+  consume(lanes: readonly Lane[], listener: Listener, options: ConsumeOptions): Promise<Consumption>;
+  readonly dead: DeadLetters;
+  /** Resolves if the medium would take an action now. */
+  ping(): Promise<void>;
+  close(): Promise<void>;
+}

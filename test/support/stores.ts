@@ -1,0 +1,16 @@
+/** A node's stores around a conversation store of the test's own, with agent management in memory. */
+import type { NodeStores } from '../../src/main.ts';
+import type { Store } from '../../src/ports.ts';
+import { createMemoryAgents } from '../../src/store/memory-agents.ts';
+import { createMemoryTemplates } from '../../src/store/memory-templates.ts';
+import { createMemoryWebhooks } from '../../src/store/memory-webhooks.ts';
+
+export function storesAround(conversations: Store): NodeStores {
+  return {
+    conversations,
+    agents: createMemoryAgents(),
+    templates: createMemoryTemplates(),
+    webhooks: createMemoryWebhooks(),
+    close: () => conversations.close(),
+  };
+}

@@ -1,0 +1,91 @@
+/** Brings a body off a queue to its listener and says what came of it; and the form in which a body is kept when dead. */
+import { randomUUID } from 'node:crypto';
+import { z } from 'zod';
+import { type ErrorData, errorDataSchema, RefusalError, refusal } from '../src/domain/errors.ts';
+import { type QueueName, queueNameSchema } from '../src/domain/queues.ts';
+import type { Log } from '../src/ports.ts';
+import type { DeadLetter, Listener } from '../src/transport-ports.ts';
+import { decodeAction, MAX_ACTION_BYTES } from './codec.ts';
+
+/** Dead letters a queue keeps; the oldest go first. */
+export const MAX_DEAD_LETTERS = 10_000;
+/** Bytes kept of a body that is larger than an action may be. */
+const MAX_HEAD_BYTES = 4_096;
+
+/** Bytes of an action, unless they are more than any receiver would take: then refused with TOO_LARGE. */
+export function sized(body: Uint8Array): Uint8Array {
+  if (body.length <= MAX_ACTION_BYTES) return body;
+  const message = `The action has ${body.length} bytes; at most ${MAX_ACTION_BYTES} are taken.`;
+  throw new RefusalError(refusal('TOO_LARGE', { message }));
+}
+
+export type Verdict =
+  | { readonly type: 'done' }
+  /** The listener failed: it may do better next time. */
+  | { readonly type: 'failed'; readonly error: ErrorData }
+  /** Nobody will ever do better. */
+  | { readonly type: 'malformed'; readonly error: ErrorData };
+
+const DONE: Verdict = { type: 'done' };
+
+/** Never rejects. The listener is called in this tick. */
+export async function deliver(
+  queue: QueueName,
+  body: Uint8Array,
+  listener: Listener,
+  log: Log,
+): Promise<Verdict> {
+  const decoded = decodeAction(body, Date.now(), randomUUID);
+  if (!decoded.ok) return { type: 'malformed', error: decoded.error };
+  const { action, idGiven, format } = decoded;
+  try {
+    await listener({ action, idGiven, format, queue });
+    return DONE;
+  } catch (error) {
+    const refused = error instanceof RefusalError;
+    // What an exception says may quote a conversation: it goes to the log, not onto a queue.
+    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    if (!refused) log.error({ queue, type: action.action_type, error: text }, 'a listener crashed');
+    return { type: 'failed', error: refused ? error.data : refusal('INTERNAL') };
+  }
+}
+
+const deadLetterSchema = z.object({
+  id: z.string(),
+  queue: queueNameSchema,
+  error: errorDataSchema,
+  diedAtMs: z.number(),
+  size: z.number(),
+  encoding: z.enum(['utf8', 'base64']),
+  body: z.string(),
+  replayable: z.boolean(),
+});
+
+/** A body with the reason why nobody works on it. */
+export function deadLetter(queue: QueueName, body: Uint8Array, error: ErrorData): DeadLetter {
+  const replayable = body.length <= MAX_ACTION_BYTES;
+  const kept = Buffer.from(replayable ? body : body.subarray(0, MAX_HEAD_BYTES));
+  const text = kept.toString('utf8');
+  const encoding = Buffer.from(text, 'utf8').equals(kept) ? 'utf8' : 'base64';
+  return {
+    id: randomUUID(),
+    queue,
+    error,
+    diedAtMs: Date.now(),
+    size: body.length,
+    encoding,
+    body: encoding === 'utf8' ? text : kept.toString('base64'),
+    replayable,
+  };
+}
+
+/** A dead letter out of its JSON text; null where it is none (another program may write to the list, too). */
+export function parseDeadLetter(text: string): DeadLetter | null {
+  try {
+    return deadLetterSchema.safeParse(JSON.parse(text)).data ?? null;
+  } catch {
+    return null;
+  }
+}
+
+export const bodyOf = (letter: DeadLetter): Buffer => Buffer.from(letter.body, letter.encoding);

@@ -1,0 +1,211 @@
+/** The transport of a single node: queues in this process. Bodies are bytes here too, so that nothing is shared. */
+import type { DomainAction } from '../src/domain/domain-action.ts';
+import { RefusalError, refusal } from '../src/domain/errors.ts';
+import {
+  afterFailure,
+  enrolled,
+  type Lane,
+  nextLane,
+  noTurns,
+  type QueueName,
+  repliesQueue,
+  served,
+} from '../src/domain/queues.ts';
+import type { Log } from '../src/ports.ts';
+import type {
+  ActionFormat,
+  Consumption,
+  DeadLetter,
+  DeadLetters,
+  Listener,
+  Transport,
+  TransportMeter,
+} from '../src/transport-ports.ts';
+import { encodeAction } from './codec.ts';
+import { bodyOf, deadLetter, deliver, MAX_DEAD_LETTERS, sized } from './delivery.ts';
+import { closed, createRequests, MAX_OWN_LISTS, type Sending } from './requests.ts';
+
+/** Bytes that may wait on all queues together; beyond, senders are refused. */
+const MAX_WAITING_BYTES = 256 * 1024 * 1024;
+
+interface Item {
+  readonly body: Uint8Array;
+  readonly deliveries: number;
+}
+
+interface Consumer {
+  readonly lanes: Map<QueueName, Lane>;
+  look(): void;
+  stop(): Promise<void>;
+}
+
+export interface MemoryTransport extends Transport {
+  /** Puts a body on a queue as a stranger would. */
+  push(queue: QueueName, body: Uint8Array): void;
+}
+
+export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTransport {
+  /** Oldest last: a plain array is a fine list for what a node keeps up with. */
+  const queues = new Map<QueueName, Item[]>();
+  const dead = new Map<QueueName, DeadLetter[]>();
+  const consumers = new Set<Consumer>();
+  const requests = createRequests(repliesQueue('here'), log, meter);
+  /** Lists that one request named for its reply. They are remembered a while, so that a late reply is known as such. */
+  const ownLists = new Map<QueueName, string>();
+  let waitingBytes = 0;
+  let isClosed = false;
+
+  const wake = (): void => {
+    for (const consumer of consumers) consumer.look();
+  };
+
+  const put = (queue: QueueName, item: Item, end: 'back' | 'front'): void => {
+    const items = queues.get(queue) ?? [];
+    if (end === 'back') items.unshift(item);
+    else items.push(item);
+    queues.set(queue, items);
+    waitingBytes += item.body.length;
+    queueMicrotask(wake);
+  };
+
+  const push = (queue: QueueName, body: Uint8Array): void => {
+    if (waitingBytes + body.length > MAX_WAITING_BYTES) throw new RefusalError(refusal('OVERLOADED'));
+    const only = ownLists.get(queue);
+    if (only !== undefined || queue === repliesQueue('here'))
+      queueMicrotask(() => requests.reply(body, only));
+    else put(queue, { body, deliveries: 0 }, 'back');
+  };
+
+  const own = ({ replyQueue, correlationId }: Sending): void => {
+    const [oldest] = ownLists.size >= MAX_OWN_LISTS ? ownLists.keys() : [];
+    if (oldest !== undefined) ownLists.delete(oldest);
+    ownLists.set(replyQueue, correlationId);
+  };
+
+  const take = (queue: QueueName): Item | undefined => {
+    const items = queues.get(queue);
+    const item = items?.pop();
+    if (items?.length === 0) queues.delete(queue);
+    waitingBytes -= item?.body.length ?? 0;
+    return item;
+  };
+
+  const bury = (letter: DeadLetter): void => {
+    const letters = [letter, ...(dead.get(letter.queue) ?? [])].slice(0, MAX_DEAD_LETTERS);
+    dead.set(letter.queue, letters);
+    meter.counted('action.dead', 1);
+    log.warn({ queue: letter.queue, id: letter.id, code: letter.error.code }, 'an action is dead');
+  };
+
+  const work = async (queue: QueueName, item: Item, listener: Listener): Promise<void> => {
+    const verdict = await deliver(queue, item.body, listener, log);
+    if (verdict.type === 'done') return;
+    const deliveries = item.deliveries + 1;
+    if (verdict.type === 'malformed' || afterFailure(deliveries) === 'dead') {
+      bury(deadLetter(queue, item.body, verdict.error));
+    } else {
+      meter.counted('action.redelivered', 1);
+      put(queue, { ...item, deliveries }, 'front');
+    }
+  };
+
+  const startConsumer = (first: readonly Lane[], listener: Listener, credits: number): Consumer => {
+    const lanes = new Map(first.map((lane) => [lane.queue, lane]));
+    const running = new Set<Promise<void>>();
+    let turns = noTurns;
+    let stopped = false;
+    const look = (): void => {
+      while (!stopped && running.size < credits) {
+        const waiting = [...lanes.values()].map((each) => ({
+          lane: each,
+          length: queues.get(each.queue)?.length ?? 0,
+        }));
+        turns = enrolled(turns, waiting);
+        const lane = nextLane(turns, waiting);
+        const item = lane && take(lane.queue);
+        if (!lane || !item) return;
+        turns = served(turns, lane);
+        const done = work(lane.queue, item, listener).finally(() => {
+          running.delete(done);
+          look();
+        });
+        running.add(done);
+      }
+    };
+    return {
+      lanes,
+      look,
+      async stop() {
+        stopped = true;
+        await Promise.all(running);
+      },
+    };
+  };
+
+  return {
+    push,
+    async send(queue: QueueName, action: DomainAction, format: ActionFormat) {
+      if (isClosed) throw closed();
+      push(queue, sized(encodeAction(action, format)));
+    },
+    async request(queue, action, options) {
+      if (isClosed) throw closed();
+      return requests.run(queue, action, options, async (sending) => {
+        if (options.replyQueue) own(sending);
+        push(queue, sized(encodeAction(sending.action, options.format)));
+      });
+    },
+    async consume(lanes, listener, { credits }): Promise<Consumption> {
+      if (isClosed) throw closed();
+      const consumer = startConsumer(lanes, listener, credits);
+      consumers.add(consumer);
+      queueMicrotask(consumer.look);
+      return {
+        add(lane) {
+          if (!consumer.lanes.has(lane.queue)) consumer.lanes.set(lane.queue, lane);
+          queueMicrotask(consumer.look);
+        },
+        async remove(queue) {
+          consumer.lanes.delete(queue);
+        },
+        async stop() {
+          consumers.delete(consumer);
+          await consumer.stop();
+        },
+      };
+    },
+    dead: deadLetters(dead, push),
+    async ping() {
+      if (isClosed) throw closed();
+    },
+    async close() {
+      isClosed = true;
+      await Promise.all([...consumers].map((consumer) => consumer.stop()));
+      consumers.clear();
+      requests.close();
+    },
+  };
+}
+
+function deadLetters(
+  dead: Map<QueueName, DeadLetter[]>,
+  push: (queue: QueueName, body: Uint8Array) => void,
+): DeadLetters {
+  const removed = (queue: QueueName, matches: (letter: DeadLetter) => boolean): readonly DeadLetter[] => {
+    const letters = dead.get(queue) ?? [];
+    const kept = letters.filter((letter) => !matches(letter));
+    if (kept.length === 0) dead.delete(queue);
+    else dead.set(queue, kept);
+    return letters.filter(matches);
+  };
+  return {
+    queues: async () => [...dead.keys()],
+    list: async (queue, limit) => (dead.get(queue) ?? []).slice(0, limit),
+    async replay(queue, id) {
+      const chosen = removed(queue, (letter) => letter.replayable && (id === undefined || letter.id === id));
+      for (const letter of [...chosen].reverse()) push(queue, bodyOf(letter));
+      return chosen.length;
+    },
+    drop: async (queue, id) => removed(queue, (letter) => id === undefined || letter.id === id).length,
+  };
+}

@@ -1,0 +1,300 @@
+/**
+ * Takes actions off many queues by weight, as many as there are credits for, without ever asking in vain.
+ *
+ * One loop: while anything is known to wait and there is room, a script takes a batch; when all is known to be empty,
+ * a BLMOVE waits on the queue that was busy last (intake.ts) and the watch tells of all others (watch.ts).
+ */
+import { refusal } from '../../src/domain/errors.ts';
+import {
+  type Lane,
+  noTurns,
+  type QueueName,
+  queueNameSchema,
+  served,
+  shares,
+} from '../../src/domain/queues.ts';
+import type { Log } from '../../src/ports.ts';
+import type { Consumption, Listener, TransportMeter } from '../../src/transport-ports.ts';
+import { createHeld } from './held.ts';
+import { BLOCK_MS, createIntake } from './intake.ts';
+import { takenKey } from './keys.ts';
+import { holdLease, type LeaseTimes } from './lease.ts';
+import { connected, type Endpoint, openLink, textOf, unavailable } from './link.ts';
+import { itemsOf, recoverScript, takeScript } from './scripts.ts';
+import type { Watch } from './watch.ts';
+
+/** Actions that come one by one before a script looks whether more are there; doubled each time that none are. */
+const MAX_PATIENCE = 32;
+/** Batches in a row from other queues than the one that is waited on, after which to wait on theirs. */
+const MAX_ELSEWHERE = 3;
+/** Actions and bytes of one batch, and queues that one script looks at. */
+const MAX_BATCH = 128;
+const MAX_BATCH_BYTES = 8 * 1024 * 1024;
+const MAX_LANES = 256;
+/** Ids set aside for what a script may hand out beyond what was asked for: what a broken connection left behind. */
+const SPARE_IDS = 1_000;
+/** Everything is looked at anew that often, for whatever nobody has thought of. */
+const AUDIT_MS = 5_000;
+/** How long stop() tries to tell Redis what is done, while Redis is away. */
+const MAX_SETTLE_MS = 2_000;
+
+interface LaneState {
+  readonly lane: Lane;
+  /** What waits there; Infinity where only that it has changed is known. */
+  length: number;
+  /** Goes up with every change that the watch reports. */
+  changes: number;
+  readonly unwatch: () => void;
+}
+
+export interface ConsumerSetup {
+  readonly endpoint: Endpoint;
+  readonly watch: Watch;
+  /** Unique for every consumer of every start of every node. */
+  readonly holder: string;
+  readonly lease: LeaseTimes;
+  readonly log: Log;
+  readonly meter: TransportMeter;
+}
+
+/** Resolves when it is taking; rejects with TRANSPORT_UNAVAILABLE where Redis is away. */
+export async function startConsumer(
+  setup: ConsumerSetup,
+  first: readonly Lane[],
+  listener: Listener,
+  credits: number,
+): Promise<Consumption> {
+  const { watch, log, meter, holder } = setup;
+  const taken = takenKey(holder);
+  const lanes = new Map<QueueName, LaneState>();
+  const blocker = openLink(setup.endpoint, 'blocker', BLOCK_MS);
+  await connected(blocker);
+
+  let turns = noTurns;
+  /** The queue to wait on next, and how often it was not the one that was waited on. */
+  let hot: QueueName | undefined;
+  let elsewhere = 0;
+  /** What came through the intake since a script looked last, and how much of it is due before one looks again. */
+  let inARow = 0;
+  let patience = 1;
+  let lastId = 0;
+  let auditDue = false;
+  let stopped = false;
+  let wakeUp: (() => void) | undefined;
+  let woken = false;
+
+  const wake = (): void => {
+    woken = true;
+    wakeUp?.();
+  };
+  const nextId = (count: number): number => {
+    const id = lastId + 1;
+    lastId += count;
+    return id;
+  };
+  const mistrust = (queue: QueueName): void => {
+    const state = lanes.get(queue);
+    if (!state) return;
+    state.length = Number.POSITIVE_INFINITY;
+    state.changes += 1;
+  };
+  const changed = (queue: QueueName): void => {
+    // What comes there comes through the intake.
+    if (intake.waitingOn() === queue) return;
+    mistrust(queue);
+    wake();
+  };
+  const audit = (): void => {
+    auditDue = true;
+    wake();
+  };
+
+  const held = createHeld({ watch, taken, log, meter, freed: wake, returned: changed }, listener);
+  const intake = createIntake(watch, blocker, { name: holder, taken }, log, {
+    arrived(source, body) {
+      elsewhere = 0;
+      inARow += 1;
+      held.start({ id: String(nextId(1)), ...source, body });
+    },
+    mayGoOn(queue) {
+      if (stopped || auditDue || room() < 0 || !lanes.has(queue) || !watch.armed()) return false;
+      // More may be waiting there than come one by one: now and then a script looks, and takes them at once.
+      return inARow < patience && waitingLanes().length === 0 && elsewhere < MAX_ELSEWHERE;
+    },
+    ended(queue, failed) {
+      if (failed) hot = undefined;
+      if (queue) mistrust(queue);
+      if (!failed) wake();
+    },
+  });
+
+  const add = (lane: Lane): void => {
+    if (lanes.has(lane.queue)) return;
+    const unwatch = watch.key(lane.queue, () => changed(lane.queue));
+    lanes.set(lane.queue, { lane, length: Number.POSITIVE_INFINITY, changes: 0, unwatch });
+    wake();
+  };
+
+  /** Runs the script over some lanes; what it took is started before anything else happens. */
+  const take = async (asked: readonly LaneState[], counts: ReadonlyMap<Lane, number>): Promise<void> => {
+    const before = asked.map(({ changes }) => changes);
+    const keys = [taken, ...asked.map(({ lane }) => lane.queue)];
+    const wanted = asked.map(({ lane }) => counts.get(lane) ?? 0);
+    const firstId = nextId(wanted.reduce((sum, count) => sum + count, 0));
+    const reply = itemsOf(await takeScript(watch.taker, keys, [firstId, MAX_BATCH_BYTES, ...wanted]));
+    const items = itemsOf(reply[0]);
+    for (let at = 0; at < items.length; at += 3) {
+      const lane = asked[Number(items[at + 1]) - 1]?.lane;
+      start(String(items[at]), lane?.queue, items[at + 2]);
+      if (lane) turns = served(turns, lane);
+      hot = lane?.queue ?? hot;
+    }
+    if (items.length > 0) elsewhere += 1;
+    inARow = 0;
+    patience = items.length > 3 ? 1 : Math.min(2 * patience, MAX_PATIENCE);
+    const left = itemsOf(reply[1]);
+    for (const [at, state] of asked.entries()) {
+      const length = Number(left[at] ?? 0);
+      state.length = length === 0 && state.changes !== before[at] ? Number.POSITIVE_INFINITY : length;
+    }
+  };
+
+  const start = (id: string, queue: QueueName | undefined, body: unknown): void => {
+    if (queue && Buffer.isBuffer(body)) held.start({ id, queue, body, list: undefined });
+  };
+
+  /** Finds what a broken connection took without our hearing of it, and mistrusts all that we believe of the queues. */
+  const takeStock = async (): Promise<void> => {
+    await held.flush();
+    for (const { list, queue } of intake.leftBehind()) {
+      const args = [nextId(SPARE_IDS), queue];
+      const moved = itemsOf(await recoverScript(watch.taker, [taken, list], args));
+      for (let at = 0; at < moved.length; at += 2) {
+        const [id, body] = [String(moved[at]), moved[at + 1]];
+        if (Buffer.isBuffer(body) && !held.moved(list, body, id)) start(id, queue, body);
+      }
+    }
+    const ids = (await watch.taker.hkeys(taken)).filter((id) => /^\d+$/.test(id) && !held.knows(id));
+    for (const id of ids.slice(0, Math.max(0, room()))) {
+      const entry = await watch.taker.hgetBuffer(taken, id);
+      const cut = entry?.indexOf('\n') ?? -1;
+      if (!entry || cut < 0 || held.knows(id)) continue;
+      start(id, queueNameSchema.safeParse(entry.toString('latin1', 0, cut)).data, entry.subarray(cut + 1));
+    }
+    for (const queue of lanes.keys()) if (queue !== intake.waitingOn()) mistrust(queue);
+    auditDue = false;
+  };
+
+  const room = (): number => credits - held.running() - (intake.waitingOn() === undefined ? 0 : 1);
+
+  const waitingLanes = (): readonly LaneState[] =>
+    [...lanes.values()].filter(({ length, lane }) => length > 0 && lane.queue !== intake.waitingOn());
+
+  /** Does what is to be done now; returns when the loop must wait to be woken. */
+  const advance = async (): Promise<void> => {
+    if (auditDue) await takeStock();
+    for (;;) {
+      const waiting = waitingLanes();
+      if (waiting.length > 0 && room() <= 0 && held.running() < credits) await intake.unblock();
+      const free = Math.min(room(), MAX_BATCH);
+      if (stopped || !watch.armed()) return;
+      if (waiting.length > 0 && free > 0) {
+        turns = enrolled(turns, waiting);
+        const counts = shares(turns, waiting, free);
+        // The lengths of those that get nothing now are worth knowing only while they are not known.
+        const asked = waiting.filter(({ lane, length }) => counts.has(lane) || !Number.isFinite(length));
+        await take(asked.slice(0, MAX_LANES), counts);
+      } else {
+        const next = hot !== undefined && lanes.has(hot) ? hot : lanes.keys().next().value;
+        if (waiting.length > 0 || free <= 0 || next === undefined) return;
+        if (elsewhere >= MAX_ELSEWHERE && intake.waitingOn() !== next) await intake.unblock();
+        if (!intake.canWait()) return;
+        elsewhere = 0;
+        await intake.wait(next);
+        return;
+      }
+    }
+  };
+
+  const run = async (): Promise<void> => {
+    while (!stopped) {
+      woken = false;
+      if (watch.armed()) {
+        await advance().catch((error: unknown) => {
+          // The reset that follows a reconnect, or the next audit, brings us back.
+          auditDue = true;
+          log.debug({ error: textOf(error) }, 'taking broke off');
+        });
+      }
+      if (!woken && !stopped) {
+        await new Promise<void>((resolve) => {
+          wakeUp = resolve;
+        });
+        wakeUp = undefined;
+      }
+    }
+  };
+
+  const lease = await holdLease(watch, holder, setup.lease, {
+    log,
+    meter,
+    nextId,
+    returned: audit,
+    bury: (poison) => held.bury({ ...poison, list: undefined }, abandoned),
+  }).catch((error: unknown) => {
+    intake.close();
+    throw unavailable(error);
+  });
+  const offReset = watch.onReset(audit);
+  const auditor = setInterval(audit, AUDIT_MS);
+  for (const lane of first) add(lane);
+  const loop = run();
+
+  /** Settles what is left while Redis answers; what cannot be settled is given back by another node. */
+  const settleAll = async (): Promise<boolean> => {
+    const deadline = performance.now() + MAX_SETTLE_MS;
+    do {
+      await held.flush();
+      if (held.unsettled() === 0) return true;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    } while (performance.now() < deadline);
+    return false;
+  };
+
+  const shutDown = async (): Promise<void> => {
+    stopped = true;
+    wake();
+    await intake.unblock().catch(() => {});
+    await loop;
+    clearInterval(auditor);
+    offReset();
+    for (const { unwatch } of lanes.values()) unwatch();
+    await held.idle();
+    const settled = await settleAll();
+    await lease.release(settled && (await nothingLeft(watch, taken)));
+    intake.close();
+  };
+  let stopping: Promise<void> | undefined;
+
+  return {
+    add,
+    async remove(queue) {
+      lanes.get(queue)?.unwatch();
+      lanes.delete(queue);
+      if (intake.waitingOn() === queue) await intake.unblock().catch(() => {});
+    },
+    stop() {
+      stopping ??= shutDown();
+      return stopping;
+    },
+  };
+}
+
+const abandoned = refusal('POISON', {
+  message: 'Its receivers died while they worked on it.',
+});
+
+const nothingLeft = async (watch: Watch, taken: string): Promise<boolean> => {
+  const ids = await watch.taker.hkeys(taken).catch(() => ['1']);
+  return ids.every((id) => id.startsWith('hot:'));
+};

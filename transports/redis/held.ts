@@ -1,0 +1,184 @@
+/** What a consumer has taken and not settled: runs the listener and tells Redis what came of it, as often as it takes. */
+import type { ErrorData } from '../../src/domain/errors.ts';
+import { deadQueue, MAX_DELIVERIES, type QueueName } from '../../src/domain/queues.ts';
+import type { Log } from '../../src/ports.ts';
+import type { Listener, TransportMeter } from '../../src/transport-ports.ts';
+import { deadLetter, deliver, MAX_DEAD_LETTERS } from '../delivery.ts';
+import { DEAD_QUEUES } from './keys.ts';
+import { textOf } from './link.ts';
+import { buryScript, failScript, recoverScript } from './scripts.ts';
+import type { Watch } from './watch.ts';
+
+/** How long Redis remembers that an action has failed. */
+export const FAILURES_TTL_S = 3_600;
+/** Acknowledgements in one command, and how long they wait for each other. */
+const MAX_ACKS = 500;
+const ACK_DELAY_MS = 2;
+
+/** One delivery, by the id under which it lies in the hash, or, with a list, by its body in the list of a BLMOVE. */
+export interface Entry {
+  id: string;
+  list: string | undefined;
+  readonly queue: QueueName;
+  readonly body: Buffer;
+}
+
+type Settlement = { readonly type: 'ack' } | { readonly type: 'fail' | 'bury'; readonly error: ErrorData };
+
+export interface Held {
+  /** Listeners that run. */
+  running(): number;
+  /** Ids that this process works on or has yet to settle. */
+  knows(id: string): boolean;
+  /** Calls the listener in this tick. */
+  start(entry: Entry): void;
+  /** Takes note that a body was moved from a list to the hash; false where nothing of that list has that body. */
+  moved(list: string, body: Buffer, id: string): boolean;
+  /** Puts on the dead list what lies in the hash under that id. */
+  bury(entry: Entry, error: ErrorData): void;
+  /** Tells Redis what is settled; what fails stays for the next time. */
+  flush(): Promise<void>;
+  /** Resolves when no listener runs. */
+  idle(): Promise<void>;
+  unsettled(): number;
+}
+
+export function createHeld(
+  deps: {
+    readonly watch: Watch;
+    readonly taken: string;
+    readonly log: Log;
+    readonly meter: TransportMeter;
+    /** A listener has settled: there is room for another. */
+    readonly freed: () => void;
+    /** An action has gone back to its queue, by our own hand, which the watch does not report. */
+    readonly returned: (queue: QueueName) => void;
+  },
+  listener: Listener,
+): Held {
+  const { watch, taken, log, meter } = deps;
+  const running = new Map<Entry, Promise<void>>();
+  const settlements = new Map<Entry, Settlement>();
+  let flushing: Promise<void> | undefined;
+  let timer: NodeJS.Timeout | undefined;
+
+  const settle = (entry: Entry, settlement: Settlement): void => {
+    settlements.set(entry, settlement);
+    // Told together, a moment later: an acknowledgement each would cost a quarter of the latency of the next action.
+    timer ??= setTimeout(() => {
+      timer = undefined;
+      void flush();
+    }, ACK_DELAY_MS);
+  };
+
+  const work = async (entry: Entry): Promise<void> => {
+    const verdict = await deliver(entry.queue, entry.body, listener, log);
+    running.delete(entry);
+    if (verdict.type === 'done') settle(entry, { type: 'ack' });
+    else settle(entry, { type: verdict.type === 'failed' ? 'fail' : 'bury', error: verdict.error });
+    deps.freed();
+  };
+
+  const ack = async (entries: readonly Entry[]): Promise<void> => {
+    await watch.taker.hdel(taken, ...entries.map(({ id }) => id));
+    for (const entry of entries) settlements.delete(entry);
+  };
+
+  /** By body, since what lies in a list has no other name; near its right end, as it is among the oldest. */
+  const ackListed = async (entries: readonly Entry[]): Promise<void> => {
+    const pipeline = watch.taker.pipeline();
+    const lists = entries.map(({ list }) => list);
+    for (const { list = '', body } of entries) pipeline.lrem(list, -1, body);
+    const results = (await pipeline.exec()) ?? [];
+    for (const [at, entry] of entries.entries()) {
+      const error = results[at]?.[0];
+      if (error) throw error;
+      // Moved meanwhile by our own stocktaking: then it is the hash's turn.
+      if (entry.list === lists[at]) settlements.delete(entry);
+    }
+  };
+
+  const buryNow = async (entry: Entry, error: ErrorData): Promise<void> => {
+    const letter = deadLetter(entry.queue, entry.body, error);
+    const keys = [taken, deadQueue(letter.queue), DEAD_QUEUES];
+    const args = [entry.id, JSON.stringify(letter), letter.queue, MAX_DEAD_LETTERS];
+    const trimmed = Number(await buryScript(watch.taker, keys, args));
+    settlements.delete(entry);
+    if (trimmed < 0) return;
+    meter.counted('action.dead', 1);
+    const { queue } = letter;
+    log.warn({ queue, id: letter.id, code: error.code, reason: error.message }, 'an action is dead');
+    if (trimmed > 0) log.warn({ queue, count: trimmed }, 'a dead list is full: its oldest letters are gone');
+  };
+
+  const settleBadly = async (entry: Entry, type: 'fail' | 'bury', error: ErrorData): Promise<void> => {
+    if (entry.list !== undefined) {
+      const args = [entry.id, entry.queue, entry.body];
+      await recoverScript(watch.taker, [taken, entry.list], args);
+      entry.list = undefined;
+    }
+    if (type === 'bury') return buryNow(entry, error);
+    const keys = [taken, entry.queue];
+    const outcome = Number(await failScript(watch.taker, keys, [entry.id, MAX_DELIVERIES, FAILURES_TTL_S]));
+    if (outcome === 2) {
+      // From here on it must not be counted again, whatever breaks.
+      settlements.set(entry, { type: 'bury', error });
+      return buryNow(entry, error);
+    }
+    settlements.delete(entry);
+    if (outcome === 0) return;
+    meter.counted('action.redelivered', 1);
+    deps.returned(entry.queue);
+  };
+
+  const flushAll = async (): Promise<void> => {
+    const acks: Entry[] = [];
+    const listed: Entry[] = [];
+    const deeds: Promise<void>[] = [];
+    for (const [entry, settlement] of settlements) {
+      if (settlement.type !== 'ack') deeds.push(settleBadly(entry, settlement.type, settlement.error));
+      else if (entry.list !== undefined) listed.push(entry);
+      else acks.push(entry);
+    }
+    for (let at = 0; at < acks.length; at += MAX_ACKS) deeds.push(ack(acks.slice(at, at + MAX_ACKS)));
+    if (listed.length > 0) deeds.push(ackListed(listed));
+    const results = await Promise.allSettled(deeds);
+    const failed = results.find((result) => result.status === 'rejected');
+    if (failed) throw failed.reason;
+  };
+
+  const flush = async (): Promise<void> => {
+    // One at a time: what is on its way must not be sent again by the next.
+    while (flushing) await flushing;
+    if (settlements.size === 0 || !watch.armed()) return;
+    flushing = flushAll()
+      .catch((error: unknown) => log.debug({ error: textOf(error) }, 'Redis could not be told what is done'))
+      .finally(() => {
+        flushing = undefined;
+      });
+    await flushing;
+  };
+
+  return {
+    running: () => running.size,
+    knows: (id) => [...running.keys(), ...settlements.keys()].some((entry) => entry.id === id),
+    start(entry) {
+      const done = work(entry);
+      running.set(entry, done);
+    },
+    moved(list, body, id) {
+      const all = [...running.keys(), ...settlements.keys()];
+      const entry = all.find((each) => each.list === list && each.body.equals(body));
+      if (!entry) return false;
+      entry.list = undefined;
+      entry.id = id;
+      return true;
+    },
+    bury: (entry, error) => settle(entry, { type: 'bury', error }),
+    flush,
+    async idle() {
+      while (running.size > 0) await Promise.all(running.values());
+    },
+    unsettled: () => settlements.size,
+  };
+}

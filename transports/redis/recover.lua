@@ -1,0 +1,29 @@
+-- Moves bodies out of a list that a BLMOVE filled into the hash of what the consumer has taken: all of them, after a
+-- connection broke and nobody knows what was moved, or one that is known.
+--
+-- KEYS[1] hash of what this consumer has taken
+-- KEYS[2] the list
+-- ARGV[1] first delivery id to give out
+-- ARGV[2] queue from which the list was filled
+-- ARGV[3] the one body to move; without it, all
+--
+-- Returns id, body, id, body, ..., oldest first; nothing where the body was not there.
+local id, moved = tonumber(ARGV[1]), {}
+
+local function keep(body)
+  redis.call('HSET', KEYS[1], id, ARGV[2] .. '\n' .. body)
+  moved[#moved + 1] = id
+  moved[#moved + 1] = body
+  id = id + 1
+end
+
+if ARGV[3] then
+  if redis.call('LREM', KEYS[2], -1, ARGV[3]) == 1 then keep(ARGV[3]) end
+else
+  local body = redis.call('RPOP', KEYS[2])
+  while body do
+    keep(body)
+    body = redis.call('RPOP', KEYS[2])
+  end
+end
+return moved

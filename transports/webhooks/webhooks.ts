@@ -1,0 +1,161 @@
+/** A tenant's webhooks: kept, listed and replayed here, and sent by the dispatcher. */
+import { randomBytes, randomUUID } from 'node:crypto';
+import type { Delivery, Webhook } from '../../src/domain/agent-record.ts';
+import { type ErrorData, refusal } from '../../src/domain/errors.ts';
+import type { TenantId } from '../../src/domain/ids.ts';
+import type { Notices, RuleIssue, WebhookManagement, WebhookStore } from '../../src/management-ports.ts';
+import type { Clock, Log, Reply } from '../../src/ports.ts';
+import { type Resolve, systemResolve, urlProblem } from './addresses.ts';
+import {
+  createDispatcher,
+  DISPATCH_TIMING,
+  type DispatchTiming,
+  type Timers,
+  type WebhookMetrics,
+} from './dispatcher.ts';
+import { createSender, secretProblem } from './send.ts';
+
+/** Webhooks that one tenant may have. */
+export const MAX_WEBHOOKS = 20;
+const SECRET_BYTES = 32;
+
+export interface WebhookDeps {
+  readonly store: WebhookStore;
+  readonly notices: Notices;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly metrics?: WebhookMetrics;
+  /** Takes http: URLs too. Addresses that are not public stay out of reach all the same. */
+  readonly allowInsecure: boolean;
+  /** False lets webhooks reach this machine and its network: for tests, and for nodes whose tenants are trusted. */
+  readonly blockPrivate?: boolean;
+  readonly resolve?: Resolve;
+  /** Certificates to trust instead of the usual ones. */
+  readonly ca?: string;
+  readonly timing?: Partial<DispatchTiming>;
+  readonly timers?: Timers;
+  /** From 0 to 1, for the jitter of retries. */
+  readonly random?: () => number;
+}
+
+export interface Webhooks extends WebhookManagement {
+  /** Listens to notices, and takes up what an earlier process left undelivered. */
+  start(): void;
+  /** Breaks off running attempts, which are made again after the next start. Close the store after it. */
+  close(): Promise<void>;
+}
+
+/**
+ * Sends notices to the tenants' webhooks. Delivery: at least once, for as long as the attempts last; a notice is kept
+ * before it is first sent. Order: none. Nothing is sent before `start`.
+ */
+export function createWebhooks(deps: WebhookDeps): Webhooks {
+  const { store, clock, log } = deps;
+  const blockPrivate = deps.blockPrivate ?? true;
+  const timing = { ...DISPATCH_TIMING, ...deps.timing };
+  const send = createSender({
+    resolve: deps.resolve ?? systemResolve,
+    blockPrivate,
+    timeoutMs: timing.timeoutMs,
+    ca: deps.ca,
+  });
+  const dispatcher = createDispatcher({ ...deps, timing, send });
+
+  const stored = async <T>(work: () => Promise<Reply<T>>): Promise<Reply<T>> => {
+    try {
+      return await work();
+    } catch (error) {
+      log.warn({ err: error }, 'the store of webhooks failed');
+      return { ok: false, error: refusal('STORE_UNAVAILABLE', { retryAfterMs: 1_000 }) };
+    }
+  };
+
+  return {
+    list: (tenantId) =>
+      stored(async () => ({ ok: true, value: (await store.list(tenantId)).map(withoutSecret) })),
+
+    create: (tenantId, input) =>
+      stored(async () => {
+        const rules = { allowInsecure: deps.allowInsecure, blockPrivate };
+        const secret = input.secret ?? `whsec_${randomBytes(SECRET_BYTES).toString('base64')}`;
+        const issues: RuleIssue[] = [
+          ...issue('url', urlProblem(input.url, rules)),
+          ...issue('secret', secretProblem(secret)),
+        ];
+        if (issues.length > 0) return { ok: false, error: invalid(issues) };
+        if ((await store.list(tenantId)).length >= MAX_WEBHOOKS)
+          return conflict(`The tenant has its ${MAX_WEBHOOKS} webhooks already; delete one first.`);
+        const webhook: Webhook = {
+          id: `wh_${randomUUID()}`,
+          tenant_id: tenantId,
+          url: new URL(input.url).href,
+          events: input.events === undefined ? null : [...new Set(input.events)],
+          secret,
+          created_at: new Date(clock.now()).toISOString(),
+        };
+        await store.save(tenantId, webhook);
+        return { ok: true, value: webhook };
+      }),
+
+    remove: (tenantId, webhookId) =>
+      stored(async () => {
+        // First what runs: an attempt that ends later would write its delivery anew.
+        await dispatcher.drop(tenantId, webhookId);
+        return (await store.remove(tenantId, webhookId)) ? { ok: true, value: null } : notFound('webhook');
+      }),
+
+    deliveries: (tenantId, webhookId, page) =>
+      stored(async () => {
+        if (!(await find(store, tenantId, webhookId))) return notFound('webhook');
+        return { ok: true, value: await store.deliveries(tenantId, webhookId, page) };
+      }),
+
+    replay: (tenantId, deliveryId) =>
+      stored(async () => {
+        const delivery = await store.delivery(tenantId, deliveryId);
+        const webhook = delivery ? await find(store, tenantId, delivery.webhook_id) : undefined;
+        if (!delivery || !webhook) return notFound('delivery');
+        if (delivery.status !== 'dead')
+          return conflict(`Only a dead delivery can be replayed; this one is ${delivery.status}.`);
+        const again: Delivery = {
+          ...delivery,
+          status: 'pending',
+          attempts: 0,
+          next_attempt_at: new Date(clock.now()).toISOString(),
+        };
+        await store.keep(again);
+        dispatcher.place({ delivery: again, webhook });
+        return { ok: true, value: again };
+      }),
+
+    start: () => dispatcher.start(),
+    close: () => dispatcher.close(),
+  };
+}
+
+const withoutSecret = ({ secret: _, ...shown }: Webhook): Omit<Webhook, 'secret'> => shown;
+
+const find = async (
+  store: WebhookStore,
+  tenantId: TenantId,
+  webhookId: string,
+): Promise<Webhook | undefined> => (await store.list(tenantId)).find(({ id }) => id === webhookId);
+
+const issue = (field: string, problem: string | null): RuleIssue[] =>
+  problem === null ? [] : [{ field, rule: field, message: problem }];
+
+const invalid = (issues: readonly RuleIssue[]): ErrorData =>
+  refusal('INVALID_REQUEST', {
+    message: issues.map(({ field, message }) => `${field}: ${message}`).join('; '),
+    details: { issues },
+  });
+
+const conflict = (message: string): { ok: false; error: ErrorData } => ({
+  ok: false,
+  error: refusal('CONFLICT', { message }),
+});
+
+const notFound = (kind: string): { ok: false; error: ErrorData } => ({
+  ok: false,
+  error: refusal('NOT_FOUND', { message: `The tenant has no such ${kind}.` }),
+});
