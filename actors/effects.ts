@@ -47,13 +47,13 @@ export function createEffects(deps: EffectDeps): Effects {
   function node(effect: NodeEffect, self: Address<NodeMessage>): void {
     switch (effect.type) {
       case 'grant': {
-        const { tenantId, tenancy, sessionId, taskId } = effect;
+        const { tenantId, tenancy, sessionId, taskId, attempt } = effect;
         const tenant = registry.tenants.get(tenantId);
         // What a tenant that has stopped had here went back with it.
         if (tenant?.tenancy !== tenancy) return;
         const session = registry.session(tenantId, sessionId);
-        if (session) return tellSession(session, { type: 'granted', taskId, atMs: clock.now() });
-        actors.tell(tenant.address, { type: 'release', taskId, slot: 'granted', refund: false });
+        if (session) return tellSession(session, { type: 'granted', taskId, attempt, atMs: clock.now() });
+        actors.tell(tenant.address, { type: 'release', taskId, attempt, slot: 'granted', refund: false });
         return;
       }
       case 'tickSoon':
@@ -87,8 +87,7 @@ export function createEffects(deps: EffectDeps): Effects {
         for (const session of ref.sessions) tellSession(session, effect.message);
         return;
       case 'want': {
-        const { sessionId, taskId, weight } = effect;
-        actors.tell(deps.node(), { type: 'want', tenantId, tenancy: ref.tenancy, sessionId, taskId, weight });
+        actors.tell(deps.node(), { ...effect, tenantId, tenancy: ref.tenancy });
         return;
       }
       case 'done':
@@ -153,13 +152,11 @@ export function createEffects(deps: EffectDeps): Effects {
         return tellSession(ref, { type: 'claimRefused', taskId, attempt, error, atMs });
       }
       case 'acquire':
-        actors.tell(tenantAddress, { type: 'acquire', sessionId, taskId: effect.taskId, atMs: clock.now() });
+        actors.tell(tenantAddress, { ...effect, sessionId, atMs: clock.now() });
         return;
-      case 'release': {
-        const { taskId, slot, refund } = effect;
-        actors.tell(tenantAddress, { type: 'release', taskId, slot, refund });
+      case 'release':
+        actors.tell(tenantAddress, effect);
         return;
-      }
       case 'keep':
         return keep(ref, effect);
       case 'execute':

@@ -13,6 +13,7 @@ interface Wanted {
   readonly tenancy: number;
   readonly sessionId: SessionId;
   readonly taskId: TaskId;
+  readonly attempt: number;
 }
 
 export interface NodeState {
@@ -51,11 +52,8 @@ export const newNode = (capacity: number): NodeState => ({
 export const node: Behaviour<NodeState, NodeMessage, NodeEffect> = (state, message) => {
   switch (message.type) {
     case 'want': {
-      const { tenantId, tenancy, sessionId, taskId, weight } = message;
-      return serve({
-        ...state,
-        queue: enqueued(state.queue, tenantId, weight, { tenantId, tenancy, sessionId, taskId }),
-      });
+      const { type, weight, ...wanted } = message;
+      return serve({ ...state, queue: enqueued(state.queue, wanted.tenantId, weight, wanted) });
     }
     case 'done':
       return serve({ ...state, running: state.running - 1 });

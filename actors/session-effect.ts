@@ -13,15 +13,21 @@ export type SessionEffect =
   | ({ readonly type: 'findAgent' } & Pick<Turn, 'taskId' | 'attempt' | 'agentId' | 'agentVersion'>)
   | {
       readonly type: 'claim';
-      readonly attempt: number;
       readonly taskId: TaskId;
+      readonly attempt: number;
       readonly slot: Slot;
       readonly tier: Tier | undefined;
       readonly atMs: number;
     }
-  | { readonly type: 'acquire'; readonly taskId: TaskId }
+  | { readonly type: 'acquire'; readonly taskId: TaskId; readonly attempt: number }
   /** Gives back a claim, and the slot it had or had asked for. `refund`: it does not count as a request. */
-  | { readonly type: 'release'; readonly taskId: TaskId; readonly slot: Slot; readonly refund: boolean }
+  | {
+      readonly type: 'release';
+      readonly taskId: TaskId;
+      readonly attempt: number;
+      readonly slot: Slot;
+      readonly refund: boolean;
+    }
   | {
       readonly type: 'keep';
       readonly step: KeepStep;

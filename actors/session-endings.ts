@@ -28,7 +28,9 @@ export const taskTaken = (): ErrorData =>
 
 /** What a turn has in the tenant's books goes back; the caller marks its claim `returned`. */
 const giveBack = (turn: Turn, refund: boolean): SessionEffect[] =>
-  turn.claim === 'held' ? [{ type: 'release', taskId: turn.taskId, slot: turn.slot, refund }] : [];
+  turn.claim === 'held'
+    ? [{ type: 'release', taskId: turn.taskId, attempt: turn.attempt, slot: turn.slot, refund }]
+    : [];
 
 /** Takes a turn back before it was accepted: who sent it gets the reason, nobody else hears of it. */
 export function refuse(state: SessionState, turn: Turn, error: ErrorData, atMs: number): SessionStep {

@@ -13,7 +13,10 @@ export function runNext(state: SessionState): SessionStep {
   const first = state.turns[0];
   if (first?.claim !== 'held' || first.executing || first.ended || first.dropped) return [state, []];
   if (first.slot === 'none')
-    return [withTurn(state, first.taskId, { slot: 'asked' }), [{ type: 'acquire', taskId: first.taskId }]];
+    return [
+      withTurn(state, first.taskId, { slot: 'asked' }),
+      [{ type: 'acquire', taskId: first.taskId, attempt: first.attempt }],
+    ];
   if (first.slot === 'asked' || !first.agent) return [state, []];
   const plan = planOf(state, first);
   return [
@@ -37,16 +40,23 @@ function planOf(state: SessionState, turn: Turn): ExecutionPlan {
     history: trimHistory(history, historyMessages(agent, limits), historyTokens(agent, limits)),
     context: turn.context,
     limits: {
-      timeoutMs: capped(limits.execution_timeout_s * 1000, config.maxTimeMs),
-      maxIterations: capped(
-        capped(limits.max_iterations, config.maxIterations),
+      timeoutMs: lowest(limits.execution_timeout_s * 1000, config.maxTimeMs, turn.overrides?.maxTimeMs),
+      maxIterations: lowest(
+        limits.max_iterations,
+        config.maxIterations,
         agent.maxIterations ?? undefined,
+        turn.overrides?.maxIterations,
       ),
       maxTokens: limits.tokens_per_run,
-      tools: allowedTools(agent.tools, limits),
+      // After the tier's choice: what a request switches off makes no room for another tool.
+      tools: allowedTools(agent.tools, limits).filter((name) => turn.overrides?.tools?.[name] !== false),
     },
   };
 }
+
+/** A tier's limit under every cap that there is. */
+const lowest = (tierLimit: number, ...caps: readonly (number | undefined)[]): number =>
+  caps.reduce<number>(capped, tierLimit);
 
 /**
  * Tells the turns that wait behind others in this session how many are ahead of them now. One that is not accepted

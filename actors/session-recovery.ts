@@ -15,7 +15,10 @@ import {
 import { accepted } from './session-turns.ts';
 import type { TenantMessage } from './tenant-state.ts';
 
-/** What a session does about a message that its behaviour threw over: the turn it was about ends, all else stays. */
+/**
+ * What a session does about a message that its behaviour threw over: the turn it was about ends, all else stays. A
+ * turn that runs ends only with what its execution reports.
+ */
 export const recoverSession: Behaviour<SessionState, SessionMessage, SessionEffect> = (state, message) =>
   thenForget(recover(state, message));
 
@@ -62,16 +65,13 @@ function recoverKept(
       : closeUnkept(state, turn, atMs);
   if (message.type === 'keepFailed' || message.duplicate)
     return refuse(state, turn, refusal('INTERNAL'), atMs);
-  const [begun, effects] = accepted(state, turn, atMs);
-  const [next, more] = broken(begun, turn, atMs);
-  return [next, [...effects, ...more]];
+  // The turn goes on: to end it here would free the slot of a run that has yet to stop.
+  return accepted(state, turn, atMs);
 }
 
 function broken(state: SessionState, { taskId }: Turn, atMs: number): SessionStep {
   const turn = findTurn(state, taskId);
-  if (!turn) return [state, []];
-  const [next, effects] = breakTurn(state, turn, '', atMs);
-  return [next, turn.executing ? [{ type: 'abort', taskId }, ...effects] : effects];
+  return turn ? breakTurn(state, turn, '', atMs) : [state, []];
 }
 
 const atOf = (message: SessionMessage): number => ('atMs' in message ? message.atMs : 0);
@@ -96,10 +96,13 @@ export function returned(message: SessionMessage): TenantMessage | null {
     : null;
 }
 
-const lostRelease = (message: Extract<SessionMessage, { type: 'claimed' | 'granted' }>) =>
-  message.type === 'claimed'
-    ? ({ taskId: message.taskId, slot: message.slot, refund: true } as const)
-    : ({ taskId: message.taskId, slot: 'granted', refund: false } as const);
+/** What a claim or a grant that no turn here waits for gives back. */
+export function lostRelease(message: Extract<SessionMessage, { type: 'claimed' | 'granted' }>) {
+  const { taskId, attempt } = message;
+  return message.type === 'claimed'
+    ? ({ taskId, attempt, slot: message.slot, refund: true } as const)
+    : ({ taskId, attempt, slot: 'granted', refund: false } as const);
+}
 
 /** History or tier can not be had: nobody is kept waiting, and the next message tries afresh. */
 export function failLoad(state: SessionState, error: ErrorData, atMs: number): SessionStep {

@@ -75,6 +75,7 @@ function newTurn(message: Said, slot: Turn['slot']): Turn {
     ...(message.agentVersion === undefined ? {} : { agentVersion: message.agentVersion }),
     said: { role: 'user', content: message.message, taskId: message.taskId, atMs: message.atMs },
     context: message.context,
+    ...(message.overrides === undefined ? {} : { overrides: message.overrides }),
     stream: message.stream,
     callers: [{ replyTo: message.replyTo, duplicate: false }],
     cancellers: [],

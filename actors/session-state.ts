@@ -6,7 +6,7 @@ import type { OnBusy } from '../src/domain/frames.ts';
 import type { AgentId, SessionId, TaskId, TenantId } from '../src/domain/ids.ts';
 import type { Bucket } from '../src/domain/rate-limit.ts';
 import type { Tier, TierTable } from '../src/domain/tiers.ts';
-import type { ExecutionOutcome, ResumePoint } from '../src/ports.ts';
+import type { ExecutionOutcome, Overrides, ResumePoint } from '../src/ports.ts';
 
 /** Where an answer goes: a number of the actor system's `ask`. */
 export type ReplyTo = number;
@@ -31,8 +31,8 @@ export type Slot = 'none' | 'asked' | 'granted';
 export interface Turn {
   readonly taskId: TaskId;
   /**
-   * The first caller's number: tells it from an earlier turn of the same id that was refused, whose answers are not
-   * for this one.
+   * The first caller's number: tells it from an earlier turn of the same id that was refused. That one's answers, its
+   * place in line and its grant may still be on their way, and are not for this one.
    */
   readonly attempt: ReplyTo;
   readonly agentId: AgentId;
@@ -41,6 +41,7 @@ export interface Turn {
   /** What was said; the store and the history share this record. */
   readonly said: Message;
   readonly context: Readonly<Record<string, unknown>>;
+  readonly overrides?: Overrides;
   readonly stream: boolean;
   /** Those who wait to hear whether it was accepted. */
   readonly callers: readonly { readonly replyTo: ReplyTo; readonly duplicate: boolean }[];
@@ -101,6 +102,7 @@ export interface Said {
   readonly agentVersion?: number;
   readonly message: string;
   readonly context: Readonly<Record<string, unknown>>;
+  readonly overrides?: Overrides;
   readonly stream: boolean;
   readonly onBusy: OnBusy;
   readonly tier: Tier | undefined;
@@ -139,15 +141,15 @@ export type SessionMessage =
   | { readonly type: 'loadFailed'; readonly atMs: number }
   | {
       readonly type: 'agentFound';
-      readonly attempt?: number;
       readonly taskId: TaskId;
+      readonly attempt: number;
       readonly agent: AgentConfig;
       readonly atMs: number;
     }
   | {
       readonly type: 'agentRefused' | 'claimRefused';
-      readonly attempt?: number;
       readonly taskId: TaskId;
+      readonly attempt: number;
       readonly error: ErrorData;
       readonly atMs: number;
     }
@@ -160,15 +162,21 @@ export type SessionMessage =
   /** `slot` is what the claim asked for; `ahead` counts the tenant's turns before it. */
   | {
       readonly type: 'claimed';
-      readonly attempt?: number;
       readonly taskId: TaskId;
+      readonly attempt: number;
       readonly tier: Tier;
       readonly slot: Slot;
       readonly ahead: number;
       readonly atMs: number;
     }
-  | { readonly type: 'granted'; readonly taskId: TaskId; readonly atMs: number }
-  | { readonly type: 'moved'; readonly taskId: TaskId; readonly ahead: number; readonly atMs: number }
+  | { readonly type: 'granted'; readonly taskId: TaskId; readonly attempt: number; readonly atMs: number }
+  | {
+      readonly type: 'moved';
+      readonly taskId: TaskId;
+      readonly attempt: number;
+      readonly ahead: number;
+      readonly atMs: number;
+    }
   | { readonly type: 'drain'; readonly reconnectAfterMs: number; readonly atMs: number }
   | { readonly type: 'drainExpired'; readonly atMs: number }
   | { readonly type: 'drained'; readonly replyTo: ReplyTo }

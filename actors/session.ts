@@ -22,7 +22,7 @@ import {
 } from './session-endings.ts';
 import { cancelAll, forget, forgotten, thenForget, unforgotten } from './session-forget.ts';
 import { runNext } from './session-line.ts';
-import { answerUnhandled, failLoad } from './session-recovery.ts';
+import { answerUnhandled, failLoad, lostRelease } from './session-recovery.ts';
 import { say } from './session-say.ts';
 import {
   type KeepFailed,
@@ -89,7 +89,7 @@ const handle: Behaviour<SessionState, SessionMessage, SessionEffect> = (state, m
       return turn?.claim === 'asked' ? refuse(state, turn, message.error, message.atMs) : [state, []];
     case 'granted':
       if (turn?.claim !== 'held' || turn.slot !== 'asked' || turn.dropped)
-        return [state, [{ type: 'release', taskId: message.taskId, slot: 'granted', refund: false }]];
+        return [state, [{ type: 'release', ...lostRelease(message) }]];
       return runNext(withTurn(state, turn.taskId, { slot: 'granted' }));
     case 'moved':
       return moved(state, turn, message);
@@ -187,12 +187,12 @@ function claimed(
   turn: Turn | undefined,
   message: Extract<SessionMessage, { type: 'claimed' }>,
 ): SessionStep {
-  const { taskId, slot, atMs } = message;
+  const { taskId, attempt, slot, atMs } = message;
   const known = { ...state, tier: message.tier };
-  if (turn?.claim !== 'asked') return [known, [{ type: 'release', taskId, slot, refund: true }]];
+  if (turn?.claim !== 'asked') return [known, [{ type: 'release', ...lostRelease(message) }]];
   if (turn.ended) {
     const [next, effects] = advance(withTurn(known, taskId, { claim: 'returned' }), turn, atMs);
-    return [next, [{ type: 'release', taskId, slot, refund: false }, ...effects]];
+    return [next, [{ type: 'release', taskId, attempt, slot, refund: false }, ...effects]];
   }
   const position = Math.max(state.turns.indexOf(turn), message.ahead);
   return advance(withTurn(known, taskId, { claim: 'held', position }), turn, atMs);

@@ -57,6 +57,7 @@ export function createKinds(deps: SupervisionDeps): Kinds {
       actors.tell(ref.tenant.address, {
         type: 'release',
         taskId: turn.taskId,
+        attempt: turn.attempt,
         slot: turn.slot,
         refund: false,
       });

@@ -178,6 +178,7 @@ export function createSystem(options: SystemOptions): System {
           ...(request.agentVersion === undefined ? {} : { agentVersion: request.agentVersion }),
           message: request.message,
           context: { ...request.context, ...(caller.userId ? { user_id: caller.userId } : {}) },
+          ...(request.overrides === undefined ? {} : { overrides: request.overrides }),
           stream: request.stream,
           onBusy: request.onBusy,
           tier: caller.tier,

@@ -10,6 +10,7 @@ import type { SessionMessage, Slot } from './session-state.ts';
 export interface Waiting {
   readonly sessionId: SessionId;
   readonly taskId: TaskId;
+  readonly attempt: number;
   /** Turns ahead, as its session was last told. */
   readonly ahead: number;
 }
@@ -46,9 +47,9 @@ export type TenantMessage =
     }
   | {
       readonly type: 'claim';
-      readonly attempt: number;
       readonly sessionId: SessionId;
       readonly taskId: TaskId;
+      readonly attempt: number;
       readonly slot: Slot;
       readonly tier: Tier | undefined;
       readonly atMs: number;
@@ -57,9 +58,16 @@ export type TenantMessage =
       readonly type: 'acquire';
       readonly sessionId: SessionId;
       readonly taskId: TaskId;
+      readonly attempt: number;
       readonly atMs: number;
     }
-  | { readonly type: 'release'; readonly taskId: TaskId; readonly slot: Slot; readonly refund: boolean }
+  | {
+      readonly type: 'release';
+      readonly taskId: TaskId;
+      readonly attempt: number;
+      readonly slot: Slot;
+      readonly refund: boolean;
+    }
   | { readonly type: 'tierSet'; readonly tier: Tier }
   | { readonly type: 'announce'; readonly atMs: number }
   | { readonly type: 'idle' };
@@ -69,7 +77,13 @@ export type TenantEffect =
   | { readonly type: 'tellSession'; readonly sessionId: SessionId; readonly message: SessionMessage }
   | { readonly type: 'tellAllSessions'; readonly message: SessionMessage }
   /** Asks the node for one of its executions. */
-  | { readonly type: 'want'; readonly sessionId: SessionId; readonly taskId: TaskId; readonly weight: number }
+  | {
+      readonly type: 'want';
+      readonly sessionId: SessionId;
+      readonly taskId: TaskId;
+      readonly attempt: number;
+      readonly weight: number;
+    }
   /** Gives one back. */
   | { readonly type: 'done' }
   | { readonly type: 'announceLater'; readonly afterMs: number }

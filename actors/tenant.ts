@@ -4,12 +4,12 @@
  */
 import { type ErrorData, refusal } from '../src/domain/errors.ts';
 import { emptyFifo, type Fifo, items, pushed, shifted, without } from '../src/domain/fifo.ts';
-import type { SessionId, TaskId } from '../src/domain/ids.ts';
+import type { SessionId } from '../src/domain/ids.ts';
 import { countDay, fullBucket, rateOf, take } from '../src/domain/rate-limit.ts';
 import type { Tier, TierLimits } from '../src/domain/tiers.ts';
 import type { TenantRecord } from '../src/ports.ts';
 import type { Behaviour } from './address.ts';
-import { type SessionMessage, type Slot, unreachable } from './session-state.ts';
+import { type SessionMessage, unreachable } from './session-state.ts';
 import type { TenantEffect, TenantMessage, TenantState, Waiting } from './tenant-state.ts';
 
 type Step = readonly [TenantState, readonly TenantEffect[]];
@@ -46,9 +46,9 @@ export const tenant: Behaviour<TenantState, TenantMessage, TenantEffect> = (stat
       return [claimed, started.length > 0 ? [...started, ...effects] : effects];
     }
     case 'acquire':
-      return acquire(state, { sessionId: message.sessionId, taskId: message.taskId, ahead: -1 });
+      return acquire(state, waitingOf(message));
     case 'release':
-      return release(state, message.taskId, message.slot, message.refund);
+      return release(state, message);
     case 'tierSet': {
       const { tier } = message;
       const [next, effects] = startWaiting({ ...state, tier, fixed: true });
@@ -140,8 +140,7 @@ function claim(state: TenantState, message: Extract<TenantMessage, { type: 'clai
     day: counted.count,
     queued: state.queued + 1,
   };
-  const [next, effects] =
-    slot === 'asked' ? acquire(paid, { sessionId, taskId, ahead: -1 }) : ([paid, []] as const);
+  const [next, effects] = slot === 'asked' ? acquire(paid, waitingOf(message)) : ([paid, []] as const);
   const ahead = slot === 'asked' && !runsNow ? state.running + state.waiting.size : 0;
   return [
     next,
@@ -158,26 +157,31 @@ function acquire(state: TenantState, turn: Waiting): Step {
   return start(state, turn, limits);
 }
 
-const start = (state: TenantState, { sessionId, taskId }: Waiting, { weight }: TierLimits): Step => [
+const waitingOf = ({ sessionId, taskId, attempt }: Omit<Waiting, 'ahead'>): Waiting => ({
+  sessionId,
+  taskId,
+  attempt,
+  ahead: -1,
+});
+
+const start = (state: TenantState, turn: Waiting, { weight }: TierLimits): Step => [
   { ...state, running: state.running + 1, queued: state.queued - 1 },
-  [{ type: 'want', sessionId, taskId, weight }],
+  [{ type: 'want', sessionId: turn.sessionId, taskId: turn.taskId, attempt: turn.attempt, weight }],
 ];
 
 /**
  * A turn that asked and still waits here is taken out of the line. One that has gone on to the node will be
  * granted, and its session then gives the grant back: so each slot is returned exactly once.
  */
-function release(state: TenantState, taskId: TaskId, slot: Slot, refund: boolean): Step {
+function release(
+  state: TenantState,
+  { taskId, attempt, slot, refund }: Extract<TenantMessage, { type: 'release' }>,
+): Step {
   const back = refund ? refunded(state) : state;
   if (slot === 'none') return [{ ...back, queued: back.queued - 1 }, []];
   if (slot === 'asked') {
-    let found = false;
-    const waiting = without(back.waiting, (turn) => {
-      if (found || turn.taskId !== taskId) return false;
-      found = true;
-      return true;
-    });
-    return [found ? { ...back, waiting, queued: back.queued - 1 } : back, []];
+    const waiting = without(back.waiting, (turn) => turn.taskId === taskId && turn.attempt === attempt);
+    return [{ ...back, waiting, queued: back.queued - (back.waiting.size - waiting.size) }, []];
   }
   const [next, effects] = startWaiting({ ...back, running: back.running - 1 });
   return [next, [{ type: 'done' }, ...effects]];
@@ -211,7 +215,8 @@ function announce(state: TenantState, atMs: number): Step {
   const line = items(state.waiting).map((turn, index) => {
     const ahead = state.running + index;
     if (index >= ANNOUNCED || turn.ahead === ahead) return turn;
-    effects.push(tell(turn.sessionId, { type: 'moved', taskId: turn.taskId, ahead, atMs }));
+    const { sessionId, taskId, attempt } = turn;
+    effects.push(tell(sessionId, { type: 'moved', taskId, attempt, ahead, atMs }));
     return { ...turn, ahead };
   });
   return [{ ...state, waiting: line.reduce<Fifo<Waiting>>(pushed, emptyFifo), announcing: true }, effects];

@@ -1,7 +1,7 @@
 /** The node's numbers: counted where things happen, read from the actors when Prometheus or a console asks. */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import { TIERS } from '../domain/tiers.ts';
-import type { ActorKindStats, Metrics, NodeStats } from '../ports.ts';
+import type { ActorKindStats, AgentStats, Metrics, NodeStats } from '../ports.ts';
 import { createLoopDelay, type LoopDelay } from './loop-delay.ts';
 import { createQuantiles } from './quantiles.ts';
 import { createTally } from './tally.ts';
@@ -216,6 +216,10 @@ function registerNode(registry: Registry, sources: MetricSources): void {
     Object.fromEntries(Object.entries(sources.stats().turns).map(([tier, count]) => [tier, count[which]]));
   byTier('nooble_executions_running', 'Turns that run now', turns('running'));
   byTier('nooble_executions_queued', 'Turns that wait now', turns('queued'));
+  const agents = (which: keyof AgentStats) => () => sources.stats().agents?.[which] ?? 0;
+  gauge('nooble_agents_live', 'Agents whose configuration is in memory', agents('live'));
+  gauge('nooble_agent_lookups_hit', 'Agent configurations found in memory', agents('hits'));
+  gauge('nooble_agent_lookups_missed', 'Agent configurations that had to be loaded', agents('misses'));
   gauge('nooble_sockets', 'WebSockets open now', () => sources.sockets().open);
   byTier(
     'nooble_sockets_by_tier',

@@ -10,6 +10,7 @@ const want = (tenant: string, task: string, weight = 1): NodeMessage => ({
   tenancy: 1,
   sessionId: SESSION,
   taskId: taskId(task),
+  attempt: 1,
   weight,
 });
 

@@ -41,21 +41,28 @@ const [idle] = play(
 );
 
 const T = taskId('t');
-const found = (id = 't', atMs = 20): SessionMessage => ({
+const found = (id = 't', atMs = 20, attempt = 1): SessionMessage => ({
   type: 'agentFound',
   taskId: taskId(id),
+  attempt,
   agent: AGENT,
   atMs,
 });
-const claimed = (id = 't', slot: Slot = 'asked', ahead = 0): SessionMessage => ({
+const claimed = (id = 't', slot: Slot = 'asked', ahead = 0, attempt = 1): SessionMessage => ({
   type: 'claimed',
   taskId: taskId(id),
+  attempt,
   tier: 'professional',
   slot,
   ahead,
   atMs: 21,
 });
-const granted = (id = 't'): SessionMessage => ({ type: 'granted', taskId: taskId(id), atMs: 22 });
+const granted = (id = 't', attempt = 1): SessionMessage => ({
+  type: 'granted',
+  taskId: taskId(id),
+  attempt,
+  atMs: 22,
+});
 const kept = (id = 't', step: 'accepted' | 'ended' = 'accepted', duplicate = false): SessionMessage => ({
   type: 'kept',
   step,
@@ -222,6 +229,7 @@ test('a turn cancelled and then refused answers its caller with the refusal, who
   const refused: SessionMessage = {
     type: 'claimRefused',
     taskId: T,
+    attempt: 1,
     error: refusal('RATE_LIMITED'),
     atMs: 26,
   };
@@ -236,16 +244,19 @@ test('a turn cancelled and then refused answers its caller with the refusal, who
 test("a claim that is refused leaves no trace but the answer, and the session's request is not counted", () => {
   const limited = { ...idle, config: { ...CONFIG, requestsPerHour: 5 } };
   const error = refusal('OVERLOADED');
-  const [after, effects] = play(limited, said('t'), { type: 'claimRefused', taskId: T, error, atMs: 26 });
+  const refused = { type: 'claimRefused', taskId: T, attempt: 1, error, atMs: 26 } as const;
+  const [after, effects] = play(limited, said('t'), refused);
   assert.deepEqual(replies(effects), [{ replyTo: 1, value: { ok: false, taskId: T, error } }]);
   assert.deepEqual([after.turns, after.bucket?.tokens], [[], 5]);
 });
 
 test('an unknown or inactive agent refuses the turn and refunds what was claimed', () => {
   const error = refusal('AGENT_NOT_FOUND');
-  const [, unknown] = play(claiming, claimed(), { type: 'agentRefused', taskId: T, error, atMs: 26 });
+  const refused = { type: 'agentRefused', taskId: T, attempt: 1, error, atMs: 26 } as const;
+  const [, unknown] = play(claiming, claimed(), refused);
   assert.deepEqual(released(unknown), [{ slot: 'asked', refund: true }]);
-  const inactive = { type: 'agentFound', taskId: T, agent: { ...AGENT, isActive: false }, atMs: 26 } as const;
+  const agent = { ...AGENT, isActive: false };
+  const inactive = { type: 'agentFound', taskId: T, attempt: 1, agent, atMs: 26 } as const;
   const [, effects] = play(claiming, claimed(), inactive);
   assert.deepEqual(only(effects, 'refused')[0]?.code, 'AGENT_INACTIVE');
   assert.deepEqual(types(play(claiming, inactive, { ...claimed() })[1]).includes('keep'), false);
@@ -317,7 +328,7 @@ test('a resend is told where its turn stands: while it is claimed, while it runs
 });
 
 test('turns of a session run one after another, and hear of their position when it changes', () => {
-  const [two] = play(running, said('u'), found('u'), claimed('u', 'none'), said('v', { replyTo: 3 }));
+  const [two] = play(running, said('u'), found('u'), claimed('u', 'none'), said('v'));
   const [three, effects] = play(two, found('v'), claimed('v', 'none'), kept('u'), kept('v'));
   const accepted = only(effects, 'event').map(({ event }) =>
     event.type === 'chat.accepted' ? event.data : null,
@@ -327,16 +338,22 @@ test('turns of a session run one after another, and hear of their position when 
     { status: 'queued', position: 2 },
   ]);
   const [, next] = play(three, ended(), kept('t', 'ended'));
-  assert.deepEqual(only(next, 'acquire'), [{ type: 'acquire', taskId: 'u' }]);
+  assert.deepEqual(only(next, 'acquire'), [{ type: 'acquire', taskId: 'u', attempt: 1 }]);
   const moved = only(next, 'event').at(-1);
   assert.deepEqual([moved?.taskId, moved?.event], ['v', { type: 'chat.queued', data: { position: 1 } }]);
 });
 
 test('a move that the tenant tells of comes with the acceptance, or as an event after it', () => {
-  const moved = (ahead: number): SessionMessage => ({ type: 'moved', taskId: T, ahead, atMs: 28 });
+  const moved = (ahead: number, attempt = 1): SessionMessage => ({
+    type: 'moved',
+    taskId: T,
+    attempt,
+    ahead,
+    atMs: 28,
+  });
   const [early, none] = play(writing, moved(4));
   assert.deepEqual(none, []);
-  const [, effects] = play(early, kept(), moved(4), moved(3));
+  const [, effects] = play(early, kept(), moved(4), moved(2, 7), moved(3));
   assert.deepEqual(
     only(effects, 'event').map(({ event }) => event),
     [
@@ -366,7 +383,7 @@ test('an interrupt ends the running turn as cancelled and is next, before those 
   const [, more] = play(after, claimed('now', 'none'), found('now'), ended('t', aborted), kept('t', 'ended'));
   const over = only(more, 'event')[0]?.event;
   assert.deepEqual(over, { type: 'chat.cancelled', data: { content: 'hel', abort_ms: 4 } });
-  assert.deepEqual(only(more, 'acquire'), [{ type: 'acquire', taskId: 'now' }]);
+  assert.deepEqual(only(more, 'acquire'), [{ type: 'acquire', taskId: 'now', attempt: 1 }]);
 });
 
 test('an execution that is lost ends its turn with INTERNAL, keeps what was told, and the session goes on', () => {
@@ -392,6 +409,19 @@ test('a place or a slot for a turn that is not here is given back', () => {
     { slot: 'asked', refund: true },
     { slot: 'granted', refund: false },
   ]);
+});
+
+test('a grant for a turn that was refused is given back, and does not let a later one of its id run', () => {
+  const error = refusal('AGENT_NOT_FOUND');
+  const refused = { type: 'agentRefused', taskId: T, attempt: 1, error, atMs: 26 } as const;
+  const again = [said('t', { replyTo: 2 }), claimed('t', 'asked', 0, 2), found('t', 27, 2)];
+  const [second] = play(claiming, claimed(), refused, ...again);
+  const [same, effects] = play(second, granted('t', 1));
+  assert.equal(same, second);
+  assert.deepEqual(effects, [{ type: 'release', taskId: T, attempt: 1, slot: 'granted', refund: false }]);
+  const [still, crashed] = recoverSession(second, granted('t', 1));
+  assert.deepEqual([still, crashed], [second, effects], 'also where the session crashes over it');
+  assert.deepEqual(types(play(second, granted('t', 2))[1]), ['execute']);
 });
 
 test('what comes before history and tier are there is handled afterwards, in its order', () => {
@@ -506,7 +536,7 @@ test('after a crash over a message its turn ends with INTERNAL, and the conversa
   const [refused, effects] = recoverSession(claiming, found());
   assert.deepEqual([refused.turns, replies(effects).length], [[], 1]);
   const [broken, more] = recoverSession(running, ended());
-  assert.deepEqual(types(more), ['abort', 'release', 'keep']);
+  assert.deepEqual(types(more), ['release', 'keep']);
   assert.equal(broken.history, running.history);
   const [, over] = play(broken, kept('t', 'ended'));
   assert.deepEqual(eventTypes(over), ['error']);
@@ -518,9 +548,16 @@ test('a crash over what the store or the tenant said loses none of it', () => {
   const [, grant] = recoverSession(waiting, granted());
   assert.deepEqual(released(grant), [{ slot: 'granted', refund: false }]);
   const [begun, effects] = recoverSession(writing, kept());
-  assert.deepEqual([eventTypes(effects), only(effects, 'keep')[0]?.step], [['chat.accepted'], 'ended']);
-  assert.deepEqual(eventTypes(play(begun, kept('t', 'ended'))[1]), ['error']);
+  assert.deepEqual([types(effects), begun], [['event', 'reply'], waiting]);
   assert.deepEqual(eventTypes(recoverSession(ending, kept('t', 'ended'))[1]), ['chat.response']);
+});
+
+test('a crash over the acceptance of a turn that runs does not free its slot before the run has ended', () => {
+  const [early] = play(writing, granted());
+  const [begun, effects] = recoverSession(early, kept());
+  assert.deepEqual([eventTypes(effects), released(effects), begun], [['chat.accepted'], [], running]);
+  const [, rest] = play(begun, ended(), kept('t', 'ended'));
+  assert.deepEqual([released(rest).length, eventTypes(rest)], [1, ['chat.response']]);
 });
 
 test('a crash over a question answers it and leaves the turn alone', () => {

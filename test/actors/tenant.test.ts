@@ -43,9 +43,15 @@ const claim = (
   atMs: 1_000,
   ...more,
 });
-const release = (id: string, slot: 'none' | 'asked' | 'granted', refund = false): TenantMessage => ({
+const release = (
+  id: string,
+  slot: 'none' | 'asked' | 'granted',
+  refund = false,
+  attempt = 1,
+): TenantMessage => ({
   type: 'release',
   taskId: taskId(id),
+  attempt,
   slot,
   refund,
 });
@@ -104,7 +110,7 @@ test("turns run up to the tier's executions; the others wait, are told how many 
   const [next, more] = play(busy, release('t1', 'granted'));
   assert.deepEqual(more, [
     { type: 'done' },
-    { type: 'want', sessionId: SESSION, taskId: 't2', weight: TIER_TABLE.free.weight },
+    { type: 'want', sessionId: SESSION, taskId: 't2', attempt: 1, weight: TIER_TABLE.free.weight },
   ]);
   assert.deepEqual(books(next), [2, 1, 1]);
 });
@@ -152,6 +158,7 @@ test('a turn that is only in line in its session holds a place, and asks to run 
     type: 'acquire',
     sessionId: SESSION,
     taskId: taskId('t'),
+    attempt: 1,
     atMs: 2,
   });
   assert.deepEqual([wanted(more), books(running)], [['t'], [1, 0, 0]]);
@@ -166,11 +173,17 @@ test('a turn that waits here and gives up leaves the line; one that has gone on 
   assert.deepEqual(books(play(same, release('t0', 'granted'))[0]), [2, 0, 0]);
 });
 
-test('a task that stands in line twice, after its session crashed, leaves it once for each release', () => {
-  const [busy] = play(live('free'), ...many(2), claim('twice'), claim('twice'));
+test('a task that was refused and said again gives back its first place, not its second', () => {
+  const [busy] = play(live('free'), ...many(2), claim('twice'), claim('twice', { attempt: 2 }));
   assert.deepEqual(books(busy), [2, 2, 2]);
-  const [once] = play(busy, release('twice', 'asked', true));
-  assert.deepEqual(books(once), [2, 1, 1]);
+  const [once] = play(busy, release('twice', 'asked', true, 1));
+  assert.deepEqual(
+    items(once.waiting).map(({ attempt }) => attempt),
+    [2],
+  );
+  const [running] = play(live('free'), ...many(2), claim('t1', { attempt: 2 }));
+  const [same] = play(running, release('t1', 'asked', false, 1));
+  assert.deepEqual(books(same), [2, 1, 1], 'the first has gone on to the node; the second waits');
 });
 
 test('a higher tier lets those who wait run at once; a lower one takes nothing away', () => {

@@ -259,10 +259,17 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
     for (const effect of effects) {
       if (effect.type === 'tickSoon') later(() => nodeMail.push({ type: 'tick' }));
       else {
-        const { tenantId, sessionId, taskId } = effect;
+        const { tenantId, sessionId, taskId, attempt } = effect;
         const found = sessions.get(`${tenantId}/${sessionId}`);
-        if (found) found.mail.push({ type: 'granted', taskId, atMs: now() });
-        else tenantBox(tenantId).mail.push({ type: 'release', taskId, slot: 'granted', refund: false });
+        if (found) found.mail.push({ type: 'granted', taskId, attempt, atMs: now() });
+        else
+          tenantBox(tenantId).mail.push({
+            type: 'release',
+            taskId,
+            attempt,
+            slot: 'granted',
+            refund: false,
+          });
       }
     }
   }
