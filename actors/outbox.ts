@@ -188,12 +188,15 @@ export function createOutbox({ epoch, clock, pacer, deltaWindowMs, onFault }: Ou
   return outbox;
 }
 
-/** A frame that concerns clients and no turn. */
-export const unnumbered = (notice: Pick<Frame, 'type' | 'data'>, atMs: number): Frame => ({
+/** A frame that concerns clients and no turn; `taskId` may name a task of agent management. */
+export const unnumbered = (
+  notice: Pick<Frame, 'type' | 'data'> & { readonly taskId?: string },
+  atMs: number,
+): Frame => ({
   type: notice.type,
   seq: undefined,
   atMs,
-  taskId: undefined,
+  taskId: notice.taskId,
   data: notice.data,
 });
 

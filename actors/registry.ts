@@ -78,10 +78,10 @@ export function closeClients(
 /** Tells a tenant's clients on this node something that no session has to do with. */
 export function notifyTenant(
   registry: Registry,
-  { tenant_id, event, data }: TenantNotice,
+  { tenant_id, task_id, event, data }: TenantNotice,
   atMs: number,
 ): void {
-  const frame = { type: event, data: { channel: `tenant:${tenant_id}`, event, data } };
+  const frame = { type: event, taskId: task_id, data: { channel: `tenant:${tenant_id}`, event, data } };
   for (const { outbox } of registry.tenants.get(tenant_id)?.sessions ?? []) outbox.notice(frame, atMs);
 }
 

@@ -11,14 +11,17 @@ import { createSystem } from '../actors/system.ts';
 import { createAccess } from '../transports/access.ts';
 import { mountHttp, openServer } from '../transports/http/adapter.ts';
 import { createHttpApp } from '../transports/http/app.ts';
+import { createExecutions } from '../transports/http/executions.ts';
 import { mountTaskUpdates } from '../transports/task-updates.ts';
 import { createWebhooks } from '../transports/webhooks/webhooks.ts';
 import { mountChat } from '../transports/websocket.ts';
+import { announce } from './cli/announce.ts';
 import { runCli } from './cli/cli.ts';
 import { namedTools } from './domain/agent-rules.ts';
 import { CLOSE } from './domain/errors.ts';
-import { sessionIdSchema, taskIdSchema } from './domain/ids.ts';
+import { sessionIdSchema, type TenantId, taskIdSchema } from './domain/ids.ts';
 import { dayOf } from './domain/rate-limit.ts';
+import type { Tier } from './domain/tiers.ts';
 import { createModels } from './llm/models.ts';
 import { defaultAgent } from './llm/prompts.ts';
 import { createAgentRunner } from './llm/runner.ts';
@@ -45,7 +48,7 @@ export interface NodeParts {
   readonly stores?: NodeStores;
   readonly agents?: AgentSource;
   readonly log?: NodeLog;
-  /** False lets webhooks reach this machine. */
+  /** False lets webhooks and callbacks reach this machine. */
   readonly blockPrivate?: boolean;
 }
 
@@ -54,7 +57,7 @@ export type NodeStores = Omit<Stores, 'archive'>;
 
 const DEFAULT_DATABASE_URL = 'sqlite:./data/nooble.db';
 
-/** After this long sockets that have not taken their close frame are cut off. */
+/** After this long sockets that have not taken their close frame, and callbacks on their way, are cut off. */
 const CLOSE_GRACE_MS = 1_000;
 
 /** Starts a node. Rejects if its database can not be opened or it can not listen. */
@@ -67,7 +70,6 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const stores =
     parts.stores ?? (await openStores({ url: settings.databaseUrl ?? DEFAULT_DATABASE_URL, log }));
   const store = stores.conversations;
-  await store.commit({ type: 'unfinished-interrupted', atMs: clock.now() });
 
   const metrics = createMetrics({ stats: () => system.stats(), sockets: () => ({ open: chat.count() }) });
   const tools = createTools({ clock });
@@ -101,6 +103,8 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     idleMs,
   });
 
+  const tierOf = async (tenantId: TenantId, named?: Tier): Promise<Tier> =>
+    (await store.tenant(tenantId, dayOf(clock.now())))?.tier ?? named ?? defaultTier;
   const notices = createNotices(log);
   notices.listen((notice) => system.notify(notice));
   const management = createManagement({
@@ -110,8 +114,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     builtIn,
     notices,
     tiers,
-    tierOf: async (tenantId, named) =>
-      (await store.tenant(tenantId, dayOf(clock.now())))?.tier ?? named ?? defaultTier,
+    tierOf,
     knownTools: namedTools(
       tools.tools.map(({ name }) => name),
       tiers,
@@ -121,17 +124,17 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     log,
   });
   const tenants = createTenantAdmin({ store, clock, log, tierSet: (id, tier) => system.tierSet(id, tier) });
-  const webhooks = createWebhooks({
-    store: stores.webhooks,
-    notices,
-    clock,
-    log,
-    allowInsecure: settings.access.allowInsecure,
-    blockPrivate: parts.blockPrivate ?? true,
+  const { allowInsecure } = settings.access;
+  const outward = { clock, log, allowInsecure, blockPrivate: parts.blockPrivate ?? true };
+  const webhooks = createWebhooks({ ...outward, store: stores.webhooks, notices });
+  const executions = createExecutions({
+    ...outward,
+    directory: system,
+    atOnce: async (tenantId, named) => tiers[await tierOf(tenantId, named)].executions,
   });
   const retention = createRetention({ store, tiers, defaultTier, clock, log });
 
-  let draining = false;
+  let draining = true; // until the store holds no turn of an earlier process that looks as if it ran
   const shared = {
     directory: system,
     access: createAccess(settings.access, clock),
@@ -151,6 +154,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   });
   const http = createHttpApp({
     ...shared,
+    executions,
     management: { agents: management.agents, templates: management.templates, webhooks, tenants },
     guardProbes: settings.access.mode === 'jwt',
     allowedOrigins: settings.access.allowedOrigins,
@@ -164,7 +168,6 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     deltaWindowMs: settings.sockets.deltaWindowMs,
   });
   const mounted = mountHttp(server.app, http.fetch);
-  webhooks.start();
 
   let closing: Promise<void> | undefined;
   const close = (): Promise<void> => {
@@ -173,6 +176,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
       retention.close();
       await management.close();
       await webhooks.close();
+      await executions.close();
       await system.close();
       await runner.close();
       metrics.close();
@@ -182,7 +186,15 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     })();
     return closing;
   };
-  const port = await server.listen(settings.host, settings.port).catch(async (error: unknown) => {
+  /** First the port: a node that does not get it must not touch what the one that has it is doing. */
+  async function open(): Promise<number> {
+    const port = await server.listen(settings.host, settings.port);
+    await store.commit({ type: 'unfinished-interrupted', atMs: clock.now() });
+    webhooks.start();
+    draining = false;
+    return port;
+  }
+  const port = await open().catch(async (error: unknown) => {
     await close();
     throw error;
   });
@@ -195,7 +207,8 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
       log.info({ grace_ms: settings.drainMs, ...system.stats().turns }, 'draining');
       await system.drain(settings.drainMs);
       services.close(CLOSE.restart);
-      const gone = () => chat.count() === 0 && services.count() === 0 && mounted.pending() === 0;
+      const clients = () => chat.count() + services.count() + mounted.pending();
+      const gone = () => clients() === 0 && executions.sending() === 0;
       await until(gone, CLOSE_GRACE_MS);
       await close();
     },
@@ -251,31 +264,6 @@ async function main(): Promise<void> {
   };
   process.on('uncaughtException', die('uncaught exception'));
   process.on('unhandledRejection', die('unhandled rejection'));
-}
-
-function announce(settings: Settings, { host, port, log }: RunningNode): void {
-  const { defaultProvider, defaultModel } = settings.models;
-  log.info(
-    {
-      url: `http://${host}:${port}`,
-      auth: settings.access.mode,
-      provider: defaultProvider,
-      model: defaultModel,
-    },
-    'listening',
-  );
-  if (defaultProvider === 'offline')
-    log.info(
-      {},
-      'no model key is set: answers come from the built-in offline model; set OPENAI_API_KEY or GROQ_API_KEY',
-    );
-  if (settings.redisUrl)
-    log.warn({}, 'REDIS_URL has no effect in this version: actions of other services are not taken yet');
-  if (settings.withoutEffect.length > 0)
-    log.warn(
-      { variables: settings.withoutEffect },
-      'these variables have no effect: nothing polls, services are not reached over HTTP',
-    );
 }
 
 /** The words after `src/main.ts`; none, or `start`, starts a node. */

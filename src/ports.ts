@@ -54,6 +54,15 @@ export interface SayRequest {
   readonly stream: boolean;
   readonly onBusy: OnBusy;
   readonly requestId: string | undefined;
+  readonly overrides?: Overrides;
+}
+
+/** What a request asks of its own run, under the limits of tier, node and agent: it can only lower them. */
+export interface Overrides {
+  /** Takes away the tools that are false here; true adds none. */
+  readonly tools?: Readonly<Record<string, boolean>>;
+  readonly maxIterations?: number;
+  readonly maxTimeMs?: number;
 }
 
 export type SayReply =
@@ -283,7 +292,7 @@ export interface Outbox {
   watch(client: Client): void;
   detach(clientId: string): void;
   /** To every client, unnumbered. */
-  notice(notice: Pick<Frame, 'type' | 'data'>, atMs: number): void;
+  notice(notice: Pick<Frame, 'type' | 'data'> & { readonly taskId?: string }, atMs: number): void;
   close(close: Close): void;
 }
 

@@ -59,7 +59,10 @@ const environmentSchema = z.object({
   AUTH_AUDIENCE: z.string().optional(),
   ALLOW_INSECURE: flag,
   ALLOWED_ORIGINS: list,
-  SERVICE_TOKEN: z.string().min(16, 'must have at least 16 characters').optional(),
+  SERVICE_TOKEN: z
+    .string()
+    .regex(/^\S{16,}$/, 'must have at least 16 characters, and no spaces')
+    .optional(),
 
   DEFAULT_TIER: tierSchema.default('professional'),
   TIERS_FILE: z.string().min(1).optional(),

@@ -1,2 +1,2 @@
 /** The benches, in the order in which they are run and reported. */
-export const BENCHES = ['mailbox', 'codec', 'chat-turn', 'memory', 'cancel', 'fairness'] as const;
+export const BENCHES = ['mailbox', 'codec', 'chat-turn', 'memory', 'cancel', 'fairness', 'store'] as const;

@@ -20,6 +20,10 @@ export const pinning = (): string =>
     ? 'The server process was pinned to one core, load and stub processes to the other (taskset).'
     : 'Not pinned: no taskset, or one core only; server and load took cores from each other.';
 
+/** Words before a command that keep it on that core; none where nothing can be pinned. */
+export const pinnedTo = (core: Core): readonly string[] =>
+  canPin ? ['taskset', '-c', String(CORE[core])] : [];
+
 export interface ProcessSpec {
   /** Program and arguments for this Node, from the repository's root. */
   readonly args: readonly string[];
@@ -33,10 +37,9 @@ export interface ProcessSpec {
 
 /** Starts a Node process with an IPC channel; its output goes to stderr, so that stdout stays ours. */
 export function start({ args, core, env = {}, nice = 0, cwd = ROOT }: ProcessSpec): ChildProcess {
-  const pin = canPin ? ['taskset', '-c', String(CORE[core])] : [];
   const yielding = nice > 0 ? ['nice', '-n', String(nice)] : [];
   const [program = process.execPath, ...rest] = [
-    ...pin,
+    ...pinnedTo(core),
     ...yielding,
     process.execPath,
     '--disable-warning=ExperimentalWarning',

@@ -38,6 +38,8 @@ const UNCAPPED = { TIERS_FILE: 'bench/peers/uncapped.json', NODE_MAX_EXECUTIONS:
 export const SERVERS = {
   nooble: nooble(OURS),
   noobleUncapped: nooble(OURS, UNCAPPED),
+  /** What keeping turns costs, at the least: nothing outlives the process. */
+  noobleMaps: { ...nooble('nooble on Maps'), args: ['bench/peers/nooble-maps.ts'] },
   /** What the conversation costs: the model is given the last message only, as it is by the peers. */
   noobleWithoutHistory: nooble('nooble without history', {
     ...UNCAPPED,
@@ -81,7 +83,10 @@ export interface Server {
   end(): Promise<void>;
 }
 
-/** Settings of our node in every bench: no network, no quotas, nothing kept on disk, warnings only. */
+/**
+ * Settings of our node in every bench: no network, no quotas, warnings only. The store is all there, with its worker
+ * and its commits, but waits for no disk; what the disk costs is measured in the bench `store`.
+ */
 export const NODE_SETTINGS = {
   DEFAULT_PROVIDER: 'offline',
   DEFAULT_TIER: 'enterprise',

@@ -33,6 +33,27 @@ export const commandSchema = z.discriminatedUnion('do', [
   }),
   /** So many turns on each open session, at most `concurrency` at once. */
   z.object({ do: z.literal('turns'), each: z.number(), concurrency: z.number() }),
+  /** Connects to sessions `/ws/{tenant}/{prefix}{i}`, one after another; the first `warm` of them are not counted. */
+  z.object({
+    do: z.literal('activate'),
+    port: z.number(),
+    tenant: z.string(),
+    prefix: z.string(),
+    count: z.number(),
+    warm: z.number(),
+    /** What each session's snapshot must hold. */
+    messages: z.number(),
+  }),
+  /** Gives an agent one new version after another, while a session has turns with it without a pause. */
+  z.object({
+    do: z.literal('update'),
+    port: z.number(),
+    tenant: z.string(),
+    session: z.string(),
+    agentId: z.string(),
+    count: z.number(),
+    warm: z.number(),
+  }),
   z.object({ do: z.literal('close') }),
 ]);
 export type Command = z.infer<typeof commandSchema>;
@@ -61,10 +82,26 @@ export const reportSchemas = {
     serverCpuUs: z.number().nullable(),
     /** CPU time of the load process over wall time: near 1 it is the bottleneck. */
     loadShare: z.number(),
+    /** Empty where a server sends no `chat.accepted`. */
+    acceptedMs: quantilesSchema,
     ttftMs: quantilesSchema,
     turnMs: quantilesSchema,
   }),
   turns: z.object({ turns: z.number(), errors: z.number(), lastError: z.string().optional() }),
+  activate: z.object({
+    /** From the connect: TCP, the upgrade, `session.ready`; and the snapshot behind it. */
+    readyMs: quantilesSchema,
+    snapshotMs: quantilesSchema,
+    snapshotBytes: z.number(),
+  }),
+  update: z.object({
+    /** From the written PATCH: its answer; and the first `execution.started` with the new version. */
+    answeredMs: quantilesSchema,
+    inForceMs: quantilesSchema,
+    turns: z.number(),
+    /** Turns that ran an older version although they were sent after the answer. */
+    stale: z.number(),
+  }),
   close: z.object({ closed: z.number() }),
 } as const;
 

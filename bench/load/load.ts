@@ -8,6 +8,8 @@ export interface Load {
   verify(): Promise<Reports['verify']>;
   run(command: Omit<CommandOf<'run'>, 'do'>): Promise<Reports['run']>;
   turns(command: Omit<CommandOf<'turns'>, 'do'>): Promise<Reports['turns']>;
+  activate(command: Omit<CommandOf<'activate'>, 'do'>): Promise<Reports['activate']>;
+  update(command: Omit<CommandOf<'update'>, 'do'>): Promise<Reports['update']>;
   close(): Promise<Reports['close']>;
   end(): Promise<void>;
 }
@@ -33,6 +35,8 @@ export async function startLoad(nice = 0): Promise<Load> {
     verify: async () => reportSchemas.verify.parse(await ask({ do: 'verify' })),
     run: async (command) => reportSchemas.run.parse(await ask({ do: 'run', ...command })),
     turns: async (command) => reportSchemas.turns.parse(await ask({ do: 'turns', ...command })),
+    activate: async (command) => reportSchemas.activate.parse(await ask({ do: 'activate', ...command })),
+    update: async (command) => reportSchemas.update.parse(await ask({ do: 'update', ...command })),
     close: async () => reportSchemas.close.parse(await ask({ do: 'close' })),
     end: () => end(child),
   };

@@ -1,8 +1,10 @@
 /** The load process: keeps sessions open, runs closed loops on them, and reports what it timed. */
 import { quantiles, recording } from '../kit/numbers.ts';
 import { cpuUs } from '../kit/proc-stat.ts';
+import { activate } from './activating.ts';
 import { type Command, type CommandOf, commandSchema, type Reports, type RunReport } from './commands.ts';
 import { createPool, type LoadSession } from './pool.ts';
+import { update } from './updating.ts';
 import { verify } from './verify.ts';
 
 const pool = createPool();
@@ -13,6 +15,7 @@ const SETTLE_MS = 30_000;
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 async function run(command: CommandOf<'run'>): Promise<RunReport> {
+  const accepted = recording();
   const ttft = recording();
   const turn = recording();
   let sending = true;
@@ -37,6 +40,7 @@ async function run(command: CommandOf<'run'>): Promise<RunReport> {
     else if (running === 0) settled?.();
   };
   pool.watch({
+    accepted: (_, sinceSentMs) => accepted.add(sinceSentMs),
     firstDelta: (_, sinceSentMs) => ttft.add(sinceSentMs),
     ended(session, sinceSentMs) {
       turn.add(sinceSentMs);
@@ -61,6 +65,7 @@ async function run(command: CommandOf<'run'>): Promise<RunReport> {
     else first();
   }
   await sleep(command.warmupMs);
+  accepted.clear();
   ttft.clear();
   turn.clear();
   errors = 0;
@@ -77,6 +82,7 @@ async function run(command: CommandOf<'run'>): Promise<RunReport> {
     elapsedMs,
     serverCpuUs: Number.isFinite(serverCpuUs) ? serverCpuUs : null,
     loadShare: (load.user + load.system) / 1000 / elapsedMs,
+    acceptedMs: quantiles(accepted.values()),
     ttftMs: quantiles(ttft.values()),
     turnMs: quantiles(turn.values()),
   };
@@ -104,6 +110,7 @@ async function turns({ each, concurrency }: CommandOf<'turns'>): Promise<Reports
       next();
     };
     pool.watch({
+      accepted: () => undefined,
       firstDelta: () => undefined,
       ended(session) {
         done += 1;
@@ -133,6 +140,10 @@ async function obey(command: Command): Promise<Reports[Command['do']]> {
       return run(command);
     case 'turns':
       return turns(command);
+    case 'activate':
+      return activate(command);
+    case 'update':
+      return update(command);
     case 'close':
       return { closed: await pool.close() };
   }

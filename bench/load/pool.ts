@@ -5,6 +5,7 @@ import { KIND, type LeanSocket } from './socket.ts';
 
 /** What happens on a session while a run watches it. */
 export interface TurnWatcher {
+  accepted(session: LoadSession, sinceSentMs: number): void;
   firstDelta(session: LoadSession, sinceSentMs: number): void;
   ended(session: LoadSession, sinceSentMs: number): void;
   failed(session: LoadSession, frame: string): void;
@@ -16,6 +17,8 @@ export interface LoadSession {
   socket: LeanSocket | undefined;
   /** When the turns that have not ended were sent, oldest first. */
   sentMs: number[];
+  /** How many of them were accepted. */
+  accepted: number;
   hasDelta: boolean;
 }
 
@@ -49,18 +52,25 @@ export function createPool(): Pool {
           watcher?.firstDelta(session, performance.now() - (session.sentMs[0] ?? Number.NaN));
         } else if (kind === KIND.response || kind === KIND.cancelled) {
           session.hasDelta = false;
+          session.accepted = Math.max(0, session.accepted - 1);
           const sentMs = session.sentMs.shift();
           if (sentMs !== undefined) watcher?.ended(session, performance.now() - sentMs);
+        } else if (kind === KIND.accepted) {
+          const sentMs = session.sentMs[session.accepted];
+          session.accepted += 1;
+          if (sentMs !== undefined) watcher?.accepted(session, performance.now() - sentMs);
         } else if (kind === KIND.error) {
           // Refusals overtake the turns before them; which one was refused does not matter to a load.
           if (session.sentMs.length === 1) session.hasDelta = false;
           session.sentMs.pop();
+          session.accepted = Math.min(session.accepted, session.sentMs.length);
           watcher?.failed(session, bytes.toString('utf8', start, end));
         }
       },
       closed() {
         session.socket = undefined;
         session.sentMs = [];
+        session.accepted = 0;
         live -= 1;
         watcher?.lost(session);
         if (live === 0) allClosed?.();
@@ -81,6 +91,7 @@ export function createPool(): Pool {
           index: i,
           socket: undefined,
           sentMs: [],
+          accepted: 0,
           hasDelta: false,
         }),
       );

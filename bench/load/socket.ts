@@ -6,7 +6,17 @@ import { randomBytes } from 'node:crypto';
 import { connect as connectTcp, type Socket } from 'node:net';
 
 /** What a frame is to the load generator. */
-export const KIND = { other: 0, delta: 1, response: 2, cancelled: 3, error: 4, ready: 5 } as const;
+export const KIND = {
+  other: 0,
+  delta: 1,
+  response: 2,
+  cancelled: 3,
+  error: 4,
+  ready: 5,
+  accepted: 6,
+  started: 7,
+  snapshot: 8,
+} as const;
 export type Kind = (typeof KIND)[keyof typeof KIND];
 
 export interface Heard {
@@ -124,9 +134,9 @@ const EMPTY = Buffer.alloc(0);
 const TYPE_AT = { json: 9, socketIo: 4 } as const;
 const code = (letter: string): number => letter.charCodeAt(0);
 const [BRACE, FOUR, DOT] = [code('{'), code('4'), code('.')];
-const [C, D, E, R, S] = [code('c'), code('d'), code('e'), code('r'), code('s')];
+const [A, C, D, E, R, S, X] = [...'acdersx'].map(code);
 
-/** Looks at the letters that tell `chat.delta`, `chat.response`, `chat.cancelled`, `error`, `session.ready` apart. */
+/** Looks at the few letters in which the types of frames differ. */
 function kindOf(bytes: Buffer, start: number): Kind {
   const first = bytes[start];
   const at = start + (first === BRACE ? TYPE_AT.json : first === FOUR ? TYPE_AT.socketIo : 0);
@@ -135,9 +145,17 @@ function kindOf(bytes: Buffer, start: number): Kind {
     const fifth = bytes[at + 5];
     if (fifth === D) return KIND.delta;
     if (fifth === R) return KIND.response;
+    if (fifth === A) return KIND.accepted;
     return fifth === C ? KIND.cancelled : KIND.other;
   }
-  if (initial === E && bytes[at + 1] === R) return KIND.error;
-  // session.ready, and neither session.snapshot nor server.draining
-  return initial === S && bytes[at + 7] === DOT && bytes[at + 8] === R ? KIND.ready : KIND.other;
+  if (initial === E) {
+    const second = bytes[at + 1];
+    if (second === R) return KIND.error;
+    return second === X ? KIND.started : KIND.other;
+  }
+  // session.ready and session.snapshot, and not server.draining
+  if (initial !== S || bytes[at + 7] !== DOT) return KIND.other;
+  const eighth = bytes[at + 8];
+  if (eighth === R) return KIND.ready;
+  return eighth === S ? KIND.snapshot : KIND.other;
 }

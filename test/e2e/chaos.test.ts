@@ -5,21 +5,11 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Store } from '../../src/ports.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
 import { type Chatter, isEnd, last, numbered } from '../support/chatter.ts';
+import { dice } from '../support/dice.ts';
 import { startScene, startTestNode, type TestNode } from '../support/node.ts';
 import { storesAround } from '../support/stores.ts';
 import { callTools, cutAfter, refuse, type Scenario, say, stallAfter } from '../support/stub-model.ts';
 import type { Received } from '../support/websocket-client.ts';
-
-/** Mulberry32: the same numbers for the same seed. */
-function dice(seed: number): (sides: number) => number {
-  let state = seed;
-  return (sides) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % sides;
-  };
-}
 
 const SCENARIOS: readonly (() => Scenario)[] = [
   () => say('A short answer.', { chunks: 3 }),

@@ -51,6 +51,10 @@ export async function startRedis(options: RedisServerOptions = {}): Promise<Redi
   client.on('error', () => {});
   await client.connect();
 
+  // A test file that breaks off must not leave a server behind.
+  const orphaned = (): void => void server.kill('SIGKILL');
+  process.once('exit', orphaned);
+
   const kill = async (): Promise<void> => {
     if (server.exitCode !== null || server.signalCode !== null) return;
     const gone = once(server, 'exit');
@@ -69,6 +73,7 @@ export async function startRedis(options: RedisServerOptions = {}): Promise<Redi
     },
     async stop() {
       client.disconnect();
+      process.off('exit', orphaned);
       await kill();
       await rm(folder, { recursive: true, force: true });
     },

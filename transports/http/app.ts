@@ -6,6 +6,7 @@ import { addChatRoutes } from './chat-routes.ts';
 import type { HttpDeps, Management } from './deps.ts';
 import { failed, type HttpEnv, type KnownRoute, refuseInvalid, unknownRoute } from './errors.ts';
 import type { Answer, Exchange } from './exchange.ts';
+import { addExecutionRoutes } from './execution-routes.ts';
 import { allowOrigins, identified } from './gate.ts';
 import { addInternalRoutes } from './internal-routes.ts';
 import { addProbeRoutes } from './probe-routes.ts';
@@ -27,6 +28,7 @@ export function createHttpApp(deps: HttpDeps): HttpApp {
   app.use(identified);
   addChatRoutes(app, deps);
   addSessionRoutes(app, deps);
+  if (deps.executions) addExecutionRoutes(app, deps, deps.executions);
   if (deps.management) addManagementRoutes(app, deps, deps.management);
   addProbeRoutes(app, deps);
 
@@ -56,9 +58,11 @@ const describe = (app: OpenAPIHono<HttpEnv>, version: string) =>
   app.getOpenAPI31Document({
     openapi: '3.1.0',
     info: { title: 'Nooble', version, description: 'Runs AI agents for many tenants: chat over HTTP.' },
-    tags: ['chat', 'sessions', 'agents', 'templates', 'webhooks', 'internal', 'probes'].map((name) => ({
-      name,
-    })),
+    tags: ['chat', 'sessions', 'executions', 'agents', 'templates', 'webhooks', 'internal', 'probes'].map(
+      (name) => ({
+        name,
+      }),
+    ),
   });
 
 function routesOf(app: OpenAPIHono<HttpEnv>): KnownRoute[] {

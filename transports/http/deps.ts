@@ -8,11 +8,14 @@ import type {
 } from '../../src/management-ports.ts';
 import type { Clock, Directory, Log } from '../../src/ports.ts';
 import type { Access } from '../access.ts';
+import type { Executions } from './executions.ts';
 
 export interface HttpDeps {
   readonly directory: Directory;
   /** Absent: the node has no agent management, and no routes for it. */
   readonly management?: Management;
+  /** Absent: no routes for runs outside a chat. Whoever made it closes it. */
+  readonly executions?: Executions;
   /** What lets services in to `/internal/*`; undefined: nobody is one. */
   readonly serviceToken?: string | undefined;
   readonly access: Access;

@@ -75,6 +75,8 @@ export const turnSchema = z
     task_id: taskIdSchema,
     session_id: sessionIdSchema,
     agent_id: agentIdSchema,
+    /** The version that ran; absent before it ran. */
+    agent_version: count.optional(),
     status: turnStatusSchema,
     created_at: time,
     finished_at: time.optional(),
@@ -119,6 +121,7 @@ export function turnBody(turn: TurnRecord): z.infer<typeof turnSchema> {
     task_id: turn.taskId,
     session_id: turn.sessionId,
     agent_id: turn.agentId,
+    ...(turn.agentVersion === undefined ? {} : { agent_version: turn.agentVersion }),
     status: turn.status,
     created_at: iso(turn.createdAtMs),
     ...(turn.finishedAtMs === undefined ? {} : { finished_at: iso(turn.finishedAtMs) }),

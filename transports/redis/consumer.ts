@@ -5,14 +5,7 @@
  * a BLMOVE waits on the queue that was busy last (intake.ts) and the watch tells of all others (watch.ts).
  */
 import { refusal } from '../../src/domain/errors.ts';
-import {
-  type Lane,
-  noTurns,
-  type QueueName,
-  queueNameSchema,
-  served,
-  shares,
-} from '../../src/domain/queues.ts';
+import { enrolled, type Lane, noTurns, type QueueName, served, shares } from '../../src/domain/queues.ts';
 import type { Log } from '../../src/ports.ts';
 import type { Consumption, Listener, TransportMeter } from '../../src/transport-ports.ts';
 import { createHeld } from './held.ts';
@@ -20,7 +13,8 @@ import { BLOCK_MS, createIntake } from './intake.ts';
 import { takenKey } from './keys.ts';
 import { holdLease, type LeaseTimes } from './lease.ts';
 import { connected, type Endpoint, openLink, textOf, unavailable } from './link.ts';
-import { itemsOf, recoverScript, takeScript } from './scripts.ts';
+import { itemsOf, takeScript } from './scripts.ts';
+import { takeStock } from './stock.ts';
 import type { Watch } from './watch.ts';
 
 /** Actions that come one by one before a script looks whether more are there; doubled each time that none are. */
@@ -31,8 +25,6 @@ const MAX_ELSEWHERE = 3;
 const MAX_BATCH = 128;
 const MAX_BATCH_BYTES = 8 * 1024 * 1024;
 const MAX_LANES = 256;
-/** Ids set aside for what a script may hand out beyond what was asked for: what a broken connection left behind. */
-const SPARE_IDS = 1_000;
 /** Everything is looked at anew that often, for whatever nobody has thought of. */
 const AUDIT_MS = 5_000;
 /** How long stop() tries to tell Redis what is done, while Redis is away. */
@@ -163,28 +155,6 @@ export async function startConsumer(
     if (queue && Buffer.isBuffer(body)) held.start({ id, queue, body, list: undefined });
   };
 
-  /** Finds what a broken connection took without our hearing of it, and mistrusts all that we believe of the queues. */
-  const takeStock = async (): Promise<void> => {
-    await held.flush();
-    for (const { list, queue } of intake.leftBehind()) {
-      const args = [nextId(SPARE_IDS), queue];
-      const moved = itemsOf(await recoverScript(watch.taker, [taken, list], args));
-      for (let at = 0; at < moved.length; at += 2) {
-        const [id, body] = [String(moved[at]), moved[at + 1]];
-        if (Buffer.isBuffer(body) && !held.moved(list, body, id)) start(id, queue, body);
-      }
-    }
-    const ids = (await watch.taker.hkeys(taken)).filter((id) => /^\d+$/.test(id) && !held.knows(id));
-    for (const id of ids.slice(0, Math.max(0, room()))) {
-      const entry = await watch.taker.hgetBuffer(taken, id);
-      const cut = entry?.indexOf('\n') ?? -1;
-      if (!entry || cut < 0 || held.knows(id)) continue;
-      start(id, queueNameSchema.safeParse(entry.toString('latin1', 0, cut)).data, entry.subarray(cut + 1));
-    }
-    for (const queue of lanes.keys()) if (queue !== intake.waitingOn()) mistrust(queue);
-    auditDue = false;
-  };
-
   const room = (): number => credits - held.running() - (intake.waitingOn() === undefined ? 0 : 1);
 
   const waitingLanes = (): readonly LaneState[] =>
@@ -192,7 +162,11 @@ export async function startConsumer(
 
   /** Does what is to be done now; returns when the loop must wait to be woken. */
   const advance = async (): Promise<void> => {
-    if (auditDue) await takeStock();
+    if (auditDue) {
+      await takeStock({ watch, taken, held, intake, nextId, room });
+      for (const queue of lanes.keys()) if (queue !== intake.waitingOn()) mistrust(queue);
+      auditDue = false;
+    }
     for (;;) {
       const waiting = waitingLanes();
       if (waiting.length > 0 && room() <= 0 && held.running() < credits) await intake.unblock();
@@ -223,7 +197,7 @@ export async function startConsumer(
         await advance().catch((error: unknown) => {
           // The reset that follows a reconnect, or the next audit, brings us back.
           auditDue = true;
-          log.debug({ error: textOf(error) }, 'taking broke off');
+          log.warn({ error: textOf(error) }, 'taking actions broke off');
         });
       }
       if (!woken && !stopped) {

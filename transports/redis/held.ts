@@ -150,6 +150,8 @@ export function createHeld(
   const flush = async (): Promise<void> => {
     // One at a time: what is on its way must not be sent again by the next.
     while (flushing) await flushing;
+    clearTimeout(timer);
+    timer = undefined;
     if (settlements.size === 0 || !watch.armed()) return;
     flushing = flushAll()
       .catch((error: unknown) => log.debug({ error: textOf(error) }, 'Redis could not be told what is done'))

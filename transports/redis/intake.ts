@@ -8,7 +8,7 @@ import type { Redis } from 'ioredis';
 import type { QueueName } from '../../src/domain/queues.ts';
 import type { Log } from '../../src/ports.ts';
 import { intakeKey } from './keys.ts';
-import { textOf } from './link.ts';
+import { closeLink, textOf } from './link.ts';
 import type { Watch } from './watch.ts';
 
 /** How long one BLMOVE blocks; well under a lease, so that none outlives its consumer's lease on a dead connection. */
@@ -131,7 +131,7 @@ export function createIntake(
     },
     close() {
       blocker.off('ready', back);
-      blocker.disconnect();
+      closeLink(blocker);
     },
   };
 }

@@ -10,7 +10,7 @@ import type { Redis } from 'ioredis';
 import { type QueueName, REPLY_TTL_S } from '../../src/domain/queues.ts';
 import type { Log } from '../../src/ports.ts';
 import { MAX_OWN_LISTS, type Requests } from '../requests.ts';
-import { type Endpoint, openLink, textOf } from './link.ts';
+import { closeLink, type Endpoint, openLink, textOf } from './link.ts';
 import { itemsOf } from './scripts.ts';
 import type { Watch } from './watch.ts';
 
@@ -39,11 +39,19 @@ export function createReplyReader(
   let reader: Redis | undefined;
   let reading: Promise<void> = Promise.resolve();
   let isClosed = false;
+  let goOn = (): void => {};
 
   const read = async (link: Redis): Promise<void> => {
     const args = [BLOCK_S, 1, sharedQueue, 'RIGHT', 'COUNT', MAX_BATCH];
     while (!isClosed) {
-      if (link.status !== 'ready') await settledStatus(link);
+      if (link.status !== 'ready') {
+        // Not `end`: a link that is closed while it waits to reconnect never says so.
+        await new Promise<void>((resolve) => {
+          goOn = resolve;
+          link.once('ready', resolve);
+        });
+        continue;
+      }
       try {
         const [, bodies] = itemsOf(await link.callBuffer('BLMPOP', ...args));
         for (const body of itemsOf(bodies)) if (Buffer.isBuffer(body)) requests.reply(body);
@@ -109,20 +117,9 @@ export function createReplyReader(
       offReset();
       for (const { unwatch } of lists.values()) unwatch();
       lists.clear();
-      reader?.disconnect();
+      if (reader) closeLink(reader);
+      goOn();
       await reading;
     },
   };
 }
-
-/** Resolves when the link is ready or has ended. */
-const settledStatus = (link: Redis): Promise<void> =>
-  new Promise((resolve) => {
-    const done = (): void => {
-      link.off('ready', done);
-      link.off('end', done);
-      resolve();
-    };
-    link.on('ready', done);
-    link.on('end', done);
-  });

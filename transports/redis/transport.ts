@@ -18,7 +18,7 @@ import { closed, createRequests } from '../requests.ts';
 import { startConsumer } from './consumer.ts';
 import { createDeadLetters } from './dead.ts';
 import { LEASE_TIMES, type LeaseTimes } from './lease.ts';
-import { connected, type Endpoint, openLink, unavailable } from './link.ts';
+import { closeLink, connected, type Endpoint, openLink, unavailable } from './link.ts';
 import { createPost } from './post.ts';
 import { createReplyReader } from './replies.ts';
 import { redisOptions } from './url.ts';
@@ -46,7 +46,7 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
   const watch = await single(sender)
     .then(() => openWatch(endpoint))
     .catch((error: unknown) => {
-      sender.disconnect();
+      closeLink(sender);
       throw unavailable(error);
     });
 
@@ -71,7 +71,7 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
     await post.close();
     await replies.close();
     watch.close();
-    sender.disconnect();
+    closeLink(sender);
   };
 
   return {

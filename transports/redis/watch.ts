@@ -8,7 +8,7 @@
  * connection breaks), keyspace notifications (server-wide configuration).
  */
 import type { Redis } from 'ioredis';
-import { COMMAND_TIMEOUT_MS, connected, type Endpoint, openLink, textOf } from './link.ts';
+import { closeLink, connected, type Endpoint, openLink, textOf } from './link.ts';
 
 const CHANNEL = '__redis__:invalidate';
 const RETRY_MS = 500;
@@ -68,8 +68,8 @@ export async function openWatch(endpoint: Endpoint): Promise<Watch> {
     await Promise.all([connected(taker), connected(ear)]);
     await arm();
   } catch (error) {
-    taker.disconnect();
-    ear.disconnect();
+    closeLink(taker);
+    closeLink(ear);
     throw error;
   }
   ear.on('close', () => {
@@ -79,8 +79,6 @@ export async function openWatch(endpoint: Endpoint): Promise<Watch> {
   taker.on('close', broken);
   ear.on('ready', rearm);
   taker.on('ready', rearm);
-  // It hears nothing for hours: without this nobody would notice that it has gone deaf.
-  const heartbeat = setInterval(() => ear.ping().catch(() => {}), COMMAND_TIMEOUT_MS);
 
   return {
     taker,
@@ -99,10 +97,9 @@ export async function openWatch(endpoint: Endpoint): Promise<Watch> {
     },
     close() {
       clearTimeout(retry);
-      clearInterval(heartbeat);
       for (const link of [taker, ear]) {
         link.off('ready', rearm);
-        link.disconnect();
+        closeLink(link);
       }
     },
   };

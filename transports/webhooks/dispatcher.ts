@@ -36,7 +36,7 @@ export interface Timers {
   after(ms: number, run: () => void): () => void;
 }
 
-const systemTimers: Timers = {
+export const systemTimers: Timers = {
   after(ms, run) {
     const timer = setTimeout(run, ms).unref();
     return () => clearTimeout(timer);

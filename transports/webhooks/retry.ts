@@ -26,22 +26,42 @@ const GONE = 410;
 const isDelivered = (sent: Sent): boolean =>
   sent.type === 'answered' && sent.status >= 200 && sent.status < 300;
 
+/** What follows from an attempt. `waitMs`: how long until the next one. */
+export type Verdict =
+  | { readonly type: 'delivered' }
+  | { readonly type: 'dead'; readonly reason: string }
+  | { readonly type: 'retry'; readonly reason: string; readonly waitMs: number };
+
 /**
- * The delivery after an attempt that its `attempts` counts already. `random` is from 0 to 1 (full jitter: a thousand
- * deliveries that failed together do not come back together).
+ * Judges the `attempts`th attempt; `waits` are the upper bounds of the waits, one fewer than attempts. `random` is
+ * from 0 to 1 (full jitter: a thousand deliveries that failed together do not come back together).
  */
-export function afterAttempt(delivery: Delivery, sent: Sent, nowMs: number, random: number): Delivery {
-  const at = new Date(nowMs).toISOString();
-  if (isDelivered(sent))
-    return { ...delivery, status: 'delivered', next_attempt_at: null, last_error: null, delivered_at: at };
-  const last_error = reasonOf(sent);
-  const bound = RETRY_WAITS_MS[delivery.attempts - 1];
-  if (isFinal(sent) || bound === undefined)
-    return { ...delivery, status: 'dead', next_attempt_at: null, last_error };
+export function judge(
+  sent: Sent,
+  attempts: number,
+  waits: readonly number[],
+  nowMs: number,
+  random: number,
+): Verdict {
+  if (isDelivered(sent)) return { type: 'delivered' };
+  const reason = reasonOf(sent);
+  const bound = waits[attempts - 1];
+  if (isFinal(sent) || bound === undefined) return { type: 'dead', reason };
   const drawn = MIN_WAIT_MS + random * (bound - MIN_WAIT_MS);
   const asked = sent.type === 'answered' ? retryAfterMs(sent.retryAfter, nowMs) : 0;
-  const waitMs = Math.max(drawn, Math.min(asked, MAX_RETRY_AFTER_MS));
-  return { ...delivery, next_attempt_at: new Date(nowMs + waitMs).toISOString(), last_error };
+  return { type: 'retry', reason, waitMs: Math.max(drawn, Math.min(asked, MAX_RETRY_AFTER_MS)) };
+}
+
+/** The delivery after an attempt that its `attempts` counts already. `random` is from 0 to 1. */
+export function afterAttempt(delivery: Delivery, sent: Sent, nowMs: number, random: number): Delivery {
+  const verdict = judge(sent, delivery.attempts, RETRY_WAITS_MS, nowMs, random);
+  if (verdict.type === 'delivered') {
+    const delivered_at = new Date(nowMs).toISOString();
+    return { ...delivery, status: 'delivered', next_attempt_at: null, last_error: null, delivered_at };
+  }
+  const last_error = verdict.reason;
+  if (verdict.type === 'dead') return { ...delivery, status: 'dead', next_attempt_at: null, last_error };
+  return { ...delivery, next_attempt_at: new Date(nowMs + verdict.waitMs).toISOString(), last_error };
 }
 
 const isFinal = (sent: Sent): boolean => (sent.type === 'failed' ? sent.final : sent.status === GONE);

@@ -1,4 +1,4 @@
-/** One attempt to deliver a notice: a signed POST that follows no redirect, reads no body, and can not hang. */
+/** One attempt to deliver a notice or a callback: a POST, signed where there is a secret, that follows no redirect, reads no body, and can not hang. */
 import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { isIP } from 'node:net';
@@ -23,7 +23,8 @@ export type Sent =
 
 export interface Post {
   readonly url: string;
-  readonly secret: string;
+  /** Signs the body; without one it goes unsigned. */
+  readonly secret?: string | undefined;
   /** `webhook-id`: the same in every attempt, so that receivers can tell a repetition. */
   readonly id: string;
   readonly atMs: number;
@@ -86,7 +87,9 @@ function headersOf({ id, atMs, body, secret }: Post): Record<string, string | nu
     'user-agent': 'nooble-webhooks',
     'webhook-id': id,
     'webhook-timestamp': String(Math.floor(atMs / 1000)),
-    'webhook-signature': new Signer(secret).sign(id, new Date(atMs), body),
+    ...(secret === undefined
+      ? {}
+      : { 'webhook-signature': new Signer(secret).sign(id, new Date(atMs), body) }),
   };
 }
 
