@@ -4,6 +4,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
+import { gate } from '../support/http-client.ts';
 import { startScene, startTestNode, type TestNode } from '../support/node.ts';
 import { callTools, refuse, say, silence, stallAfter } from '../support/stub-model.ts';
 import { bearer, JWT } from '../support/tokens.ts';
@@ -214,7 +215,8 @@ test('a batch never has more running than its tier runs at once, and waits out t
   const { body: accepted } = await node.ask('/api/executions/batch', { body, tier: 'free' });
   const done = await ended(node, `/api/executions/batch/${accepted.batch_id}`);
   assert.deepEqual([done.completed, done.failed], [33, 2]);
-  for (const { error } of done.items.slice(-2)) assert.equal(error.code, 'QUOTA_EXCEEDED');
+  const codes = done.items.flatMap(({ error }: { error?: { code: string } }) => error?.code ?? []);
+  assert.deepEqual(codes, ['QUOTA_EXCEEDED', 'QUOTA_EXCEEDED']);
   assert.ok(most <= 2, `${most} ran at once`);
   assert.ok(
     node.lines.some(({ code }) => code === 'RATE_LIMITED'),
@@ -260,12 +262,18 @@ test('callbacks go to https addresses only', async (t) => {
 test('a node that drains ends what runs, calls back, and begins no item more', async (t) => {
   const receiver = await openReceiver(t);
   const node = await startScene(t, { env: { ALLOW_INSECURE: '1' }, parts: { blockPrivate: false } });
-  node.stub.byDefault(() => say('Done.', { chunks: 5, everyMs: 20 }));
+  const draining = gate();
+  node.stub.byDefault(() => async (reply) => {
+    await draining.promise;
+    await say('Done.')(reply);
+  });
   await execute(node, { callback_url: `http://127.0.0.1:${receiver.port}/` });
   const items = Array.from({ length: 30 }, () => RUN);
   await node.ask('/api/executions/batch', { body: { items, concurrency: 1 } });
   await node.stub.request(1);
-  await node.running.drain();
+  const drained = node.running.drain();
+  draining.resolve();
+  await drained;
   assert.equal(JSON.parse(receiver.requests[0]?.body ?? '').result.content, 'Done.');
   assert.equal(node.stub.requests.length, 2);
 });

@@ -21,7 +21,7 @@ export interface Executions {
   readonly callbackProblem: (url: string) => string | null;
   /** A session of its own for one execution. */
   readonly newSessionId: () => SessionId;
-  /** Callbacks on their way now, without those that wait for another attempt. */
+  /** Callbacks to come or on their way, without those that wait for another attempt. */
   readonly sending: () => number;
   close(): Promise<void>;
 }

@@ -56,7 +56,7 @@ export interface Callbacks {
   problem(url: string): string | null;
   /** 'same': the task has a callback to this address already, which will tell it. 'full': too many are held. */
   reserve(tenantId: TenantId, taskId: TaskId, url: string): CallbackPlace | 'same' | 'full';
-  /** Attempts that run or are due; not those that wait to be made again. */
+  /** Callbacks that are not over, those of executions that run included; not those that wait for another attempt. */
   sending(): number;
   close(): Promise<void>;
 }
@@ -154,7 +154,7 @@ export function createCallbacks(deps: CallbackDeps): Callbacks {
         release: () => once(() => release(key))(),
       };
     },
-    sending: () => running.size + waiting.length,
+    sending: () => held.size - retries.size,
     async close() {
       aborter.abort();
       for (const cancel of retries) cancel();
