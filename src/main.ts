@@ -9,9 +9,11 @@ import { createNotices } from '../actors/management/notices.ts';
 import { createTenantAdmin } from '../actors/management/tenants.ts';
 import { createSystem } from '../actors/system.ts';
 import { createAccess } from '../transports/access.ts';
+import { createAgentTasks } from '../transports/agent-tasks.ts';
 import { mountHttp, openServer } from '../transports/http/adapter.ts';
 import { createHttpApp } from '../transports/http/app.ts';
 import { createExecutions } from '../transports/http/executions.ts';
+import { createMemoryTransport } from '../transports/memory.ts';
 import { mountTaskUpdates } from '../transports/task-updates.ts';
 import { createWebhooks } from '../transports/webhooks/webhooks.ts';
 import { mountChat } from '../transports/websocket.ts';
@@ -32,6 +34,7 @@ import { openStores, type Stores } from './store/open.ts';
 import { createRetention } from './store/retention.ts';
 import { createLog, type NodeLog } from './telemetry/log.ts';
 import { createMetrics } from './telemetry/metrics.ts';
+import type { Transport } from './transport-ports.ts';
 
 export interface RunningNode {
   readonly host: string;
@@ -48,6 +51,8 @@ export interface NodeParts {
   readonly stores?: NodeStores;
   readonly agents?: AgentSource;
   readonly log?: NodeLog;
+  /** Closed with the node. */
+  readonly transport?: Transport;
   /** False lets webhooks and callbacks reach this machine. */
   readonly blockPrivate?: boolean;
 }
@@ -132,6 +137,8 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     directory: system,
     atOnce: async (tenantId, named) => tiers[await tierOf(tenantId, named)].executions,
   });
+  const transport = parts.transport ?? createMemoryTransport(log, metrics);
+  const agentTasks = createAgentTasks({ transport, takeTask: management.takeTask, notices, log });
   const retention = createRetention({ store, tiers, defaultTier, clock, log });
 
   let draining = true; // until the store holds no turn of an earlier process that looks as if it ran
@@ -175,6 +182,8 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
       server.close();
       retention.close();
       await management.close();
+      await agentTasks.close();
+      await transport.close();
       await webhooks.close();
       await executions.close();
       await system.close();
@@ -191,6 +200,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     const port = await server.listen(settings.host, settings.port);
     await store.commit({ type: 'unfinished-interrupted', atMs: clock.now() });
     webhooks.start();
+    await agentTasks.start();
     draining = false;
     return port;
   }

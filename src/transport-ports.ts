@@ -1,10 +1,23 @@
 /** What a node asks of whatever carries DomainActions between nodes and services. */
-import type { DomainAction } from './domain/domain-action.ts';
+import type { TenantNotice } from './domain/agent-record.ts';
+import type { AgentTaskMessage } from './domain/agent-task.ts';
+import type { DomainAction, ParsedAction } from './domain/domain-action.ts';
 import type { ErrorData } from './domain/errors.ts';
-import type { Lane, QueueName } from './domain/queues.ts';
+import type { Family, Lane, QueueName } from './domain/queues.ts';
 
 /** How a body is written. A reply has the format of its request. */
 export type ActionFormat = 'json' | 'msgpack';
+
+/** What stands on a queue: an action, or one of agent management's two kinds of message, which have no envelope. */
+export type Sendable = DomainAction | AgentTaskMessage | TenantNotice;
+
+/** Makes an action of what was decoded from a body; what it refuses goes to the dead list at once. */
+export type ReadMessage = (
+  raw: unknown,
+  queue: QueueName,
+  nowMs: number,
+  newId: () => string,
+) => ParsedAction;
 
 /** One action, taken off a queue and not yet acknowledged. */
 export interface Delivery {
@@ -21,6 +34,13 @@ export type Listener = (delivery: Delivery) => Promise<void>;
 export interface ConsumeOptions {
   /** Deliveries that may run at once; what is beyond stays on its queue, for other nodes to take. */
   readonly credits: number;
+  /** For queues whose messages are not actions. Without it: parseDomainAction. */
+  readonly read?: ReadMessage | undefined;
+  /**
+   * Besides the lanes, every queue of these that holds something, for as long as it does. In process it is found at
+   * once, on Redis within seconds; from then on until it has been empty for some, as quickly as a lane.
+   */
+  readonly families?: readonly Family[] | undefined;
 }
 
 /** A running consumer. Queues come and go while it runs. */
@@ -96,8 +116,11 @@ export interface TransportMeter {
  * call twice. All rejections are RefusalErrors.
  */
 export interface Transport {
-  /** Resolves once the medium holds the bytes, not once someone has read them. */
-  send(queue: QueueName, action: DomainAction, format: ActionFormat): Promise<void>;
+  /**
+   * Resolves once the medium holds the bytes, not once someone has read them. A queue of notices keeps the newest
+   * MAX_UNREAD_NOTICES; in process, where every reader is known, none where nobody reads.
+   */
+  send(queue: QueueName, message: Sendable, format: ActionFormat): Promise<void>;
   /**
    * Sends with a `correlation_id` (a new one unless the action has one) and `callback_queue`, and waits for the reply
    * of the same tenant. Rejects with PEER_TIMEOUT after timeoutMs, and at once while the service's circuit is open

@@ -16,6 +16,7 @@ import {
   MAX_FRAME_BYTES,
 } from '../src/domain/frames.ts';
 import { type TaskId, taskIdSchema } from '../src/domain/ids.ts';
+import type { Sendable } from '../src/transport-ports.ts';
 import { jsonTooDeep, msgpackProblem, startsLikeJson } from './guard.ts';
 
 /** How a peer writes: JSON text, or msgpack maps. */
@@ -157,14 +158,19 @@ export type DecodedAction = ParsedAction & { readonly format: Format };
 
 /**
  * Reads a DomainAction off a queue; JSON and msgpack are told apart by the first byte, and `format` says which it
- * was, so that a reply can have the same. `now` and `newId` as in parseDomainAction.
+ * was, so that a reply can have the same. `now` and `newId` as in parseDomainAction, which `read` stands in for.
  */
-export function decodeAction(bytes: Uint8Array, now: number, newId: () => string): DecodedAction {
+export function decodeAction(
+  bytes: Uint8Array,
+  now: number,
+  newId: () => string,
+  read = parseDomainAction,
+): DecodedAction {
   const format = startsLikeJson(bytes) ? 'json' : 'msgpack';
   if (bytes.length > MAX_ACTION_BYTES)
     return { ...refuseAction(`larger than ${MAX_ACTION_BYTES} bytes`), format };
   const raw = decode(bytes, format);
-  return { ...(raw.ok ? parseDomainAction(raw.value, now, newId) : refuseAction(raw.problem)), format };
+  return { ...(raw.ok ? read(raw.value, now, newId) : refuseAction(raw.problem)), format };
 }
 
 const refuseAction = (problem: string): ParsedAction => ({
@@ -172,9 +178,9 @@ const refuseAction = (problem: string): ParsedAction => ({
   error: refusal('INVALID_REQUEST', { message: `The action is malformed: ${problem}.` }),
 });
 
-/** A DomainAction as bytes for a queue; absent fields are left out. */
-export function encodeAction(action: DomainAction, format: Format): Uint8Array {
-  return format === 'json' ? Buffer.from(JSON.stringify(action)) : plain.pack(action);
+/** A message as bytes for a queue; absent fields are left out. */
+export function encodeAction(message: Sendable, format: Format): Uint8Array {
+  return format === 'json' ? Buffer.from(JSON.stringify(message)) : plain.pack(message);
 }
 
 /** Encodes actions between nodes. Reads nothing but what `encode` of the same version wrote. */

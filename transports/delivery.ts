@@ -4,7 +4,7 @@ import { z } from 'zod';
 import { type ErrorData, errorDataSchema, RefusalError, refusal } from '../src/domain/errors.ts';
 import { type QueueName, queueNameSchema } from '../src/domain/queues.ts';
 import type { Log } from '../src/ports.ts';
-import type { DeadLetter, Listener } from '../src/transport-ports.ts';
+import type { DeadLetter, Listener, ReadMessage } from '../src/transport-ports.ts';
 import { decodeAction, MAX_ACTION_BYTES } from './codec.ts';
 
 /** Dead letters a queue keeps; the oldest go first. */
@@ -34,8 +34,10 @@ export async function deliver(
   body: Uint8Array,
   listener: Listener,
   log: Log,
+  read?: ReadMessage,
 ): Promise<Verdict> {
-  const decoded = decodeAction(body, Date.now(), randomUUID);
+  const own = read && ((raw: unknown, now: number, newId: () => string) => read(raw, queue, now, newId));
+  const decoded = decodeAction(body, Date.now(), randomUUID, own);
   if (!decoded.ok) return { type: 'malformed', error: decoded.error };
   const { action, idGiven, format } = decoded;
   try {

@@ -1,23 +1,29 @@
 /** The transport of a single node: queues in this process. Bodies are bytes here too, so that nothing is shared. */
-import type { DomainAction } from '../src/domain/domain-action.ts';
 import { RefusalError, refusal } from '../src/domain/errors.ts';
 import {
   afterFailure,
   enrolled,
+  familyLane,
+  isNoticeQueue,
   type Lane,
+  MAX_UNREAD_NOTICES,
   nextLane,
   noTurns,
   type QueueName,
   repliesQueue,
   served,
+  type Waiting,
 } from '../src/domain/queues.ts';
 import type { Log } from '../src/ports.ts';
 import type {
   ActionFormat,
+  ConsumeOptions,
   Consumption,
   DeadLetter,
   DeadLetters,
   Listener,
+  ReadMessage,
+  Sendable,
   Transport,
   TransportMeter,
 } from '../src/transport-ports.ts';
@@ -35,6 +41,7 @@ interface Item {
 
 interface Consumer {
   readonly lanes: Map<QueueName, Lane>;
+  takesFrom(queue: QueueName): boolean;
   look(): void;
   stop(): Promise<void>;
 }
@@ -74,6 +81,14 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
     if (only !== undefined || queue === repliesQueue('here'))
       queueMicrotask(() => requests.reply(body, only));
     else put(queue, { body, deliveries: 0 }, 'back');
+    if (isNoticeQueue(queue)) trim(queue);
+  };
+
+  /** All readers are in this process: where there is none, nobody will ever miss what is not kept. */
+  const trim = (queue: QueueName): void => {
+    const isRead = [...consumers].some((consumer) => consumer.takesFrom(queue));
+    const most = isRead ? MAX_UNREAD_NOTICES : 0;
+    while ((queues.get(queue)?.length ?? 0) > most) take(queue);
   };
 
   const own = ({ replyQueue, correlationId }: Sending): void => {
@@ -97,8 +112,13 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
     log.warn({ queue: letter.queue, id: letter.id, code: letter.error.code }, 'an action is dead');
   };
 
-  const work = async (queue: QueueName, item: Item, listener: Listener): Promise<void> => {
-    const verdict = await deliver(queue, item.body, listener, log);
+  const work = async (
+    queue: QueueName,
+    item: Item,
+    listener: Listener,
+    read?: ReadMessage,
+  ): Promise<void> => {
+    const verdict = await deliver(queue, item.body, listener, log, read);
     if (verdict.type === 'done') return;
     const deliveries = item.deliveries + 1;
     if (verdict.type === 'malformed' || afterFailure(deliveries) === 'dead') {
@@ -109,23 +129,29 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
     }
   };
 
-  const startConsumer = (first: readonly Lane[], listener: Listener, credits: number): Consumer => {
+  const startConsumer = (first: readonly Lane[], listener: Listener, options: ConsumeOptions): Consumer => {
+    const { credits, read, families = [] } = options;
     const lanes = new Map(first.map((lane) => [lane.queue, lane]));
     const running = new Set<Promise<void>>();
     let turns = noTurns;
     let stopped = false;
+    const laneOf = (queue: QueueName): Lane | null => lanes.get(queue) ?? familyLane(families, queue);
+    const listed = (): readonly Waiting[] =>
+      [...lanes.values()].map((lane) => ({ lane, length: queues.get(lane.queue)?.length ?? 0 }));
+    const found = (): readonly Waiting[] =>
+      [...queues].flatMap(([queue, { length }]) => {
+        const lane = lanes.has(queue) ? null : laneOf(queue);
+        return lane ? [{ lane, length }] : [];
+      });
     const look = (): void => {
       while (!stopped && running.size < credits) {
-        const waiting = [...lanes.values()].map((each) => ({
-          lane: each,
-          length: queues.get(each.queue)?.length ?? 0,
-        }));
+        const waiting = families.length === 0 ? listed() : [...listed(), ...found()];
         turns = enrolled(turns, waiting);
         const lane = nextLane(turns, waiting);
         const item = lane && take(lane.queue);
         if (!lane || !item) return;
         turns = served(turns, lane);
-        const done = work(lane.queue, item, listener).finally(() => {
+        const done = work(lane.queue, item, listener, read).finally(() => {
           running.delete(done);
           look();
         });
@@ -134,6 +160,7 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
     };
     return {
       lanes,
+      takesFrom: (queue) => laneOf(queue) !== null,
       look,
       async stop() {
         stopped = true;
@@ -144,9 +171,9 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
 
   return {
     push,
-    async send(queue: QueueName, action: DomainAction, format: ActionFormat) {
+    async send(queue: QueueName, message: Sendable, format: ActionFormat) {
       if (isClosed) throw closed();
-      push(queue, sized(encodeAction(action, format)));
+      push(queue, sized(encodeAction(message, format)));
     },
     async request(queue, action, options) {
       if (isClosed) throw closed();
@@ -155,9 +182,9 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
         push(queue, sized(encodeAction(sending.action, options.format)));
       });
     },
-    async consume(lanes, listener, { credits }): Promise<Consumption> {
+    async consume(lanes, listener, options): Promise<Consumption> {
       if (isClosed) throw closed();
-      const consumer = startConsumer(lanes, listener, credits);
+      const consumer = startConsumer(lanes, listener, options);
       consumers.add(consumer);
       queueMicrotask(consumer.look);
       return {

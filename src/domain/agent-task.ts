@@ -35,6 +35,8 @@ export const agentTaskSchema = z.object({
     .default({}),
 });
 export type AgentTask = z.infer<typeof agentTaskSchema>;
+/** As it stands on the queue. */
+export type AgentTaskMessage = z.input<typeof agentTaskSchema>;
 
 /** The agent's fields that a task names, in any of its places; the rules look at them afterwards. */
 export function taskFields({ agent_name, agent_type, tools, config }: AgentTask['payload']): object {

@@ -1,5 +1,6 @@
 /** Names of queues (PROTOCOL 4), and who is served next when several of them hold work. */
 import { z } from 'zod';
+import { type TenantId, tenantIdSchema } from './ids.ts';
 import { TIER_TABLE, TIERS, type Tier, type TierTable } from './tiers.ts';
 
 const MAX_QUEUE_NAME = 512;
@@ -42,6 +43,20 @@ export const isReplyQueue = (queue: string): boolean =>
 /** How long a reply waits for its reader (PROTOCOL 4). */
 export const REPLY_TTL_S = 300;
 
+const MANAGEMENT = 'agent-management.';
+const TAKEN_TOPIC = /^agent-management\.(?:tasks|validation|templates)\.(.+)$/;
+
+/** The tenant whose messages to agent management wait there; null for other queues, dead lists among them. */
+export function managementTenant(queue: string): TenantId | null {
+  if (queue.endsWith(deadQueue(''))) return null;
+  return tenantIdSchema.safeParse(TAKEN_TOPIC.exec(queue)?.[1]).data ?? null;
+}
+
+/** Whether what is sent there are notices that perhaps nobody reads: the newest are kept, for a while. */
+export const isNoticeQueue = (queue: string): boolean => queue.startsWith(`${MANAGEMENT}notifications.`);
+export const MAX_UNREAD_NOTICES = 1_000;
+export const NOTICE_TTL_S = 86_400;
+
 /** Who answers at a queue, for a circuit breaker: the service, or the node behind an inbox. */
 export const serviceOf = (queue: string): string =>
   queue.startsWith('nooble:') ? queue : (/^[^:.]+/.exec(queue)?.[0] ?? queue);
@@ -70,6 +85,25 @@ export interface Lane {
 
 /** High priority goes first, but not always: a tenant that calls everything urgent must not stop its whole tier. */
 const SHARES: Readonly<Record<Priority, number>> = { high_priority: 16, default: 1 };
+
+/** Queues that begin alike and are found by themselves, as tenants' are: nobody could list them beforehand. */
+export interface Family {
+  /** Without characters that mean something in a Redis pattern. */
+  readonly prefix: string;
+  /** Null: a queue that only looks like one of them. */
+  readonly lane: (queue: QueueName) => Lane | null;
+}
+
+/** How a queue is taken from by those who take its family; null where it is of none. */
+export const familyLane = (families: readonly Family[], queue: QueueName): Lane | null =>
+  families.find(({ prefix }) => queue.startsWith(prefix))?.lane(queue) ?? null;
+
+/** What tenants want of agent management. All tenants alike: who puts many there waits for those who put few. */
+export const managementFamily: Family = {
+  prefix: MANAGEMENT,
+  lane: (queue) =>
+    managementTenant(queue) === null ? null : { queue, group: MANAGEMENT, weight: 1, share: 1 },
+};
 
 /** A queue that counts among its tier's. */
 export const tierLane = (queue: QueueName, tier: Tier, share = 1, table: TierTable = TIER_TABLE): Lane => ({

@@ -2,6 +2,7 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import { TIERS } from '../domain/tiers.ts';
 import type { ActorKindStats, AgentStats, Metrics, NodeStats } from '../ports.ts';
+import type { TransportMeter } from '../transport-ports.ts';
 import { createLoopDelay, type LoopDelay } from './loop-delay.ts';
 import { createQuantiles } from './quantiles.ts';
 import { createTally } from './tally.ts';
@@ -46,7 +47,7 @@ export interface Overview {
   readonly draining: boolean;
 }
 
-export interface NodeMetrics extends Metrics {
+export interface NodeMetrics extends Metrics, TransportMeter {
   /** Prometheus' text format. Ends the window of the event loop delay. */
   text(): Promise<{ readonly contentType: string; readonly body: string }>;
   overview(): Overview;
@@ -80,6 +81,7 @@ export function createMetrics(sources: MetricSources): NodeMetrics {
     actorCrashed: (kind) => counts.crashes.add(1, kind),
     toolUsed: (tool, ok) => counts.tools.add(1, tool, String(ok)),
     modelRetried: (provider, reason) => counts.retries.add(1, provider, reason),
+    counted: (event, count) => counts.transport.add(count, event),
     socketOpened: () => counts.opened.add(1),
     socketClosed: (code) => counts.closed.add(1, String(code)),
     text: async () => {
@@ -152,6 +154,7 @@ function counters(registry: Registry) {
     crashes: tally('actor_crashes', 'Actors that failed while handling a message', 'kind'),
     tools: tally('tool_uses', 'Tool calls that ended', 'tool', 'ok'),
     retries: tally('model_retries', 'Model requests that were made again', 'provider', 'reason'),
+    transport: tally('transport_events', 'What the transport of actions counts', 'event'),
     opened: tally('sockets_opened', 'WebSockets opened'),
     closed: tally('sockets_closed', 'WebSockets closed, by close code', 'code'),
   };

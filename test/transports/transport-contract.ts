@@ -8,6 +8,7 @@ import { MAX_ACTION_BYTES } from '../../transports/codec.ts';
 import { leakFree } from '../support/leaks.ts';
 import { action, collecting, counting, gate, type Meter, queue, refusedWith } from '../support/transport.ts';
 import { until } from '../support/until.ts';
+import { familyContract } from './transport-contract-families.ts';
 import { type Over, requestContract, type Subject } from './transport-contract-requests.ts';
 
 /** Opens a transport that is closed after the test, with nothing on any queue. */
@@ -237,6 +238,7 @@ export function transportContract(name: string, open: Open): void {
   });
 
   requestContract(over);
+  familyContract(over);
 
   over('stop waits for what was taken and leaves the rest', async ({ transport }) => {
     const doors = gate();

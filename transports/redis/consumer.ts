@@ -7,7 +7,8 @@
 import { refusal } from '../../src/domain/errors.ts';
 import { enrolled, type Lane, noTurns, type QueueName, served, shares } from '../../src/domain/queues.ts';
 import type { Log } from '../../src/ports.ts';
-import type { Consumption, Listener, TransportMeter } from '../../src/transport-ports.ts';
+import type { ConsumeOptions, Consumption, Listener, TransportMeter } from '../../src/transport-ports.ts';
+import { findLanes } from './families.ts';
 import { createHeld } from './held.ts';
 import { BLOCK_MS, createIntake } from './intake.ts';
 import { takenKey } from './keys.ts';
@@ -37,6 +38,8 @@ interface LaneState {
   /** Goes up with every change that the watch reports. */
   changes: number;
   readonly unwatch: () => void;
+  /** It was found, and goes again when it has been empty for a while. */
+  readonly found: boolean;
 }
 
 export interface ConsumerSetup {
@@ -54,7 +57,7 @@ export async function startConsumer(
   setup: ConsumerSetup,
   first: readonly Lane[],
   listener: Listener,
-  credits: number,
+  { credits, read, families = [] }: ConsumeOptions,
 ): Promise<Consumption> {
   const { watch, log, meter, holder } = setup;
   const taken = takenKey(holder);
@@ -101,7 +104,7 @@ export async function startConsumer(
     wake();
   };
 
-  const held = createHeld({ watch, taken, log, meter, freed: wake, returned: changed }, listener);
+  const held = createHeld({ watch, taken, log, meter, read, freed: wake, returned: changed }, listener);
   const intake = createIntake(watch, blocker, { name: holder, taken }, log, {
     arrived(source, body) {
       elsewhere = 0;
@@ -120,11 +123,20 @@ export async function startConsumer(
     },
   });
 
-  const add = (lane: Lane): void => {
+  const add = (lane: Lane, found = false): void => {
     if (lanes.has(lane.queue)) return;
     const unwatch = watch.key(lane.queue, () => changed(lane.queue));
-    lanes.set(lane.queue, { lane, length: Number.POSITIVE_INFINITY, changes: 0, unwatch });
+    lanes.set(lane.queue, { lane, length: Number.POSITIVE_INFINITY, changes: 0, unwatch, found });
     wake();
+  };
+  const drop = (queue: QueueName): void => {
+    lanes.get(queue)?.unwatch();
+    lanes.delete(queue);
+  };
+  const find = async (): Promise<void> => {
+    for (const { lane, length, found } of lanes.values())
+      if (found && length === 0 && lane.queue !== intake.waitingOn()) drop(lane.queue);
+    for (const lane of await findLanes(watch.taker, families)) add(lane, true);
   };
 
   /** Runs the script over some lanes; what it took is started before anything else happens. */
@@ -164,6 +176,7 @@ export async function startConsumer(
   const advance = async (): Promise<void> => {
     if (auditDue) {
       await takeStock({ watch, taken, held, intake, nextId, room });
+      await find();
       for (const queue of lanes.keys()) if (queue !== intake.waitingOn()) mistrust(queue);
       auditDue = false;
     }
@@ -222,6 +235,7 @@ export async function startConsumer(
   const offReset = watch.onReset(audit);
   const auditor = setInterval(audit, AUDIT_MS);
   for (const lane of first) add(lane);
+  if (families.length > 0) audit();
   const loop = run();
 
   /** Settles what is left while Redis answers; what cannot be settled is given back by another node. */
@@ -251,10 +265,9 @@ export async function startConsumer(
   let stopping: Promise<void> | undefined;
 
   return {
-    add,
+    add: (lane) => add(lane),
     async remove(queue) {
-      lanes.get(queue)?.unwatch();
-      lanes.delete(queue);
+      drop(queue);
       if (intake.waitingOn() === queue) await intake.unblock().catch(() => {});
     },
     stop() {

@@ -2,7 +2,7 @@
 import type { ErrorData } from '../../src/domain/errors.ts';
 import { deadQueue, MAX_DELIVERIES, type QueueName } from '../../src/domain/queues.ts';
 import type { Log } from '../../src/ports.ts';
-import type { Listener, TransportMeter } from '../../src/transport-ports.ts';
+import type { Listener, ReadMessage, TransportMeter } from '../../src/transport-ports.ts';
 import { deadLetter, deliver, MAX_DEAD_LETTERS } from '../delivery.ts';
 import { DEAD_QUEUES } from './keys.ts';
 import { textOf } from './link.ts';
@@ -49,6 +49,7 @@ export function createHeld(
     readonly taken: string;
     readonly log: Log;
     readonly meter: TransportMeter;
+    readonly read: ReadMessage | undefined;
     /** A listener has settled: there is room for another. */
     readonly freed: () => void;
     /** An action has gone back to its queue, by our own hand, which the watch does not report. */
@@ -72,7 +73,7 @@ export function createHeld(
   };
 
   const work = async (entry: Entry): Promise<void> => {
-    const verdict = await deliver(entry.queue, entry.body, listener, log);
+    const verdict = await deliver(entry.queue, entry.body, listener, log, deps.read);
     running.delete(entry);
     if (verdict.type === 'done') settle(entry, { type: 'ack' });
     else settle(entry, { type: verdict.type === 'failed' ? 'fail' : 'bury', error: verdict.error });

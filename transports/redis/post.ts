@@ -4,7 +4,13 @@
  * of the tick costs latency with one.
  */
 import type { Redis } from 'ioredis';
-import { type QueueName, REPLY_TTL_S } from '../../src/domain/queues.ts';
+import {
+  isNoticeQueue,
+  MAX_UNREAD_NOTICES,
+  NOTICE_TTL_S,
+  type QueueName,
+  REPLY_TTL_S,
+} from '../../src/domain/queues.ts';
 import { unavailable } from './link.ts';
 
 /** Bytes and actions of one LPUSH. */
@@ -37,7 +43,10 @@ export function createPost(sender: Redis): Post {
     try {
       const pushed = sender.lpush(queue, ...items.map(({ body }) => body));
       if (queue.includes(':responses:')) await Promise.all([pushed, sender.expire(queue, REPLY_TTL_S)]);
-      else await pushed;
+      else if (isNoticeQueue(queue)) {
+        const trimmed = sender.ltrim(queue, 0, MAX_UNREAD_NOTICES - 1);
+        await Promise.all([pushed, trimmed, sender.expire(queue, NOTICE_TTL_S)]);
+      } else await pushed;
       for (const { sent } of items) sent();
       if (queue.startsWith('nooble:replies:')) expireLater(queue);
     } catch (error) {

@@ -7,11 +7,16 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
-import type { DomainAction } from '../../src/domain/domain-action.ts';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
 import { type QueueName, repliesQueue } from '../../src/domain/queues.ts';
 import type { Log } from '../../src/ports.ts';
-import type { ActionFormat, Consumption, Transport, TransportMeter } from '../../src/transport-ports.ts';
+import type {
+  ActionFormat,
+  Consumption,
+  Sendable,
+  Transport,
+  TransportMeter,
+} from '../../src/transport-ports.ts';
 import { encodeAction } from '../codec.ts';
 import { sized } from '../delivery.ts';
 import { closed, createRequests } from '../requests.ts';
@@ -59,9 +64,9 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
   let consumersStarted = 0;
   let closing: Promise<void> | undefined;
 
-  const send = async (queue: QueueName, action: DomainAction, format: ActionFormat): Promise<void> => {
+  const send = async (queue: QueueName, message: Sendable, format: ActionFormat): Promise<void> => {
     if (closing) throw closed();
-    const body = sized(encodeAction(action, format));
+    const body = sized(encodeAction(message, format));
     await post.push(queue, Buffer.from(body.buffer, body.byteOffset, body.byteLength));
   };
 
@@ -90,14 +95,14 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
         }
       });
     },
-    async consume(lanes, listener, { credits }) {
+    async consume(lanes, listener, options) {
       if (closing) throw closed();
-      if (!(credits >= 1))
+      if (!(options.credits >= 1))
         throw new RefusalError(refusal('INVALID_REQUEST', { message: 'A consumer needs a credit.' }));
       consumersStarted += 1;
       const holder = `${start}:${consumersStarted}`;
       const setup = { endpoint, watch, holder, lease: settings.lease ?? LEASE_TIMES, log, meter };
-      const consumer = await startConsumer(setup, lanes, listener, credits);
+      const consumer = await startConsumer(setup, lanes, listener, options);
       consumers.add(consumer);
       return {
         ...consumer,
