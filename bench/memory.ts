@@ -1,4 +1,7 @@
 /** Resident memory per connected session after 0, 1 and 10 turns: our node beside bare uWebSockets.js. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { z } from 'zod';
 import { benchMain, progress } from './kit/bench-main.ts';
 import { type BenchOptions, setting } from './kit/options.ts';
@@ -55,7 +58,9 @@ async function oneProcess(
   load: Load,
   notes: string[],
 ): Promise<Figures[]> {
-  const server = await startServer(kind, 'offline-50x0');
+  // On disk, as by default: a database in memory would be counted as the sessions'.
+  const folder = mkdtempSync(join(tmpdir(), 'nooble-bench-'));
+  const server = await startServer(kind, 'offline-50x0', { DATABASE_URL: `sqlite:${folder}/nooble.db` });
   try {
     const target = { port: server.port, dialect: kind.dialect, tenant: 'bench', query: '' };
     await load.open({ ...target, prefix: 'warm', count: WARM.sessions });
@@ -84,6 +89,7 @@ async function oneProcess(
     return figures;
   } finally {
     await server.end();
+    rmSync(folder, { recursive: true, force: true });
   }
 }
 
