@@ -24,7 +24,8 @@ function open(options: SqliteOptions): Open {
   db.exec('pragma journal_mode = wal');
   db.exec(`pragma synchronous = ${options.synchronous ?? 'FULL'}`);
   db.exec(`pragma wal_autocheckpoint = ${CHECKPOINT_PAGES}`);
-  db.exec('pragma cache_size = -65536');
+  // 4 MiB: what is read again soon is in the system's cache too, and does not count as the process's memory.
+  db.exec('pragma cache_size = -4096');
   db.exec('pragma secure_delete = fast');
   if (options.maxPages !== undefined) db.exec(`pragma max_page_count = ${options.maxPages}`);
   const statements = new Map<string, StatementSync>();
