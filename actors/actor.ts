@@ -20,8 +20,6 @@ import type {
 import { AskError, createAsks } from './asks.ts';
 import { emptyMailbox, firstIn, type Mailbox, shiftMail, takeAll, waitingIn } from './mailbox.ts';
 
-export type { ActorKind, Address } from './address.ts';
-
 /** Messages one drain handles before other actors get their turn. */
 const MAX_BATCH = 64;
 /** How much more than edges, as a factor, actors may put into a mailbox. */

@@ -1,5 +1,6 @@
 /** Our wrapper: pure behaviours, bounded mailboxes, supervision, numbers. */
-import { type ActorKind, type Address, createActorSystem } from '../../actors/actor.ts';
+import { createActorSystem } from '../../actors/actor.ts';
+import type { ActorKind, Address } from '../../actors/address.ts';
 import { latch, type MailboxLibrary, type Parent } from './mailbox.ts';
 
 type Message =

@@ -68,6 +68,19 @@ test('writes of one loop turn share a transaction; those that arrive while it ru
   ]);
 });
 
+test('under load a small remainder waits for as many again, and a lone write never waits', async () => {
+  const { commits, batches } = scene({ gatherFrom: 2, gatherMs: 20 }, true);
+  await commits.add('alone');
+  await Promise.all(['a', 'b', 'c'].map((write) => commits.add(write)));
+  const next = commits.add('d');
+  await loopTurn();
+  await Promise.all([next, commits.add('e')]);
+  assert.deepEqual(batches, [['alone'], ['a', 'b', 'c'], ['d', 'e']]);
+
+  await commits.close();
+  await assert.rejects(commits.add('late'), refused);
+});
+
 test('nothing is acknowledged before its transaction has ended', async () => {
   const { commits, finish } = scene();
   let acknowledged = false;
