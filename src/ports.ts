@@ -2,6 +2,7 @@
  * What the parts of a node ask of each other: each port says what it delivers, in which order, and how it closes.
  * Over 300 lines: the one page on which all ports of the runtime stand.
  */
+import type { ActionLog, Outgoing } from './action-ports.ts';
 import type { AgentConfig } from './domain/agent.ts';
 import type { Message, TurnRecord } from './domain/conversation.ts';
 import type { Close, ErrorData } from './domain/errors.ts';
@@ -23,6 +24,13 @@ export interface Client {
   readonly deltaWindowMs: number;
   send(frame: Frame): void;
   close(close: Close): void;
+}
+
+/** A frame that belongs to no turn's events. */
+export interface PushedFrame {
+  readonly type: string;
+  readonly data: Readonly<Record<string, unknown>>;
+  readonly taskId?: string;
 }
 
 /** Where a resuming client stopped. */
@@ -55,6 +63,8 @@ export interface SayRequest {
   readonly onBusy: OnBusy;
   readonly requestId: string | undefined;
   readonly overrides?: Overrides;
+  /** A turn of this id that a stopped process left behind runs anew, where it may (Write `again`). */
+  readonly again?: true;
 }
 
 /** What a request asks of its own run, under the limits of tier, node and agent: it can only lower them. */
@@ -126,6 +136,11 @@ export interface Directory {
   /** A turn, live or stored; NOT_FOUND for those of other tenants too. */
   turn(tenantId: TenantId, taskId: TaskId): Promise<Reply<TurnRecord>>;
   messages(tenantId: TenantId, sessionId: SessionId, page: PageRequest): Promise<Reply<MessagePage>>;
+  /**
+   * Sends a frame, unnumbered and at most once, to the clients of some of a tenant's sessions, or of all that live.
+   * Returns how many sessions that were.
+   */
+  push(tenantId: TenantId, sessions: readonly SessionId[] | undefined, frame: PushedFrame): number;
   /** Cancels what runs, closes its clients, and deletes what is stored. */
   forget(tenantId: TenantId, sessionId: SessionId): Promise<Reply<null>>;
   stats(): NodeStats;
@@ -150,15 +165,41 @@ export interface TenantRecord {
 
 /** Something to keep. Each is atomic by itself. */
 export type Write =
-  /** A turn was accepted, with its user message, and counted against `day`. */
+  /**
+   * A turn was accepted, with its user message, and counted against `day`. `again`: where the session has a turn of
+   * this id that was interrupted, had no effects (`turn-effects`) and whose end nobody was told, that one goes on
+   * running instead of being a duplicate; it keeps its message, and is not counted twice.
+   */
   | {
       readonly type: 'turn-accepted';
       readonly turn: TurnRecord;
       readonly message: Message;
       readonly day: string;
+      readonly again?: true;
     }
-  /** A turn ended; `message` is the answer, or what there was of it. */
-  | { readonly type: 'turn-ended'; readonly turn: TurnRecord; readonly message: Message | undefined }
+  /** A turn is about to do something that must not happen twice. */
+  | { readonly type: 'turn-effects'; readonly tenantId: TenantId; readonly taskId: TaskId }
+  /**
+   * A turn ended; `message` is the answer, or what there was of it. `outgoing` is what is to be sent for it. `asked`
+   * and `tier` are not stored: they are for who makes `outgoing`.
+   */
+  | {
+      readonly type: 'turn-ended';
+      readonly turn: TurnRecord;
+      readonly message: Message | undefined;
+      readonly outgoing?: readonly Outgoing[];
+      readonly asked?: Message;
+      readonly tier?: Tier;
+    }
+  /** Kept to be sent, without a turn. */
+  | { readonly type: 'outgoing'; readonly outgoing: readonly Outgoing[] }
+  /** Sent: answers are remembered, the rest is deleted. */
+  | {
+      readonly type: 'outgoing-sent';
+      readonly sent: readonly { readonly tenantId: TenantId; readonly id: string }[];
+    }
+  /** Answers that were sent, or that nobody waited for, and are older are forgotten. */
+  | { readonly type: 'outgoing-expired'; readonly beforeMs: number }
   | { readonly type: 'session-deleted'; readonly tenantId: TenantId; readonly sessionId: SessionId }
   /** Clients have been told how an interrupted turn ended. */
   | { readonly type: 'turn-told'; readonly tenantId: TenantId; readonly taskId: TaskId }
@@ -176,7 +217,7 @@ export type WriteOutcome = 'stored' | 'duplicate';
  * Order: writes take effect in the order of the calls. commit() resolves once the write cannot be lost.
  * close(): finishes what was begun; later calls reject.
  */
-export interface Store {
+export interface Store extends ActionLog {
   tenant(tenantId: TenantId, day: string): Promise<TenantRecord | null>;
   /** Messages newest last, or null where the session is unknown or deleted. */
   session(tenantId: TenantId, sessionId: SessionId, page: PageRequest): Promise<MessagePage | null>;
@@ -227,6 +268,8 @@ export interface ExecutionContext {
   readonly emit: (event: ExecutionEvent) => void;
   /** Settles once the turn is stored; awaited before the first side effect (a tool), never before the model. */
   readonly accepted: Promise<unknown>;
+  /** Awaited before a deed that must not happen twice; rejects where it can not be kept that it begins. */
+  readonly effects: () => Promise<void>;
 }
 
 /**

@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { ID_PATTERN } from './domain/ids.ts';
+import { queueNameSchema } from './domain/queues.ts';
 import {
   TIER_TABLE,
   type TierTable,
@@ -29,6 +30,7 @@ const list = z
 /** Also refuses `localhost:8080`, which parses as a URL of the scheme `localhost`. */
 const httpUrl = z.url({ protocol: /^https?$/, error: 'must be a URL that starts with http:// or https://' });
 const provider = z.enum(['openai', 'groq', 'offline']);
+const peer = z.enum(['embedded', 'redis']).default('embedded');
 
 const environmentSchema = z.object({
   PORT: z.coerce.number().int().min(0).max(65_535).default(8000),
@@ -51,6 +53,18 @@ const environmentSchema = z.object({
     .optional(),
   ORCHESTRATOR_REDIS_HOST: z.string().min(1).optional(),
   ORCHESTRATOR_REDIS_PORT: z.coerce.number().int().min(1).max(65_535).default(6379),
+
+  /** More queues to take actions from, for senders that write to names of their own. */
+  EXECUTION_EXTRA_QUEUES: list.pipe(z.array(queueNameSchema)),
+  MANAGEMENT_SERVICE: peer,
+  CONVERSATION_SERVICE: peer,
+  EMBEDDING_SERVICE: peer,
+  QUERY_SERVICE: peer,
+  TOOL_REGISTRY_SERVICE: peer,
+  PEER_ENCODING: z.enum(['json', 'msgpack']).default('json'),
+  PEER_TIMEOUT_SECONDS: seconds(10),
+  /** Folder of what the embedded query service knows: `{tenant_id}/{collection}/*.md`. */
+  COLLECTIONS_DIR: z.string().min(1).default('./data/collections'),
 
   AUTH_MODE: z.enum(['open', 'jwt']).default('open'),
   AUTH_JWT_SECRET: z.string().min(32, 'must have at least 32 characters').optional(),
@@ -150,7 +164,28 @@ function crossChecks(env: Environment, wrong: ReadonlySet<string>, problems: str
     env.DEFAULT_PROVIDER === 'groq' && !env.GROQ_API_KEY && !env.GROQ_BASE_URL,
     'GROQ_API_KEY: DEFAULT_PROVIDER=groq needs it (or GROQ_BASE_URL, for an endpoint without keys)',
   );
+  for (const name of PEER_VARIABLES)
+    refuse(
+      [name, 'REDIS_URL', 'EXECUTION_REDIS_URL', 'ORCHESTRATOR_REDIS_HOST'],
+      env[name] === 'redis' && redisUrlOf(env) === undefined,
+      `${name}: redis needs REDIS_URL`,
+    );
 }
+
+const PEER_VARIABLES = [
+  'MANAGEMENT_SERVICE',
+  'CONVERSATION_SERVICE',
+  'EMBEDDING_SERVICE',
+  'QUERY_SERVICE',
+  'TOOL_REGISTRY_SERVICE',
+] as const satisfies readonly (keyof Environment)[];
+
+const redisUrlOf = (env: Environment): string | undefined =>
+  env.REDIS_URL ??
+  env.EXECUTION_REDIS_URL ??
+  (env.ORCHESTRATOR_REDIS_HOST
+    ? `redis://${env.ORCHESTRATOR_REDIS_HOST}:${env.ORCHESTRATOR_REDIS_PORT}`
+    : undefined);
 
 function readTiers(file: string | undefined, problems: string[]): TierTable {
   if (!file) return TIER_TABLE;
@@ -183,12 +218,20 @@ function settle(env: Environment, tiers: TierTable, names: readonly string[]) {
     service: { name: env.EXECUTION_SERVICE_NAME, version: env.EXECUTION_SERVICE_VERSION },
     logLevel: env.EXECUTION_LOG_LEVEL,
     databaseUrl: env.DATABASE_URL,
-    redisUrl:
-      env.REDIS_URL ??
-      env.EXECUTION_REDIS_URL ??
-      (env.ORCHESTRATOR_REDIS_HOST
-        ? `redis://${env.ORCHESTRATOR_REDIS_HOST}:${env.ORCHESTRATOR_REDIS_PORT}`
-        : undefined),
+    redisUrl: redisUrlOf(env),
+    extraQueues: env.EXECUTION_EXTRA_QUEUES,
+    peers: {
+      modes: {
+        management: env.MANAGEMENT_SERVICE,
+        conversation: env.CONVERSATION_SERVICE,
+        embedding: env.EMBEDDING_SERVICE,
+        query: env.QUERY_SERVICE,
+        tool_registry: env.TOOL_REGISTRY_SERVICE,
+      },
+      format: env.PEER_ENCODING,
+      timeoutMs: ms(env.PEER_TIMEOUT_SECONDS),
+      collectionsDir: env.COLLECTIONS_DIR,
+    },
     access: {
       mode: env.AUTH_MODE,
       jwtSecret: env.AUTH_JWT_SECRET,

@@ -2,7 +2,7 @@
 import type { TenantNotice } from './domain/agent-record.ts';
 import type { AgentTaskMessage } from './domain/agent-task.ts';
 import type { DomainAction, ParsedAction } from './domain/domain-action.ts';
-import type { ErrorData } from './domain/errors.ts';
+import type { ErrorCode, ErrorData } from './domain/errors.ts';
 import type { Family, Lane, QueueName } from './domain/queues.ts';
 
 /** How a body is written. A reply has the format of its request. */
@@ -28,7 +28,10 @@ export interface Delivery {
   readonly queue: QueueName;
 }
 
-/** Resolved: acknowledged. Rejected: delivered again, at most MAX_DELIVERIES times, then put on the dead list. */
+/**
+ * Resolved: acknowledged. Rejected: delivered again, at most MAX_DELIVERIES times, then put on the dead list. Rejected
+ * with a RefusalError of NOT_ITS_FAULT: given back uncounted, for whoever takes it next.
+ */
 export type Listener = (delivery: Delivery) => Promise<void>;
 
 export interface ConsumeOptions {
@@ -41,7 +44,19 @@ export interface ConsumeOptions {
    * once, on Redis within seconds; from then on until it has been empty for some, as quickly as a lane.
    */
   readonly families?: readonly Family[] | undefined;
+  /**
+   * Told of what went to the dead list by this consumer's doing, or by the death of those that had it (POISON), as
+   * far as its body can be read: its sender may want to know. At least once where it is told at all.
+   */
+  readonly onDead?: ((delivery: Delivery, error: ErrorData) => void) | undefined;
 }
+
+/** Refusals that say nothing about the action: the node goes away, or what it needs is out. */
+export const NOT_ITS_FAULT: ReadonlySet<ErrorCode> = new Set([
+  'DRAINING',
+  'STORE_UNAVAILABLE',
+  'TRANSPORT_UNAVAILABLE',
+]);
 
 /** A running consumer. Queues come and go while it runs. */
 export interface Consumption {
@@ -129,6 +144,11 @@ export interface Transport {
   request(queue: QueueName, action: DomainAction, options: RequestOptions): Promise<DomainAction>;
   /** Hears parsed actions only: a malformed body goes to the dead list with its reason. Resolves when it is taking. */
   consume(lanes: readonly Lane[], listener: Listener, options: ConsumeOptions): Promise<Consumption>;
+  /**
+   * Hands a reply that came another way (on a queue of callbacks) to the request that waits for it by its
+   * `correlation_id`; false where none of this node's does: then it is recorded as late, foreign or duplicate.
+   */
+  replied(reply: DomainAction): boolean;
   readonly dead: DeadLetters;
   /** Resolves if the medium would take an action now. */
   ping(): Promise<void>;
