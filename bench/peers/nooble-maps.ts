@@ -1,5 +1,5 @@
 /** Our node with its stores in plain Maps: what keeping a turn costs when nothing has to outlive the process. */
-import { startNode } from '../../src/main.ts';
+import { startNode } from '../../src/node.ts';
 import { parseSettings } from '../../src/settings.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
 import { storesAround } from '../../test/support/stores.ts';

@@ -1,7 +1,7 @@
 /** A whole node in this process, on a free port of loopback, for end-to-end tests; it proves that nothing is left. */
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
-import { type NodeParts, type RunningNode, startNode } from '../../src/main.ts';
+import { type NodeParts, type RunningNode, startNode } from '../../src/node.ts';
 import { parseSettings } from '../../src/settings.ts';
 import { createLog } from '../../src/telemetry/log.ts';
 import { type Chatter, chatter } from './chatter.ts';

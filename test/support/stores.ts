@@ -1,5 +1,5 @@
 /** A node's stores around a conversation store of the test's own, with agent management in memory. */
-import type { NodeStores } from '../../src/main.ts';
+import type { NodeStores } from '../../src/node.ts';
 import type { Store } from '../../src/ports.ts';
 import { createMemoryAgents } from '../../src/store/memory-agents.ts';
 import { createMemoryTemplates } from '../../src/store/memory-templates.ts';

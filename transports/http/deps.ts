@@ -1,4 +1,4 @@
-/** What the HTTP edge needs of the node: wired in src/main.ts, replaced by small stand-ins in tests. */
+/** What the HTTP edge needs of the node: wired in src/node.ts, replaced by small stand-ins in tests. */
 import type { SessionId, TaskId } from '../../src/domain/ids.ts';
 import type {
   AgentManagement,

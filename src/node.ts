@@ -1,0 +1,236 @@
+/** Composition root: a node out of settings, from its store and transport over its actors to its edges. */
+import { randomUUID } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { createActorSystem } from '../actors/actor.ts';
+import { createAgents } from '../actors/agents.ts';
+import { createManagement } from '../actors/management/management.ts';
+import { createNotices } from '../actors/management/notices.ts';
+import { createTenantAdmin } from '../actors/management/tenants.ts';
+import { createSystem } from '../actors/system.ts';
+import { createAccess } from '../transports/access.ts';
+import { createAgentTasks } from '../transports/agent-tasks.ts';
+import { mountHttp, openServer } from '../transports/http/adapter.ts';
+import { createHttpApp } from '../transports/http/app.ts';
+import { createExecutions } from '../transports/http/executions.ts';
+import { createMemoryTransport } from '../transports/memory.ts';
+import { mountTaskUpdates } from '../transports/task-updates.ts';
+import { createWebhooks } from '../transports/webhooks/webhooks.ts';
+import { mountChat } from '../transports/websocket.ts';
+import { namedTools } from './domain/agent-rules.ts';
+import { CLOSE } from './domain/errors.ts';
+import { sessionIdSchema, type TenantId, taskIdSchema } from './domain/ids.ts';
+import { dayOf } from './domain/rate-limit.ts';
+import type { Tier } from './domain/tiers.ts';
+import { createModels } from './llm/models.ts';
+import { defaultAgent } from './llm/prompts.ts';
+import { createAgentRunner } from './llm/runner.ts';
+import { createTools } from './llm/tools/tool-set.ts';
+import type { AgentSource, Clock } from './ports.ts';
+import type { Settings } from './settings.ts';
+import { openStores, type Stores } from './store/open.ts';
+import { createRetention } from './store/retention.ts';
+import { createLog, type NodeLog } from './telemetry/log.ts';
+import { createMetrics } from './telemetry/metrics.ts';
+import type { Transport } from './transport-ports.ts';
+
+export interface RunningNode {
+  readonly host: string;
+  readonly port: number;
+  readonly log: NodeLog;
+  /** No new turns; running ones finish, or are cancelled after the settings' grace; then clients go and it closes. */
+  drain(): Promise<void>;
+  /** Ends everything at once. Safe to call twice. */
+  close(): Promise<void>;
+}
+
+/** Parts that tests replace by others of the same port. */
+export interface NodeParts {
+  readonly stores?: NodeStores;
+  readonly agents?: AgentSource;
+  readonly log?: NodeLog;
+  /** Closed with the node. */
+  readonly transport?: Transport;
+  /** False lets webhooks and callbacks reach this machine. */
+  readonly blockPrivate?: boolean;
+}
+
+/** What a node needs of its stores. */
+export type NodeStores = Omit<Stores, 'archive'>;
+
+export const DEFAULT_DATABASE_URL = 'sqlite:./data/nooble.db';
+
+/** After this long sockets that have not taken their close frame, and callbacks on their way, are cut off. */
+const CLOSE_GRACE_MS = 1_000;
+
+/** Starts a node. Rejects if its database can not be opened or it can not listen. */
+export async function startNode(settings: Settings, parts: NodeParts = {}): Promise<RunningNode> {
+  const clock: Clock = { now: Date.now };
+  const version = settings.service.version ?? packageVersion();
+  const log =
+    parts.log ??
+    createLog({ level: settings.logLevel, name: settings.service.name, version, nodeId: settings.nodeId });
+  const stores =
+    parts.stores ?? (await openStores({ url: settings.databaseUrl ?? DEFAULT_DATABASE_URL, log }));
+  const store = stores.conversations;
+
+  const metrics = createMetrics({ stats: () => system.stats(), sockets: () => ({ open: chat.count() }) });
+  const tools = createTools({ clock });
+  const models = createModels(settings.models);
+  const runner = createAgentRunner({ models, tools, clock, metrics, log, timeouts: settings.models });
+  const actors = createActorSystem({
+    clock,
+    log,
+    onCrash: (kind) => metrics.actorCrashed(kind),
+    onDeadLetter: (kind) => metrics.deadLetter(kind),
+  });
+  const builtIn = defaultAgent(settings);
+  const idleMs = settings.sessions.idleMs;
+  const agents = createAgents({ actors, store: stores.agents, builtIn, clock, log, idleMs });
+  const { tiers, defaultTier } = settings;
+  const system = createSystem({
+    actors,
+    store,
+    agents: parts.agents ?? agents,
+    runner,
+    clock,
+    metrics,
+    log,
+    tiers,
+    defaultTier,
+    requestsPerHour: settings.sessions.requestsPerHour,
+    maxIterations: settings.execution.maxIterations,
+    maxTimeMs: settings.execution.maxTimeMs,
+    maxExecutions: settings.execution.maxOnNode,
+    deltaWindowMs: settings.sockets.deltaWindowMs,
+    idleMs,
+  });
+
+  const tierOf = async (tenantId: TenantId, named?: Tier): Promise<Tier> =>
+    (await store.tenant(tenantId, dayOf(clock.now())))?.tier ?? named ?? defaultTier;
+  const notices = createNotices(log);
+  notices.listen((notice) => system.notify(notice));
+  const management = createManagement({
+    agents: stores.agents,
+    templates: stores.templates,
+    directory: agents,
+    builtIn,
+    notices,
+    tiers,
+    tierOf,
+    knownTools: namedTools(
+      tools.tools.map(({ name }) => name),
+      tiers,
+    ),
+    clock,
+    newId: randomUUID,
+    log,
+  });
+  const tenants = createTenantAdmin({ store, clock, log, tierSet: (id, tier) => system.tierSet(id, tier) });
+  const { allowInsecure } = settings.access;
+  const outward = { clock, log, allowInsecure, blockPrivate: parts.blockPrivate ?? true };
+  const webhooks = createWebhooks({ ...outward, store: stores.webhooks, notices });
+  const executions = createExecutions({
+    ...outward,
+    directory: system,
+    atOnce: async (tenantId, named) => tiers[await tierOf(tenantId, named)].executions,
+  });
+  const transport = parts.transport ?? createMemoryTransport(log, metrics);
+  const agentTasks = createAgentTasks({ transport, takeTask: management.takeTask, notices, log });
+  const retention = createRetention({ store, tiers, defaultTier, clock, log });
+
+  let draining = true; // until the store holds no turn of an earlier process that looks as if it ran
+  const shared = {
+    directory: system,
+    access: createAccess(settings.access, clock),
+    serviceToken: settings.access.serviceToken,
+    log,
+    clock,
+    draining: () => draining,
+    newTaskId: () => taskIdSchema.parse(randomUUID()),
+  };
+  const server = openServer();
+  const chat = mountChat(server.app, { ...shared, settings, metrics });
+  const services = mountTaskUpdates(server.app, {
+    ...shared,
+    notices,
+    metrics,
+    deliver: (notice) => system.notify(notice),
+  });
+  const http = createHttpApp({
+    ...shared,
+    executions,
+    management: { agents: management.agents, templates: management.templates, webhooks, tenants },
+    guardProbes: settings.access.mode === 'jwt',
+    allowedOrigins: settings.access.allowedOrigins,
+    newSessionId: () => sessionIdSchema.parse(randomUUID()),
+    nodeId: settings.nodeId,
+    version,
+    checks: { store: () => store.ping() },
+    metricsText: () => metrics.text(),
+    overview: () => metrics.overview(),
+    socketStats: () => chat.stats(),
+    deltaWindowMs: settings.sockets.deltaWindowMs,
+  });
+  const mounted = mountHttp(server.app, http.fetch);
+
+  let closing: Promise<void> | undefined;
+  const close = (): Promise<void> => {
+    closing ??= (async () => {
+      server.close();
+      retention.close();
+      await management.close();
+      await agentTasks.close();
+      await transport.close();
+      await webhooks.close();
+      await executions.close();
+      await system.close();
+      await runner.close();
+      metrics.close();
+      await stores.close();
+      log.info({}, 'stopped');
+      await log.flush();
+    })();
+    return closing;
+  };
+  /** First the port: a node that does not get it must not touch what the one that has it is doing. */
+  async function open(): Promise<number> {
+    const port = await server.listen(settings.host, settings.port);
+    await store.commit({ type: 'unfinished-interrupted', atMs: clock.now() });
+    webhooks.start();
+    await agentTasks.start();
+    draining = false;
+    return port;
+  }
+  const port = await open().catch(async (error: unknown) => {
+    await close();
+    throw error;
+  });
+  return {
+    host: settings.host,
+    port,
+    log,
+    async drain() {
+      draining = true;
+      log.info({ grace_ms: settings.drainMs, ...system.stats().turns }, 'draining');
+      await system.drain(settings.drainMs);
+      services.close(CLOSE.restart);
+      const clients = () => chat.count() + services.count() + mounted.pending();
+      const gone = () => clients() === 0 && executions.sending() === 0;
+      await until(gone, CLOSE_GRACE_MS);
+      await close();
+    },
+    close,
+  };
+}
+
+/** Resolves when `done()` is true, looked at every 20 ms, or after `ms`. */
+async function until(done: () => boolean, ms: number): Promise<void> {
+  for (let left = ms; left > 0 && !done(); left -= 20)
+    await new Promise((resolve) => setTimeout(resolve, 20));
+}
+
+/** The version in package.json. */
+export function packageVersion(): string {
+  const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
+  return String(version);
+}
