@@ -4,14 +4,17 @@ import { type ErrorData, refusal } from '../domain/errors.ts';
 import type { SessionId, TenantId } from '../domain/ids.ts';
 import { tierSchema } from '../domain/tiers.ts';
 import type { MessagePage, PageRequest, Store, TenantRecord, Write, WriteOutcome } from '../ports.ts';
+import { createActionLog } from './action-log.ts';
 import type { Database } from './database.ts';
 import {
   type EncodedWrite,
   encodeAccepted,
   encodeEnded,
+  encodeOutgoing,
   MESSAGE_COLUMNS,
   type MessageRow,
   messagesOf,
+  type Param,
   sizeOf,
   turnOf,
 } from './encode.ts';
@@ -21,12 +24,19 @@ import type { Schema, TurnTable } from './schema.ts';
 
 /** Sessions that one transaction of `history-expired` deletes; other writes go in between. */
 const EXPIRE_AT_ONCE = 100;
+/** Outgoing messages that one transaction of `outgoing-expired` deletes. */
+const FORGET_AT_ONCE = 500;
 
 /**
  * Makes the store; `database` stays the caller's to close. Reads see every write that was called before them: they
- * wait until the group commit has settled what it had by then.
+ * wait until the group commit has settled what it had by then. `now`: when outgoing messages are kept, in ms.
  */
-export function createConversations(database: Database, limits: Partial<GroupCommitLimits> = {}): Store {
+export function createConversations(
+  database: Database,
+  limits: Partial<GroupCommitLimits> = {},
+  now: () => number = Date.now,
+): Store {
+  const log = createActionLog(database);
   const commits = createGroupCommit<EncodedWrite, number>({ apply: database.batch, sizeOf, limits });
   let closed = false;
 
@@ -36,14 +46,17 @@ export function createConversations(database: Database, limits: Partial<GroupCom
     return body();
   }
 
-  async function expire(write: Extract<Write, { type: 'history-expired' }>): Promise<void> {
-    const chunk: EncodedWrite = { kind: 'expired', params: [write.tier, write.beforeMs, EXPIRE_AT_ONCE] };
-    while ((await commits.add(chunk)) >= EXPIRE_AT_ONCE);
+  /** Deletes chunk by chunk, so that other writes go in between. */
+  async function expire(kind: 'expired' | 'forgotten', params: readonly Param[], limit: number) {
+    const chunk: EncodedWrite = { kind, params: [...params, limit] };
+    while ((await commits.add(chunk)) >= limit);
   }
 
   async function commit(write: Write): Promise<WriteOutcome> {
-    if (write.type === 'history-expired') await expire(write);
-    else if ((await commits.add(encode(write))) === 0) return 'duplicate';
+    if (write.type === 'history-expired')
+      await expire('expired', [write.tier, write.beforeMs], EXPIRE_AT_ONCE);
+    else if (write.type === 'outgoing-expired') await expire('forgotten', [write.beforeMs], FORGET_AT_ONCE);
+    else if ((await commits.add(encode(write, now))) === 0) return 'duplicate';
     return 'stored';
   }
 
@@ -62,6 +75,8 @@ export function createConversations(database: Database, limits: Partial<GroupCom
           return row ? turnOf(row) : null;
         }),
       ),
+    answered: (tenantId, actionId) => read(() => log.answered(tenantId, actionId)),
+    unsent: (afterSeq, limit) => read(() => log.unsent(afterSeq, limit)),
     commit,
     async ping() {
       if (closed) throw unavailable('The store is closed.');
@@ -76,12 +91,26 @@ export function createConversations(database: Database, limits: Partial<GroupCom
 
 const INTERRUPTED: ErrorData = refusal('INTERRUPTED');
 
-function encode(write: Exclude<Write, { type: 'history-expired' }>): EncodedWrite {
+type Single = Exclude<Write, { type: 'history-expired' | 'outgoing-expired' }>;
+
+function encode(write: Single, now: () => number): EncodedWrite {
   switch (write.type) {
     case 'turn-accepted':
       return encodeAccepted(write);
     case 'turn-ended':
-      return encodeEnded(write);
+      return encodeEnded(write, now());
+    case 'turn-effects':
+      return { kind: 'effects', params: [write.tenantId, write.taskId] };
+    case 'outgoing': {
+      const atMs = now();
+      return {
+        kind: 'outgoing',
+        params: [],
+        outgoing: write.outgoing.map((each) => encodeOutgoing(each, atMs)),
+      };
+    }
+    case 'outgoing-sent':
+      return { kind: 'sent', params: write.sent.flatMap(({ tenantId, id }) => [tenantId, id]) };
     case 'session-deleted':
       return { kind: 'deleted', params: [write.tenantId, write.sessionId] };
     case 'turn-told':

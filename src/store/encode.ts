@@ -1,24 +1,44 @@
 /** Writes as the parameters of their statements, and rows as the records they were: the one place that knows both. */
 import type { Selectable } from 'kysely';
 import { z } from 'zod';
+import type { Outgoing } from '../action-ports.ts';
 import type { Message, TurnRecord } from '../domain/conversation.ts';
+import { domainActionSchema } from '../domain/domain-action.ts';
 import { errorDataSchema } from '../domain/errors.ts';
 import { executionInfoSchema } from '../domain/frames.ts';
 import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../domain/ids.ts';
+import { queueNameSchema } from '../domain/queues.ts';
 import type { Write } from '../ports.ts';
-import { FLAG, type TurnTable } from './schema.ts';
-import { escaped, needsEscape, unescaped } from './text.ts';
+import { FLAG, type OutgoingTable, type TurnTable } from './schema.ts';
+import { checkOutgoing, escaped, needsEscape, unescaped } from './text.ts';
 
 /** What both databases take as a parameter. */
 export type Param = string | number | null;
 
 /**
  * A write on its way to the database. `accepted` and `ended` are the hot ones; their parameters stand in the order
- * of ACCEPTED and ENDED. `probe` proves that a write would be taken. `expired` deletes at most `limit` sessions and its outcome is how many it looked at.
+ * of ACCEPTED and ENDED. `probe` proves that a write would be taken. `expired` deletes at most `limit` sessions and
+ * its outcome is how many it looked at; `forgotten` does so with outgoing messages. `sent` is tenant, id, tenant, id …
  */
 export interface EncodedWrite {
-  readonly kind: 'accepted' | 'ended' | 'deleted' | 'told' | 'tier' | 'interrupted' | 'expired' | 'probe';
+  readonly kind:
+    | 'accepted'
+    | 'effects'
+    | 'ended'
+    | 'outgoing'
+    | 'sent'
+    | 'deleted'
+    | 'told'
+    | 'tier'
+    | 'interrupted'
+    | 'expired'
+    | 'forgotten'
+    | 'probe';
   readonly params: readonly Param[];
+  /** Of `accepted`: where it is a duplicate of an interrupted turn, that one may go on (`resumed`). */
+  readonly again?: true;
+  /** Of `outgoing`, and of `ended` unless that is a duplicate: rows of OUTGOING. */
+  readonly outgoing?: readonly (readonly Param[])[];
 }
 
 /** Columns of `accepted`; `day` last. */
@@ -35,6 +55,9 @@ export const ACCEPTED = [
   'flags',
   'day',
 ] as const;
+
+/** What an interrupted turn takes over of an accepted one, behind the key: the first columns of `accepted`. */
+export const RESUMED = ACCEPTED.slice(0, 6);
 
 /** Columns of `ended`: what changes, then the key. */
 export const ENDED = [
@@ -53,10 +76,11 @@ export const ENDED = [
 ] as const;
 
 export function encodeAccepted(write: Extract<Write, { type: 'turn-accepted' }>): EncodedWrite {
-  const { turn, message, day } = write;
+  const { turn, message, day, again } = write;
   const unsafe = needsEscape(message.content);
   return {
     kind: 'accepted',
+    ...(again ? { again } : {}),
     params: [
       turn.tenantId,
       turn.taskId,
@@ -73,11 +97,13 @@ export function encodeAccepted(write: Extract<Write, { type: 'turn-accepted' }>)
   };
 }
 
-export function encodeEnded(write: Extract<Write, { type: 'turn-ended' }>): EncodedWrite {
-  const { turn, message } = write;
+/** `nowMs`: when its outgoing messages are kept. */
+export function encodeEnded(write: Extract<Write, { type: 'turn-ended' }>, nowMs: number): EncodedWrite {
+  const { turn, message, outgoing } = write;
   const end = encodedEnd(turn, message);
   return {
     kind: 'ended',
+    ...(outgoing?.length ? { outgoing: outgoing.map((each) => encodeOutgoing(each, nowMs)) } : {}),
     params: [
       turn.status,
       turn.agentId,
@@ -115,7 +141,13 @@ export function encodedEnd(
 }
 
 /** UTF-16 units of the texts of a write, and something for the rest: for the bounds of the queue. */
-export function sizeOf({ params }: EncodedWrite): number {
+export function sizeOf({ params, outgoing }: EncodedWrite): number {
+  let size = sizeOfRow(params);
+  for (const row of outgoing ?? []) size += sizeOfRow(row);
+  return size;
+}
+
+function sizeOfRow(params: readonly Param[]): number {
   let size = 0;
   for (const param of params) size += typeof param === 'string' ? param.length : 8;
   return size;
@@ -167,4 +199,30 @@ export function messagesOf(row: MessageRow): readonly Message[] {
   const content = answerOf(row);
   if (content === undefined || row.answered_at === null) return [asked];
   return [asked, { role: 'assistant', content, taskId, atMs: row.answered_at }];
+}
+
+/** A message as its row; `atMs`: when it is kept. Throws a TypeError where JSON or an id can not hold it. */
+export function encodeOutgoing(outgoing: Outgoing, atMs: number): readonly Param[] {
+  checkOutgoing(outgoing);
+  const { tenantId, id, answers, queue, format, action } = outgoing;
+  const body = action === undefined ? null : JSON.stringify(action);
+  return [tenantId, id, answers ?? null, queue ?? null, format, body, atMs, queue === undefined ? 0 : 1];
+}
+
+type OutgoingRow = Omit<Selectable<OutgoingTable>, 'created_at' | 'unsent'>;
+/** What a message is read from. */
+export const OUTGOING_ROW = ['seq', 'tenant_id', 'id', 'answers', 'queue', 'format', 'body'] as const;
+
+const formatSchema = z.enum(['json', 'msgpack']);
+
+/** Throws where the row holds no message: then somebody else wrote it. */
+export function outgoingOf(row: OutgoingRow): Outgoing {
+  return {
+    tenantId: tenantIdSchema.parse(row.tenant_id),
+    id: row.id,
+    answers: row.answers ?? undefined,
+    queue: row.queue === null ? undefined : queueNameSchema.parse(row.queue),
+    format: formatSchema.parse(row.format),
+    action: row.body === null ? undefined : domainActionSchema.parse(JSON.parse(row.body)),
+  };
 }

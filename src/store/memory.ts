@@ -7,12 +7,15 @@ import { RefusalError, refusal } from '../domain/errors.ts';
 import type { SessionId, TaskId, TenantId } from '../domain/ids.ts';
 import type { Tier } from '../domain/tiers.ts';
 import type { MessagePage, PageRequest, Store, TenantRecord, Write, WriteOutcome } from '../ports.ts';
+import { createMemoryOutgoing, type MemoryOutgoing } from './memory-outgoing.ts';
 
 export interface MemoryStoreOptions {
   /** Event-loop turns before an answer; 0 (default) answers in a microtask. */
   readonly delayTurns?: number;
   /** Asked before every access: an error makes it reject and changes nothing. For tests of failing stores. */
   readonly fault?: (access: 'read' | 'write') => Error | undefined;
+  /** When outgoing messages are kept, in ms since the epoch; default: the system's clock. */
+  readonly now?: () => number;
 }
 
 /** A turn with its messages. Records are the caller's own objects: nothing is copied. */
@@ -22,6 +25,13 @@ interface StoredTurn {
   answer: Message | undefined;
   /** Ended as interrupted, and no client has been told. */
   untold: boolean;
+  /** It did, or was about to do, what must not happen twice. */
+  effects: boolean;
+}
+
+interface Kept {
+  readonly tenants: Map<TenantId, StoredTenant>;
+  readonly outgoing: MemoryOutgoing;
 }
 
 interface StoredTenant {
@@ -39,6 +49,7 @@ interface StoredTenant {
  */
 export function createMemoryStore(options: MemoryStoreOptions = {}): Store {
   const tenants = new Map<TenantId, StoredTenant>();
+  const outgoing = createMemoryOutgoing(options.now ?? Date.now);
   const delayTurns = options.delayTurns ?? 0;
   let closed = false;
 
@@ -60,7 +71,9 @@ export function createMemoryStore(options: MemoryStoreOptions = {}): Store {
         return turns ? pageOf(turns, page) : null;
       }),
     turn: (tenantId, taskId) => answer('read', () => tenants.get(tenantId)?.turns.get(taskId)?.turn ?? null),
-    commit: (write) => answer('write', () => apply(tenants, write)),
+    commit: (write) => answer('write', () => apply({ tenants, outgoing }, write)),
+    answered: (tenantId, actionId) => answer('read', () => outgoing.answered(tenantId, actionId)),
+    unsent: (afterSeq, limit) => answer('read', () => outgoing.unsent(afterSeq, limit)),
     ping: () => answer('write', () => undefined),
     close: async () => {
       closed = true;
@@ -82,12 +95,24 @@ function tenantRecord(
   return { tenantId, tier: tenant.tier, day, used: tenant.day === day ? tenant.used : 0 };
 }
 
-function apply(tenants: Map<TenantId, StoredTenant>, write: Write): WriteOutcome {
+function apply({ tenants, outgoing }: Kept, write: Write): WriteOutcome {
   switch (write.type) {
     case 'turn-accepted':
       return accept(tenants, write);
+    case 'turn-effects':
+      affect(tenants.get(write.tenantId), write.taskId);
+      return 'stored';
     case 'turn-ended':
-      return end(tenants.get(write.turn.tenantId), write);
+      return end(tenants.get(write.turn.tenantId), outgoing, write);
+    case 'outgoing':
+      outgoing.keep(write.outgoing);
+      return 'stored';
+    case 'outgoing-sent':
+      outgoing.sent(write.sent);
+      return 'stored';
+    case 'outgoing-expired':
+      outgoing.expire(write.beforeMs);
+      return 'stored';
     case 'session-deleted':
       forget(tenants.get(write.tenantId), write.sessionId);
       return 'stored';
@@ -128,8 +153,15 @@ function accept(
 ): WriteOutcome {
   const { tenantId, sessionId, taskId } = write.turn;
   const tenant = tenantOf(tenants, tenantId);
-  if (tenant.turns.has(taskId)) return 'duplicate';
-  const stored: StoredTurn = { turn: write.turn, asked: write.message, answer: undefined, untold: false };
+  const known = tenant.turns.get(taskId);
+  if (known) return write.again && resume(known, write.turn) ? 'stored' : 'duplicate';
+  const stored: StoredTurn = {
+    turn: write.turn,
+    asked: write.message,
+    answer: undefined,
+    untold: false,
+    effects: false,
+  };
   tenant.turns.set(taskId, stored);
   const session = tenant.sessions.get(sessionId);
   if (session) session.push(stored);
@@ -142,12 +174,34 @@ function accept(
   return 'stored';
 }
 
-/** An end comes once: repeated, or for a turn that was deleted meanwhile, it changes nothing. */
-function end(tenant: StoredTenant | undefined, write: Extract<Write, { type: 'turn-ended' }>): WriteOutcome {
+/** Lets a turn that was interrupted go on, with its question and its age. False where it may not. */
+function resume(stored: StoredTurn, turn: TurnRecord): boolean {
+  if (!stored.untold || stored.effects || stored.turn.sessionId !== turn.sessionId) return false;
+  stored.turn = { ...turn, createdAtMs: stored.turn.createdAtMs };
+  stored.untold = false;
+  return true;
+}
+
+function affect(tenant: StoredTenant | undefined, taskId: TaskId): void {
+  const stored = tenant?.turns.get(taskId);
+  if (stored) stored.effects = true;
+}
+
+/**
+ * An end comes once: repeated it changes nothing. For a turn that was deleted meanwhile there is nothing to change,
+ * but who waits for its answer gets it.
+ */
+function end(
+  tenant: StoredTenant | undefined,
+  outgoing: MemoryOutgoing,
+  write: Extract<Write, { type: 'turn-ended' }>,
+): WriteOutcome {
   const stored = tenant?.turns.get(write.turn.taskId);
+  if (stored && stored.turn.finishedAtMs !== undefined) return 'duplicate';
+  if (write.outgoing) outgoing.keep(write.outgoing);
   if (!stored) return 'stored';
-  if (stored.turn.finishedAtMs !== undefined) return 'duplicate';
-  stored.turn = write.turn;
+  const { createdAtMs } = stored.turn;
+  stored.turn = write.turn.createdAtMs === createdAtMs ? write.turn : { ...write.turn, createdAtMs };
   stored.answer = write.message;
   return 'stored';
 }

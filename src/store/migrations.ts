@@ -1,7 +1,7 @@
 /** The migrations, one set for both databases; what only one of them has stands behind its name. */
 import { type CreateTableBuilder, type Kysely, sql } from 'kysely';
 import { type Migration, Migrator } from 'kysely/migration';
-import { type Schema, TABLES } from './schema.ts';
+import type { Schema } from './schema.ts';
 
 export type DatabaseKind = 'sqlite' | 'postgres';
 
@@ -22,7 +22,10 @@ function migrations(kind: DatabaseKind): Record<string, Migration> {
   return {
     '001-conversations': { up: (db) => createConversations(db, kind) },
     '002-management': { up: createManagement },
-    ...(kind === 'postgres' ? { '003-row-level-security': { up: secureRows } } : {}),
+    ...(kind === 'postgres'
+      ? { '003-row-level-security': { up: (db) => secureRows(db, FIRST_TABLES) } }
+      : {}),
+    '004-outgoing': { up: (db) => createOutgoing(db, kind) },
   };
 }
 
@@ -179,16 +182,59 @@ async function createTemplatesAndWebhooks(db: Kysely<unknown>): Promise<void> {
   await sql`create index deliveries_due on deliveries (due_at) where status = 'pending'`.execute(db);
 }
 
+/** SQLite gives the number of a deleted last row out again, unless told not to: then a reader would pass by the new one. */
+const numbered =
+  (kind: DatabaseKind) =>
+  (table: Table): Table =>
+    kind === 'sqlite'
+      ? table.addColumn('seq', 'integer', (column) => column.primaryKey().autoIncrement())
+      : ordered(kind)(table);
+
+async function createOutgoing(db: Kysely<unknown>, kind: DatabaseKind): Promise<void> {
+  await db.schema
+    .createTable('outgoing')
+    .$call(numbered(kind))
+    .addColumn('tenant_id', 'text', (column) => column.notNull())
+    .addColumn('id', 'text', (column) => column.notNull())
+    .addColumn('answers', 'text')
+    .addColumn('queue', 'text')
+    .addColumn('format', 'text', (column) => column.notNull())
+    .addColumn('body', 'text')
+    .addColumn('created_at', 'bigint', (column) => column.notNull())
+    .addColumn('unsent', 'integer', (column) => column.notNull())
+    .execute();
+  await sql`create unique index outgoing_by_id on outgoing (tenant_id, id)`.execute(db);
+  await sql`create index outgoing_by_answers on outgoing (tenant_id, answers, seq)
+    where answers is not null`.execute(db);
+  await sql`create index outgoing_unsent on outgoing (seq) where unsent = 1`.execute(db);
+  await sql`create index outgoing_by_age on outgoing (created_at) where unsent = 0`.execute(db);
+  if (kind === 'postgres') await secureRows(db, ['outgoing']);
+}
+
+/** Those that there were when rows became secure; later tables secure theirs as they are made. */
+const FIRST_TABLES = [
+  'turns',
+  'sessions',
+  'tenants',
+  'daily_usage',
+  'agents',
+  'agent_versions',
+  'agent_history',
+  'templates',
+  'webhooks',
+  'deliveries',
+];
+
 /**
  * Rows show themselves to the tenant named in the transaction, or to the node itself (`scope`): a query that says
  * neither sees and writes nothing. FORCE, since a node usually owns its tables; superusers pass all the same.
  */
-async function secureRows(db: Kysely<unknown>): Promise<void> {
+async function secureRows(db: Kysely<unknown>, tables: readonly string[]): Promise<void> {
   const visible = sql`(
     tenant_id = current_setting('nooble.tenant_id', true)
     or current_setting('nooble.scope', true) = 'node'
   )`;
-  for (const table of TABLES) {
+  for (const table of tables) {
     await sql`alter table ${sql.table(table)} enable row level security`.execute(db);
     await sql`alter table ${sql.table(table)} force row level security`.execute(db);
     await sql`create policy tenant on ${sql.table(table)} using ${visible} with check ${visible}`.execute(db);

@@ -1,4 +1,4 @@
-/** The nightly job that forgets conversations older than their tenant's tier keeps them. */
+/** The nightly job that forgets conversations older than their tenant's tier keeps them, and old answers. */
 import { Cron } from 'croner';
 import { TIERS, type Tier, type TierTable } from '../domain/tiers.ts';
 import type { Clock, Log, Store } from '../ports.ts';
@@ -23,6 +23,8 @@ export interface Retention {
 
 const NIGHTLY = '17 3 * * *';
 const DAY_MS = 86_400_000;
+/** How long an action that comes again is answered as before. */
+export const ANSWERS_KEPT_MS = 7 * DAY_MS;
 
 /** Starts the schedule. Two runs never overlap; the store deletes in chunks between its other writes. */
 export function createRetention({
@@ -42,8 +44,16 @@ export function createRetention({
       log.warn({ err: error, tier: tier ?? 'none' }, 'old conversations could not be deleted');
     }
   }
+  async function expireAnswers(): Promise<void> {
+    try {
+      await store.commit({ type: 'outgoing-expired', beforeMs: clock.now() - ANSWERS_KEPT_MS });
+    } catch (error) {
+      log.warn({ err: error }, 'old answers could not be deleted');
+    }
+  }
   const run = async (): Promise<void> => {
     for (const tier of [...TIERS, null]) await expire(tier);
+    await expireAnswers();
     log.info({}, 'old conversations deleted');
   };
   const job = new Cron(schedule ?? NIGHTLY, { protect: true, timezone: 'UTC', unref: true }, run);

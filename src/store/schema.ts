@@ -34,8 +34,17 @@ export interface TurnTable {
   readonly untold: number;
 }
 
-/** Bits of `turns.flags`. */
-export const FLAG = { askedEscaped: 1, contentEscaped: 2, answerEscaped: 4, contentIsAnswer: 8 } as const;
+/** Bits of `turns.flags`. `effects`: it did, or was about to do, what must not happen twice. */
+export const FLAG = {
+  askedEscaped: 1,
+  contentEscaped: 2,
+  answerEscaped: 4,
+  contentIsAnswer: 8,
+  effects: 16,
+} as const;
+
+/** What a turn's end leaves of the bits: the others say how its answer is stored. */
+export const KEPT_FLAGS = FLAG.askedEscaped | FLAG.effects;
 
 /**
  * `last_at` is never later than the session's last message and at most SESSION_TOUCH_MS earlier: so most turns
@@ -120,6 +129,34 @@ export interface DeliveryTable {
   readonly body: string;
 }
 
+/** A message that is to be sent, or was: a transactional outbox. `seq` is the order of keeping; no two had the same. */
+export interface OutgoingTable {
+  readonly tenant_id: string;
+  readonly id: string;
+  readonly seq: Generated;
+  /** The id of the action that it answers. */
+  readonly answers: string | null;
+  readonly queue: string | null;
+  readonly format: string;
+  /** The action. */
+  readonly body: string | null;
+  readonly created_at: number;
+  /** 1: has a queue and was not sent. */
+  readonly unsent: number;
+}
+
+/** Columns of an outgoing message that is kept, in the order of its parameters. */
+export const OUTGOING = [
+  'tenant_id',
+  'id',
+  'answers',
+  'queue',
+  'format',
+  'body',
+  'created_at',
+  'unsent',
+] as const;
+
 export interface Schema {
   readonly turns: TurnTable;
   readonly sessions: SessionTable;
@@ -131,6 +168,7 @@ export interface Schema {
   readonly templates: TemplateTable;
   readonly webhooks: WebhookTable;
   readonly deliveries: DeliveryTable;
+  readonly outgoing: OutgoingTable;
 }
 
 export const TABLES = [
@@ -144,4 +182,5 @@ export const TABLES = [
   'templates',
   'webhooks',
   'deliveries',
+  'outgoing',
 ] as const satisfies readonly (keyof Schema)[];

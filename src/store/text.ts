@@ -1,4 +1,5 @@
 /** How texts are stored so that they come back as they came, whatever characters they hold. */
+import type { Outgoing } from '../action-ports.ts';
 
 declare global {
   /** In Node since 20; TypeScript's es2023 library does not list them yet. */
@@ -22,6 +23,12 @@ export function unescaped(text: string, isEscaped: boolean): string {
   const value: unknown = JSON.parse(text);
   if (typeof value !== 'string') throw new Error('An escaped text is not a JSON string.');
   return value;
+}
+
+/** Throws a TypeError where a name of the message is one that not every database could find again. */
+export function checkOutgoing({ id, answers = '' }: Outgoing): void {
+  if (needsEscape(id) || needsEscape(answers))
+    throw new TypeError('An outgoing message has an id that can not be stored.');
 }
 
 /** What a search compares: no case, and nothing that a database would refuse. One way: never shown. */

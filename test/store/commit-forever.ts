@@ -1,7 +1,8 @@
 /** A process for the crash test: commits turns to a SQLite file until it is killed and prints each that is stored. */
 import { openStores } from '../../src/store/open.ts';
+import { endWith, outgoing } from './outgoing-contract.ts';
 import { quiet } from './quiet.ts';
-import { accept, answer, named } from './records.ts';
+import { accept, named } from './records.ts';
 
 const AT_ONCE = 16;
 const [path = '', prefix = ''] = process.argv.slice(2);
@@ -14,7 +15,7 @@ async function commitForever(worker: number): Promise<never> {
     await accept(conversations, name);
     process.stdout.write(`asked ${name.task}\n`);
     if (turn % 2 === 1) continue;
-    await answer(conversations, name);
+    await endWith(conversations, name, outgoing(`reply-${name.task}`, { answers: name.task }));
     process.stdout.write(`answered ${name.task}\n`);
   }
 }

@@ -127,6 +127,18 @@ export function lifeContract(over: Over): void {
     assert.equal(await page(store, none), null);
   });
 
+  over('a session that was deleted and begun anew expires like any other', async (store) => {
+    const name = named('t1');
+    await accept(store, name);
+    await Promise.all([forget(store, name), accept(store, name), accept(store, named('t2'))]);
+    await store.commit({ type: 'history-expired', tier: null, beforeMs: 1_700_000_000_002 });
+    assert.equal(await page(store, name), null);
+
+    await accept(store, name);
+    await store.commit({ type: 'history-expired', tier: null, beforeMs: 1_700_000_000_002 });
+    assert.equal(await page(store, name), null);
+  });
+
   over('no method answers in the same tick', async (store) => {
     let answers = 0;
     const calls = [

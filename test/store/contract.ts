@@ -3,7 +3,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { refusal } from '../../src/domain/errors.ts';
 import type { PageRequest, Store } from '../../src/ports.ts';
+import { againContract } from './again-contract.ts';
 import { lifeContract } from './contract-life.ts';
+import { outgoingContract } from './outgoing-contract.ts';
 import {
   accept,
   answer,
@@ -191,4 +193,6 @@ export function storeContract(name: string, open: () => Promise<Store>): void {
   });
 
   lifeContract(over);
+  againContract(over);
+  outgoingContract(over);
 }

@@ -21,6 +21,11 @@ const QUERIES: Readonly<Record<string, string>> = {
   'an agent by slug': `select * from agents where ${KEY} and slug = 's' and deleted = 0`,
   'versions of an agent': `select * from agent_versions where ${KEY} and agent_id = 'a' order by version desc`,
   'deliveries of a webhook': `select * from deliveries where ${KEY} and webhook_id = 'w' order by created_at desc`,
+  'an answer to an action': `select * from outgoing where ${KEY} and answers = 'r' order by seq limit 1`,
+  'unsent messages': 'select * from outgoing where unsent = 1 and seq > 9 order by seq limit 9',
+  'a sent answer': `update outgoing set unsent = 0 where ${KEY} and id = 'i' and answers is not null`,
+  'a sent message': `delete from outgoing where ${KEY} and id = 'i' and answers is null`,
+  'answers to forget': `select seq from outgoing where unsent = 0 and created_at < 9 order by created_at limit 9`,
   'due deliveries': `select * from deliveries where status = 'pending' and due_at <= 9 order by due_at`,
 };
 
@@ -43,6 +48,8 @@ test('every query finds its rows by an index', async () => {
         `${name}: ${steps.join('; ')}`,
       );
     }
+    const unsent = db.prepare(`explain query plan ${QUERIES['unsent messages']}`).all();
+    assert.match(String(unsent[0]?.detail), /outgoing_unsent/, 'those that were sent are not looked at');
   } finally {
     db.close();
     await rm(folder, { recursive: true, force: true });

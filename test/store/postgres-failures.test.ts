@@ -8,8 +8,9 @@ import { openStores, type Stores } from '../../src/store/open.ts';
 import { TABLES } from '../../src/store/schema.ts';
 import { leakFree } from '../support/leaks.ts';
 import { asAdmin, type PostgresServer, startPostgres } from '../support/postgres.ts';
+import { endWith, keep, outgoing, sent, unsentIds } from './outgoing-contract.ts';
 import { quiet } from './quiet.ts';
-import { accept, answer, contents, named, page } from './records.ts';
+import { accept, answer, contents, named, page, taskOf } from './records.ts';
 
 let server: PostgresServer;
 before(async () => {
@@ -101,6 +102,65 @@ test('a turn that two nodes accept at once is stored once', async () => {
   await Promise.all(nodes.map((stores) => stores.close()));
 });
 
+test('an end whose message can not be kept is not kept either; other writes of its batch are', async () => {
+  const url = await server.database();
+  const { conversations, close } = await openStores({ url, log: quiet });
+  const [name, other] = [named('t1'), named('t2')];
+  await accept(conversations, name);
+  await withClient(url, async (client) => {
+    await client.query('alter table outgoing rename to away');
+    const [kept, lost] = await Promise.allSettled([
+      accept(conversations, other),
+      endWith(conversations, name, outgoing('a')),
+    ]);
+    assert.equal(kept.status, 'fulfilled');
+    assert.equal(lost.status, 'rejected');
+    assert.equal((await conversations.turn(tenantOf('acme'), taskOf(name)))?.status, 'processing');
+    await client.query('alter table away rename to outgoing');
+  });
+
+  assert.equal(await endWith(conversations, name, outgoing('a')), 'stored');
+  assert.deepEqual(await unsentIds(conversations), ['a']);
+  await close();
+});
+
+test('what is to be sent outlives its node, and an older database gets its outbox, fenced like the rest', async () => {
+  const url = await server.database();
+  const before = await openStores({ url, log: quiet });
+  const [first, second] = [outgoing('a', { answers: 'r1' }), outgoing('b', {}, 'umbrella')];
+  await keep(before.conversations, first, second);
+  await before.close();
+
+  const after = await openStores({ url, log: quiet });
+  assert.deepEqual(await unsentIds(after.conversations), ['a', 'b']);
+  await sent(after.conversations, second);
+  assert.deepEqual(await after.conversations.answered(first.tenantId, 'r1'), first);
+  await after.close();
+  await withClient(url, async (client) => {
+    await client.query("drop table outgoing; delete from kysely_migration where name = '004-outgoing'");
+    const anew = await openStores({ url, log: quiet });
+    await keep(anew.conversations, first);
+    await anew.close();
+    const { rows } = await client.query('select count(*)::int as seen from outgoing');
+    assert.deepEqual(rows, [{ seen: 0 }]);
+  });
+});
+
+test('one answer that two nodes keep at once is kept once', async () => {
+  const url = await server.database();
+  const nodes = await Promise.all([1, 2].map(() => openStores({ url, log: quiet })));
+  const ids = Array.from({ length: 50 }, (_, index) => `m${index}`);
+  const orders = [ids, [...ids].reverse()];
+  await Promise.all(
+    nodes.map(({ conversations }, node) =>
+      Promise.all((orders[node] ?? []).map((id) => keep(conversations, outgoing(id)))),
+    ),
+  );
+
+  assert.deepEqual([...(await unsentIds(nodes[0]?.conversations ?? assert.fail()))].sort(), [...ids].sort());
+  await Promise.all(nodes.map((stores) => stores.close()));
+});
+
 test('connections that the server cuts are replaced', async () => {
   const url = await server.database();
   const { conversations, close } = await openStores({ url, log: quiet });
@@ -112,6 +172,30 @@ test('connections that the server cuts are replaced', async () => {
 
   await eventually(() => accept(conversations, named('t2')));
   assert.deepEqual(contents(await eventually(() => page(conversations, named('t1')))), ['ask t1', 'ask t2']);
+  await close();
+});
+
+test('a connection that is cut at work refuses what it was at, and harms nothing else', async () => {
+  const url = await server.database();
+  const { conversations, close } = await openStores({ url, log: quiet });
+  await accept(conversations, named('t1'));
+  await withClient(url, async (client) => {
+    await client.query('begin');
+    await client.query('lock table turns in access exclusive mode');
+    const reading = assert.rejects(page(conversations, named('t1')), refused);
+    const waiting = 'from pg_locks where not granted';
+    const untilWaiting = async (count: number) => {
+      while ((await client.query(`select pid ${waiting}`)).rows.length < count);
+    };
+    await untilWaiting(1);
+    const writing = assert.rejects(accept(conversations, named('t2')), refused);
+    await untilWaiting(2);
+    await asAdmin(server.adminUrl, [`select pg_terminate_backend(pid) ${waiting}`]);
+    await Promise.all([reading, writing]);
+    await client.query('rollback');
+  });
+
+  assert.equal(await eventually(() => accept(conversations, named('t2'))), 'stored');
   await close();
 });
 

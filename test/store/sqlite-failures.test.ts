@@ -5,6 +5,7 @@ import { once } from 'node:events';
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { type TestContext, test } from 'node:test';
 import { RefusalError } from '../../src/domain/errors.ts';
 import type { Store } from '../../src/ports.ts';
@@ -13,8 +14,9 @@ import { openSqlite, type SqliteDatabase } from '../../src/store/database.ts';
 import { openStores } from '../../src/store/open.ts';
 import type { SqliteOptions } from '../../src/store/sqlite/protocol.ts';
 import { leakFree } from '../support/leaks.ts';
+import { endWith, keep, outgoing, sent, unsentIds } from './outgoing-contract.ts';
 import { quiet } from './quiet.ts';
-import { accept, contents, forget, named, page } from './records.ts';
+import { accept, contents, forget, named, page, taskOf, tenantOf } from './records.ts';
 
 interface Scene {
   readonly path: string;
@@ -83,6 +85,64 @@ test('a full disk refuses what does not fit and keeps what was stored; room make
   assert.equal(await accept(store, named('again', 's0'), text), 'stored');
 });
 
+test('an end whose message finds no room is not kept either, and both are once there is room', async (t) => {
+  const { store } = await scene(t, { maxPages: 200 });
+  const [name, other] = [named('t1'), named('t2', 's2')];
+  await accept(store, name);
+  await accept(store, other, 'x'.repeat(500_000));
+  const heavy = outgoing('a', { answers: 'r1', queue: undefined });
+  const large = {
+    ...heavy,
+    action: heavy.action && { ...heavy.action, data: { text: 'x'.repeat(400_000) } },
+  };
+  await assert.rejects(endWith(store, name, large), refused);
+
+  assert.equal((await store.turn(tenantOf(name), taskOf(name)))?.status, 'processing');
+  assert.equal(await store.answered(tenantOf(name), 'r1'), null);
+  await forget(store, other);
+  assert.equal(await endWith(store, name, large), 'stored');
+  assert.deepEqual(await store.answered(tenantOf(name), 'r1'), large);
+});
+
+test('what is to be sent outlives its process, and a number is never given out twice', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'nooble-sqlite-'));
+  t.after(() => rm(folder, { recursive: true, force: true }));
+  const url = `sqlite:${join(folder, 'nooble.db')}`;
+  const [first, second] = [outgoing('a', { answers: 'r1' }), outgoing('b')];
+  const before = await openStores({ url, log: quiet });
+  await keep(before.conversations, first, second);
+  await before.close();
+
+  const after = await openStores({ url, log: quiet });
+  const found = await after.conversations.unsent(0, 9);
+  assert.deepEqual(
+    found.map((each) => each.outgoing),
+    [first, second],
+  );
+  await sent(after.conversations, first, second);
+  await keep(after.conversations, second);
+  assert.deepEqual(await unsentIds(after.conversations, found.at(-1)?.seq), ['b']);
+  assert.deepEqual(await after.conversations.answered(first.tenantId, 'r1'), first);
+  await after.close();
+});
+
+test('a database from before there was an outbox gets one and keeps what it has', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'nooble-sqlite-'));
+  t.after(() => rm(folder, { recursive: true, force: true }));
+  const path = join(folder, 'nooble.db');
+  const before = await openStores({ url: `sqlite:${path}`, log: quiet });
+  await accept(before.conversations, named('t1'));
+  await before.close();
+  const db = new DatabaseSync(path);
+  db.exec("drop table outgoing; delete from kysely_migration where name = '004-outgoing'");
+  db.close();
+
+  const after = await openStores({ url: `sqlite:${path}`, log: quiet });
+  assert.equal(await endWith(after.conversations, named('t1'), outgoing('a')), 'stored');
+  assert.deepEqual(await unsentIds(after.conversations), ['a']);
+  await after.close();
+});
+
 test('when the worker dies its calls are refused, the next ones find a new one and all that was stored', async (t) => {
   const { database, store } = await scene(t);
   await accept(store, named('t1'));
@@ -108,6 +168,24 @@ test('a database in memory is gone with its worker, and says so', async (t) => {
   await database.client.crash();
 
   await assert.rejects(accept(store, named('t2')), refused);
+});
+
+test('a session that a failed transaction or another process took away is there again with its next turn', async (t) => {
+  const { path, store } = await scene(t);
+  const expire = () => store.commit({ type: 'history-expired', tier: null, beforeMs: 1_700_000_000_002 });
+  const other = new DatabaseSync(path);
+  t.after(() => other.close());
+  other.exec('alter table outgoing rename to away');
+  const [kept, lost] = await Promise.allSettled([accept(store, named('t1')), keep(store, outgoing('a'))]);
+  assert.deepEqual([kept.status, lost.status], ['fulfilled', 'rejected']);
+  await expire();
+  assert.equal(await page(store, named('t1')), null);
+
+  await accept(store, named('t2'));
+  other.exec('delete from turns; delete from sessions');
+  await accept(store, named('t3'));
+  await expire();
+  assert.equal(await page(store, named('t3')), null);
 });
 
 test('a file that is no database stops the start with a line that names it', async (t) => {

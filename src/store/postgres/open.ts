@@ -97,6 +97,8 @@ function openPool(config: pg.PoolConfig & { readonly pipeline?: boolean }, log: 
             : pg.types.getTypeParser(oid),
     },
   });
+  /** One that breaks at work says so through its queries; unheard, its event would end the process as well. */
+  pool.on('connect', (client) => client.on('error', () => {}));
   /** An idle connection broke; the pool has dropped it already. */
   pool.on('error', (error) => log.warn({ err: error }, 'a database connection was lost'));
   return pool;

@@ -1,0 +1,46 @@
+/** The nightly job forgets old answers, and what fails stops nothing else. */
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { TIER_TABLE } from '../../src/domain/tiers.ts';
+import type { Store, Write } from '../../src/ports.ts';
+import { createMemoryStore } from '../../src/store/memory.ts';
+import { ANSWERS_KEPT_MS, createRetention } from '../../src/store/retention.ts';
+import { keep, outgoing, unsentIds } from './outgoing-contract.ts';
+import { quiet } from './quiet.ts';
+import { named, tenantOf } from './records.ts';
+
+const KEPT_AT_MS = 1_700_000_000_000;
+const acme = tenantOf(named('t1'));
+
+const jobOver = (t: TestContext, store: Store, nowMs: number) => {
+  const clock = { now: () => nowMs };
+  const job = createRetention({ store, tiers: TIER_TABLE, defaultTier: 'free', clock, log: quiet });
+  t.after(() => job.close());
+  return job;
+};
+
+test('answers are forgotten after a week, and what is still to be sent never', async (t) => {
+  const store = createMemoryStore({ now: () => KEPT_AT_MS });
+  await keep(store, outgoing('a', { answers: 'r1', queue: undefined }), outgoing('b', { answers: 'r2' }));
+  await jobOver(t, store, KEPT_AT_MS + ANSWERS_KEPT_MS).run();
+  assert.equal((await store.answered(acme, 'r1'))?.id, 'a');
+
+  await jobOver(t, store, KEPT_AT_MS + ANSWERS_KEPT_MS + 1).run();
+  assert.equal(await store.answered(acme, 'r1'), null);
+  assert.deepEqual(await unsentIds(store), ['b']);
+});
+
+test('a store that refuses one of its writes is asked for the others', async (t) => {
+  const asked: Write['type'][] = [];
+  const store: Store = {
+    ...createMemoryStore(),
+    commit: async ({ type }) => {
+      asked.push(type);
+      throw new Error('out of order');
+    },
+  };
+  await jobOver(t, store, KEPT_AT_MS).run();
+
+  assert.equal(asked.at(-1), 'outgoing-expired');
+  assert.ok(asked.filter((type) => type === 'history-expired').length > 1);
+});
