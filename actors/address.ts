@@ -61,8 +61,8 @@ export interface ActorSystem {
   tell<M>(to: Address<M>, message: M): Told;
   /** For edges: refuses (`full`) beyond the mailbox limit, and leaves answering to the caller. */
   offer<M>(to: Address<M>, message: M): Told;
-  /** Offers a message that carries a number for `reply`. Rejects with AskError. */
-  ask<M, R>(to: Address<M>, timeoutMs: number, make: (replyTo: number) => M): Promise<R>;
+  /** Offers a message that carries a number for `reply`; `taken` is called at once where it was. Rejects with AskError. */
+  ask<M, R>(to: Address<M>, timeoutMs: number, make: (replyTo: number) => M, taken?: () => void): Promise<R>;
   /** Settles an ask. Late and double replies are ignored. */
   reply(replyTo: number, value: unknown): void;
   stop(address: AnyAddress): void;

@@ -1,5 +1,5 @@
 /** What an execution decided is done here: its run is started beside the mailbox, aborted, and reported. */
-import type { AgentRunner, Clock, ExecutionEvent, ExecutionPlan, TurnSink } from '../src/ports.ts';
+import type { AgentRunner, Clock, ExecutionEvent, ExecutionPlan, Store, TurnSink } from '../src/ports.ts';
 import type { ActorKind, ActorSystem } from './address.ts';
 import {
   type ExecutionEffect,
@@ -14,6 +14,7 @@ import { unreachable } from './session-state.ts';
 export interface ExecutionDeps {
   readonly actors: ActorSystem;
   readonly runner: AgentRunner;
+  readonly store: Pick<Store, 'commit'>;
   readonly clock: Clock;
   readonly execution: ActorKind<ExecutionState, ExecutionMessage, ExecutionEffect>;
 }
@@ -22,7 +23,7 @@ type Execute = Extract<SessionEffect, { type: 'execute' }>;
 
 /** Returns what starts an execution for a turn of a session. */
 export function createExecutions(deps: ExecutionDeps): (ref: SessionRef, effect: Execute) => void {
-  const { actors, runner, clock } = deps;
+  const { actors, runner, store, clock } = deps;
 
   function carryOut(ref: SessionRef, run: ExecutionRef, sink: TurnSink, effect: ExecutionEffect): void {
     switch (effect.type) {
@@ -77,10 +78,29 @@ export function createExecutions(deps: ExecutionDeps): (ref: SessionRef, effect:
           ok: event.data.ok,
         });
     };
-    runner.run(plan, { signal: run.abort.signal, emit, accepted: sink.accepted }).then(
+    const { signal } = run.abort;
+    const { accepted } = sink;
+    let kept: Promise<void> | undefined;
+    /** Once for all of a run's deeds. */
+    const effects = (): Promise<void> => {
+      kept ??= keepEffects(plan, accepted, signal);
+      return kept;
+    };
+    runner.run(plan, { signal, emit, accepted, effects }).then(
       (outcome) => actors.tell(run.address, { type: 'finished', outcome, atMs: clock.now() }),
       (error: unknown) => actors.tell(run.address, { type: 'broke', error: asError(error) }),
     );
+  }
+
+  /** Kept after the turn itself: a turn that was never accepted has nothing to note it at. */
+  async function keepEffects(
+    { tenantId, taskId }: ExecutionPlan,
+    accepted: Promise<void>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    await accepted;
+    signal.throwIfAborted();
+    await store.commit({ type: 'turn-effects', tenantId, taskId });
   }
 
   return execute;

@@ -3,10 +3,11 @@ import type { TenantNotice } from '../src/domain/agent-record.ts';
 import type { Close, ErrorData } from '../src/domain/errors.ts';
 import type { SessionId, TaskId, TenantId } from '../src/domain/ids.ts';
 import type { Tier } from '../src/domain/tiers.ts';
-import type { Client, NodeStats, Outbox } from '../src/ports.ts';
+import type { Client, NodeStats, Outbox, PushedFrame } from '../src/ports.ts';
 import type { Address } from './address.ts';
 import type { ExecutionMessage } from './execution.ts';
 import { unnumbered } from './outbox.ts';
+import { createRateBook, type RateBook } from './rate-book.ts';
 import type { SessionMessage } from './session-state.ts';
 import type { TenantMessage } from './tenant-state.ts';
 
@@ -43,6 +44,9 @@ interface LiveTurn {
 
 export interface Registry {
   readonly tenants: Map<TenantId, TenantRef>;
+  /** What was used of the rates of those who left: of tenants by the minute, of sessions by the hour. */
+  readonly tenantRates: RateBook;
+  readonly sessionRates: RateBook;
   session(tenantId: TenantId, sessionId: SessionId): SessionRef | undefined;
   addSession(session: SessionRef): void;
   /** Forgets a session; a newer one of the same id stays. */
@@ -85,8 +89,23 @@ export function notifyTenant(
   for (const { outbox } of registry.tenants.get(tenant_id)?.sessions ?? []) outbox.notice(frame, atMs);
 }
 
+/** Sends a frame to the clients of a tenant's sessions, each once; returns how many of them live here. */
+export function pushFrame(
+  registry: Registry,
+  tenantId: TenantId,
+  sessionIds: readonly SessionId[] | undefined,
+  frame: PushedFrame,
+  atMs: number,
+): number {
+  const all = registry.tenants.get(tenantId)?.sessions ?? new Set<SessionRef>();
+  const wanted = sessionIds?.map((sessionId) => registry.session(tenantId, sessionId));
+  const found = wanted ? new Set(wanted.filter((session) => session !== undefined)) : all;
+  for (const { outbox } of found) outbox.notice(frame, atMs);
+  return found.size;
+}
+
 /** No id may hold a slash, so two ids joined by one are unambiguous. */
-const keyOf = (tenantId: TenantId, id: SessionId | TaskId): string => `${tenantId}/${id}`;
+export const keyOf = (tenantId: TenantId, id: SessionId | TaskId): string => `${tenantId}/${id}`;
 
 export function createRegistry(): Registry {
   const tenants = new Map<TenantId, TenantRef>();
@@ -96,6 +115,8 @@ export function createRegistry(): Registry {
 
   return {
     tenants,
+    tenantRates: createRateBook(),
+    sessionRates: createRateBook(),
     session: (tenantId, sessionId) => sessions.get(keyOf(tenantId, sessionId)),
     addSession(session) {
       sessions.set(keyOf(session.tenant.tenantId, session.sessionId), session);

@@ -3,7 +3,7 @@ import type { Message, TurnRecord } from '../src/domain/conversation.ts';
 import { type ErrorData, refusal } from '../src/domain/errors.ts';
 import type { ExecutionInfo, TurnEvent } from '../src/domain/frames.ts';
 import { dayOf } from '../src/domain/rate-limit.ts';
-import type { CancelReply, SayReply } from '../src/ports.ts';
+import type { CancelReply, SayReply, Write } from '../src/ports.ts';
 import type { SessionEffect, SessionStep } from './session-effect.ts';
 import { limitsOf, positions, runNext } from './session-line.ts';
 import {
@@ -108,26 +108,43 @@ export function settle(state: SessionState, turn: Turn, atMs: number): SessionSt
   if (turn.kept === 'no')
     return turn.agent && turn.claim !== 'asked' ? keepAccepted(state, turn) : [state, []];
   const answer = answerOf(turn, turn.ended);
-  const write = { type: 'turn-ended', turn: endedRecord(state, turn, turn.ended), message: answer } as const;
+  const write = endWrite(state, turn, endedRecord(state, turn, turn.ended), answer);
   return [
     withTurn(state, turn.taskId, { ended: { ...turn.ended, writing: true, answer } }),
     [{ type: 'keep', step: 'ended', taskId: turn.taskId, write, wait: waits(state) }],
   ];
 }
 
+/** What the store is given of an end, with what is needed to tell others of it. */
+export const endWrite = (
+  state: SessionState,
+  { said }: Turn,
+  turn: TurnRecord,
+  message: Message | undefined,
+): Write => ({
+  type: 'turn-ended',
+  turn,
+  message,
+  asked: said,
+  ...(state.tier ? { tier: state.tier } : {}),
+});
+
 /** Whether the tier has clients wait until the store holds what they are told. */
 const waits = (state: SessionState): boolean => limitsOf(state).wait_for_persistence;
 
 export function keepAccepted(state: SessionState, turn: Turn): SessionStep {
-  const write = {
+  const write: Write = {
     type: 'turn-accepted',
     turn: recordOf(state, turn),
     message: turn.said,
     day: dayOf(turn.said.atMs),
-  } as const;
+    ...(turn.again ? { again: true } : {}),
+  };
+  // Whether a turn runs again is the store's to say, whatever the tier.
+  const wait = turn.again === true || waits(state);
   return [
     withTurn(state, turn.taskId, { kept: 'writing' }),
-    [{ type: 'keep', step: 'accepted', taskId: turn.taskId, write, wait: waits(state) }],
+    [{ type: 'keep', step: 'accepted', taskId: turn.taskId, write, wait }],
   ];
 }
 

@@ -30,14 +30,19 @@ function planOf(state: SessionState, turn: Turn): ExecutionPlan {
   const { config } = state;
   const agent = turn.agent;
   if (!agent) throw new Error('a turn without an agent can not be planned');
-  const history = [...(state.history ?? []), turn.said];
+  // It runs before the store has said whether it is new: one that runs again has its question in the history, too.
+  const others = (state.history ?? []).filter(({ taskId }) => taskId !== turn.taskId);
   return {
     taskId: turn.taskId,
     tenantId: state.tenantId,
     sessionId: state.sessionId,
     tier: state.tier ?? 'free',
     agent,
-    history: trimHistory(history, historyMessages(agent, limits), historyTokens(agent, limits)),
+    history: trimHistory(
+      [...others, turn.said],
+      historyMessages(agent, limits),
+      historyTokens(agent, limits),
+    ),
     context: turn.context,
     limits: {
       timeoutMs: lowest(limits.execution_timeout_s * 1000, config.maxTimeMs, turn.overrides?.maxTimeMs),

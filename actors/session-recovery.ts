@@ -4,7 +4,9 @@ import type { Behaviour } from './address.ts';
 import type { SessionEffect, SessionStep } from './session-effect.ts';
 import { breakTurn, closeTurn, closeUnkept, refuse } from './session-endings.ts';
 import { thenForget, unforgotten } from './session-forget.ts';
+import { thenTell } from './session-interrupted.ts';
 import {
+  atOf,
   findTurn,
   type SessionMessage,
   type SessionState,
@@ -20,7 +22,7 @@ import type { TenantMessage } from './tenant-state.ts';
  * turn that runs ends only with what its execution reports.
  */
 export const recoverSession: Behaviour<SessionState, SessionMessage, SessionEffect> = (state, message) =>
-  thenForget(recover(state, message));
+  thenForget(thenTell(recover(state, message), message));
 
 function recover(state: SessionState, message: SessionMessage): SessionStep {
   const turn = turnOf(state, message);
@@ -39,7 +41,7 @@ function recover(state: SessionState, message: SessionMessage): SessionStep {
     case 'kept':
     case 'keepFailed':
       if (message.step === 'deleted') return unforgotten(state, refusal('INTERNAL'));
-      return turn ? recoverKept(state, turn, message) : [state, []];
+      return turn && message.step !== 'told' ? recoverKept(state, turn, message) : [state, []];
     case 'agentFound':
     case 'agentRefused':
     case 'claimRefused':
@@ -73,8 +75,6 @@ function broken(state: SessionState, { taskId }: Turn, atMs: number): SessionSte
   const turn = findTurn(state, taskId);
   return turn ? breakTurn(state, turn, '', atMs) : [state, []];
 }
-
-const atOf = (message: SessionMessage): number => ('atMs' in message ? message.atMs : 0);
 
 /** Whoever waits for an answer to a message that will not be handled gets one. */
 export function answerUnhandled(message: SessionMessage, error = refusal('INTERNAL')): SessionEffect[] {

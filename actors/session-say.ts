@@ -1,12 +1,12 @@
 /** What a session does with something said: resent, refused, or put in line. Pure. */
 import { type ErrorData, refusal } from '../src/domain/errors.ts';
-import { fullBucket, rateOf, take } from '../src/domain/rate-limit.ts';
+import { fullBucket, type Rate, rateOf, take } from '../src/domain/rate-limit.ts';
 import type { SayReply } from '../src/ports.ts';
 import type { SessionEffect, SessionStep } from './session-effect.ts';
 import { stopTurn } from './session-endings.ts';
 import { limitsOf, positions } from './session-line.ts';
 import type { Said, SessionState, Turn } from './session-state.ts';
-import { again } from './session-turns.ts';
+import { resent } from './session-turns.ts';
 
 /** Turns one session may have in line; the tenant's own bound usually comes first. */
 const MAX_TURNS = 1_000;
@@ -25,7 +25,7 @@ export function say(state: SessionState, known: Turn | undefined, message: Said)
       { type: 'untrack', taskId: message.taskId },
     ],
   ];
-  if (known) return again(state, known, message.replyTo, message.atMs);
+  if (known) return resent(state, known, message.replyTo, message.atMs);
   if (state.recent.includes(message.taskId)) {
     const data = { status: 'processing', position: 0, deduplicated: true } as const;
     const event = { type: 'chat.accepted', data } as const;
@@ -77,6 +77,7 @@ function newTurn(message: Said, slot: Turn['slot']): Turn {
     context: message.context,
     ...(message.overrides === undefined ? {} : { overrides: message.overrides }),
     stream: message.stream,
+    ...(message.again ? { again: true } : {}),
     callers: [{ replyTo: message.replyTo, duplicate: false }],
     cancellers: [],
     agent: null,
@@ -91,13 +92,18 @@ function newTurn(message: Said, slot: Turn['slot']): Turn {
   };
 }
 
+/** How fast the session's requests of the hour come back; null: without limit. */
+export function hourRate(state: SessionState): Rate | null {
+  const perHour = state.config.requestsPerHour;
+  return rateOf(perHour === undefined ? limitsOf(state).requests_per_session_hour : perHour, HOUR_MS);
+}
+
 /** Takes one of the session's requests of the hour. */
 function pay(
   state: SessionState,
   atMs: number,
 ): { readonly state: SessionState } | { readonly retryAfterMs: number } {
-  const perHour = state.config.requestsPerHour;
-  const rate = rateOf(perHour === undefined ? limitsOf(state).requests_per_session_hour : perHour, HOUR_MS);
+  const rate = hourRate(state);
   if (!rate) return { state };
   const taken = take(state.bucket ?? fullBucket(rate, atMs), atMs, rate);
   return taken.ok ? { state: { ...state, bucket: taken.bucket } } : taken;

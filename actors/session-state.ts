@@ -43,6 +43,8 @@ export interface Turn {
   readonly context: Readonly<Record<string, unknown>>;
   readonly overrides?: Overrides;
   readonly stream: boolean;
+  /** It may have been interrupted in an earlier process: the store says whether it goes on running (Write `again`). */
+  readonly again?: true;
   /** Those who wait to hear whether it was accepted. */
   readonly callers: readonly { readonly replyTo: ReplyTo; readonly duplicate: boolean }[];
   readonly cancellers: readonly { readonly replyTo: ReplyTo; readonly atMs: number }[];
@@ -104,6 +106,7 @@ export interface Said {
   readonly context: Readonly<Record<string, unknown>>;
   readonly overrides?: Overrides;
   readonly stream: boolean;
+  readonly again?: true;
   readonly onBusy: OnBusy;
   readonly tier: Tier | undefined;
   readonly replyTo: ReplyTo;
@@ -220,6 +223,9 @@ export function turnOf(state: SessionState, message: SessionMessage): Turn | und
 
 export const findTurn = (state: SessionState, taskId: TaskId): Turn | undefined =>
   state.turns.find((turn) => turn.taskId === taskId);
+
+/** When it came; 0 where it does not say. */
+export const atOf = (message: SessionMessage): number => ('atMs' in message ? message.atMs : 0);
 
 export function withTurn(state: SessionState, taskId: TaskId, change: Partial<Turn>): SessionState {
   return {

@@ -38,7 +38,7 @@ export function withNewerAgent(state: SessionState, agent: AgentConfig): Session
 /** The store holds the turn: everybody is told, and what its execution has written so far goes out. */
 export function accepted(state: SessionState, turn: Turn, atMs: number): SessionStep {
   const data = acceptedData(turn);
-  const next = withTurn(state, turn.taskId, { kept: 'yes', callers: [] });
+  const next = resumed(withTurn(state, turn.taskId, { kept: 'yes', callers: [] }), turn);
   const effects: SessionEffect[] = [
     { type: 'event', taskId: turn.taskId, event: { type: 'chat.accepted', data }, atMs },
     ...turn.callers.map(
@@ -53,6 +53,16 @@ export function accepted(state: SessionState, turn: Turn, atMs: number): Session
   if (!kept?.ended) return [next, effects];
   const [settled, more] = settle(next, kept, atMs);
   return [settled, [...effects, ...more]];
+}
+
+/** A turn that runs again brings its question anew, and nobody is to be told any more that it was interrupted. */
+function resumed(state: SessionState, { again, taskId }: Turn): SessionState {
+  if (!again) return state;
+  return {
+    ...state,
+    history: state.history?.filter((message) => message.taskId !== taskId) ?? null,
+    untold: state.untold.filter((record) => record.taskId !== taskId),
+  };
 }
 
 /** One object for all: every session's log keeps one for each of its turns. */
@@ -70,7 +80,7 @@ const sayReply = (turn: Turn, data: EventData['chat.accepted']): SayReply => ({
 });
 
 /** A resend of a task that lives here: told again where it stands, and nothing else happens. */
-export function again(state: SessionState, turn: Turn, replyTo: number, atMs: number): SessionStep {
+export function resent(state: SessionState, turn: Turn, replyTo: number, atMs: number): SessionStep {
   const { taskId } = turn;
   if (turn.dropped) {
     const error = refusal('BUSY', { retryAfterMs: TAKEN_BACK_RETRY_MS });

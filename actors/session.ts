@@ -4,9 +4,9 @@
  * ended; its end is kept before anybody hears of it.
  */
 
-import type { TurnRecord } from '../src/domain/conversation.ts';
 import { CLOSE, refusal } from '../src/domain/errors.ts';
 import type { SessionId, TenantId } from '../src/domain/ids.ts';
+import type { Bucket } from '../src/domain/rate-limit.ts';
 import type { CancelReply } from '../src/ports.ts';
 import type { Behaviour } from './address.ts';
 import type { SessionEffect, SessionStep } from './session-effect.ts';
@@ -21,6 +21,7 @@ import {
   storeRefusal,
 } from './session-endings.ts';
 import { cancelAll, forget, forgotten, thenForget, unforgotten } from './session-forget.ts';
+import { thenTell } from './session-interrupted.ts';
 import { runNext } from './session-line.ts';
 import { answerUnhandled, failLoad, lostRelease } from './session-recovery.ts';
 import { say } from './session-say.ts';
@@ -38,8 +39,13 @@ import {
 } from './session-state.ts';
 import { accepted, advance, duplicate, withNewerAgent } from './session-turns.ts';
 
-/** A session that has loaded nothing yet. */
-export function newSession(tenantId: TenantId, sessionId: SessionId, config: SessionConfig): SessionState {
+/** A session that has loaded nothing yet; `bucket` is what it had left of its rate when it was here last. */
+export function newSession(
+  tenantId: TenantId,
+  sessionId: SessionId,
+  config: SessionConfig,
+  bucket: Bucket | null = null,
+): SessionState {
   return {
     tenantId,
     sessionId,
@@ -49,7 +55,7 @@ export function newSession(tenantId: TenantId, sessionId: SessionId, config: Ses
     untold: [],
     tier: null,
     tierFixed: false,
-    bucket: null,
+    bucket,
     turns: [],
     recent: [],
     clients: [],
@@ -64,7 +70,10 @@ const MAX_STASH = 1_000;
 export const session: Behaviour<SessionState, SessionMessage, SessionEffect> = (state, message) =>
   thenForget(handle(state, message));
 
-const handle: Behaviour<SessionState, SessionMessage, SessionEffect> = (state, message) => {
+const handle: Behaviour<SessionState, SessionMessage, SessionEffect> = (state, message) =>
+  thenTell(decide(state, message), message);
+
+const decide: Behaviour<SessionState, SessionMessage, SessionEffect> = (state, message) => {
   if (state.stash && isFromEdge(message)) return stash(state, state.stash, message);
   const turn = turnOf(state, message);
   switch (message.type) {
@@ -264,16 +273,5 @@ function attach(state: SessionState, message: Extract<SessionMessage, { type: 'a
       atMs: message.atMs,
     },
   });
-  for (const turn of state.untold) effects.push(...tellInterrupted(turn, message.atMs));
-  return [{ ...state, tier, untold: [], clients: [...state.clients, message.clientId] }, effects];
-}
-
-/** A turn that a stopped process left unfinished ends for its clients too, once. */
-function tellInterrupted({ tenantId, taskId, error }: TurnRecord, atMs: number): SessionEffect[] {
-  const event = { type: 'error', data: error ?? refusal('INTERRUPTED') } as const;
-  const write = { type: 'turn-told', tenantId, taskId } as const;
-  return [
-    { type: 'event', taskId, event, atMs },
-    { type: 'keep', step: 'told', taskId, write, wait: true },
-  ];
+  return [{ ...state, tier, clients: [...state.clients, message.clientId] }, effects];
 }

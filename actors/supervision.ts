@@ -4,12 +4,14 @@ import type { Clock, Log, Store } from '../src/ports.ts';
 import type { ActorKind, ActorSystem, Address, StopReason } from './address.ts';
 import { type ExecutionEffect, type ExecutionMessage, type ExecutionState, execution } from './execution.ts';
 import { type NodeEffect, type NodeMessage, type NodeState, node } from './node.ts';
-import { closeClients, type Registry, type SessionRef } from './registry.ts';
+import { closeClients, keyOf, type Registry, type SessionRef } from './registry.ts';
 import { session } from './session.ts';
 import type { SessionEffect } from './session-effect.ts';
+import { endWrite } from './session-endings.ts';
 import { answerUnhandled, recoverSession, returned } from './session-recovery.ts';
+import { hourRate } from './session-say.ts';
 import { recordOf, type SessionMessage, type SessionState, type Turn } from './session-state.ts';
-import { recoverTenant, tenant } from './tenant.ts';
+import { minuteRate, recoverTenant, tenant } from './tenant.ts';
 import type { TenantEffect, TenantMessage, TenantState } from './tenant-state.ts';
 
 export interface Kinds {
@@ -41,6 +43,9 @@ export function createKinds(deps: SupervisionDeps): Kinds {
     const ref = registry.session(state.tenantId, state.sessionId);
     if (!ref) return;
     registry.removeSession(ref);
+    const key = keyOf(state.tenantId, state.sessionId);
+    // Without a tier it has handled nothing, and what is kept of it holds.
+    if (state.tier) registry.sessionRates.keep(key, state.bucket, hourRate(state), clock.now());
     const error = refusal(reason === 'crashed' ? 'INTERNAL' : 'INTERRUPTED');
     const told = reason === 'crashed' ? { error, atMs: clock.now() } : null;
     for (const message of state.stash ?? []) answer(ref, message, error);
@@ -68,7 +73,7 @@ export function createKinds(deps: SupervisionDeps): Kinds {
     if (turn.ended?.writing) return;
     const record = { ...recordOf(state, turn), status: 'failed', finishedAtMs: atMs, error } as const;
     store
-      .commit({ type: 'turn-ended', turn: record, message: undefined })
+      .commit(endWrite(state, turn, record, undefined))
       .catch((cause: unknown) =>
         log.warn({ err: cause, task_id: turn.taskId }, 'end of a crashed turn was not kept'),
       );
@@ -105,8 +110,10 @@ export function createKinds(deps: SupervisionDeps): Kinds {
   }
 
   /** What a tenant had of the node goes back with it. */
-  function tenantStopped({ tenantId, running }: TenantState): void {
+  function tenantStopped(state: TenantState): void {
+    const { tenantId, running } = state;
     registry.tenants.delete(tenantId);
+    if (!state.stash) registry.tenantRates.keep(tenantId, state.minute, minuteRate(state), clock.now());
     if (running > 0 && actors.isAlive(deps.node()))
       actors.tell(deps.node(), { type: 'tenantGone', tenantId, held: running });
   }

@@ -2,25 +2,21 @@
  * The actors of a node from outside: the directory that edges speak to. It finds or makes the tenant and the
  * session a request is for, offers it the message, and answers with what the session decides.
  */
-import { randomUUID } from 'node:crypto';
 import type { TurnRecord } from '../src/domain/conversation.ts';
 import { CLOSE, type ErrorData, RefusalError, refusal } from '../src/domain/errors.ts';
-import { DEFAULT_AGENT_ID, type SessionId, type TenantId } from '../src/domain/ids.ts';
-import type { Tier } from '../src/domain/tiers.ts';
+import { DEFAULT_AGENT_ID } from '../src/domain/ids.ts';
 import type { CancelReply, Reply, SayReply } from '../src/ports.ts';
+import { createActivation } from './activation.ts';
 import { createActorSystem } from './actor.ts';
 import { AskError, type AskFailure } from './asks.ts';
 import { createEffects } from './effects.ts';
 import { newNode } from './node.ts';
-import { createOutbox } from './outbox.ts';
 import { createPacer } from './pacer.ts';
-import { createRegistry, notifyTenant, type SessionRef, type TenantRef } from './registry.ts';
-import { newSession } from './session.ts';
+import { createRegistry, notifyTenant, pushFrame, type SessionRef } from './registry.ts';
 import { taskTaken } from './session-endings.ts';
 import type { SessionMessage } from './session-state.ts';
 import { createKinds } from './supervision.ts';
 import type { System, SystemOptions } from './system-options.ts';
-import { newTenant } from './tenant-state.ts';
 import { logSaid } from './turn-log.ts';
 
 export type { System, SystemOptions } from './system-options.ts';
@@ -45,7 +41,6 @@ export function createSystem(options: SystemOptions): System {
       onDeadLetter: (kind) => metrics.deadLetter(kind),
     });
   let draining = false;
-  let tenancies = 0;
 
   const kinds = createKinds({
     actors,
@@ -69,60 +64,17 @@ export function createSystem(options: SystemOptions): System {
     interpret: effects.node,
   });
 
-  function tenantOf(tenantId: TenantId): TenantRef {
-    const found = registry.tenants.get(tenantId);
-    if (found) return found;
-    const address = actors.spawn(null, kinds.tenant, {
-      name: tenantId,
-      initial: newTenant(tenantId, options.defaultTier, options.tiers),
-      interpret: (effect) => effects.tenant(ref, effect),
-    });
-    tenancies += 1;
-    const ref: TenantRef = { tenantId, tenancy: tenancies, address, sessions: new Set() };
-    registry.tenants.set(tenantId, ref);
-    return ref;
-  }
-
-  /** Spawned from outside, under its tenant's nursery: the tenant is not asked, so it stays quick. */
-  function sessionOf(tenantId: TenantId, sessionId: SessionId, tier: Tier | undefined): SessionRef {
-    const found = registry.session(tenantId, sessionId);
-    if (found) return found;
-    const owner = tenantOf(tenantId);
-    const address = actors.spawn(owner.address, kinds.session, {
-      name: sessionId,
-      initial: newSession(tenantId, sessionId, options),
-      interpret: (effect) => effects.session(ref, effect),
-    });
-    const outbox = createOutbox({
-      epoch: randomUUID(),
-      clock,
-      pacer,
-      deltaWindowMs: options.deltaWindowMs,
-      onFault: (error) =>
-        log.error({ err: error, session_id: sessionId }, 'a client could not be written to'),
-    });
-    const ref: SessionRef = {
-      tenant: owner,
-      sessionId,
-      address,
-      outbox,
-      arriving: new Map(),
-      execution: null,
-    };
-    registry.addSession(ref);
-    effects.session(ref, { type: 'load' });
-    effects.session(ref, { type: 'enter', tier });
-    return ref;
-  }
+  const sessionOf = createActivation({ ...options, actors, registry, pacer, kinds, effects });
 
   /** Asks a session, and turns a lost question into a refusal. */
   async function ask<R>(
     ref: SessionRef,
     make: (replyTo: number) => SessionMessage,
     lost: (error: ErrorData, reason: AskFailure) => R,
+    taken?: () => void,
   ): Promise<R> {
     try {
-      return await actors.ask<SessionMessage, R>(ref.address, ANSWER_MS, make);
+      return await actors.ask<SessionMessage, R>(ref.address, ANSWER_MS, make, taken);
     } catch (error) {
       if (!(error instanceof AskError)) throw error;
       return lost(refusal('OVERLOADED', { retryAfterMs: 1_000 }), error.reason);
@@ -180,6 +132,7 @@ export function createSystem(options: SystemOptions): System {
           context: { ...request.context, ...(caller.userId ? { user_id: caller.userId } : {}) },
           ...(request.overrides === undefined ? {} : { overrides: request.overrides }),
           stream: request.stream,
+          ...(request.again ? { again: true } : {}),
           onBusy: request.onBusy,
           tier: caller.tier,
           replyTo,
@@ -199,11 +152,12 @@ export function createSystem(options: SystemOptions): System {
       const live = registry.turn(tenantId, taskId);
       if (live) {
         const make = (replyTo: number) => ({ type: 'cancel', taskId, replyTo, atMs: clock.now() }) as const;
-        const asked = ask<CancelReply>(live.session, make, no);
-        // The session has its message first; the run need not wait for the two mailboxes between.
-        const { execution } = live.session;
-        if (execution?.taskId === taskId) execution.abort.abort();
-        const reply = await asked;
+        /** Once the session has its message the run need not wait for the two mailboxes between. */
+        const abort = (): void => {
+          const { execution } = live.session;
+          if (execution?.taskId === taskId) execution.abort.abort();
+        };
+        const reply = await ask<CancelReply>(live.session, make, no, abort);
         if (reply.ok || reply.error.code !== 'NOT_FOUND') return reply;
       }
       const kept = await system.turn(tenantId, taskId);
@@ -237,6 +191,7 @@ export function createSystem(options: SystemOptions): System {
       if (registry.session(tenantId, sessionId)) return { ok: true, value: { messages: [], hasMore: false } };
       return { ok: false, error: noSession() };
     },
+    push: (tenantId, sessions, frame) => pushFrame(registry, tenantId, sessions, frame, clock.now()),
     async forget(tenantId, sessionId) {
       const known = await system.messages(tenantId, sessionId, { limit: 1, before: undefined });
       if (!known.ok) return known;

@@ -89,14 +89,20 @@ export type TenantEffect =
   | { readonly type: 'announceLater'; readonly afterMs: number }
   | { readonly type: 'leaveNode' };
 
-export const newTenant = (tenantId: TenantId, tier: Tier, tiers: TierTable): TenantState => ({
+/** `minute` is what it had left of its rate when it was here last. */
+export const newTenant = (
+  tenantId: TenantId,
+  tier: Tier,
+  tiers: TierTable,
+  minute: Bucket | null = null,
+): TenantState => ({
   tenantId,
   tiers,
   tier,
   fixed: false,
   stash: emptyFifo,
   loading: false,
-  minute: null,
+  minute,
   day: { day: '', used: 0 },
   running: 0,
   queued: 0,

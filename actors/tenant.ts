@@ -5,7 +5,7 @@
 import { type ErrorData, refusal } from '../src/domain/errors.ts';
 import { emptyFifo, type Fifo, items, pushed, shifted, without } from '../src/domain/fifo.ts';
 import type { SessionId } from '../src/domain/ids.ts';
-import { countDay, fullBucket, rateOf, take } from '../src/domain/rate-limit.ts';
+import { countDay, fullBucket, type Rate, rateOf, take } from '../src/domain/rate-limit.ts';
 import type { Tier, TierLimits } from '../src/domain/tiers.ts';
 import type { TenantRecord } from '../src/ports.ts';
 import type { Behaviour } from './address.ts';
@@ -107,10 +107,15 @@ function goLive(state: TenantState, record: TenantRecord | null): Step {
   return [live, effects];
 }
 
+/** How fast the tenant's requests of the minute come back; null: without limit. */
+export const minuteRate = ({ tiers, tier }: TenantState): Rate | null =>
+  rateOf(tiers[tier].requests_per_minute, MINUTE_MS);
+
 /** Counts a turn against the rates, finds it a place in line, and lets it ask to run where it wants to. */
 function claim(state: TenantState, message: Extract<TenantMessage, { type: 'claim' }>): Step {
   const { sessionId, taskId, attempt, slot, atMs } = message;
   const limits = state.tiers[state.tier];
+  const rate = minuteRate(state);
   const no = (error: ErrorData): Step => [
     state,
     [tell(sessionId, { type: 'claimRefused', taskId, attempt, error, atMs })],
@@ -123,7 +128,6 @@ function claim(state: TenantState, message: Extract<TenantMessage, { type: 'clai
         retryAfterMs: 1_000,
       }),
     );
-  const rate = rateOf(limits.requests_per_minute, MINUTE_MS);
   const taken = rate && take(state.minute ?? fullBucket(rate, atMs), atMs, rate);
   if (taken && !taken.ok)
     return no(

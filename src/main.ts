@@ -1,5 +1,6 @@
 /** The process: settings of the environment, the command line, and the signals on which a node drains and goes. */
 import { pathToFileURL } from 'node:url';
+import { openDeadLetters } from '../transports/redis/dead.ts';
 import { announce } from './cli/announce.ts';
 import { runCli } from './cli/cli.ts';
 import { DEFAULT_DATABASE_URL, packageVersion, startNode } from './node.ts';
@@ -51,15 +52,13 @@ async function command(args: readonly string[]): Promise<void> {
   if (args[0] === undefined || args[0] === 'start') return main();
   // A reader that has seen enough (`| head`) is no failure to report.
   process.stdout.on('error', () => process.exit(0));
+  const silent = createLog({ level: 'silent', name: 'nooble', version: packageVersion(), nodeId: 'none' });
   process.exitCode = await runCli(args, {
     environment: process.env,
     out: (line) => void process.stdout.write(`${line}\n`),
     err: (line) => void process.stderr.write(`${line}\n`),
-    openStores: ({ databaseUrl, service, nodeId }) =>
-      openStores({
-        url: databaseUrl ?? DEFAULT_DATABASE_URL,
-        log: createLog({ level: 'silent', name: service.name, version: packageVersion(), nodeId }),
-      }),
+    openDead: (url) => openDeadLetters(url, silent),
+    openStores: ({ databaseUrl }) => openStores({ url: databaseUrl ?? DEFAULT_DATABASE_URL, log: silent }),
   });
 }
 

@@ -8,23 +8,22 @@ import { createNotices } from '../actors/management/notices.ts';
 import { createTenantAdmin } from '../actors/management/tenants.ts';
 import { createSystem } from '../actors/system.ts';
 import { createAccess } from '../transports/access.ts';
+import { createDesk } from '../transports/actions/desk.ts';
+import { deskLanes } from '../transports/actions/lanes.ts';
 import { createAgentTasks } from '../transports/agent-tasks.ts';
+import { createExecutions } from '../transports/executions/executions.ts';
 import { mountHttp, openServer } from '../transports/http/adapter.ts';
 import { createHttpApp } from '../transports/http/app.ts';
-import { createExecutions } from '../transports/http/executions.ts';
-import { createMemoryTransport } from '../transports/memory.ts';
 import { mountTaskUpdates } from '../transports/task-updates.ts';
 import { createWebhooks } from '../transports/webhooks/webhooks.ts';
 import { mountChat } from '../transports/websocket.ts';
 import { namedTools } from './domain/agent-rules.ts';
 import { CLOSE } from './domain/errors.ts';
-import { sessionIdSchema, type TenantId, taskIdSchema } from './domain/ids.ts';
-import { dayOf } from './domain/rate-limit.ts';
-import type { Tier } from './domain/tiers.ts';
+import { type AgentId, sessionIdSchema, type TenantId, taskIdSchema } from './domain/ids.ts';
 import { createModels } from './llm/models.ts';
 import { defaultAgent } from './llm/prompts.ts';
 import { createAgentRunner } from './llm/runner.ts';
-import { createTools } from './llm/tools/tool-set.ts';
+import { createPeerSide, openTransport } from './node-peers.ts';
 import type { AgentSource, Clock } from './ports.ts';
 import type { Settings } from './settings.ts';
 import { openStores, type Stores } from './store/open.ts';
@@ -71,10 +70,26 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     createLog({ level: settings.logLevel, name: settings.service.name, version, nodeId: settings.nodeId });
   const stores =
     parts.stores ?? (await openStores({ url: settings.databaseUrl ?? DEFAULT_DATABASE_URL, log }));
-  const store = stores.conversations;
 
   const metrics = createMetrics({ stats: () => system.stats(), sockets: () => ({ open: chat.count() }) });
-  const tools = createTools({ clock });
+  const transport =
+    parts.transport ??
+    (await openTransport(settings, log, metrics).catch(async (error: unknown) => {
+      metrics.close();
+      await stores.close();
+      throw error;
+    }));
+  const beside = createPeerSide({
+    settings,
+    transport,
+    stores,
+    agents: () => management.agents,
+    agentExpired: (tenantId, agentId) => agents.invalidate(tenantId, agentId),
+    clock,
+    log,
+  });
+  const { tools, tierOf, relay, remoteAgents } = beside;
+  const { store } = relay;
   const models = createModels(settings.models);
   const runner = createAgentRunner({ models, tools, clock, metrics, log, timeouts: settings.models });
   const actors = createActorSystem({
@@ -85,7 +100,8 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   });
   const builtIn = defaultAgent(settings);
   const idleMs = settings.sessions.idleMs;
-  const agents = createAgents({ actors, store: stores.agents, builtIn, clock, log, idleMs });
+  const kept = remoteAgents ?? stores.agents;
+  const agents = createAgents({ actors, store: kept, builtIn, clock, log, idleMs });
   const { tiers, defaultTier } = settings;
   const system = createSystem({
     actors,
@@ -105,8 +121,6 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     idleMs,
   });
 
-  const tierOf = async (tenantId: TenantId, named?: Tier): Promise<Tier> =>
-    (await store.tenant(tenantId, dayOf(clock.now())))?.tier ?? named ?? defaultTier;
   const notices = createNotices(log);
   notices.listen((notice) => system.notify(notice));
   const management = createManagement({
@@ -117,10 +131,12 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     notices,
     tiers,
     tierOf,
-    knownTools: namedTools(
-      tools.tools.map(({ name }) => name),
-      tiers,
-    ),
+    knownTools: tools.registry
+      ? null
+      : namedTools(
+          tools.tools.map(({ name }) => name),
+          tiers,
+        ),
     clock,
     newId: randomUUID,
     log,
@@ -134,7 +150,20 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     directory: system,
     atOnce: async (tenantId, named) => tiers[await tierOf(tenantId, named)].executions,
   });
-  const transport = parts.transport ?? createMemoryTransport(log, metrics);
+  const desk = createDesk({
+    transport,
+    relay,
+    directory: system,
+    executions,
+    peers: beside.peers,
+    invalidateAgent: (tenantId: TenantId, agentId: AgentId) =>
+      remoteAgents ? remoteAgents.expire(tenantId, agentId) : agents.invalidate(tenantId, agentId),
+    clock,
+    log,
+    lanes: deskLanes(settings.extraQueues, defaultTier, tiers),
+    credits: settings.execution.maxOnNode,
+    newId: randomUUID,
+  });
   const agentTasks = createAgentTasks({ transport, takeTask: management.takeTask, notices, log });
   const retention = createRetention({ store, tiers, defaultTier, clock, log });
 
@@ -165,7 +194,10 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     newSessionId: () => sessionIdSchema.parse(randomUUID()),
     nodeId: settings.nodeId,
     version,
-    checks: { store: () => store.ping() },
+    checks: {
+      store: () => store.ping(),
+      ...(settings.redisUrl === undefined ? {} : { redis: () => transport.ping() }),
+    },
     metricsText: () => metrics.text(),
     overview: () => metrics.overview(),
     socketStats: () => chat.stats(),
@@ -180,11 +212,15 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
       retention.close();
       await management.close();
       await agentTasks.close();
-      await transport.close();
+      await desk.close();
       await webhooks.close();
       await executions.close();
       await system.close();
+      // What ended by this is kept, and on its way, before the transport goes.
+      await relay.close();
+      await transport.close();
       await runner.close();
+      await beside.close();
       metrics.close();
       await stores.close();
       log.info({}, 'stopped');
@@ -197,8 +233,10 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     const port = await server.listen(settings.host, settings.port);
     await store.commit({ type: 'unfinished-interrupted', atMs: clock.now() });
     webhooks.start();
+    relay.start();
     await agentTasks.start();
     draining = false;
+    await desk.start();
     return port;
   }
   const port = await open().catch(async (error: unknown) => {
@@ -212,6 +250,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     async drain() {
       draining = true;
       log.info({ grace_ms: settings.drainMs, ...system.stats().turns }, 'draining');
+      desk.drain();
       await system.drain(settings.drainMs);
       services.close(CLOSE.restart);
       const clients = () => chat.count() + services.count() + mounted.pending();

@@ -4,8 +4,15 @@ import { z } from 'zod';
 import { type ErrorData, errorDataSchema, RefusalError, refusal } from '../src/domain/errors.ts';
 import { type QueueName, queueNameSchema } from '../src/domain/queues.ts';
 import type { Log } from '../src/ports.ts';
-import type { DeadLetter, Listener, ReadMessage } from '../src/transport-ports.ts';
-import { decodeAction, MAX_ACTION_BYTES } from './codec.ts';
+import {
+  type ConsumeOptions,
+  type DeadLetter,
+  type Delivery,
+  type Listener,
+  NOT_ITS_FAULT,
+  type ReadMessage,
+} from '../src/transport-ports.ts';
+import { type DecodedAction, decodeAction, MAX_ACTION_BYTES } from './codec.ts';
 
 /** Dead letters a queue keeps; the oldest go first. */
 export const MAX_DEAD_LETTERS = 10_000;
@@ -23,6 +30,8 @@ export type Verdict =
   | { readonly type: 'done' }
   /** The listener failed: it may do better next time. */
   | { readonly type: 'failed'; readonly error: ErrorData }
+  /** The listener can work on nothing now: NOT_ITS_FAULT. */
+  | { readonly type: 'given-back'; readonly error: ErrorData }
   /** Nobody will ever do better. */
   | { readonly type: 'malformed'; readonly error: ErrorData };
 
@@ -36,20 +45,46 @@ export async function deliver(
   log: Log,
   read?: ReadMessage,
 ): Promise<Verdict> {
-  const own = read && ((raw: unknown, now: number, newId: () => string) => read(raw, queue, now, newId));
-  const decoded = decodeAction(body, Date.now(), randomUUID, own);
+  const decoded = readBody(queue, body, read);
   if (!decoded.ok) return { type: 'malformed', error: decoded.error };
   const { action, idGiven, format } = decoded;
   try {
     await listener({ action, idGiven, format, queue });
     return DONE;
   } catch (error) {
-    const refused = error instanceof RefusalError;
+    if (error instanceof RefusalError) {
+      const type = NOT_ITS_FAULT.has(error.data.code) ? 'given-back' : 'failed';
+      return { type, error: error.data };
+    }
     // What an exception says may quote a conversation: it goes to the log, not onto a queue.
     const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    if (!refused) log.error({ queue, type: action.action_type, error: text }, 'a listener crashed');
-    return { type: 'failed', error: refused ? error.data : refusal('INTERNAL') };
+    log.error({ queue, type: action.action_type, error: text }, 'a listener crashed');
+    return { type: 'failed', error: refusal('INTERNAL') };
   }
+}
+
+function readBody(queue: QueueName, body: Uint8Array, read?: ReadMessage): DecodedAction {
+  const own = read && ((raw: unknown, now: number, newId: () => string) => read(raw, queue, now, newId));
+  return decodeAction(body, Date.now(), randomUUID, own);
+}
+
+/** Tells a consumer of an action that is dead, as far as it can read it. */
+export type TellDead = (queue: QueueName, body: Uint8Array, error: ErrorData) => void;
+
+export function tellingDead({ onDead, read }: ConsumeOptions, log: Log): TellDead {
+  return (queue, body, error) => {
+    if (!onDead) return;
+    const decoded = readBody(queue, body, read);
+    if (!decoded.ok) return;
+    const { action, idGiven, format } = decoded;
+    const delivery: Delivery = { action, idGiven, format, queue };
+    try {
+      onDead(delivery, error);
+    } catch (thrown) {
+      const text = thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown);
+      log.error({ queue, error: text }, 'who was told of a dead action crashed');
+    }
+  };
 }
 
 const deadLetterSchema = z.object({
@@ -91,3 +126,25 @@ export function parseDeadLetter(text: string): DeadLetter | null {
 }
 
 export const bodyOf = (letter: DeadLetter): Buffer => Buffer.from(letter.body, letter.encoding);
+
+const labelSchema = z.object({
+  tenant_id: z.string(),
+  action_type: z.string().optional(),
+  type: z.string().optional(),
+});
+
+/** What a dead body says of itself: the type of an action, task or notice, and its tenant. Null where it is unreadable. */
+export function labelOf(letter: DeadLetter): { readonly type: string; readonly tenantId: string } | null {
+  const found: unknown[] = [];
+  decodeAction(
+    bodyOf(letter),
+    letter.diedAtMs,
+    () => '',
+    (raw) => {
+      found.push(raw);
+      return { ok: false, error: letter.error };
+    },
+  );
+  const { data } = labelSchema.safeParse(found[0]);
+  return data ? { type: data.action_type ?? data.type ?? '', tenantId: data.tenant_id } : null;
+}

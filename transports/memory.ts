@@ -22,13 +22,13 @@ import type {
   DeadLetter,
   DeadLetters,
   Listener,
-  ReadMessage,
   Sendable,
   Transport,
   TransportMeter,
 } from '../src/transport-ports.ts';
 import { encodeAction } from './codec.ts';
-import { bodyOf, deadLetter, deliver, MAX_DEAD_LETTERS, sized } from './delivery.ts';
+import { bodyOf, deadLetter, deliver, MAX_DEAD_LETTERS, sized, tellingDead } from './delivery.ts';
+import { createPauses } from './pauses.ts';
 import { closed, createRequests, MAX_OWN_LISTS, type Sending } from './requests.ts';
 
 /** Bytes that may wait on all queues together; beyond, senders are refused. */
@@ -37,6 +37,8 @@ const MAX_WAITING_BYTES = 256 * 1024 * 1024;
 interface Item {
   readonly body: Uint8Array;
   readonly deliveries: number;
+  /** Its place among all that were ever put on a queue. */
+  readonly order: number;
 }
 
 interface Consumer {
@@ -60,16 +62,18 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
   /** Lists that one request named for its reply. They are remembered a while, so that a late reply is known as such. */
   const ownLists = new Map<QueueName, string>();
   let waitingBytes = 0;
+  let lastOrder = 0;
   let isClosed = false;
 
   const wake = (): void => {
     for (const consumer of consumers) consumer.look();
   };
 
-  const put = (queue: QueueName, item: Item, end: 'back' | 'front'): void => {
+  /** New ones go to the back; what comes again goes to the front, behind what is older still. */
+  const put = (queue: QueueName, item: Item): void => {
     const items = queues.get(queue) ?? [];
-    if (end === 'back') items.unshift(item);
-    else items.push(item);
+    if ((items[0]?.order ?? 0) < item.order) items.unshift(item);
+    else items.splice(items.findLastIndex(({ order }) => order > item.order) + 1, 0, item);
     queues.set(queue, items);
     waitingBytes += item.body.length;
     queueMicrotask(wake);
@@ -80,7 +84,10 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
     const only = ownLists.get(queue);
     if (only !== undefined || queue === repliesQueue('here'))
       queueMicrotask(() => requests.reply(body, only));
-    else put(queue, { body, deliveries: 0 }, 'back');
+    else {
+      lastOrder += 1;
+      put(queue, { body, deliveries: 0, order: lastOrder });
+    }
     if (isNoticeQueue(queue)) trim(queue);
   };
 
@@ -112,37 +119,38 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
     log.warn({ queue: letter.queue, id: letter.id, code: letter.error.code }, 'an action is dead');
   };
 
-  const work = async (
-    queue: QueueName,
-    item: Item,
-    listener: Listener,
-    read?: ReadMessage,
-  ): Promise<void> => {
-    const verdict = await deliver(queue, item.body, listener, log, read);
-    if (verdict.type === 'done') return;
-    const deliveries = item.deliveries + 1;
-    if (verdict.type === 'malformed' || afterFailure(deliveries) === 'dead') {
-      bury(deadLetter(queue, item.body, verdict.error));
-    } else {
-      meter.counted('action.redelivered', 1);
-      put(queue, { ...item, deliveries }, 'front');
-    }
-  };
-
   const startConsumer = (first: readonly Lane[], listener: Listener, options: ConsumeOptions): Consumer => {
-    const { credits, read, families = [] } = options;
+    const { credits, families = [] } = options;
+    const tellDead = tellingDead(options, log);
     const lanes = new Map(first.map((lane) => [lane.queue, lane]));
     const running = new Set<Promise<void>>();
     let turns = noTurns;
     let stopped = false;
     const laneOf = (queue: QueueName): Lane | null => lanes.get(queue) ?? familyLane(families, queue);
+    const lengthOf = (queue: QueueName): number => (pauses.has(queue) ? 0 : (queues.get(queue)?.length ?? 0));
     const listed = (): readonly Waiting[] =>
-      [...lanes.values()].map((lane) => ({ lane, length: queues.get(lane.queue)?.length ?? 0 }));
+      [...lanes.values()].map((lane) => ({ lane, length: lengthOf(lane.queue) }));
     const found = (): readonly Waiting[] =>
-      [...queues].flatMap(([queue, { length }]) => {
+      [...queues.keys()].flatMap((queue) => {
         const lane = lanes.has(queue) ? null : laneOf(queue);
-        return lane ? [{ lane, length }] : [];
+        return lane ? [{ lane, length: lengthOf(queue) }] : [];
       });
+    const work = async (queue: QueueName, item: Item): Promise<void> => {
+      const verdict = await deliver(queue, item.body, listener, log, options.read);
+      if (verdict.type === 'done') return;
+      const deliveries = item.deliveries + 1;
+      if (verdict.type === 'given-back') {
+        pauses.pause(queue, verdict.error);
+        meter.counted('action.returned', 1);
+        put(queue, item);
+      } else if (verdict.type === 'malformed' || afterFailure(deliveries) === 'dead') {
+        bury(deadLetter(queue, item.body, verdict.error));
+        tellDead(queue, item.body, verdict.error);
+      } else {
+        meter.counted('action.redelivered', 1);
+        put(queue, { ...item, deliveries });
+      }
+    };
     const look = (): void => {
       while (!stopped && running.size < credits) {
         const waiting = families.length === 0 ? listed() : [...listed(), ...found()];
@@ -151,13 +159,14 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
         const item = lane && take(lane.queue);
         if (!lane || !item) return;
         turns = served(turns, lane);
-        const done = work(lane.queue, item, listener, read).finally(() => {
+        const done = work(lane.queue, item).finally(() => {
           running.delete(done);
           look();
         });
         running.add(done);
       }
     };
+    const pauses = createPauses(look);
     return {
       lanes,
       takesFrom: (queue) => laneOf(queue) !== null,
@@ -165,6 +174,7 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
       async stop() {
         stopped = true;
         await Promise.all(running);
+        pauses.close();
       },
     };
   };
@@ -201,6 +211,7 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
         },
       };
     },
+    replied: (reply) => requests.replied(reply),
     dead: deadLetters(dead, push),
     async ping() {
       if (isClosed) throw closed();

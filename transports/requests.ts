@@ -9,15 +9,15 @@ import {
 } from 'cockatiel';
 import type { DomainAction } from '../src/domain/domain-action.ts';
 import { RefusalError, refusal } from '../src/domain/errors.ts';
-import { type QueueName, queueNameSchema, serviceOf } from '../src/domain/queues.ts';
+import { type QueueName, serviceOf } from '../src/domain/queues.ts';
 import type { Log } from '../src/ports.ts';
 import type { RequestOptions, TransportMeter } from '../src/transport-ports.ts';
 import { decodeAction } from './codec.ts';
 
 /** Requests of one node that may wait at once. */
 const MAX_WAITING = 50_000;
-/** Settled requests that are remembered, to tell a late reply from a foreign one. */
-const MAX_SETTLED = 10_000;
+/** Settled requests that are remembered at least, to tell a late reply from a foreign one. */
+const MIN_SETTLED = 10_000;
 /** Requests in a row that a service left unanswered before it is left alone, and for how long. */
 const MAX_TIMEOUTS = 5;
 const OPEN_MS = 5_000;
@@ -52,13 +52,17 @@ export interface Requests {
   ): Promise<DomainAction>;
   /** Hands a reply to who waits for it. `only`: the request whose own list it came on. */
   reply(body: Uint8Array, only?: string): void;
+  /** As Transport.replied. */
+  replied(reply: DomainAction): boolean;
   /** Refuses all that wait. */
   close(): void;
 }
 
 export function createRequests(sharedQueue: QueueName, log: Log, meter: TransportMeter): Requests {
   const waiting = new Map<string, Pending>();
-  const settled = new Map<string, 'answered' | 'expired'>();
+  // Two generations: to look for the oldest in one Map costs more the more were deleted before it.
+  let settled = new Map<string, 'answered' | 'expired'>();
+  let settledBefore: ReadonlyMap<string, 'answered' | 'expired'> = new Map();
   const circuits = new Map<string, CircuitBreakerPolicy>();
 
   const circuitOf = (service: string): CircuitBreakerPolicy => {
@@ -80,8 +84,10 @@ export function createRequests(sharedQueue: QueueName, log: Log, meter: Transpor
 
   const forget = (correlationId: string, how: 'answered' | 'expired'): void => {
     waiting.delete(correlationId);
-    const [oldest] = settled.size >= MAX_SETTLED ? settled.keys() : [];
-    if (oldest !== undefined) settled.delete(oldest);
+    if (settled.size >= MIN_SETTLED) {
+      settledBefore = settled;
+      settled = new Map();
+    }
     settled.set(correlationId, how);
   };
 
@@ -90,7 +96,7 @@ export function createRequests(sharedQueue: QueueName, log: Log, meter: Transpor
     if (waiting.has(correlationId))
       throw new RefusalError(refusal('CONFLICT', { message: 'A request with this correlation_id waits.' }));
     if (waiting.size >= MAX_WAITING) throw new RefusalError(refusal('OVERLOADED'));
-    const replyQueue = queueNameSchema.parse(options.replyQueue?.(correlationId) ?? sharedQueue);
+    const replyQueue = options.replyQueue?.(correlationId) ?? sharedQueue;
     const sending = {
       action: { ...action, correlation_id: correlationId, callback_queue: replyQueue },
       correlationId,
@@ -115,6 +121,23 @@ export function createRequests(sharedQueue: QueueName, log: Log, meter: Transpor
     log.warn({ kind, type, correlation_id: correlationId }, 'a reply that nobody waits for');
   };
 
+  /** Answers the request of that correlation id; false, and a record of why, where there is none. */
+  const matched = (reply: DomainAction, correlationId: string | undefined): boolean => {
+    const pending = correlationId === undefined ? undefined : waiting.get(correlationId);
+    if (correlationId === undefined || (pending && pending.tenantId !== reply.tenant_id)) {
+      record('foreign', reply);
+      return false;
+    }
+    if (pending) {
+      forget(correlationId, 'answered');
+      pending.answer(reply);
+      return true;
+    }
+    const how = settled.get(correlationId) ?? settledBefore.get(correlationId);
+    record(how === 'answered' ? 'duplicate' : how === 'expired' ? 'late' : 'foreign', reply);
+    return false;
+  };
+
   return {
     async run(queue, action, options, send) {
       const service = serviceOf(queue);
@@ -136,17 +159,9 @@ export function createRequests(sharedQueue: QueueName, log: Log, meter: Transpor
       // On a list of its own a reply need not say what it answers; but it must not say something else.
       const correlationId = reply.correlation_id ?? only;
       const wanted = only === undefined || correlationId === only ? correlationId : undefined;
-      const pending = wanted === undefined ? undefined : waiting.get(wanted);
-      if (wanted === undefined || (pending && pending.tenantId !== reply.tenant_id)) {
-        record('foreign', reply);
-      } else if (pending) {
-        forget(wanted, 'answered');
-        pending.answer(reply);
-      } else {
-        const how = settled.get(wanted);
-        record(how === 'answered' ? 'duplicate' : how === 'expired' ? 'late' : 'foreign', reply);
-      }
+      matched(reply, wanted);
     },
+    replied: (reply) => matched(reply, reply.correlation_id),
     close() {
       for (const pending of [...waiting.values()]) pending.refuse(closed());
     },

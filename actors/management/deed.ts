@@ -23,8 +23,8 @@ export interface ManagementOptions {
   readonly tiers: TierTable;
   /** The tier that counts; `named` is what the request named. May reject where the store does not answer. */
   readonly tierOf: (tenantId: TenantId, named: Tier | undefined) => Promise<Tier>;
-  /** Tools that an agent may name (`namedTools` of agent-rules.ts). */
-  readonly knownTools: readonly string[];
+  /** Tools that an agent may name (AgentRules). */
+  readonly knownTools: readonly string[] | null;
   readonly clock: Clock;
   /** A new id, unique everywhere. */
   readonly newId: () => string;

@@ -1,2 +1,13 @@
 /** The benches, in the order in which they are run and reported. */
-export const BENCHES = ['mailbox', 'codec', 'chat-turn', 'memory', 'cancel', 'fairness', 'store'] as const;
+export const BENCHES = [
+  'mailbox',
+  'codec',
+  'chat-turn',
+  'memory',
+  'cancel',
+  'fairness',
+  'store',
+  'redis',
+  'actions',
+  'actions-chaos',
+] as const;

@@ -63,10 +63,9 @@ export const SERVERS = {
 } as const satisfies Record<string, ServerKind>;
 
 /** The kinds whose packages are installed; the others as a note. */
-export function installed(kinds: readonly ServerKind[]): {
-  kinds: readonly ServerKind[];
-  notes: readonly string[];
-} {
+export function installed<K extends { readonly name: string; readonly needs?: string }>(
+  kinds: readonly K[],
+): { kinds: readonly K[]; notes: readonly string[] } {
   const missing = kinds.filter(({ needs }) => needs && !existsSync(`${ROOT}bench/node_modules/${needs}`));
   return {
     kinds: kinds.filter((kind) => !missing.includes(kind)),

@@ -25,3 +25,57 @@ declare module 'socket.io' {
     on(event: 'connection', listener: (socket: Socket) => void): this;
   }
 }
+
+declare module 'bullmq' {
+  import type { Redis } from 'ioredis';
+
+  interface Connected {
+    connection: Redis;
+  }
+  interface Keep {
+    count: number;
+  }
+  export interface Job {
+    readonly data: unknown;
+    waitUntilFinished(events: QueueEvents, timeoutMs: number): Promise<unknown>;
+  }
+  export class Queue {
+    constructor(
+      name: string,
+      options: Connected & { defaultJobOptions: { removeOnComplete: Keep; removeOnFail: Keep } },
+    );
+    add(name: string, data: unknown): Promise<Job>;
+    setMaxListeners(count: number): this;
+  }
+  export class QueueEvents {
+    constructor(name: string, options: Connected);
+    setMaxListeners(count: number): this;
+    waitUntilReady(): Promise<unknown>;
+  }
+  export class Worker {
+    constructor(
+      name: string,
+      work: (job: Job) => Promise<unknown>,
+      options: Connected & { concurrency: number },
+    );
+    on(event: 'error', listener: (error: Error) => void): this;
+    waitUntilReady(): Promise<unknown>;
+  }
+}
+
+declare module 'moleculer' {
+  type Work = (context: { readonly params: unknown }) => unknown;
+
+  export class ServiceBroker {
+    constructor(options: {
+      nodeID: string;
+      transporter: string;
+      logger: boolean;
+      requestTimeout: number;
+    });
+    createService(schema: { name: string; actions: Readonly<Record<string, Work>> }): unknown;
+    start(): Promise<void>;
+    waitForServices(name: string, timeoutMs: number): Promise<unknown>;
+    call(action: string, params: unknown): Promise<unknown>;
+  }
+}

@@ -2,6 +2,7 @@
 import { agentsCommand } from './agents.ts';
 import { exportCommand, importCommand } from './archive.ts';
 import { type CliDeps, CommandError, type ExitCode, textOf, usage } from './command.ts';
+import { deadCommand } from './dead.ts';
 import { doctorCommand } from './doctor.ts';
 import { allowOnly, parseOptions } from './options.ts';
 import { tenantsCommand } from './tenants.ts';
@@ -14,6 +15,9 @@ nooble agents apply -f agent.yaml   create it, or change it to what the file say
 nooble agents rollback <id|slug> <version>
 nooble agents history <id|slug>     who changed what, and when
 nooble tenants set-tier <tenant> <free|advance|professional|enterprise>
+nooble dead list [queue]            actions that nobody could work on, newest first; --limit n
+nooble dead replay <queue> <id>     send one anew, or with --all in place of the id all of them
+nooble dead drop <queue> <id>       delete one, or with --all all of them
 nooble doctor                       would a node work here? one line a check, with what to do
 nooble export --tenant t [-o file]  the tenant's agents and conversations, as lines of JSON
 nooble import -f file [--tenant t]  what export wrote; what is there already stays
@@ -21,7 +25,8 @@ nooble help
 
 agents and tenants speak to a running node: --url or NOOBLE_URL (http://127.0.0.1:8000). Who asks: --tenant or
 NOOBLE_TENANT and --tier in open mode, NOOBLE_TOKEN in jwt mode; tenants needs SERVICE_TOKEN. list, get and history
-take --json. export and import open DATABASE_URL themselves. Exit codes: 0 done, 1 it did not work, 2 misuse.`;
+take --json; so does dead list, and only then it shows bodies. export and import open DATABASE_URL themselves, and
+dead REDIS_URL. Exit codes: 0 done, 1 it did not work, 2 misuse.`;
 
 /** Carries out the words after `nooble`. Never rejects. */
 export async function runCli(args: readonly string[], deps: CliDeps): Promise<ExitCode> {
@@ -47,6 +52,9 @@ async function dispatch(args: readonly string[], deps: CliDeps): Promise<ExitCod
       return 0;
     case 'tenants':
       await tenantsCommand(deps, rest);
+      return 0;
+    case 'dead':
+      await deadCommand(deps, rest);
       return 0;
   }
   if (words.length > 0) throw usage(`\`nooble ${command}\` takes no further words.`);

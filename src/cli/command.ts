@@ -1,12 +1,21 @@
 /** What every command of the command line is given, and how it says no. */
 import type { AgentStore, Archive } from '../management-ports.ts';
 import type { Settings } from '../settings.ts';
+import type { DeadLetter, DeadLetters } from '../transport-ports.ts';
 
 /** The part of a node's stores that commands work on. */
 export interface CliStores {
   readonly conversations: { ping(): Promise<void> };
   readonly agents: AgentStore;
   readonly archive: Archive;
+  close(): Promise<void>;
+}
+
+/** The dead actions of a Redis. Rejections are RefusalErrors: TRANSPORT_UNAVAILABLE. */
+export interface CliDead {
+  readonly letters: DeadLetters;
+  /** What a dead body says of itself; null where it can not be read. */
+  labelOf(letter: DeadLetter): { readonly type: string; readonly tenantId: string } | null;
   close(): Promise<void>;
 }
 
@@ -18,6 +27,8 @@ export interface CliDeps {
   readonly err: (line: string) => void;
   /** Opens what DATABASE_URL names. */
   readonly openStores: (settings: Settings) => Promise<CliStores>;
+  /** Connects to the Redis of that URL; rejects with the reason where the first try fails. */
+  readonly openDead: (redisUrl: string) => Promise<CliDead>;
 }
 
 /** 0: done. 1: it did not work. 2: the command line or a setting is wrong. */
@@ -38,3 +49,14 @@ export const usage = (message: string): CommandError =>
 
 /** An exception's text. */
 export const textOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
+/** A URL as it may be shown: passwords and query strings stay out. */
+export function withoutSecrets(text: string): string {
+  if (!/^[a-z+]+:\/\//.test(text)) return text;
+  // Several hosts, as sentinels have, are no URL to the parser.
+  if (!URL.canParse(text)) return text.replace(/\/\/[^/?#]*@/, '//…@').replace(/\?.*$/, '');
+  const url = new URL(text);
+  if (url.password !== '') url.password = '…';
+  url.search = '';
+  return decodeURI(url.href);
+}

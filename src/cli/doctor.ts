@@ -1,7 +1,7 @@
 /** `nooble doctor`: whether a node could start here and work, one line a check, each with what to do. */
 import { createServer } from 'node:net';
 import { parseSettings, type Settings } from '../settings.ts';
-import { type CliDeps, type ExitCode, textOf } from './command.ts';
+import { type CliDeps, type ExitCode, textOf, withoutSecrets } from './command.ts';
 import { pingRedis } from './redis-ping.ts';
 
 const TIMEOUT_MS = 5_000;
@@ -116,13 +116,4 @@ function checkPort({ host, port }: Settings): Promise<Finding> {
       server.close(() => resolve(ok('port', `${name} is free`))),
     );
   });
-}
-
-/** A URL as it may be shown: passwords and query strings stay out. */
-function withoutSecrets(text: string): string {
-  if (!/^[a-z+]+:\/\//.test(text) || !URL.canParse(text)) return text;
-  const url = new URL(text);
-  if (url.password !== '') url.password = '…';
-  url.search = '';
-  return decodeURI(url.href);
 }

@@ -8,7 +8,9 @@ const OPTIONS = {
   tenant: { type: 'string', short: 't' },
   tier: { type: 'string' },
   url: { type: 'string' },
+  limit: { type: 'string' },
   json: { type: 'boolean' },
+  all: { type: 'boolean' },
   'dry-run': { type: 'boolean' },
   help: { type: 'boolean', short: 'h' },
 } as const;

@@ -17,8 +17,8 @@ import { lowestTier, type Tier, type TierLimits, type TierTable } from './tiers.
 /** What a node knows about agents besides the tiers. */
 export interface AgentRules {
   readonly tiers: TierTable;
-  /** Tools that an agent may name (`namedTools`). */
-  readonly knownTools: readonly string[];
+  /** Tools that an agent may name (`namedTools`); null: any, since a registry beside the node has more. */
+  readonly knownTools: readonly string[] | null;
 }
 
 /** Tools an agent may name: the node's, and those that a tier promises even where this node does not have them yet. */
@@ -171,14 +171,17 @@ export function checkAgent(agent: AgentFields, tier: Tier, rules: AgentRules): R
   return [...ownIssues(agent, rules), ...tierIssues(agent, tier, rules)];
 }
 
+const isKnown = (tool: string, known: AgentRules['knownTools']): boolean =>
+  known === null || known.includes(tool);
+
 /** Rules that hold in every tier. */
 function ownIssues(agent: AgentFields, { knownTools }: AgentRules): RuleIssue[] {
   const issues: RuleIssue[] = agent.tools
-    .filter((tool) => !knownTools.includes(tool))
+    .filter((tool) => !isKnown(tool, knownTools))
     .map((tool) => ({
       field: 'tools',
       rule: 'unknown_tool',
-      message: `there is no tool ${tool}; there are ${knownTools.join(', ')}`,
+      message: `there is no tool ${tool}; there are ${knownTools?.join(', ')}`,
     }));
   if (agent.type === 'rag' && agent.collections.length === 0)
     issues.push({
@@ -208,7 +211,7 @@ function tierIssues(agent: AgentFields, tier: Tier, { tiers, knownTools }: Agent
     }),
   );
   const has = (tool: string, { tools }: TierLimits): boolean => tools === null || tools.includes(tool);
-  for (const tool of agent.tools.filter((name) => knownTools.includes(name) && !has(name, limits)))
+  for (const tool of agent.tools.filter((name) => isKnown(name, knownTools) && !has(name, limits)))
     issues.push({
       field: 'tools',
       rule: 'tools',

@@ -21,6 +21,12 @@ export function rateOf(limit: number | null, periodMs: number): Rate | null {
 
 export const fullBucket = (rate: Rate, nowMs: number): Bucket => ({ tokens: rate.burst, atMs: nowMs });
 
+/** When nothing of it is used any more, ms since the epoch. */
+export function fullAtMs({ tokens, atMs }: Bucket, { perMs, burst }: Rate): number {
+  const used = burst - tokens;
+  return used <= 0 ? atMs : atMs + used / perMs;
+}
+
 export type Taken =
   | { readonly ok: true; readonly bucket: Bucket }
   | { readonly ok: false; readonly retryAfterMs: number };

@@ -35,6 +35,11 @@ export const tierLimitsSchema = z.object({
   wait_for_persistence: z.boolean(),
   /** Days a conversation is kept after its last message; null: for ever. */
   history_days: limit,
+  /** For how long an external service's answers are believed: an agent's configuration, a conversation's history. */
+  agent_cache_s: count,
+  conversation_cache_s: count,
+  /** Messages of one conversation that are asked of an external service, and held. */
+  conversation_cache_messages: count,
 });
 
 export type TierLimits = z.infer<typeof tierLimitsSchema>;
@@ -63,6 +68,9 @@ export const TIER_TABLE: TierTable = {
     weight: 1,
     wait_for_persistence: true,
     history_days: 30,
+    agent_cache_s: 300,
+    conversation_cache_s: 300,
+    conversation_cache_messages: 20,
   },
   advance: {
     requests_per_minute: 50,
@@ -86,6 +94,9 @@ export const TIER_TABLE: TierTable = {
     weight: 2,
     wait_for_persistence: true,
     history_days: 90,
+    agent_cache_s: 300,
+    conversation_cache_s: 300,
+    conversation_cache_messages: 40,
   },
   professional: {
     requests_per_minute: 200,
@@ -109,6 +120,9 @@ export const TIER_TABLE: TierTable = {
     weight: 4,
     wait_for_persistence: true,
     history_days: 365,
+    agent_cache_s: 600,
+    conversation_cache_s: 600,
+    conversation_cache_messages: 80,
   },
   enterprise: {
     requests_per_minute: null,
@@ -132,6 +146,9 @@ export const TIER_TABLE: TierTable = {
     weight: 8,
     wait_for_persistence: true,
     history_days: null,
+    agent_cache_s: 600,
+    conversation_cache_s: 600,
+    conversation_cache_messages: 200,
   },
 };
 

@@ -21,6 +21,8 @@ export interface Run {
   /** Aborted when the run is cancelled, out of time, or failed: for the model's request and for tools. */
   readonly signal: AbortSignal;
   readonly accepted: Promise<unknown>;
+  /** As in ExecutionContext: to be awaited before a deed that must not happen twice. */
+  readonly effects: () => Promise<void>;
   /** True once the run has settled: whatever still comes from the model is for nobody. */
   readonly over: boolean;
   readonly maxIterations: number;
@@ -109,6 +111,7 @@ export function supervise(
       plan,
       signal: controller.signal,
       accepted: context.accepted,
+      effects: context.effects,
       get over() {
         return over;
       },

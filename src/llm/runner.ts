@@ -8,11 +8,12 @@ import { systemPrompt } from './prompts.ts';
 import { type RunDependencies, supervise } from './run.ts';
 import { createToolUse } from './tool-use.ts';
 import type { ToolSet } from './tools/tool.ts';
+import { createToolLookup, type NodeTools } from './tools/tool-set.ts';
 import { createWatchdog } from './watchdog.ts';
 
 export interface RunnerDependencies {
   readonly models: ModelProvider;
-  readonly tools: ToolSet;
+  readonly tools: ToolSet & Partial<Pick<NodeTools, 'registry'>>;
   readonly clock: Clock;
   readonly metrics: Metrics;
   readonly log: Log;
@@ -23,7 +24,7 @@ export interface RunnerDependencies {
 /** Makes the node's agent runner. It owns `tools` from here: close() ends their workers. */
 export function createAgentRunner(dependencies: RunnerDependencies): AgentRunner {
   const { models, tools, clock, metrics, log, timeouts } = dependencies;
-  const toolsByName = new Map(tools.tools.map((tool) => [tool.name, tool]));
+  const toolsOf = createToolLookup(tools);
   const watchdog = createWatchdog();
   /** One object for all turns of an agent's version: sessions keep it for replay. */
   const started = new WeakMap<AgentConfig, EventData['execution.started']>();
@@ -44,7 +45,7 @@ export function createAgentRunner(dependencies: RunnerDependencies): AgentRunner
         const parts: AgentParts = {
           run,
           model: models.model({ provider, model, temperature, maxTokens: run.answerTokens }),
-          toolUse: createToolUse(run, toolsByName, metrics),
+          toolUse: createToolUse(run, toolsOf(plan.limits.tools), metrics),
           prompt: systemPrompt(plan, clock.now()),
           dependencies: callDependencies,
         };

@@ -75,7 +75,9 @@ export function createToolUse(run: Run, tools: ReadonlyMap<string, Tool>, metric
     },
     async perform({ call, args, prepared }) {
       if (!prepared.ok) return `Error: ${prepared.problem}`;
-      await stored(run);
+      await stored(run.accepted);
+      if (run.over) return '';
+      if (tools.get(call.name)?.effects) await stored(run.effects());
       if (run.over) return '';
       run.toolUsed(call.name);
       run.emit({ type: 'tool.started', data: { call_id: call.id, tool: call.name, args } });
@@ -99,10 +101,10 @@ export function createToolUse(run: Run, tools: ReadonlyMap<string, Tool>, metric
   };
 }
 
-/** A tool has effects, so the turn must be kept first; the model's answer needed no such wait. */
-async function stored(run: Run): Promise<void> {
+/** A tool has effects, so what must be kept before it is awaited; the model's answer needed no such wait. */
+async function stored(kept: Promise<unknown>): Promise<void> {
   try {
-    await run.accepted;
+    await kept;
   } catch (error) {
     throw error instanceof RefusalError ? error : new RefusalError(refusal('STORE_UNAVAILABLE'));
   }
@@ -113,7 +115,8 @@ async function attempt(
   run: Run,
   deed: Extract<Prepared, { ok: true }>['run'],
 ): Promise<{ ok: boolean; text: string }> {
-  const { tenantId, sessionId, taskId } = run.plan;
+  const { tenantId, sessionId, taskId, tier, agent } = run.plan;
+  const plan = { tenantId, sessionId, taskId, tier, collections: agent.collections ?? [] };
   const own = new AbortController();
   let deadline: NodeJS.Timeout | undefined;
   let stop = (): void => {};
@@ -128,7 +131,7 @@ async function attempt(
   });
   run.signal.addEventListener('abort', stop, { once: true });
   try {
-    const text = await Promise.race([deed({ signal: own.signal, tenantId, sessionId, taskId }), late]);
+    const text = await Promise.race([deed({ ...plan, signal: own.signal }), late]);
     return { ok: true, text };
   } catch (error) {
     return { ok: false, text: error instanceof Error ? error.message : 'The tool failed.' };

@@ -304,6 +304,44 @@ test('an actor without a message for long enough is told so, again and again, bu
   assert.deepEqual(noted, ['here', 'idle', 'idle']);
 });
 
+test('kinds that are idle after different times are looked for in their own', async (t) => {
+  t.mock.timers.enable({ apis: ['setInterval'] });
+  const { system, spawn, kind, clock, noted } = bench(t);
+  const slow = spawn('slow', kind({ idle: { afterMs: 60_000, message: note('slow') } }));
+  const quick = spawn('quick', kind({ idle: { afterMs: 400, message: note('quick') } }));
+  const pass = async (ms: number): Promise<void> => {
+    clock.nowMs += ms;
+    t.mock.timers.tick(ms);
+    await loopTurns(2);
+  };
+  for (let looks = 0; looks < 4; looks += 1) await pass(100);
+  assert.deepEqual(noted, ['quick'], 'the first kind that was watched does not hold up the second');
+  system.stop(quick);
+  for (let looks = 0; looks < 4; looks += 1) await pass(15_000);
+  assert.deepEqual(noted, ['quick', 'slow'], 'one that has stopped is not looked for');
+  assert.equal(system.isAlive(slow), true);
+});
+
+test('an ask tells in the same tick that it was taken, and only then', (t) => {
+  const { system, spawn, kind } = bench(t);
+  const address = spawn('a', kind({ mailboxLimit: 1 }));
+  let taken = 0;
+  const ask = () =>
+    system.ask<Message, State>(
+      address,
+      1_000,
+      (replyTo) => ({ type: 'ask', replyTo }),
+      () => {
+        taken += 1;
+      },
+    );
+  const first = ask();
+  assert.equal(taken, 1);
+  const second = assert.rejects(ask(), { reason: 'full' });
+  assert.equal(taken, 1);
+  return Promise.all([first, second]).then(() => undefined);
+});
+
 /** nact's own actor behind one of ours: the children it would copy into the context of every message. */
 const require = createRequire(import.meta.url);
 const { find }: { find(name: string, ref: unknown): { children: Map<string, unknown> } } = require(

@@ -154,14 +154,15 @@ test('an invalidation has it loaded afresh', async (t) => {
 });
 
 test('an agent that no turn asks for is forgotten; one that is used stays', async (t) => {
+  t.mock.timers.enable({ apis: ['setInterval'] });
   const { clock, agents, found, asked } = open(t, 200);
   const first = found();
   (await asked(0)).answer(agentOf(1));
   await first;
-  /** Idleness is looked for by a real timer. */
   const look = async () => {
     clock.nowMs += 200;
-    await new Promise((resolve) => setTimeout(resolve, 120));
+    t.mock.timers.tick(50);
+    await loopTurns(2);
   };
   await found();
   await look();

@@ -15,7 +15,7 @@ import { createPacer } from '../../actors/pacer.ts';
 import type { SessionRef } from '../../actors/registry.ts';
 import type { SessionMessage } from '../../actors/session-state.ts';
 import type { TenantMessage } from '../../actors/tenant-state.ts';
-import type { AgentRunner, ExecutionPlan } from '../../src/ports.ts';
+import type { AgentRunner, ExecutionContext, ExecutionPlan, Write } from '../../src/ports.ts';
 import { leakFree } from '../support/leaks.ts';
 import {
   AGENT,
@@ -47,7 +47,11 @@ const kind: ActorKind<ExecutionState, ExecutionMessage, ExecutionEffect> = {
   restarts: { max: 0, withinMs: 1 },
 };
 
-function open(t: TestContext, run: AgentRunner['run']) {
+/** What the store is to do with a write. */
+type Commit = (write: Write) => Promise<'stored'>;
+const stored: Commit = async () => 'stored';
+
+function open(t: TestContext, run: AgentRunner['run'], commit: Commit = stored) {
   leakFree(t);
   const clock = handClock();
   const pacer = createPacer();
@@ -96,6 +100,7 @@ function open(t: TestContext, run: AgentRunner['run']) {
     actors,
     clock,
     runner: { run, close: async () => {} },
+    store: { commit },
     execution: kind,
   });
   return { execute, outbox, client, heard, ref };
@@ -126,4 +131,63 @@ test('an execution whose end is told is gone', async (t) => {
   assert.equal(ref.execution?.taskId, T);
   await loopTurns(10);
   assert.equal(ref.execution, null);
+});
+
+/** A run that only waits until it may do what must not happen twice. */
+function openWithEffects(t: TestContext, commit: Commit) {
+  const asked: ExecutionContext[] = [];
+  const told: string[] = [];
+  const bench = open(
+    t,
+    async (_plan, context) => {
+      asked.push(context);
+      const attempts = [context.effects(), context.effects()];
+      for (const attempt of await Promise.allSettled(attempts)) told.push(attempt.status);
+      return answered('');
+    },
+    commit,
+  );
+  bench.execute(bench.ref, { type: 'execute', plan, options: { stream: true, accepted: false } });
+  return { ...bench, told, asked };
+}
+
+test('that a turn has effects is kept once, after the turn was accepted and before anything is done', async (t) => {
+  const writes: Write[] = [];
+  const keeping: (() => void)[] = [];
+  const { outbox, told } = openWithEffects(t, (write) => {
+    writes.push(write);
+    return new Promise((resolve) => keeping.push(() => resolve('stored')));
+  });
+  await loopTurns(10);
+  assert.deepEqual([writes, told], [[], []], 'the turn is not accepted yet');
+  outbox.event(T, { type: 'chat.accepted', data: { status: 'processing', position: 0 } }, 1);
+  await loopTurns(10);
+  assert.deepEqual(writes, [{ type: 'turn-effects', tenantId: TENANT, taskId: T }]);
+  assert.deepEqual(told, [], 'it is not kept yet');
+  for (const keep of keeping) keep();
+  await loopTurns(10);
+  assert.deepEqual(told, ['fulfilled', 'fulfilled']);
+});
+
+test('effects that can not be kept must not begin', async (t) => {
+  const away = async (): Promise<'stored'> => {
+    throw new Error('the store is away');
+  };
+  const { outbox, told } = openWithEffects(t, away);
+  outbox.event(T, { type: 'chat.accepted', data: { status: 'processing', position: 0 } }, 1);
+  await loopTurns(10);
+  assert.deepEqual(told, ['rejected', 'rejected']);
+});
+
+test('a turn that is taken back before it was accepted keeps no effects', async (t) => {
+  const writes: Write[] = [];
+  const { outbox, ref, told } = openWithEffects(t, async (write) => {
+    writes.push(write);
+    return 'stored';
+  });
+  await loopTurns(10);
+  ref.execution?.abort.abort();
+  outbox.discard(T);
+  await loopTurns(10);
+  assert.deepEqual([told, writes], [['rejected', 'rejected'], []]);
 });

@@ -1,4 +1,4 @@
-/** Whatever order messages come in, turns end once, everybody is answered, and the books come out even. */
+/** Whatever order messages come in, after whatever was cut off before, turns end once, everybody is answered, and the books come out even. */
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { OnBusy } from '../../src/domain/frames.ts';
@@ -6,11 +6,13 @@ import { said, sessionId, taskId, tenantId } from './fixtures.ts';
 import { createWorld, type Faults } from './world.ts';
 
 interface Say {
-  readonly type: 'say' | 'cancel' | 'inquire' | 'forget' | 'drainExpired';
+  readonly type: 'say' | 'cancel' | 'inquire' | 'forget' | 'drainExpired' | 'attach';
   readonly tenant: number;
   readonly session: number;
   readonly task: number;
   readonly onBusy: OnBusy;
+  /** A turn that was interrupted may run again. */
+  readonly again: boolean;
   /** Steps of the world before the next action. */
   readonly pause: number;
 }
@@ -27,13 +29,20 @@ const action: fc.Arbitrary<Say> = fc.record({
     'inquire',
     'forget',
     'drainExpired',
+    'attach',
   ),
   tenant: fc.nat(1),
   session: fc.nat(2),
   task: fc.nat(9),
+  again: fc.boolean(),
   onBusy: fc.constantFrom('enqueue', 'enqueue', 'interrupt', 'reject'),
   pause: fc.nat(12),
 });
+
+const TENANTS = [0, 1];
+/** So many of the first tasks were interrupted before the world began. */
+const INTERRUPTED = 5;
+const ATTACH = { type: 'attach', tier: undefined, resume: undefined, atMs: 1 } as const;
 
 /** A small generator, so that a run can be repeated from its seed. */
 function randomFrom(seed: number): () => number {
@@ -48,15 +57,21 @@ function randomFrom(seed: number): () => number {
 
 function play(actions: readonly Say[], seed: number, capacity: number, faults: Faults): void {
   const world = createWorld(randomFrom(seed), capacity, faults);
-  for (const { type, tenant, session, task, onBusy, pause } of actions) {
+  for (const tenant of TENANTS)
+    for (let task = 0; task < INTERRUPTED; task += 1)
+      world.interrupted(tenantId(`tenant${tenant}`), sessionId(`s${task % 3}`), taskId(`t${task}`));
+  for (const { type, tenant, session, task, onBusy, again, pause } of actions) {
     const tenantKey = tenantId(`tenant${tenant}`);
     // A task lives in one session only: the directory refuses it in another.
-    const sessionKey = sessionId(`s${type === 'forget' || type === 'drainExpired' ? session : task % 3}`);
+    const ofTask = type === 'say' || type === 'cancel' || type === 'inquire';
+    const sessionKey = sessionId(`s${ofTask ? task % 3 : session}`);
     const id = taskId(`t${task}`);
     if (type === 'drainExpired') world.tell(tenantKey, sessionKey, { type, atMs: 1 });
+    else if (type === 'attach') world.tell(tenantKey, sessionKey, { ...ATTACH, clientId: `c${pause}` });
     else {
       const replyTo = world.nextReply();
-      if (type === 'say') world.say(tenantKey, sessionKey, said(`t${task}`, { onBusy, replyTo }));
+      if (type === 'say')
+        world.say(tenantKey, sessionKey, said(`t${task}`, { onBusy, replyTo, ...(again ? { again } : {}) }));
       else world.ask(tenantKey, sessionKey, { type, taskId: id, replyTo, atMs: 1 });
     }
     for (let step = 0; step < pause; step += 1) world.step();
@@ -74,7 +89,8 @@ const runs = (faults: Faults): fc.IPropertyWithHooks<[Say[], number, number]> =>
     (actions, seed, capacity) => play(actions, seed, capacity, faults),
   );
 
-const NUM_RUNS = 400;
+/** INTERLEAVING_RUNS makes it more, after a change of what actors decide. */
+const NUM_RUNS = Number(process.env.INTERLEAVING_RUNS ?? 400);
 
 test('every interleaving of turns, cancels and interrupts keeps the promises', () => {
   fc.assert(runs({ store: 0, agent: 0, behaviour: 0 }), { numRuns: NUM_RUNS });

@@ -375,6 +375,24 @@ test('a cancel right behind its turn finds it, also while the session still load
   await runsAtOnce(node, 2);
 });
 
+test('a cancel that the session has no room for leaves the run alone; the next one stops it', async (t) => {
+  const node = open(t);
+  const client = node.attach('c');
+  await node.say('t');
+  const { context } = await node.run('t');
+  const id = taskId('t');
+  const flood = Array.from({ length: 1_000 }, () => node.system.turn(TENANT, id));
+  const refused = await node.system.cancel(TENANT, id);
+  assert.ok(!refused.ok && refused.error.code === 'OVERLOADED');
+  assert.equal(context.signal.aborted, false, 'who is told that it was not stopped must find it running');
+  await Promise.all(flood);
+
+  const cancelled = node.system.cancel(TENANT, id);
+  assert.equal(context.signal.aborted, true, 'in the tick of the frame');
+  assert.equal((await cancelled).ok, true);
+  assert.equal(await ended(client, 't'), 'chat.cancelled');
+});
+
 test('one task in two sessions is a conflict, and the same one in its own session runs once', async (t) => {
   const node = open(t);
   const [first, second, third] = await Promise.all([

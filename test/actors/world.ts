@@ -11,12 +11,13 @@ import { answerUnhandled, recoverSession, returned } from '../../actors/session-
 import type { SessionMessage, SessionState } from '../../actors/session-state.ts';
 import { tenant } from '../../actors/tenant.ts';
 import { newTenant, type TenantMessage, type TenantState } from '../../actors/tenant-state.ts';
+import type { Message, TurnRecord } from '../../src/domain/conversation.ts';
 import { refusal } from '../../src/domain/errors.ts';
 import { isTerminal } from '../../src/domain/frames.ts';
 import type { SessionId, TaskId, TenantId } from '../../src/domain/ids.ts';
 import { TIER_TABLE, type TierTable } from '../../src/domain/tiers.ts';
 import type { Write } from '../../src/ports.ts';
-import { AGENT, aborted, answered, CONFIG } from './fixtures.ts';
+import { AGENT, aborted, answered, CONFIG, taskId } from './fixtures.ts';
 
 export const TIERS: TierTable = {
   ...TIER_TABLE,
@@ -36,6 +37,15 @@ interface Told {
   readonly deduplicated: boolean;
 }
 
+/** A turn as the store has it. */
+interface Stored {
+  ends: number;
+  /** Left unfinished by an earlier process, and not running again. */
+  interrupted: boolean;
+  told: boolean;
+  readonly sessionId: SessionId;
+}
+
 export interface Faults {
   /** Chance that the store refuses a write, that an agent is unknown, that a behaviour throws over a message. */
   readonly store: number;
@@ -44,6 +54,8 @@ export interface Faults {
 }
 
 export interface World {
+  /** Before anything else: a turn that an earlier process left unfinished. */
+  interrupted(tenantId: TenantId, sessionId: SessionId, taskId: TaskId): void;
   say(tenantId: TenantId, sessionId: SessionId, message: Extract<SessionMessage, { type: 'said' }>): void;
   ask(tenantId: TenantId, sessionId: SessionId, message: SessionMessage & { readonly replyTo: number }): void;
   tell(tenantId: TenantId, sessionId: SessionId, message: SessionMessage): void;
@@ -63,10 +75,12 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
   const running = new Map<string, { stopped: boolean }>();
   const events = new Map<string, Told[]>();
   const replies = new Map<number, number>();
-  const stored = new Map<string, { ends: number; deleted: boolean }>();
+  const stored = new Map<string, Stored>();
+  const before = new Set<string>();
   const tracked = new Set<string>();
   let numbers = 0;
   let refusedEnds = 0;
+  let refusedTold = 0;
   let nowMs = 0;
 
   const chance = (of: number): boolean => random() < of;
@@ -110,7 +124,7 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
     };
     switch (effect.type) {
       case 'load':
-        return later(() => back({ type: 'loaded', history: [], interrupted: [] }));
+        return loaded(tenantId, sessionId, back);
       case 'enter':
         return void mail.push({ type: 'enter', sessionId, tier: effect.tier, atMs: now() });
       case 'findAgent': {
@@ -134,13 +148,16 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
         const { step, taskId } = effect;
         if (chance(faults.store)) {
           if (step === 'ended') refusedEnds += 1;
+          if (step === 'told') refusedTold += 1;
           return later(() => back({ type: 'keepFailed', step, taskId, atMs: now() }));
         }
         const duplicate = keep(effect.write);
         return later(() => back({ type: 'kept', step, taskId, duplicate, atMs: now() }));
       }
       case 'execute': {
-        const { taskId } = effect.plan;
+        const { taskId, history } = effect.plan;
+        const asked = history.filter((message) => message.taskId === taskId);
+        assert.ok(asked.length === 1 || !before.has(key(taskId)), 'the model reads the question once');
         const run = { stopped: false };
         assert.equal(running.has(key(taskId)), false, 'a turn runs once');
         running.set(key(taskId), run);
@@ -190,8 +207,25 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
     if (release) tenantBox(box.state.tenantId).mail.push(release);
   }
 
+  /** What the store has now is what comes, whenever it comes. */
+  function loaded(tenantId: TenantId, sessionId: SessionId, back: (message: SessionMessage) => void): void {
+    const kept = [...stored].filter(
+      ([key, turn]) => key.startsWith(`${tenantId}/`) && turn.sessionId === sessionId && turn.interrupted,
+    );
+    const idOf = (key: string): TaskId => taskId(key.slice(tenantId.length + 1));
+    const history = kept.map(([key]) => question(idOf(key)));
+    const interrupted = kept
+      .filter(([, { told }]) => !told)
+      .map(([key]) => interruptedTurn(tenantId, sessionId, idOf(key)));
+    later(() => back({ type: 'loaded', history, interrupted }));
+  }
+
   /** True where the store has the turn already. */
   function keep(write: Write): boolean {
+    if (write.type === 'turn-told') {
+      const told = stored.get(`${write.tenantId}/${write.taskId}`);
+      if (told?.interrupted) told.told = true;
+    }
     if (write.type !== 'turn-accepted' && write.type !== 'turn-ended') return false;
     const key = `${write.turn.tenantId}/${write.turn.taskId}`;
     const known = stored.get(key);
@@ -200,7 +234,13 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
       known.ends += 1;
       return false;
     }
-    if (!known) stored.set(key, { ends: 0, deleted: false });
+    if (known?.interrupted && !known.told && write.again) {
+      known.interrupted = false;
+      known.ends = 0;
+      return false;
+    }
+    const { sessionId } = write.turn;
+    if (!known) stored.set(key, { ends: 0, interrupted: false, told: false, sessionId });
     return known !== undefined;
   }
 
@@ -213,6 +253,8 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
     for (const effect of effects) doSession(box, effect);
     const executing = state.turns.filter((turn) => turn.executing && !turn.ended);
     assert.ok(executing.length <= 1, 'a session runs one turn at a time');
+    const asked = (state.history ?? []).filter(({ role }) => role === 'user').map(({ taskId: id }) => id);
+    assert.equal(new Set(asked).size, asked.length, 'a question is in the conversation once');
   }
 
   function handleTenant(box: TenantBox): void {
@@ -278,6 +320,11 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
     void sessionBox(tenantId, sessionId).mail.push(message);
 
   return {
+    interrupted(tenantId, sessionId, id) {
+      const key = `${tenantId}/${id}`;
+      before.add(key);
+      stored.set(key, { ends: 1, interrupted: true, told: false, sessionId });
+    },
     say(tenantId, sessionId, message) {
       tracked.add(`${tenantId}/${message.taskId}`);
       tell(tenantId, sessionId, message);
@@ -307,7 +354,8 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
       for (const [number, times] of replies) assert.equal(times, 1, `question ${number} has one answer`);
       for (const { state } of tenants.values()) {
         assert.deepEqual([state.running, state.queued, state.waiting.size], [0, 0, 0]);
-        const kept = [...stored.keys()].filter((key) => key.startsWith(`${state.tenantId}/`)).length;
+        const own = [...stored.keys()].filter((key) => key.startsWith(`${state.tenantId}/`));
+        const kept = own.filter((key) => !before.has(key)).length;
         assert.ok(state.day.used >= kept, 'every accepted turn was counted');
       }
       for (const { state } of sessions.values())
@@ -321,9 +369,27 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
     const own = told.filter(({ deduplicated }) => !deduplicated).map(({ type }) => type);
     const story = `${key}: ${told.map(({ type }) => type).join(', ')}`;
     if (own.length === 0) return;
+    if (before.has(key) && own[0] === 'error') {
+      // It was told that it was interrupted; where the store was not told of that, it may be told, and run, again.
+      assert.ok(own.length === 1 || refusedTold > 0, story);
+      return;
+    }
     assert.equal(own[0], 'chat.accepted', story);
     assert.equal(own.filter((type) => type === 'chat.accepted').length, 1, story);
     assert.equal(own.filter(isTerminal).length, 1, story);
     assert.ok(isTerminal(own.at(-1) ?? ''), story);
   }
 }
+
+const question = (id: TaskId): Message => ({ role: 'user', content: `message ${id}`, taskId: id, atMs: 0 });
+
+const interruptedTurn = (tenantId: TenantId, sessionId: SessionId, id: TaskId): TurnRecord => ({
+  taskId: id,
+  tenantId,
+  sessionId,
+  agentId: AGENT.id,
+  status: 'failed',
+  createdAtMs: 0,
+  finishedAtMs: 0,
+  error: refusal('INTERRUPTED'),
+});

@@ -225,3 +225,14 @@ test('the tier that an issue names breaks that rule no more', () => {
     }),
   );
 });
+
+test('beside a registry any tool may be named, as far as the tier has it', () => {
+  const issues = (tier: Tier) =>
+    checkAgent({ ...blank, tools: ['weather'] }, tier, { ...rules, knownTools: null });
+
+  assert.deepEqual(issues('professional'), []);
+  assert.deepEqual(
+    issues('free').map(({ rule, tier }) => [rule, tier]),
+    [['tools', 'professional']],
+  );
+});

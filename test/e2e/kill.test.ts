@@ -1,26 +1,33 @@
 /**
- * kill -9 of a whole node in mid-stream, over and over on one database: what was acknowledged is there, and clients hear
- * of what was cut off. 25 kills by default, to keep the suite quick; KILL_ROUNDS=100 makes it a hundred, KILL_SEED
- * another hundred.
+ * kill -9 of a whole node in mid-stream, a hundred times, over and over on the same databases: what was acknowledged is
+ * there, and clients hear of what was cut off. KILL_ROUNDS makes it more or fewer kills, KILL_SEED others.
  */
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { z } from 'zod';
 import { type Chatter, chatter, isEnd, types } from '../support/chatter.ts';
 import { type ChildNode, spawnNode } from '../support/child-node.ts';
 import { dice } from '../support/dice.ts';
 import { leakFree } from '../support/leaks.ts';
+import type { Env } from '../support/node.ts';
 import { temporary } from '../support/temporary.ts';
 import { connect, type Received } from '../support/websocket-client.ts';
 
-const ROUNDS = Number(process.env.KILL_ROUNDS ?? 25);
+const ROUNDS = Number(process.env.KILL_ROUNDS ?? 100);
+/** Worlds, each with a database and nodes of its own, that live side by side: while one waits, another starts. */
+const WORLDS = 4;
 const SEED = Number(process.env.KILL_SEED ?? 20_260);
-/** A machine that is busy with other tests takes 2 s for a round. */
+/** A machine that is busy with other tests takes 2 s of it for a start. */
 const LIMIT_MS = 60_000 + ROUNDS * 4_000;
 const SESSIONS = ['s0', 's1', 's2', 's3'];
-/** Two turns of a session take about twice 100 ms: a kill within this falls before, into, between and after them. */
-const LATEST_KILL_MS = 300;
+/** A turn has about twelve frames: a kill after so many of a session's falls into, between and after its turns. */
+const LATEST_KILL_FRAMES = 30;
+/** So much later: between two frames, too. */
+const BETWEEN_FRAMES_MS = 15;
 /** One kill in four falls within this: before messages, or their acknowledgements, are through. */
 const EARLY_KILL_MS = 12;
 const PAGE = 100;
@@ -149,68 +156,96 @@ async function say(node: ChildNode, client: Chatter, said: Said, overHttp: boole
   if (response?.status === 202) said.acknowledged = true;
 }
 
-test(`${ROUNDS} kills in mid-stream lose nothing that was acknowledged, and nobody is left waiting`, {
-  timeout: LIMIT_MS,
-}, async (t) => {
-  leakFree(t);
-  const roll = dice(SEED);
-  const env = {
-    DATABASE_URL: temporary(t).database,
-    DEFAULT_TIER: 'enterprise',
-    DEFAULT_PROVIDER: 'offline',
-    DEFAULT_MODEL: 'offline-25x4',
-    ORCHESTRATOR_MAX_REQUESTS_PER_SESSION: '0',
-    EXECUTION_LOG_LEVEL: 'info',
-  };
+/**
+ * Resolves at a random moment: shortly, or once a session's client has seen so many frames, however slow the machine
+ * is. At the latest when all that was said there has ended.
+ */
+async function killTime(
+  clients: ReadonlyMap<string, Chatter>,
+  recent: readonly Said[],
+  roll: (sides: number) => number,
+): Promise<void> {
+  const early = roll(4) === 0;
+  const session = SESSIONS[roll(SESSIONS.length)] ?? '';
+  const count = 1 + roll(LATEST_KILL_FRAMES);
+  const lateMs = roll(BETWEEN_FRAMES_MS);
+  const client = clients.get(session);
+  if (!client || early) return delay(roll(EARLY_KILL_MS));
+  const frames = client.frames.length + count;
+  const ends = recent.filter((said) => said.session === session).map(({ taskId }) => client.ended(taskId));
+  const seen = client.see(() => client.frames.length >= frames);
+  await Promise.race([seen, Promise.all(ends)]);
+  // What does not come any more is cut off by the kill.
+  Promise.allSettled([seen, ...ends]);
+  return delay(lateMs);
+}
+
+/** What a world has come to. */
+interface Seen {
+  said: number;
+  acknowledged: number;
+  ended: number;
+  interrupted: number;
+}
+
+/** A place for compiled code: half of a node's start is compiling. Only a process that ends by itself leaves its own there. */
+async function compiled(t: TestContext): Promise<Env> {
+  const env = { NODE_COMPILE_CACHE: mkdtempSync(join(tmpdir(), 'nooble-compiled-')) };
+  t.after(() => rmSync(env.NODE_COMPILE_CACHE, { recursive: true, force: true }));
+  const node = await spawnNode(t, env);
+  node.kill('SIGTERM');
+  assert.equal((await node.exit).code, 0);
+  return env;
+}
+
+/** Lets nodes live and die on one database, `rounds` times; gives up between two rounds where another world has failed. */
+async function world(
+  t: TestContext,
+  env: Env,
+  rounds: number,
+  seed: number,
+  failed: AbortSignal,
+): Promise<Seen> {
+  const roll = dice(seed);
   const all: Said[] = [];
   const clients = new Map<string, Chatter>();
-  let recent: Said[] = [];
+  let recent: readonly Said[] = [];
   /** True where a kill may have come before the note that a client was told had been written. */
   let lost = false;
-  const seen = { acknowledged: 0, ended: 0, interrupted: 0, told: 0 };
+  const seen: Seen = { said: 0, acknowledged: 0, ended: 0, interrupted: 0 };
 
-  for (let round = 0; round <= ROUNDS; round += 1) {
+  for (let round = 0; round <= rounds; round += 1) {
+    failed.throwIfAborted();
     const node = await spawnNode(t, env);
-    const before = round > 0;
     await Promise.all(
       SESSIONS.map(async (session) => {
         const own = all.filter((said) => said.session === session);
         const client = await comeBack(node, session, clients.get(session));
         clients.set(session, client);
-        if (!before) return;
+        if (round === 0) return;
         checkTold(client, own, lost);
         const again = await comeBack(node, session, client);
-        assert.deepEqual(
-          types(greeting(again)),
-          ['session.ready'],
-          'the same epoch has nothing more to tell',
-        );
+        const greeted = types(greeting(again));
+        assert.deepEqual(greeted, ['session.ready'], 'the same epoch has nothing more to tell');
         await again.close();
         await checkStored(node, session, own, round);
       }),
     );
     seen.interrupted += recent.filter(({ told }) => told).length;
-    const last = round === ROUNDS;
+    if (round === rounds) {
+      await checkAll(node, all);
+      node.kill('SIGKILL');
+      await node.exit;
+      break;
+    }
 
-    recent = last
-      ? []
-      : SESSIONS.flatMap((session) =>
-          Array.from({ length: 1 + roll(3) }, (_, count) => ({
-            taskId: `${session}-${round}-${count}`,
-            session,
-            round,
-            text: `Message ${count} of round ${round} in ${session}, ${roll(1_000_000)}.`,
-            acknowledged: false,
-            end: undefined,
-            told: false,
-          })),
-        );
+    recent = newRound(round, roll);
     all.push(...recent);
     const saying = recent.map((said) => {
       const client = clients.get(said.session);
       return client ? say(node, client, said, roll(3) === 0) : undefined;
     });
-    await delay(roll(roll(4) === 0 ? EARLY_KILL_MS : LATEST_KILL_MS));
+    await killTime(clients, recent, roll);
     node.kill('SIGKILL');
     await node.exit;
     await Promise.all(saying);
@@ -222,22 +257,73 @@ test(`${ROUNDS} kills in mid-stream lose nothing that was acknowledged, and nobo
       said.end = frames.find(isEnd);
     }
     lost = !recent.some(({ acknowledged }) => acknowledged);
+    seen.said += recent.length;
     seen.acknowledged += recent.filter(({ acknowledged }) => acknowledged).length;
     seen.ended += recent.filter(({ end }) => end).length;
     for (const client of clients.values()) client.check();
   }
+  return seen;
+}
 
-  const node = await spawnNode(t, env);
+/** What is said in a round: one to three messages in each session. */
+const newRound = (round: number, roll: (sides: number) => number): readonly Said[] =>
+  SESSIONS.flatMap((session) =>
+    Array.from({ length: 1 + roll(3) }, (_, count) => ({
+      taskId: `${session}-${round}-${count}`,
+      session,
+      round,
+      text: `Message ${count} of round ${round} in ${session}, ${roll(1_000_000)}.`,
+      acknowledged: false,
+      end: undefined,
+      told: false,
+    })),
+  );
+
+/** At the very end nothing acknowledged is missing, and every turn has ended, one way or the other. */
+async function checkAll(node: ChildNode, all: readonly Said[]): Promise<void> {
   for (const said of all) {
     const turn = await turnOf(node, said.taskId);
     assert.ok(turn || !said.acknowledged, `${said.text} was acknowledged, and is gone`);
     if (turn) assert.equal(turn.status === 'completed', !said.told, said.text);
   }
-  node.kill('SIGKILL');
-  await node.exit;
-  const { acknowledged, ended, interrupted } = seen;
+}
+
+test(`${ROUNDS} kills in mid-stream lose nothing that was acknowledged, and nobody is left waiting`, {
+  timeout: LIMIT_MS,
+}, async (t) => {
+  leakFree(t);
+  const cache = await compiled(t);
+  const failure = new AbortController();
+  const worlds = Array.from({ length: WORLDS }, async (_, index) => {
+    const env = {
+      ...cache,
+      DATABASE_URL: temporary(t).database,
+      DEFAULT_TIER: 'enterprise',
+      DEFAULT_PROVIDER: 'offline',
+      DEFAULT_MODEL: 'offline-25x4',
+      ORCHESTRATOR_MAX_REQUESTS_PER_SESSION: '0',
+      EXECUTION_LOG_LEVEL: 'info',
+    };
+    const rounds = Math.floor((ROUNDS + index) / WORLDS);
+    try {
+      return await world(t, env, rounds, SEED + index, failure.signal);
+    } catch (error) {
+      failure.abort(error);
+      throw error;
+    }
+  });
+  await Promise.allSettled(worlds);
+  failure.signal.throwIfAborted();
+  const seen = await Promise.all(worlds);
+  const sum = (what: keyof Seen): number => seen.reduce((total, one) => total + one[what], 0);
+  const [said, acknowledged, ended, interrupted] = [
+    sum('said'),
+    sum('acknowledged'),
+    sum('ended'),
+    sum('interrupted'),
+  ];
   t.diagnostic(
-    `seed ${SEED}: ${all.length} said, ${acknowledged} acknowledged, ${ended} ended, ${interrupted} interrupted`,
+    `seed ${SEED}: ${said} said, ${acknowledged} acknowledged, ${ended} ended, ${interrupted} interrupted`,
   );
   assert.ok(ended > 0 && interrupted > 0, 'the kills did not fall into streams');
 });

@@ -143,6 +143,7 @@ for (const type of ['conversational', 'langchain'] as const) {
     const outcome = await late(planOf({ type }), {
       signal: controller.signal,
       accepted: Promise.resolve(),
+      effects: () => assert.fail('nothing may be kept'),
       emit: () => assert.fail('nothing may be told'),
     });
     assert.equal(outcome.type, 'aborted');

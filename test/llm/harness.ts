@@ -88,6 +88,7 @@ export interface PlanChange {
   readonly history?: readonly Message[];
   readonly context?: Readonly<Record<string, unknown>>;
   readonly accepted?: Promise<unknown>;
+  readonly effects?: () => Promise<void>;
   readonly onEvent?: (event: ExecutionEvent) => void;
 }
 
@@ -162,6 +163,7 @@ export async function startBench(
       const done = runner.run(planOf(change), {
         signal: controller.signal,
         accepted: change.accepted ?? Promise.resolve(),
+        effects: change.effects ?? (async () => {}),
         emit(event) {
           events.push(event);
           for (const { type, resolve } of waiting) if (type === event.type) resolve(event);

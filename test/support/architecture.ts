@@ -19,7 +19,7 @@ const PORTS = /^src\/([a-z]+-)*ports\.ts$/;
 
 /** Which parts of the project a part may import from, besides itself. First match wins. */
 const ARROWS: readonly { readonly part: RegExp; readonly may: RegExp }[] = [
-  { part: /^src\/(main|node)\.ts$/, may: /./ },
+  { part: /^src\/(main|node(-[a-z]+)?)\.ts$/, may: /./ },
   { part: /^src\/cli\//, may: /^src\/(cli\/|domain\/|settings\.ts$|([a-z]+-)*ports\.ts$)/ },
   { part: /^src\/domain\//, may: /^src\/domain\// },
   { part: PORTS, may: /^src\/(domain\/|([a-z]+-)*ports\.ts$)/ },
@@ -27,8 +27,8 @@ const ARROWS: readonly { readonly part: RegExp; readonly may: RegExp }[] = [
   { part: /^src\/llm\//, may: /^src\/(llm\/|domain\/|([a-z]+-)*ports\.ts$)/ },
   { part: /^src\/store\//, may: /^src\/(store\/|domain\/|([a-z]+-)*ports\.ts$)/ },
   { part: /^src\/telemetry\//, may: /^src\/(telemetry\/|domain\/|([a-z]+-)*ports\.ts$)/ },
-  { part: /^actors\//, may: /^(actors\/|src\/(?!(main|node)\.ts))/ },
-  { part: /^transports\//, may: /^(transports\/|src\/(?!(main|node)\.ts))/ },
+  { part: /^actors\//, may: /^(actors\/|src\/(?!(main|node(-[a-z]+)?)\.ts))/ },
+  { part: /^transports\//, may: /^(transports\/|src\/(?!(main|node(-[a-z]+)?)\.ts))/ },
 ];
 
 /** Packages that only one place knows. */

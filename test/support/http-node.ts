@@ -95,6 +95,14 @@ export function scriptedDirectory() {
     async forget(tenantId, sessionId) {
       return pages.delete(key(tenantId, sessionId)) ? { ok: true, value: null } : notFound;
     },
+    push(tenantId, sessions, frame) {
+      const named = sessions?.map((sessionId) => key(tenantId, sessionId));
+      const all = [...clients.keys()].filter((each) => each.startsWith(key(tenantId, '')));
+      const found = [...new Set(named ?? all)].filter((each) => clients.has(each));
+      const sent = { ...frame, taskId: frame.taskId, seq: undefined, atMs: NOW_MS };
+      for (const each of found) for (const client of clients.get(each) ?? []) client.send(sent);
+      return found.length;
+    },
     stats: () => ({
       tenants: 1,
       sessions: 2,

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { EventEmitter, once } from 'node:events';
 import type { TestContext } from 'node:test';
 import type { Log, SayRequest } from '../../src/ports.ts';
-import { createExecutions, type ExecutionDeps } from '../../transports/http/executions.ts';
+import { createExecutions, type ExecutionDeps } from '../../transports/executions/executions.ts';
 import { answeredTurn, NOW_MS, openHttpNode, scriptedDirectory } from '../support/http-node.ts';
 import { createHands } from './webhook-receiver.ts';
 

@@ -1,14 +1,14 @@
 /** What happens to the actions of nodes that die, and to what others leave in Redis. */
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { createInterface } from 'node:readline';
+import type { ChildProcess } from 'node:child_process';
 import { type TestContext, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { type Lane, tierLane } from '../../src/domain/queues.ts';
+import type { ErrorData } from '../../src/domain/errors.ts';
+import { type Lane, managementFamily, managementQueue, tierLane } from '../../src/domain/queues.ts';
+import type { Delivery } from '../../src/transport-ports.ts';
 import type { RedisServer } from '../support/redis.ts';
 import { redisFor, transportFor } from '../support/redis-node.ts';
-import { action, collecting, counting, queue, refusedWith } from '../support/transport.ts';
+import { killed, startWorker } from '../support/redis-workers.ts';
+import { action, collecting, counting, gate, queue, refusedWith } from '../support/transport.ts';
 import { until } from '../support/until.ts';
 
 const WORK = queue('execution_service:free:default');
@@ -16,27 +16,12 @@ const LANES: readonly Lane[] = [tierLane(WORK, 'free')];
 
 /** A consumer in a process of its own; resolves when it has begun work on so many actions. */
 async function victim(t: TestContext, redis: RedisServer, count: number): Promise<ChildProcess> {
-  const script = fileURLToPath(new URL('../support/worker-node.ts', import.meta.url));
-  const child = spawn(process.execPath, ['--import', 'tsx', script, redis.url, WORK, '10'], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  t.after(async () => {
-    if (child.exitCode !== null || child.signalCode !== null) return;
-    child.kill('SIGKILL');
-    await once(child, 'exit');
-  });
   let begun = 0;
-  createInterface({ input: child.stdout ?? process.stdin }).on('line', (line) => {
-    if (line !== 'taking') begun += 1;
+  const child = startWorker(t, { url: redis.url, queue: WORK, credits: 10 }, () => {
+    begun += 1;
   });
   await until('the victim to work', () => begun >= count, 30_000);
   return child;
-}
-
-async function killed(child: ChildProcess): Promise<void> {
-  const gone = once(child, 'exit');
-  child.kill('SIGKILL');
-  await gone;
 }
 
 test("a killed node's actions go back to the front of their queue, in their order, once", async (t) => {
@@ -63,11 +48,22 @@ test("a killed node's actions go back to the front of their queue, in their orde
   assert.equal(meter.of('action.returned'), 3);
 });
 
-test('an action that kills three nodes is dead', async (t) => {
+test('an action that kills three nodes is dead, and who reads its queue is told', async (t) => {
   const redis = await redisFor(t);
   const meter = counting();
   const janitor = await transportFor(t, redis.url, meter);
-  await janitor.consume([tierLane(queue('elsewhere'), 'free')], async () => {}, { credits: 1 });
+  const told: unknown[] = [];
+  const onDead = (from: string) => (delivery: Delivery, error: ErrorData) =>
+    void told.push([from, delivery.action.data.n, delivery.queue, error.code]);
+  const elsewhere = [tierLane(queue('elsewhere'), 'free')];
+  await janitor.consume(elsewhere, async () => {}, { credits: 1, onDead: onDead('elsewhere') });
+  // It reads the queue, and has no room for what waits there.
+  const busy = gate();
+  const occupied = [...elsewhere, ...LANES].map((lane) => ({ ...lane, queue: queue(`${lane.queue}:busy`) }));
+  const reader = await janitor.consume(occupied, () => busy.opened, { credits: 1, onDead: onDead('reader') });
+  await janitor.send(queue(`${WORK}:busy`), action(0), 'json');
+  await until('the reader to be busy', async () => (await redis.client.llen(`${WORK}:busy`)) === 0);
+  for (const lane of LANES) reader.add(lane);
   await janitor.send(WORK, action(1), 'json');
   for (const round of [1, 2, 3]) {
     await killed(await victim(t, redis, 1));
@@ -76,6 +72,8 @@ test('an action that kills three nodes is dead', async (t) => {
   }
   const [letter] = await janitor.dead.list(WORK, 10);
 
+  busy.open();
+  assert.deepEqual(told, [['reader', 1, WORK, 'POISON']]);
   assert.equal(letter?.error.code, 'POISON');
   assert.equal(JSON.parse(letter.body).data.n, 1);
   assert.equal(await redis.client.llen(WORK), 0);
@@ -107,4 +105,18 @@ test('replies expire, also those that nobody fetches', async (t) => {
   await until('an expiry', async () => (await redis.client.ttl(gone)) > 0);
 
   assert.ok((await redis.client.ttl(name)) > 290);
+});
+
+test('a queue that appears while the connection that would tell of it is broken is found', async (t) => {
+  const redis = await redisFor(t);
+  const transport = await transportFor(t, redis.url);
+  const heard = collecting();
+  await transport.consume([], heard.listener, { credits: 2, families: [managementFamily] });
+  for (let n = 1; n < 6; n += 1) {
+    await redis.client.call('CLIENT', 'KILL', 'TYPE', 'pubsub');
+    await redis.client.lpush(managementQueue('tasks', `tenant-${n}`), JSON.stringify(action(n)));
+    await heard.heard(n);
+  }
+
+  assert.deepEqual(heard.numbers(), [1, 2, 3, 4, 5]);
 });

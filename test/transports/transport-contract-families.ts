@@ -31,6 +31,23 @@ export function familyContract(over: Over): void {
     assert.ok(!heard.deliveries.some(({ queue }) => queue === NOTICES));
   });
 
+  over(
+    'the first message of a tenant that was quiet is found within a second',
+    async ({ transport, push }) => {
+      const heard = collecting();
+      await transport.consume([], heard.listener, { credits: 2, families: [managementFamily] });
+      await transport.send(ACME, action(0), 'json');
+      await heard.heard(1);
+      for (let n = 1; n < 5; n += 1) {
+        const begunMs = performance.now();
+        const body = Buffer.from(JSON.stringify(action(n)));
+        await push(managementQueue('validation', `quiet-${n}`), body);
+        await heard.heard(n + 1);
+        assert.ok(performance.now() - begunMs < 1_000, `message ${n} waited`);
+      }
+    },
+  );
+
   over('a dead list is no queue of its family', async ({ transport }) => {
     const read: ReadMessage = () => ({ ok: false, error: refusal('FORBIDDEN') });
     const heard = collecting();

@@ -10,6 +10,7 @@ import { action, collecting, counting, gate, type Meter, queue, refusedWith } fr
 import { until } from '../support/until.ts';
 import { familyContract } from './transport-contract-families.ts';
 import { type Over, requestContract, type Subject } from './transport-contract-requests.ts';
+import { returnContract } from './transport-contract-returns.ts';
 
 /** Opens a transport that is closed after the test, with nothing on any queue. */
 export type Open = (t: TestContext, meter: Meter) => Promise<Subject>;
@@ -130,7 +131,7 @@ export function transportContract(name: string, open: Open): void {
   over('an action that fails comes again first, and after three deliveries it is dead', async (subject) => {
     const { transport, meter } = subject;
     const failing = collecting(async ({ action: { data } }) => {
-      if (data.n === 1) throw new RefusalError(refusal('STORE_UNAVAILABLE'));
+      if (data.n === 1) throw new RefusalError(refusal('MODEL_ERROR'));
     });
     await transport.send(WORK, action(1), 'json');
     await transport.send(WORK, action(2), 'json');
@@ -139,7 +140,7 @@ export function transportContract(name: string, open: Open): void {
     await failing.heard(4);
 
     const [letter] = await transport.dead.list(WORK, 10);
-    assert.equal(letter?.error.code, 'STORE_UNAVAILABLE');
+    assert.equal(letter?.error.code, 'MODEL_ERROR');
     assert.equal(letter.queue, WORK);
     assert.equal(JSON.parse(letter.body).data.n, 1);
     assert.equal(failing.numbers().filter((n) => n === 1).length, 3);
@@ -239,6 +240,7 @@ export function transportContract(name: string, open: Open): void {
 
   requestContract(over);
   familyContract(over);
+  returnContract(over);
 
   over('stop waits for what was taken and leaves the rest', async ({ transport }) => {
     const doors = gate();

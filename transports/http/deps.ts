@@ -8,7 +8,7 @@ import type {
 } from '../../src/management-ports.ts';
 import type { Clock, Directory, Log } from '../../src/ports.ts';
 import type { Access } from '../access.ts';
-import type { Executions } from './executions.ts';
+import type { Executions } from '../executions/executions.ts';
 
 export interface HttpDeps {
   readonly directory: Directory;

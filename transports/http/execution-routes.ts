@@ -3,24 +3,22 @@ import { createRoute, type OpenAPIHono } from '@hono/zod-openapi';
 import type { Context } from 'hono';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import type { SayRequest } from '../../src/ports.ts';
+import type { Order } from '../executions/batches.ts';
+import { batchSchema, executionBody, executionSchema } from '../executions/bodies.ts';
+import type { Executions } from '../executions/executions.ts';
+import { overridesOf } from '../executions/orders.ts';
 import type { HttpDeps } from './deps.ts';
 import { failure, type HttpEnv, refuse } from './errors.ts';
-import type { Order } from './execution-batches.ts';
 import {
   batchAcceptedSchema,
   batchOrderSchema,
   batchPathSchema,
-  batchSchema,
   type ExecutionItem,
   executionAcceptedSchema,
-  executionBody,
   executionCancelledSchema,
   executionOrderSchema,
   executionPathSchema,
-  executionSchema,
-  overridesOf,
 } from './execution-schemas.ts';
-import type { Executions } from './executions.ts';
 import { jsonBody, needs } from './gate.ts';
 
 /** Adds the execution routes. They need the scope `chat`; every id is looked up inside the caller's tenant. */

@@ -4,16 +4,17 @@
  * One loop: while anything is known to wait and there is room, a script takes a batch; when all is known to be empty,
  * a BLMOVE waits on the queue that was busy last (intake.ts) and the watch tells of all others (watch.ts).
  */
-import { refusal } from '../../src/domain/errors.ts';
+import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import { enrolled, type Lane, noTurns, type QueueName, served, shares } from '../../src/domain/queues.ts';
 import type { Log } from '../../src/ports.ts';
 import type { ConsumeOptions, Consumption, Listener, TransportMeter } from '../../src/transport-ports.ts';
-import { findLanes } from './families.ts';
+import { type TellDead, tellingDead } from '../delivery.ts';
 import { createHeld } from './held.ts';
 import { BLOCK_MS, createIntake } from './intake.ts';
 import { takenKey } from './keys.ts';
 import { holdLease, type LeaseTimes } from './lease.ts';
 import { connected, type Endpoint, openLink, textOf, unavailable } from './link.ts';
+import { createRoster, type LaneState } from './roster.ts';
 import { itemsOf, takeScript } from './scripts.ts';
 import { takeStock } from './stock.ts';
 import type { Watch } from './watch.ts';
@@ -31,15 +32,10 @@ const AUDIT_MS = 5_000;
 /** How long stop() tries to tell Redis what is done, while Redis is away. */
 const MAX_SETTLE_MS = 2_000;
 
-interface LaneState {
-  readonly lane: Lane;
-  /** What waits there; Infinity where only that it has changed is known. */
-  length: number;
-  /** Goes up with every change that the watch reports. */
-  changes: number;
-  readonly unwatch: () => void;
-  /** It was found, and goes again when it has been empty for a while. */
-  readonly found: boolean;
+/** A consumer as others of its node see it: they may have to bury what it would have read. */
+export interface Reader {
+  covers(queue: QueueName): boolean;
+  readonly tellDead: TellDead;
 }
 
 export interface ConsumerSetup {
@@ -48,6 +44,8 @@ export interface ConsumerSetup {
   /** Unique for every consumer of every start of every node. */
   readonly holder: string;
   readonly lease: LeaseTimes;
+  /** All consumers of this node; this one is added while it runs. */
+  readonly readers: Set<Reader>;
   readonly log: Log;
   readonly meter: TransportMeter;
 }
@@ -57,11 +55,11 @@ export async function startConsumer(
   setup: ConsumerSetup,
   first: readonly Lane[],
   listener: Listener,
-  { credits, read, families = [] }: ConsumeOptions,
+  options: ConsumeOptions,
 ): Promise<Consumption> {
-  const { watch, log, meter, holder } = setup;
+  const { watch, log, meter, holder, readers } = setup;
+  const { credits, read, families = [] } = options;
   const taken = takenKey(holder);
-  const lanes = new Map<QueueName, LaneState>();
   const blocker = openLink(setup.endpoint, 'blocker', BLOCK_MS);
   await connected(blocker);
 
@@ -87,24 +85,40 @@ export async function startConsumer(
     lastId += count;
     return id;
   };
-  const mistrust = (queue: QueueName): void => {
-    const state = lanes.get(queue);
-    if (!state) return;
-    state.length = Number.POSITIVE_INFINITY;
-    state.changes += 1;
-  };
   const changed = (queue: QueueName): void => {
     // What comes there comes through the intake.
     if (intake.waitingOn() === queue) return;
-    mistrust(queue);
+    roster.mistrust(queue);
     wake();
+  };
+  const left = async (queue: QueueName): Promise<void> => {
+    if (intake.waitingOn() === queue) await intake.unblock();
+  };
+  const pause = (queue: QueueName, error: ErrorData): void => {
+    roster.pause(queue, error);
+    // Where that fails the connection is gone, and with it whatever waits.
+    left(queue).catch(() => {});
   };
   const audit = (): void => {
     auditDue = true;
     wake();
   };
 
-  const held = createHeld({ watch, taken, log, meter, read, freed: wake, returned: changed }, listener);
+  const roster = createRoster(watch, families, {
+    changed,
+    wake,
+    lost: audit,
+    waitingOn: () => intake.waitingOn(),
+  });
+  const reader: Reader = { covers: roster.covers, tellDead: tellingDead(options, log) };
+  const tellDead: TellDead = (queue, body, error) => {
+    const mine = [reader, ...readers].find(({ covers }) => covers(queue)) ?? reader;
+    mine.tellDead(queue, body, error);
+  };
+  const held = createHeld(
+    { watch, taken, log, meter, read, freed: wake, returned: changed, pause, left, tellDead },
+    listener,
+  );
   const intake = createIntake(watch, blocker, { name: holder, taken }, log, {
     arrived(source, body) {
       elsewhere = 0;
@@ -112,32 +126,17 @@ export async function startConsumer(
       held.start({ id: String(nextId(1)), ...source, body });
     },
     mayGoOn(queue) {
-      if (stopped || auditDue || room() < 0 || !lanes.has(queue) || !watch.armed()) return false;
+      if (stopped || auditDue || room() < 0 || !watch.armed()) return false;
+      if (!roster.has(queue) || roster.isPaused(queue)) return false;
       // More may be waiting there than come one by one: now and then a script looks, and takes them at once.
-      return inARow < patience && waitingLanes().length === 0 && elsewhere < MAX_ELSEWHERE;
+      return inARow < patience && roster.waiting().length === 0 && elsewhere < MAX_ELSEWHERE;
     },
     ended(queue, failed) {
       if (failed) hot = undefined;
-      if (queue) mistrust(queue);
+      if (queue) roster.mistrust(queue);
       if (!failed) wake();
     },
   });
-
-  const add = (lane: Lane, found = false): void => {
-    if (lanes.has(lane.queue)) return;
-    const unwatch = watch.key(lane.queue, () => changed(lane.queue));
-    lanes.set(lane.queue, { lane, length: Number.POSITIVE_INFINITY, changes: 0, unwatch, found });
-    wake();
-  };
-  const drop = (queue: QueueName): void => {
-    lanes.get(queue)?.unwatch();
-    lanes.delete(queue);
-  };
-  const find = async (): Promise<void> => {
-    for (const { lane, length, found } of lanes.values())
-      if (found && length === 0 && lane.queue !== intake.waitingOn()) drop(lane.queue);
-    for (const lane of await findLanes(watch.taker, families)) add(lane, true);
-  };
 
   /** Runs the script over some lanes; what it took is started before anything else happens. */
   const take = async (asked: readonly LaneState[], counts: ReadonlyMap<Lane, number>): Promise<void> => {
@@ -169,19 +168,16 @@ export async function startConsumer(
 
   const room = (): number => credits - held.running() - (intake.waitingOn() === undefined ? 0 : 1);
 
-  const waitingLanes = (): readonly LaneState[] =>
-    [...lanes.values()].filter(({ length, lane }) => length > 0 && lane.queue !== intake.waitingOn());
-
   /** Does what is to be done now; returns when the loop must wait to be woken. */
   const advance = async (): Promise<void> => {
     if (auditDue) {
       await takeStock({ watch, taken, held, intake, nextId, room });
-      await find();
-      for (const queue of lanes.keys()) if (queue !== intake.waitingOn()) mistrust(queue);
+      await roster.search();
+      roster.mistrustAll();
       auditDue = false;
     }
     for (;;) {
-      const waiting = waitingLanes();
+      const waiting = roster.waiting();
       if (waiting.length > 0 && room() <= 0 && held.running() < credits) await intake.unblock();
       const free = Math.min(room(), MAX_BATCH);
       if (stopped || !watch.armed()) return;
@@ -192,7 +188,7 @@ export async function startConsumer(
         const asked = waiting.filter(({ lane, length }) => counts.has(lane) || !Number.isFinite(length));
         await take(asked.slice(0, MAX_LANES), counts);
       } else {
-        const next = hot !== undefined && lanes.has(hot) ? hot : lanes.keys().next().value;
+        const next = roster.next(hot);
         if (waiting.length > 0 || free <= 0 || next === undefined) return;
         if (elsewhere >= MAX_ELSEWHERE && intake.waitingOn() !== next) await intake.unblock();
         if (!intake.canWait()) return;
@@ -222,6 +218,10 @@ export async function startConsumer(
     }
   };
 
+  await roster.listen(setup.endpoint).catch((error: unknown) => {
+    intake.close();
+    throw unavailable(error);
+  });
   const lease = await holdLease(watch, holder, setup.lease, {
     log,
     meter,
@@ -230,11 +230,13 @@ export async function startConsumer(
     bury: (poison) => held.bury({ ...poison, list: undefined }, abandoned),
   }).catch((error: unknown) => {
     intake.close();
+    roster.close();
     throw unavailable(error);
   });
   const offReset = watch.onReset(audit);
   const auditor = setInterval(audit, AUDIT_MS);
-  for (const lane of first) add(lane);
+  readers.add(reader);
+  for (const lane of first) roster.add(lane);
   if (families.length > 0) audit();
   const loop = run();
 
@@ -256,19 +258,20 @@ export async function startConsumer(
     await loop;
     clearInterval(auditor);
     offReset();
-    for (const { unwatch } of lanes.values()) unwatch();
+    roster.close();
     await held.idle();
     const settled = await settleAll();
     await lease.release(settled && (await nothingLeft(watch, taken)));
+    readers.delete(reader);
     intake.close();
   };
   let stopping: Promise<void> | undefined;
 
   return {
-    add: (lane) => add(lane),
+    add: (lane) => roster.add(lane),
     async remove(queue) {
-      drop(queue);
-      if (intake.waitingOn() === queue) await intake.unblock().catch(() => {});
+      roster.drop(queue);
+      await left(queue).catch(() => {});
     },
     stop() {
       stopping ??= shutDown();

@@ -1,11 +1,13 @@
 /** The dead lists in Redis: what could not be worked on, newest left, one JSON text each. */
 import type { Redis } from 'ioredis';
 import { deadQueue, type QueueName, queueNameSchema } from '../../src/domain/queues.ts';
+import type { Log } from '../../src/ports.ts';
 import type { DeadLetter, DeadLetters } from '../../src/transport-ports.ts';
-import { bodyOf, MAX_DEAD_LETTERS, parseDeadLetter } from '../delivery.ts';
+import { bodyOf, labelOf, MAX_DEAD_LETTERS, parseDeadLetter } from '../delivery.ts';
 import { DEAD_QUEUES } from './keys.ts';
-import { unavailable } from './link.ts';
+import { closeLink, connected, openLink, unavailable } from './link.ts';
 import { unburyScript } from './scripts.ts';
+import { redisOptions } from './url.ts';
 
 /** Letters in one reply: each may be as large as an action. */
 const PAGE = 20;
@@ -68,4 +70,19 @@ async function orUnavailable<T>(work: () => Promise<T>): Promise<T> {
   } catch (error) {
     throw unavailable(error);
   }
+}
+
+/**
+ * The dead lists of a Redis on a connection of their own, for a command line. Rejects with TRANSPORT_UNAVAILABLE
+ * where the first try fails, and with an Error for a URL that is none (redisOptions).
+ */
+export async function openDeadLetters(url: string, log: Log) {
+  const options = redisOptions(url);
+  const redis = openLink({ options, log, meter: { counted: () => {} } }, 'dead', 0);
+  await connected(redis);
+  return {
+    letters: createDeadLetters(redis),
+    labelOf,
+    close: async (): Promise<void> => closeLink(redis),
+  };
 }

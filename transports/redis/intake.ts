@@ -56,7 +56,8 @@ export function createIntake(
 ): Intake {
   let generation = 0;
   let waiting: { readonly queue: QueueName; readonly over: Promise<void> } | undefined;
-  let isUnblocking = false;
+  /** Callers that want it to end. */
+  let unblocking = 0;
   let registered: (Source & { readonly atMs: number }) | undefined;
   let blockerId: number | undefined;
   let stale: readonly (Source & { readonly sinceMs: number })[] = [];
@@ -78,41 +79,48 @@ export function createIntake(
           // What the listener writes at once goes out first: each write costs what a short answer takes.
           await new Promise(process.nextTick);
         }
-      } while (!isUnblocking && isFresh() && events.mayGoOn(source.queue));
+      } while (unblocking === 0 && isFresh() && events.mayGoOn(source.queue));
     } catch (error) {
       failed = true;
       log.debug({ queue: source.queue, error: textOf(error) }, 'a blocking read broke off');
       stale = [...stale, { ...source, sinceMs: performance.now() }];
       generation += 1;
     }
+    await over(source.queue, failed);
+  };
+  const over = async (queue: QueueName, failed: boolean): Promise<void> => {
     waiting = undefined;
-    events.ended(source.queue, failed);
+    events.ended(queue, failed);
   };
 
   const isFresh = (): boolean =>
     registered !== undefined && performance.now() - registered.atMs < REGISTER_MS;
 
+  /** Says in Redis where this consumer's next list is filled from: whoever finds it must know. */
+  const register = async (queue: QueueName): Promise<Source> => {
+    blockerId ??= await blocker.client('ID');
+    const list = (): string => intakeKey(holder.name, generation);
+    if (registered?.list === list() && registered.queue === queue && isFresh()) return registered;
+    // What still lies in a list must not change its origin.
+    if (registered?.list === list() && registered.queue !== queue) generation += 1;
+    const source = { list: list(), queue };
+    await watch.taker.hset(holder.taken, `hot:${source.list}`, queue);
+    registered = { ...source, atMs: performance.now() };
+    return source;
+  };
+
   return {
     waitingOn: () => waiting?.queue,
     canWait: () => waiting === undefined && blocker.status === 'ready',
     async wait(queue) {
-      const source = { list: intakeKey(holder.name, generation), queue };
-      blockerId ??= await blocker.client('ID');
-      if (registered?.list !== source.list || registered.queue !== queue || !isFresh()) {
-        if (registered?.list === source.list && registered.queue !== queue) {
-          // What still lies in a list must not change its origin.
-          generation += 1;
-          source.list = intakeKey(holder.name, generation);
-        }
-        // Whoever finds our things must know where they came from.
-        await watch.taker.hset(holder.taken, `hot:${source.list}`, queue);
-        registered = { ...source, atMs: performance.now() };
-      }
-      waiting = { queue, over: Promise.resolve() };
-      waiting = { queue, over: move(source) };
+      const ready = register(queue);
+      const begin = (source: Source): Promise<void> => (unblocking > 0 ? over(queue, false) : move(source));
+      // From here on it counts as waiting: whoever wants nothing more from there must not come too early.
+      waiting = { queue, over: ready.then(begin, () => over(queue, true)) };
+      await ready;
     },
     async unblock() {
-      isUnblocking = true;
+      unblocking += 1;
       try {
         while (waiting) {
           const { over } = waiting;
@@ -121,7 +129,7 @@ export function createIntake(
           else await Promise.race([over, new Promise((resolve) => setTimeout(resolve, UNBLOCK_RETRY_MS))]);
         }
       } finally {
-        isUnblocking = false;
+        unblocking -= 1;
       }
     },
     leftBehind() {

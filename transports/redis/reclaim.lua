@@ -23,11 +23,13 @@ for at = 1, #fields, 2 do
     entries[#entries + 1] = { tonumber(fields[at]) or 0, fields[at + 1] }
   end
 end
--- What a BLMOVE moved last is younger than all that is in the hash.
+-- What a BLMOVE moved last is younger than all that is in the hash; the lists are numbered in their order.
 for _, pair in ipairs(hot) do
+  local age = 1e15 + 1e7 * (tonumber(string.match(pair[1], '(%d+)$')) or 0)
   local body = redis.call('RPOP', pair[1])
   while body do
-    entries[#entries + 1] = { math.huge, pair[2] .. '\n' .. body }
+    age = age + 1
+    entries[#entries + 1] = { age, pair[2] .. '\n' .. body }
     body = redis.call('RPOP', pair[1])
   end
 end

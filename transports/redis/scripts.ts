@@ -26,6 +26,7 @@ function script(name: string): Script {
 export const takeScript = script('take');
 export const recoverScript = script('recover');
 export const failScript = script('fail');
+export const giveBackScript = script('give-back');
 export const buryScript = script('bury');
 export const reclaimScript = script('reclaim');
 export const unburyScript = script('unbury');

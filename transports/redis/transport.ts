@@ -3,7 +3,7 @@
  * Redis carries messages and keeps no truth.
  *
  * Connections of a node: `sender`, `taker` and `ear` (watch.ts), `replies` once a request shares the common list, and
- * a `blocker` for each consumer.
+ * a `blocker` for each consumer, with a `scout` (families.ts) where it takes families' queues.
  */
 import { randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
@@ -20,7 +20,7 @@ import type {
 import { encodeAction } from '../codec.ts';
 import { sized } from '../delivery.ts';
 import { closed, createRequests } from '../requests.ts';
-import { startConsumer } from './consumer.ts';
+import { type Reader, startConsumer } from './consumer.ts';
 import { createDeadLetters } from './dead.ts';
 import { LEASE_TIMES, type LeaseTimes } from './lease.ts';
 import { closeLink, connected, type Endpoint, openLink, unavailable } from './link.ts';
@@ -60,6 +60,7 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
   const requests = createRequests(shared, log, meter);
   const replies = createReplyReader(endpoint, watch, shared, requests, log);
   const consumers = new Set<Consumption>();
+  const readers = new Set<Reader>();
   const post = createPost(sender);
   let consumersStarted = 0;
   let closing: Promise<void> | undefined;
@@ -101,7 +102,8 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
         throw new RefusalError(refusal('INVALID_REQUEST', { message: 'A consumer needs a credit.' }));
       consumersStarted += 1;
       const holder = `${start}:${consumersStarted}`;
-      const setup = { endpoint, watch, holder, lease: settings.lease ?? LEASE_TIMES, log, meter };
+      const lease = settings.lease ?? LEASE_TIMES;
+      const setup = { endpoint, watch, holder, lease, readers, log, meter };
       const consumer = await startConsumer(setup, lanes, listener, options);
       consumers.add(consumer);
       return {
@@ -112,6 +114,7 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
         },
       };
     },
+    replied: (reply) => requests.replied(reply),
     dead: createDeadLetters(sender),
     async ping() {
       if (closing) throw closed();

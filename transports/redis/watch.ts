@@ -10,7 +10,8 @@
 import type { Redis } from 'ioredis';
 import { closeLink, connected, type Endpoint, openLink, textOf } from './link.ts';
 
-const CHANNEL = '__redis__:invalidate';
+/** Where Redis names the keys that have changed. */
+export const INVALIDATIONS = '__redis__:invalidate';
 const RETRY_MS = 500;
 
 export interface Watch {
@@ -40,7 +41,7 @@ export async function openWatch(endpoint: Endpoint): Promise<Watch> {
     if (armed || ear.status !== 'ready' || taker.status !== 'ready') return;
     if (!isSubscribed) {
       earId = await ear.client('ID');
-      await ear.subscribe(CHANNEL);
+      await ear.subscribe(INVALIDATIONS);
       isSubscribed = true;
     }
     await taker.call('CLIENT', 'TRACKING', 'ON', 'REDIRECT', earId, 'NOLOOP');

@@ -1,6 +1,7 @@
 /** What a tool is: a name, a schema for its arguments, and a deed that can be called off. */
 import { z } from 'zod';
 import type { SessionId, TaskId, TenantId } from '../../domain/ids.ts';
+import type { Tier } from '../../domain/tiers.ts';
 
 export interface ToolContext {
   /** Aborted when the run is cancelled or out of time. */
@@ -8,6 +9,10 @@ export interface ToolContext {
   readonly tenantId: TenantId;
   readonly sessionId: SessionId;
   readonly taskId: TaskId;
+  /** The tenant's, as far as the caller knows it. */
+  readonly tier?: Tier;
+  /** What the agent may look things up in; absent: nothing. */
+  readonly collections?: readonly string[];
 }
 
 /** A tool in the form in which chat completion endpoints are told of it. */
@@ -28,6 +33,8 @@ export type Prepared =
 export interface Tool {
   readonly name: string;
   readonly definition: ToolDefinition;
+  /** It does something that must not happen twice: a turn that has begun it does not run again. */
+  readonly effects?: true;
   prepare(args: unknown): Prepared;
 }
 
@@ -35,6 +42,7 @@ export interface ToolSpec<S extends z.ZodType> {
   readonly name: string;
   readonly description: string;
   readonly schema: S;
+  readonly effects?: true;
   /** Resolves to what the model reads. A rejection is fed back to it too, by its message alone. */
   run(args: z.infer<S>, context: ToolContext): Promise<string>;
 }
@@ -44,6 +52,7 @@ export function defineTool<S extends z.ZodType>(spec: ToolSpec<S>): Tool {
   const { $schema: _, ...parameters } = z.toJSONSchema(spec.schema);
   return {
     name: spec.name,
+    ...(spec.effects ? { effects: true } : {}),
     definition: {
       type: 'function',
       function: { name: spec.name, description: spec.description, parameters },

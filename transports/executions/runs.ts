@@ -5,7 +5,7 @@ import { eventData, type Frame, isTerminal } from '../../src/domain/frames.ts';
 import { DEFAULT_AGENT_ID, type SessionId, type TaskId } from '../../src/domain/ids.ts';
 import type { Client, Clock, Directory, Log, Reply, SayReply, SayRequest } from '../../src/ports.ts';
 import type { CallbackPlace, Callbacks } from '../webhooks/callbacks.ts';
-import { executionBody } from './execution-schemas.ts';
+import { executionBody } from './bodies.ts';
 
 /** After this long a tenant with too many callbacks may try again. */
 const FULL_RETRY_MS = 5_000;

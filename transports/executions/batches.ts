@@ -3,9 +3,8 @@ import type { TurnRecord } from '../../src/domain/conversation.ts';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
 import type { Log, Reply, SayRequest } from '../../src/ports.ts';
-import { systemTimers, type Timers } from '../webhooks/dispatcher.ts';
-import type { Runs } from './execution-runs.ts';
-import { type BatchBody, type BatchItem, executionBody } from './execution-schemas.ts';
+import { type BatchBody, type BatchItem, executionBody } from './bodies.ts';
+import type { Offers } from './offers.ts';
 
 export interface BatchBounds {
   readonly runningPerTenant: number;
@@ -25,13 +24,6 @@ export const BATCH_BOUNDS: BatchBounds = {
   keptUnits: 32 * 1024 * 1024,
 };
 
-/** Times that one item is offered while limits refuse it. */
-const MAX_TRIES = 20;
-/** Where a limit asks for more patience than this, the item fails at once. */
-const MAX_WAIT_MS = 120_000;
-const DEFAULT_WAIT_MS = 1_000;
-/** Items that wait for the same limit come back up to this far apart. */
-const SPREAD_MS = 250;
 const TOO_MANY_RETRY_MS = 5_000;
 
 /** One item, ready to be said. */
@@ -58,18 +50,15 @@ interface Batch {
 }
 
 export interface BatchDeps {
-  readonly runs: Runs;
+  readonly offers: Offers;
   readonly log: Log;
   readonly newBatchId: () => string;
-  readonly timers?: Timers;
-  readonly random?: () => number;
   readonly bounds?: Partial<BatchBounds>;
 }
 
 /**
- * Order: items begin in the order given, `concurrency` at a time, and end as they may. An item refused by a limit of
- * the moment (OVERLOADED, RATE_LIMITED) is offered again after `retry_after_ms`. Nothing survives the process.
- * close(): no item begins any more, and what waits to begin fails.
+ * Order: items begin in the order given, `concurrency` at a time, and end as they may. Each is offered with patience
+ * (offers.ts). Nothing survives the process. close(): no batch begins any more; its items are the offers' to end.
  */
 export interface Batches {
   start(tenantId: TenantId, orders: readonly Order[], concurrency: number): Reply<BatchBody>;
@@ -78,26 +67,12 @@ export interface Batches {
   close(): void;
 }
 
-export function createBatches({ runs, log, newBatchId, ...deps }: BatchDeps): Batches {
-  const { timers = systemTimers, random = Math.random } = deps;
+export function createBatches({ offers, log, newBatchId, ...deps }: BatchDeps): Batches {
   const bounds = { ...BATCH_BOUNDS, ...deps.bounds };
   /** Oldest first. */
   const batches = new Map<string, Batch>();
-  const pauses = new Set<() => void>();
   let keptUnits = 0;
   let closed = false;
-
-  /** Ends early where the node closes. */
-  const pause = (ms: number): Promise<void> =>
-    new Promise((resolve) => {
-      const end = (): void => {
-        cancel();
-        pauses.delete(end);
-        resolve();
-      };
-      const cancel = timers.after(ms, end);
-      pauses.add(end);
-    });
 
   async function work(batch: Batch): Promise<void> {
     for (let item = batch.items[batch.next]; item; item = batch.items[batch.next]) {
@@ -117,31 +92,20 @@ export function createBatches({ runs, log, newBatchId, ...deps }: BatchDeps): Ba
   async function run(item: Item): Promise<Reply<TurnRecord>> {
     const { order } = item;
     if (!order) return { ok: false, error: refusal('INTERNAL') };
-    let { request } = order;
     const onStarted = (): void => {
       item.told = { ...item.told, status: 'processing' };
     };
-    for (let tries = 1; ; tries += 1) {
-      if (closed) return { ok: false, error: refusal('INTERRUPTED') };
-      const begun = await runs
-        .begin(request, { hear: true, onStarted, callbackUrl: order.callbackUrl })
-        .catch((error: unknown) => {
-          log.error({ err: error, task_id: request.taskId }, 'an item of a batch could not be begun');
-          return { ok: false as const, error: refusal('INTERNAL') };
-        });
-      if (begun.ok) {
-        item.order = null;
-        if (item.told.status !== 'processing')
-          item.told = { ...item.told, session_id: begun.sessionId, status: begun.accepted.status };
-        else item.told = { ...item.told, session_id: begun.sessionId };
-        return begun.ended;
-      }
-      const waitMs = patience(begun.error);
-      if (waitMs === null || tries === MAX_TRIES) return begun;
-      await pause(waitMs + random() * SPREAD_MS);
-      // An offer that got no answer in time may have been taken all the same: the next one finds it.
-      request = { ...request, taskIdGiven: true };
-    }
+    const begun = await offers.begin(order.request, {
+      hear: true,
+      onStarted,
+      callbackUrl: order.callbackUrl,
+    });
+    if (!begun.ok) return begun;
+    item.order = null;
+    if (item.told.status !== 'processing')
+      item.told = { ...item.told, session_id: begun.sessionId, status: begun.accepted.status };
+    else item.told = { ...item.told, session_id: begun.sessionId };
+    return begun.ended;
   }
 
   /** Makes room in the memory of finished batches, the tenant's own first. */
@@ -185,15 +149,8 @@ export function createBatches({ runs, log, newBatchId, ...deps }: BatchDeps): Ba
     },
     close() {
       closed = true;
-      for (const end of [...pauses]) end();
     },
   };
-}
-
-/** How long to wait before a refused item is offered again; null: it has failed. */
-function patience({ code, retry_after_ms: waitMs = DEFAULT_WAIT_MS }: ErrorData): number | null {
-  const passing = code === 'OVERLOADED' || code === 'RATE_LIMITED';
-  return passing && waitMs <= MAX_WAIT_MS ? waitMs : null;
 }
 
 const tooMany = (): ErrorData =>

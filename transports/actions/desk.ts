@@ -1,0 +1,208 @@
+/** The desk of a node: takes actions off the work queues, has them done, and sees to it that each is answered once. */
+import {
+  callbackProblem,
+  endStatus,
+  errorReply,
+  type ReplyBody,
+  replyQueue,
+} from '../../src/domain/action-replies.ts';
+import { parseDomainAction } from '../../src/domain/domain-action.ts';
+import { RefusalError, refusal } from '../../src/domain/errors.ts';
+import type { AgentId, TaskId, TenantId } from '../../src/domain/ids.ts';
+import type { Lane } from '../../src/domain/queues.ts';
+import type { Peers } from '../../src/peer-ports.ts';
+import type { CancelReply, Clock, Directory, Log } from '../../src/ports.ts';
+import type { Consumption, Delivery, Listener, ReadMessage, Transport } from '../../src/transport-ports.ts';
+import { NOT_ITS_FAULT } from '../../src/transport-ports.ts';
+import type { Executions } from '../executions/executions.ts';
+import type { Timers } from '../webhooks/dispatcher.ts';
+import { createBreaks } from './breaks.ts';
+import { derivedId } from './derived-ids.ts';
+import { createDeskBatches } from './desk-batches.ts';
+import { createDeskQuestions } from './desk-questions.ts';
+import { createDeskRuns } from './desk-runs.ts';
+import { expectsReply, type Order, readOrder } from './orders.ts';
+import type { Relay } from './relay-port.ts';
+import { createReplies, type Request, requestOf } from './replies.ts';
+import { runJob } from './run-jobs.ts';
+
+/** Pushes that are remembered, so that one delivered again is not shown again; sockets do not outlive the process. */
+const MAX_SEEN = 10_000;
+
+export interface DeskDeps {
+  readonly transport: Transport;
+  readonly relay: Relay;
+  readonly directory: Directory;
+  readonly executions: Pick<Executions, 'runs' | 'offers' | 'atOnce'>;
+  readonly peers: Peers;
+  /** Forgets what is held of an agent's configuration. */
+  readonly invalidateAgent: (tenantId: TenantId, agentId: AgentId) => void;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly lanes: readonly Lane[];
+  /** Actions worked on at once. A run holds its place to its end. */
+  readonly credits: number;
+  readonly newId: () => string;
+  readonly timers?: Timers;
+}
+
+export interface Desk {
+  /** Begins to take actions. */
+  start(): Promise<void>;
+  /** Takes no more, and gives back what waits for a better moment; runs go on, and are answered. */
+  drain(): void;
+  /** Gives back what still runs, and resolves when all that was taken is settled. Safe to call twice. */
+  close(): Promise<void>;
+}
+
+/**
+ * Delivery: each action is done once and answered alike however often it comes, where it has an `action_id`. Order:
+ * actions begin as the transport hands them over; a session takes its turns in that order.
+ */
+export function createDesk(deps: DeskDeps): Desk {
+  const { transport, relay, directory, executions, log } = deps;
+  const pauses = createBreaks(deps.timers);
+  const running = createBreaks(deps.timers);
+  const replies = createReplies(deps);
+  const runs = createDeskRuns({ directory, relay, replies, pauses, runs: running, log });
+  const answerBatch = createDeskBatches({ executions, runs, replies, pauses, log });
+  const answerQuestion = createDeskQuestions({ ...deps, replies, signal: running.signal });
+  /** Actions that are being worked on: the same one again waits for that. */
+  const open = new Map<string, { readonly queue: string | undefined; readonly done: Promise<void> }>();
+  const seen = new Set<string>();
+  let consumption: Consumption | undefined;
+  let stopping: Promise<void> | undefined;
+
+  const keyOf = ({ action }: Delivery): string =>
+    `${action.tenant_id} ${action.action_type} ${action.action_id}`;
+
+  const listener: Listener = (delivery) => {
+    if (!delivery.idGiven) return work(delivery);
+    const key = keyOf(delivery);
+    const first = open.get(key);
+    const { callback_queue: queue } = delivery.action;
+    if (first && first.queue === queue) return first.done;
+    // Who waits elsewhere is answered there, once it is known what.
+    if (first) return first.done.catch(() => {}).then(() => listener(delivery));
+    const done = work(delivery).finally(() => open.delete(key));
+    open.set(key, { queue, done });
+    return done;
+  };
+
+  async function work(delivery: Delivery): Promise<void> {
+    const { action } = delivery;
+    const request = requestOf(delivery);
+    const read = readOrder(action);
+    if (read.ok) return carryOut(delivery, request, read.order);
+    // Without a queue it went to the dead list when it was read. The same again is refused alike, unremembered.
+    await replies.send(request, errorReply(read.error));
+  }
+
+  async function carryOut(delivery: Delivery, request: Request, order: Order): Promise<void> {
+    const { action } = delivery;
+    switch (order.type) {
+      case 'run':
+        await runs.answer(runJob(request, order), executions.runs.begin);
+        return;
+      case 'batch':
+        return answerBatch(request, order);
+      case 'cancel':
+        return cancel(request, order.taskId);
+      case 'status':
+      case 'agent-config':
+      case 'history':
+      case 'context':
+        return answerQuestion(request, order);
+      case 'invalidate':
+        deps.invalidateAgent(action.tenant_id, order.agentId);
+        return;
+      case 'replied':
+        transport.replied(action);
+        return;
+      case 'push':
+        push(delivery, order);
+        return;
+    }
+  }
+
+  /** Cancelled twice is cancelled once; what is remembered is what was answered. */
+  async function cancel(request: Request, taskId: TaskId): Promise<void> {
+    const { tenant_id: tenantId, action_id: actionId } = request.action;
+    // A run must be stopped also while the store is away.
+    const before = await replies.answered(request).catch(() => null);
+    if (before?.id === derivedId(actionId, 'cancelled') && (before.action || request.queue === undefined))
+      return replies.again(request, before);
+    const reply = await directory.cancel(tenantId, taskId);
+    const about = { taskId: request.action.task_id ?? taskId };
+    if (reply.ok) return replies.keep(replies.made(request, 'cancelled', cancelled(reply), about));
+    if (NOT_ITS_FAULT.has(reply.error.code)) throw new RefusalError(reply.error);
+    await replies.send(request, withTask(errorReply(reply.error), taskId), about);
+  }
+
+  function push(delivery: Delivery, { sessions, frame }: Extract<Order, { type: 'push' }>): void {
+    const key = keyOf(delivery);
+    if (delivery.idGiven && seen.has(key)) return;
+    directory.push(delivery.action.tenant_id, sessions, frame);
+    if (!delivery.idGiven) return;
+    seen.add(key);
+    const [oldest] = seen.size > MAX_SEEN ? seen : [];
+    if (oldest !== undefined) seen.delete(oldest);
+  }
+
+  /** Whoever waits for an action that nobody will work on any more is told why. */
+  function onDead({ action, format }: Delivery, error: RefusalError['data']): void {
+    const queue = replyQueue(action);
+    if (queue === undefined || !expectsReply(action.action_type)) return;
+    // Nothing is remembered as its answer: it may be sent anew from the dead list.
+    const reply = replies.made({ action, format, queue, answers: undefined }, 'dead', errorReply(error));
+    replies
+      .keep(reply)
+      .catch((failure: unknown) => log.warn({ err: failure, queue }, 'a dead action was not answered'));
+  }
+
+  function drain(): void {
+    pauses.end();
+    stopping ??= consumption?.stop();
+    stopping?.catch((error: unknown) => log.warn({ err: error }, 'the desk did not stop as it should'));
+  }
+
+  return {
+    async start() {
+      const { lanes, credits } = deps;
+      consumption = await transport.consume(lanes, listener, { credits, read: readDelivered, onDead });
+    },
+    drain,
+    async close() {
+      drain();
+      running.end();
+      await stopping;
+    },
+  };
+}
+
+const withTask = ({ type, data }: ReplyBody, taskId: TaskId): ReplyBody => ({
+  type,
+  data: { task_id: taskId, ...data },
+});
+
+function cancelled({ taskId, status, abortMs }: Extract<CancelReply, { ok: true }>): ReplyBody {
+  return {
+    type: 'execution.callback',
+    data: { task_id: taskId, status: endStatus(status), abort_ms: Math.ceil(abortMs) },
+  };
+}
+
+/**
+ * Refuses at once what no delivery will do better with: what nobody works on, what names a queue that it may not name,
+ * and data that does not fit where nobody could be told.
+ */
+export const readDelivered: ReadMessage = (raw, _queue, nowMs, newId) => {
+  const parsed = parseDomainAction(raw, nowMs, newId);
+  if (!parsed.ok) return parsed;
+  const { action } = parsed;
+  const problem = callbackProblem(action);
+  if (problem !== null) return { ok: false, error: refusal('FORBIDDEN', { message: problem }) };
+  if (replyQueue(action) !== undefined && expectsReply(action.action_type)) return parsed;
+  const read = readOrder(action);
+  return read.ok ? parsed : { ok: false, error: read.error };
+};
