@@ -42,7 +42,13 @@ export interface AgentState {
 export type AgentMessage =
   | { readonly type: 'find'; readonly replyTo: number; readonly version: Wanted; readonly atMs: number }
   | { readonly type: 'loaded'; readonly attempt: number; readonly agent: Agent | null; readonly atMs: number }
-  | { readonly type: 'loadFailed'; readonly attempt: number; readonly atMs: number }
+  /** `error` is what those who wait are told. */
+  | {
+      readonly type: 'loadFailed';
+      readonly attempt: number;
+      readonly error: ErrorData;
+      readonly atMs: number;
+    }
   /** A new version was stored. */
   | { readonly type: 'changed'; readonly agent: Agent; readonly atMs: number }
   /** Something was stored that this node has not seen. */
@@ -95,7 +101,7 @@ export const agent: Behaviour<AgentState, AgentMessage, AgentEffect> = (state, m
     case 'loaded':
       return loaded(state, message);
     case 'loadFailed':
-      return loadFailed(state, message.attempt);
+      return loadFailed(state, message);
     case 'changed':
       if (message.agent.version <= state.version) return [state, []];
       return learn(state, message.agent, message.atMs);
@@ -133,12 +139,15 @@ function loaded(state: AgentState, message: Extract<AgentMessage, { type: 'loade
   return refuse(rest, ({ version }) => version === load.version, error);
 }
 
-function loadFailed(state: AgentState, attempt: number): Step {
+function loadFailed(
+  state: AgentState,
+  { attempt, error }: Extract<AgentMessage, { type: 'loadFailed' }>,
+): Step {
   const load = state.loads.find((one) => one.attempt === attempt);
   if (!load) return [state, []];
   const rest = { ...state, loads: state.loads.filter((other) => other !== load) };
   const wanted = ({ version }: Asker): boolean => load.version === null || version === load.version;
-  const [next, effects] = refuse(rest, wanted, refusal('STORE_UNAVAILABLE', { retryAfterMs: 1_000 }));
+  const [next, effects] = refuse(rest, wanted, error);
   return [
     next,
     next.current === undefined && next.waiting.length === 0 ? [...effects, { type: 'leave' }] : effects,

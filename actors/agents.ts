@@ -4,7 +4,7 @@
  */
 import { type AgentConfig, toConfig } from '../src/domain/agent.ts';
 import type { Agent } from '../src/domain/agent-record.ts';
-import { type ErrorData, refusal } from '../src/domain/errors.ts';
+import { type ErrorData, RefusalError, refusal } from '../src/domain/errors.ts';
 import type { AgentId, TenantId } from '../src/domain/ids.ts';
 import type { AgentStore } from '../src/management-ports.ts';
 import type { AgentSource, AgentStats, Clock, Log, Reply } from '../src/ports.ts';
@@ -159,7 +159,10 @@ export function createAgents(options: AgentsOptions): Agents {
       (found) => tell({ type: 'loaded', attempt, agent: found, atMs: clock.now() }),
       (error: unknown) => {
         log.warn({ err: error, tenant_id: tenantId, agent_id: agentId }, 'agent could not be loaded');
-        tell({ type: 'loadFailed', attempt, atMs: clock.now() });
+        // A service that keeps agents may say more than that it can not be had.
+        const known = error instanceof RefusalError ? error.data : undefined;
+        const told = known ?? refusal('STORE_UNAVAILABLE', { retryAfterMs: 1_000 });
+        tell({ type: 'loadFailed', attempt, error: told, atMs: clock.now() });
       },
     );
   }

@@ -86,6 +86,7 @@ export function createPeerSide(deps: PeerSideDeps): PeerSide {
     modes.management === 'redis'
       ? createRemoteAgents({
           ...shared,
+          timeoutMs,
           defaults: { provider: models.defaultProvider, model: models.defaultModel },
           onExpired: deps.agentExpired,
         })

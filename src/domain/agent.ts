@@ -31,6 +31,12 @@ export interface AgentConfig {
   readonly minimumTier?: Tier;
 }
 
+/** Looking things up is what a rag agent is for: it has the tool, named or not. */
+const withLookup = (tools: readonly string[]): readonly string[] =>
+  tools.includes(LOOKUP_TOOL) ? tools : [LOOKUP_TOOL, ...tools];
+
+const LOOKUP_TOOL = 'rag_query';
+
 /** A stored agent as executions read it. A rag agent runs in our own loop, a workflow in LangChain's. */
 export const toConfig = (agent: Agent): AgentConfig => ({
   id: agent.id,
@@ -41,7 +47,7 @@ export const toConfig = (agent: Agent): AgentConfig => ({
   temperature: agent.temperature,
   maxTokens: agent.max_tokens,
   systemPrompt: agent.system_prompt,
-  tools: agent.tools,
+  tools: agent.type === 'rag' ? withLookup(agent.tools) : agent.tools,
   maxIterations: agent.max_iterations,
   isActive: agent.is_active,
   collections: agent.collections,

@@ -12,6 +12,7 @@ import {
   newAgent,
 } from '../../actors/agent.ts';
 import type { Agent } from '../../src/domain/agent-record.ts';
+import { refusal } from '../../src/domain/errors.ts';
 import { AGENT_ID, agentOf } from './agent-fixtures.ts';
 import { TENANT } from './fixtures.ts';
 
@@ -96,12 +97,8 @@ test('a deleted agent is gone for those who wait, and an older load does not bri
 });
 
 test('a store that fails refuses all who wait, and the next one tries again', () => {
-  const failed: AgentMessage = { type: 'loadFailed', attempt: 1, atMs: 0 };
-  assert.deepEqual(after(find(1), find(2), failed).brief, [
-    '1: STORE_UNAVAILABLE',
-    '2: STORE_UNAVAILABLE',
-    'leave',
-  ]);
+  const failed: AgentMessage = { type: 'loadFailed', attempt: 1, error: refusal('PEER_TIMEOUT'), atMs: 0 };
+  assert.deepEqual(after(find(1), find(2), failed).brief, ['1: PEER_TIMEOUT', '2: PEER_TIMEOUT', 'leave']);
   assert.deepEqual(after(find(1), failed, find(3)).brief, ['load newest as 2']);
 });
 
@@ -207,7 +204,8 @@ test('whatever the order of changes, loads and failures, nobody gets an older ve
         const load = loads.pop();
         if (!load) return;
         const { attempt, found } = load;
-        handle(step === 'load' ? loaded(attempt, found) : { type: 'loadFailed', attempt, atMs: 0 });
+        const error = refusal('STORE_UNAVAILABLE');
+        handle(step === 'load' ? loaded(attempt, found) : { type: 'loadFailed', attempt, error, atMs: 0 });
       };
       for (const step of script) act(step);
       while (loads.length > 0) act('load');

@@ -142,6 +142,8 @@ test('a stored agent becomes what executions read', () => {
     [config.type, config.version, config.collections, config.maxHistoryMessages, config.minimumTier],
     ['conversational', 4, ['docs'], 6, 'advance'],
   );
+  assert.deepEqual(config.tools, ['rag_query', ...record.tools], 'looking up is what a rag agent is for');
+  assert.deepEqual(toConfig({ ...record, type: 'rag', tools: ['rag_query'] }).tools, ['rag_query']);
   assert.equal(toConfig({ ...record, type: 'workflow' }).type, 'langchain');
   assert.equal(refuseAgent(config, TIER_TABLE.free, 'free')?.code, 'TIER_LIMIT');
   assert.match(refuseAgent(config, TIER_TABLE.free, 'free')?.message ?? '', /advance/);

@@ -27,6 +27,7 @@ function world(answer: (request: PeerRequest) => PeerData) {
   const asked: PeerRequest[] = [];
   const expired: string[] = [];
   const agents = createRemoteAgents({
+    timeoutMs: 5_000,
     peers: {
       modes: allIn('redis'),
       ask: async (request) => {
@@ -57,6 +58,7 @@ test('an agent comes over the queue as this node keeps agents, and an unknown on
   t.after(() => transport.close());
   await startServices(transport, embeddedFor(t));
   const agents = createRemoteAgents({
+    timeoutMs: 5_000,
     peers: peersOver(transport, 'redis'),
     tiers: TIER_TABLE,
     tierOf: async () => 'advance',
@@ -74,6 +76,7 @@ test('a service that is away, or answers nonsense, is not taken for an agent tha
   const transport = createMemoryTransport(quiet, counting());
   t.after(() => transport.close());
   const away = createRemoteAgents({
+    timeoutMs: 5_000,
     peers: peersOver(transport, 'redis', nobody, { timeoutMs: 20 }),
     tiers: TIER_TABLE,
     tierOf: async () => 'advance',

@@ -11,11 +11,15 @@ import type { Clock } from '../../src/ports.ts';
 
 /** Agents whose time is kept; beyond, the one that was asked for first is out of date at once. */
 const MAX_KEPT = 20_000;
+/** An agent's actor waits for 10 s; whoever waits there is told by us what is wrong. */
+const PATIENCE_MS = 9_000;
 
 export interface RemoteAgentsOptions {
   readonly peers: Peers;
   readonly tiers: TierTable;
   readonly tierOf: (tenantId: TenantId) => Promise<Tier>;
+  /** How long the service may take; at most 9 s. */
+  readonly timeoutMs: number;
   /** For what the service leaves out. */
   readonly defaults: AgentDefaults;
   readonly clock: Clock;
@@ -93,11 +97,14 @@ export function createRemoteAgents(options: RemoteAgentsOptions): RemoteAgents {
     async get(tenantId, agentId, version): Promise<Agent | null> {
       const tier = await tierOf(tenantId);
       const asked = { agent_id: agentId, ...(version === undefined ? {} : { version }) };
-      const request = { type: 'management.get_agent_config', tenantId, tier, agentId, data: asked } as const;
-      const data = await peers.ask(request).catch((error: unknown) => {
-        if (isAbsent(error)) return null;
-        throw error;
-      });
+      const type = 'management.get_agent_config';
+      const timeoutMs = Math.min(options.timeoutMs, PATIENCE_MS);
+      const data = await peers
+        .ask({ type, tenantId, tier, agentId, data: asked, timeoutMs })
+        .catch((error: unknown) => {
+          if (isAbsent(error)) return null;
+          throw error;
+        });
       if (!data) return null;
       const read = readAgent(data, { tenantId, agentId, defaults, nowMs: clock.now() });
       if (!read.ok) throw new RefusalError(read.error);

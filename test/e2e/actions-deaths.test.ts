@@ -1,0 +1,173 @@
+/** Nodes that are killed or told to go while they work on actions: what was begun is answered once, by whomever. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { z } from 'zod';
+import { type ActionClient, action, ownList, pydantic1, pydantic2, WORK } from '../support/action-client.ts';
+import { chatter, isEnd } from '../support/chatter.ts';
+import type { ChildNode } from '../support/child-node.ts';
+import { callTools, say, stallAfter } from '../support/stub-model.ts';
+import { gate } from '../support/transport.ts';
+import { until } from '../support/until.ts';
+import { connect } from '../support/websocket-client.ts';
+import { actionTown, heldKeys, settled, TAKEOVER_MS } from './actions-town.ts';
+
+const HEADERS = { 'x-tenant-id': 'acme', 'content-type': 'application/json' };
+const TOOLS = 'tool_registry_service:professional:default';
+
+const pageSchema = z.object({ messages: z.array(z.object({ role: z.string(), content: z.string() })) });
+
+async function messagesOf(node: ChildNode, session: string): Promise<readonly string[]> {
+  const response = await fetch(`${node.url}/api/sessions/${session}/messages`, { headers: HEADERS });
+  return pageSchema.parse(await response.json()).messages.map(({ role, content }) => `${role}: ${content}`);
+}
+
+/** An agent that has a tool of the registry. Returns its id. */
+async function agentWithTool(node: ChildNode): Promise<string> {
+  const body = JSON.stringify({ name: 'Clerk', slug: 'clerk', tools: ['stamp'], system_prompt: 'You stamp.' });
+  const response = await fetch(`${node.url}/api/agents`, { method: 'POST', headers: HEADERS, body });
+  const text = await response.text();
+  assert.equal(response.status, 201, text);
+  return z.object({ id: z.string() }).parse(JSON.parse(text)).id;
+}
+
+async function chat({ port }: ChildNode, session: string) {
+  const client = chatter(await connect(`ws://127.0.0.1:${port}/ws/acme/${session}`));
+  await client.see('session.ready');
+  return client;
+}
+
+/** Kills, and waits until the process is gone. */
+async function killed(node: ChildNode): Promise<void> {
+  node.kill('SIGKILL');
+  await node.exit;
+}
+
+const run = (data: object, more: object): string =>
+  pydantic1(action('execution.agent_run', { ...data }, { ...more }));
+
+/** Nothing more than this comes to a list once every action is settled. */
+async function nothingMore(client: ActionClient, list: string): Promise<void> {
+  await settled(client, WORK);
+  assert.equal(await client.redis.client.llen(list), 0, `more came to ${list}`);
+}
+
+test('kill -9 in mid-stream: the run goes anew and is answered once; one that had called a tool is not run again', {
+  timeout: 90_000,
+}, async (t) => {
+  const { client, stub, node } = await actionTown(t);
+  const registry = { TOOL_REGISTRY_SERVICE: 'redis' };
+  const first = await node(registry);
+  const agentId = await agentWithTool(first);
+  const [plain, tool] = [ownList(), ownList()];
+  const isTool = (content: unknown): boolean => content === 'Stamp it.';
+  stub.byDefault(({ body }) =>
+    isTool(body.messages.at(-1)?.content)
+      ? callTools([{ name: 'stamp', args: '{"page":1}' }])
+      : stallAfter('The answer is '),
+  );
+  const watcher = await chat(first, 's-plain');
+  await client.push(
+    WORK,
+    run({ input: 'What?', session_id: 's-plain' }, { callback_queue: plain, task_id: 'plain-1' }),
+    run(
+      { input: 'Stamp it.', session_id: 's-tool', agent_id: agentId },
+      { callback_queue: tool, task_id: 'tool-1' },
+    ),
+  );
+  // The registry has the call and never answers; the other model is in mid-stream.
+  const called = await client.reply(TOOLS);
+  assert.deepEqual([called.action_type, called.data.tool, called.task_id], ['tool.execute', 'stamp', 'tool-1']);
+  await watcher.see('execution.started');
+  await until('both are with the model', () => stub.requests.length === 2);
+  await killed(first);
+
+  stub.byDefault(() => say('The answer is 42.'));
+  const second = await node(registry);
+  const again = await chat(second, 's-plain');
+  const answered = await client.reply(plain, TAKEOVER_MS / 1_000);
+  assert.deepEqual(
+    [answered.action_type, answered.task_id, answered.data.response],
+    ['execution.callback', 'plain-1', 'The answer is 42.'],
+  );
+  const refused = await client.reply(tool, TAKEOVER_MS / 1_000);
+  assert.deepEqual(
+    [refused.action_type, refused.task_id, refused.data.error_code],
+    ['execution.error', 'tool-1', 'INTERRUPTED'],
+  );
+  await again.see((frame) => frame.task_id === 'plain-1' && isEnd(frame));
+  assert.equal(stub.requests.length, 3);
+  assert.deepEqual(await messagesOf(second, 's-plain'), ['user: What?', 'assistant: The answer is 42.']);
+  await nothingMore(client, plain);
+  await nothingMore(client, tool);
+  assert.equal(await client.redis.client.llen(TOOLS), 0, 'the tool was called twice');
+  again.send({ type: 'ping' });
+  await again.see('pong');
+  const ends = again.of('plain-1').filter(isEnd);
+  t.diagnostic(`the watcher saw ${JSON.stringify(ends.map(({ type, data }) => [type, data.code]))}`);
+  assert.deepEqual(
+    ends.map(({ type }) => type),
+    ['chat.response'],
+  );
+  again.check();
+});
+
+test('SIGTERM: what runs is answered within the grace, what waits stays for another node, and nothing is held', async (t) => {
+  const { client, stub, node } = await actionTown(t);
+  const list = ownList();
+  const open = gate();
+  stub.byDefault(() => async (reply) => {
+    reply.delta({ role: 'assistant', content: 'Slow' });
+    await open.opened;
+    await say('ly.')(reply);
+  });
+  const first = await node({ NODE_MAX_EXECUTIONS: '2' });
+  const bodies = Array.from({ length: 6 }, (_, n) =>
+    pydantic2(
+      action('execution.agent_run', { input: `Run ${n}.` }, { callback_queue: list, task_id: `run-${n}` }),
+    ),
+  );
+  await client.push(WORK, ...bodies);
+  await until('two run', () => stub.requests.length === 2);
+  first.kill('SIGTERM');
+  await first.line('draining');
+  open.open();
+  assert.deepEqual((await first.exit).code, 0);
+  const early = await client.redis.client.lrange(list, 0, -1);
+  assert.equal(early.length, 2);
+  assert.equal(await client.redis.client.llen(WORK), 4);
+  assert.deepEqual(await heldKeys(client), []);
+
+  const second = await node({ NODE_MAX_EXECUTIONS: '2' });
+  const replies = await client.replies(list, 6);
+  assert.deepEqual(
+    replies.map(({ task_id, data }) => [task_id, data.response]).toSorted(),
+    bodies.map((_, n) => [`run-${n}`, 'Slowly.']),
+  );
+  assert.equal(stub.requests.length, 6);
+  second.kill('SIGTERM');
+  assert.equal((await second.exit).code, 0);
+  assert.deepEqual(await heldKeys(client), []);
+  assert.equal(await client.redis.client.llen(WORK), 0);
+});
+
+test('SIGTERM with a run that outlasts the grace: it goes back to its queue and another node answers', async (t) => {
+  const { client, stub, node } = await actionTown(t);
+  const list = ownList();
+  stub.next(stallAfter('Hm'));
+  const first = await node({ DRAIN_SECONDS: '0.2' });
+  await client.push(WORK, run({ input: 'Go.', session_id: 's1' }, { callback_queue: list, task_id: 'run-1' }));
+  await stub.request(0);
+  first.kill('SIGTERM');
+  assert.equal((await first.exit).code, 0);
+  assert.deepEqual(await heldKeys(client), []);
+  const [waiting, told] = await Promise.all([
+    client.redis.client.llen(WORK),
+    client.redis.client.lrange(list, 0, -1),
+  ]);
+  assert.deepEqual([waiting, told], [1, []]);
+  const second = await node();
+  const reply = await client.reply(list);
+  assert.deepEqual([reply.task_id, reply.data.response], ['run-1', 'Hello there.']);
+  assert.deepEqual(await messagesOf(second, 's1'), ['user: Go.', 'assistant: Hello there.']);
+  await nothingMore(client, list);
+});

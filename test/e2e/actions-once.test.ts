@@ -1,0 +1,76 @@
+/** The same action over and over: it is done once, and answered alike each time, whoever asks and whenever. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { action, actionClient, ownList, packed, pydantic1, pydantic2, WORK } from '../support/action-client.ts';
+import { startScene } from '../support/node.ts';
+import { say } from '../support/stub-model.ts';
+import { actionTown, settled } from './actions-town.ts';
+
+test('ten at once and later ones are one run with one answer', async (t) => {
+  const client = await actionClient(t);
+  const { stub, ask } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  stub.byDefault(({ index }) => say(`Answer ${index}.`, { everyMs: 5 }));
+  const list = ownList();
+  const sent = action(
+    'execution.agent_run',
+    { input: 'Count.', session_id: 's1' },
+    { callback_queue: list, action_id: 'same-1', task_id: 'once-1' },
+  );
+  await client.push(WORK, ...Array.from({ length: 10 }, () => pydantic2(sent)));
+  const replies = await client.replies(list, 10);
+  await client.push(WORK, pydantic1(sent), packed(sent));
+  const [first, ...others] = [...replies, ...(await client.replies(list, 2))];
+  assert.equal(first?.data.response, 'Answer 0.');
+  for (const other of others)
+    assert.deepEqual([other.action_id, other.data], [first?.action_id, first?.data]);
+  assert.equal(stub.requests.length, 1);
+  await settled(client, WORK);
+  assert.equal(await client.redis.client.llen(list), 0, 'one was answered twice');
+  const { body } = await ask('/api/sessions/s1/messages');
+  assert.deepEqual(
+    body.messages.map(({ content }: { content: string }) => content),
+    ['Count.', 'Answer 0.'],
+  );
+});
+
+test('the same action_id of another tenant is another action', async (t) => {
+  const client = await actionClient(t);
+  const { stub } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  stub.byDefault(({ index }) => say(`Answer ${index}.`));
+  const more = { action_id: 'same-1', task_id: 'once-1' };
+  const mine = await client.ask('execution.agent_run', { input: 'Count.' }, more);
+  const theirs = await client.ask('execution.agent_run', { input: 'Count.' }, { ...more, tenant_id: 'globex' });
+  assert.deepEqual([mine.data.response, theirs.data.response], ['Answer 0.', 'Answer 1.']);
+  assert.equal(theirs.tenant_id, 'globex');
+  assert.equal(stub.requests.length, 2);
+});
+
+test('after a restart on the same database the stored answer comes, and nothing runs', async (t) => {
+  const { client, stub, node } = await actionTown(t);
+  const list = ownList();
+  const run = { action_id: 'same-1', callback_queue: list };
+  const sent = pydantic2(action('execution.agent_run', { input: 'Count.' }, run));
+  const items = [{ input: 'One.' }, { input: 'Two.' }];
+  const batch = pydantic2(action('execution.batch', { items }, { action_id: 'same-2', callback_queue: list }));
+  const first = await node();
+  await client.push(WORK, sent);
+  const before = [await client.reply(list)];
+  await client.push(WORK, batch);
+  before.push(...(await client.replies(list, 3)));
+  assert.equal(stub.requests.length, 3);
+  first.kill('SIGTERM');
+  assert.equal((await first.exit).code, 0);
+
+  await node();
+  await client.push(WORK, sent);
+  const after = [await client.reply(list)];
+  await client.push(WORK, batch);
+  after.push(...(await client.replies(list, 3)));
+  assert.deepEqual(
+    after.toSorted((a, b) => a.action_id.localeCompare(b.action_id)),
+    before.toSorted((a, b) => a.action_id.localeCompare(b.action_id)),
+  );
+  assert.equal(stub.requests.length, 3);
+  await settled(client, WORK);
+  assert.equal(await client.redis.client.llen(list), 0);
+});
