@@ -34,6 +34,7 @@ export async function openShell(t: TestContext, environment: Readonly<Record<str
         environment: { DATABASE_URL: url, ...environment, ...more },
         out: (line) => out.push(line),
         err: (line) => err.push(line),
+        openDead: () => Promise.reject(new Error('there is no Redis in this test')),
         openStores: (settings) => openStores({ url: settings.databaseUrl ?? url, log: silent }),
       });
       return { code, out: out.join('\n'), err: err.join('\n') };

@@ -51,64 +51,82 @@ async function nothingMore(client: ActionClient, list: string): Promise<void> {
   assert.equal(await client.redis.client.llen(list), 0, `more came to ${list}`);
 }
 
-test('kill -9 in mid-stream: the run goes anew and is answered once; one that had called a tool is not run again', {
+test('kill -9 in mid-stream: runs go anew and are answered once, unless a client was told, or a tool was called', {
   timeout: 90_000,
 }, async (t) => {
   const { client, stub, node } = await actionTown(t);
   const registry = { TOOL_REGISTRY_SERVICE: 'redis' };
   const first = await node(registry);
   const agentId = await agentWithTool(first);
-  const [plain, tool] = [ownList(), ownList()];
-  const isTool = (content: unknown): boolean => content === 'Stamp it.';
+  const lists = { plain: ownList(), watched: ownList(), tool: ownList() };
   stub.byDefault(({ body }) =>
-    isTool(body.messages.at(-1)?.content)
+    body.messages.at(-1)?.content === 'Stamp it.'
       ? callTools([{ name: 'stamp', args: '{"page":1}' }])
       : stallAfter('The answer is '),
   );
-  const watcher = await chat(first, 's-plain');
+  const watcher = await chat(first, 's-watched');
   await client.push(
     WORK,
-    run({ input: 'What?', session_id: 's-plain' }, { callback_queue: plain, task_id: 'plain-1' }),
+    run({ input: 'What?', session_id: 's-plain' }, { callback_queue: lists.plain, task_id: 'plain-1' }),
+    run({ input: 'What?', session_id: 's-watched' }, { callback_queue: lists.watched, task_id: 'watched-1' }),
     run(
       { input: 'Stamp it.', session_id: 's-tool', agent_id: agentId },
-      { callback_queue: tool, task_id: 'tool-1' },
+      { callback_queue: lists.tool, task_id: 'tool-1' },
     ),
   );
-  // The registry has the call and never answers; the other model is in mid-stream.
+  // The registry has the call and never answers; the other models are in mid-stream.
   const called = await client.reply(TOOLS);
   assert.deepEqual([called.action_type, called.data.tool, called.task_id], ['tool.execute', 'stamp', 'tool-1']);
   await watcher.see('execution.started');
-  await until('both are with the model', () => stub.requests.length === 2);
+  await until('all are with the model', () => stub.requests.length === 3);
   await killed(first);
 
-  stub.byDefault(() => say('The answer is 42.'));
+  const open = gate();
+  stub.byDefault(() => async (reply) => {
+    await open.opened;
+    await say('The answer is 42.')(reply);
+  });
   const second = await node(registry);
-  const again = await chat(second, 's-plain');
-  const answered = await client.reply(plain, TAKEOVER_MS / 1_000);
+  // Whoever comes back before the dead node's lease is over is told that it was cut off; then it is.
+  const back = await chat(second, 's-watched');
+  const told = await back.ended('watched-1');
+  assert.deepEqual([told.type, told.data.code], ['error', 'INTERRUPTED']);
+  // Whoever comes while it runs again sees its answer.
+  await until('the run goes anew', () => stub.requests.length === 4, TAKEOVER_MS);
+  const late = await chat(second, 's-plain');
+  open.open();
+  assert.equal((await late.ended('plain-1')).data.content, 'The answer is 42.');
+
+  const answered = await client.reply(lists.plain);
   assert.deepEqual(
     [answered.action_type, answered.task_id, answered.data.response],
     ['execution.callback', 'plain-1', 'The answer is 42.'],
   );
-  const refused = await client.reply(tool, TAKEOVER_MS / 1_000);
-  assert.deepEqual(
-    [refused.action_type, refused.task_id, refused.data.error_code],
-    ['execution.error', 'tool-1', 'INTERRUPTED'],
-  );
-  await again.see((frame) => frame.task_id === 'plain-1' && isEnd(frame));
-  assert.equal(stub.requests.length, 3);
-  assert.deepEqual(await messagesOf(second, 's-plain'), ['user: What?', 'assistant: The answer is 42.']);
-  await nothingMore(client, plain);
-  await nothingMore(client, tool);
+  for (const [list, taskId] of [
+    [lists.watched, 'watched-1'],
+    [lists.tool, 'tool-1'],
+  ] as const) {
+    const refused = await client.reply(list);
+    assert.deepEqual(
+      [refused.action_type, refused.task_id, refused.data.error_code],
+      ['execution.error', taskId, 'INTERRUPTED'],
+    );
+  }
+  await settled(client, WORK);
+  for (const list of Object.values(lists)) assert.equal(await client.redis.client.llen(list), 0, list);
+  assert.equal(stub.requests.length, 4, JSON.stringify(stub.requests.map(({ body }) => body.messages)));
   assert.equal(await client.redis.client.llen(TOOLS), 0, 'the tool was called twice');
-  again.send({ type: 'ping' });
-  await again.see('pong');
-  const ends = again.of('plain-1').filter(isEnd);
-  t.diagnostic(`the watcher saw ${JSON.stringify(ends.map(({ type, data }) => [type, data.code]))}`);
-  assert.deepEqual(
-    ends.map(({ type }) => type),
-    ['chat.response'],
-  );
-  again.check();
+  assert.deepEqual(await messagesOf(second, 's-plain'), ['user: What?', 'assistant: The answer is 42.']);
+  assert.deepEqual(await messagesOf(second, 's-watched'), ['user: What?']);
+  for (const [socket, taskId] of [
+    [late, 'plain-1'],
+    [back, 'watched-1'],
+  ] as const) {
+    socket.send({ type: 'ping' });
+    await socket.see('pong');
+    assert.equal(socket.of(taskId).filter(isEnd).length, 1);
+    socket.check();
+  }
 });
 
 test('SIGTERM: what runs is answered within the grace, what waits stays for another node, and nothing is held', async (t) => {

@@ -5,7 +5,7 @@ import { refusal } from '../../src/domain/errors.ts';
 import { tenantIdSchema } from '../../src/domain/ids.ts';
 import { TIER_TABLE } from '../../src/domain/tiers.ts';
 import { until } from '../support/until.ts';
-import { ACME, BACK, envelope, openDesk, run, task, WORK } from './desk-world.ts';
+import { ACME, BACK, envelope, idOf, openDesk, run, task, WORK } from './desk-world.ts';
 
 test('a new run asks the store nothing that is only for repetitions', async (t) => {
   const world = await openDesk(t);
@@ -58,7 +58,7 @@ test('without an action_id nothing is deduplicated, with a task_id its turn is',
   world.push(run('b3', 'hi', { task_id: 't1' }));
   const third = await world.reply(4);
   assert.equal(world.script.plans.length, 3);
-  assert.deepEqual([third.action_id, third.session_id, third.task_id], ['b3:reply', 's1', 't1']);
+  assert.deepEqual([third.action_id, third.session_id, third.task_id], [idOf('b3', 'reply'), 's1', 't1']);
 });
 
 test('ids of another tenant are other ids', async (t) => {
@@ -88,7 +88,7 @@ test('an end that the store does not take is told all the same, and a cancel nee
   world.weather.store = 'no ends';
   world.push(run('a1', 'hi'));
   const reply = await world.reply();
-  assert.deepEqual([reply.action_id, reply.data.error_code], ['a1:reply', 'STORE_UNAVAILABLE']);
+  assert.deepEqual([reply.action_id, reply.data.error_code], [idOf('a1', 'reply'), 'STORE_UNAVAILABLE']);
   world.weather.store = 'up';
   world.push(run('a1', 'hi'));
   assert.deepEqual(await world.reply(1), reply, 'its turn looks as if it ran for ever, but it was answered');
@@ -99,7 +99,7 @@ test('an end that the store does not take is told all the same, and a cancel nee
   world.weather.store = 'down';
   world.push({ ...envelope('execution.cancel', 'c1'), callback_queue: BACK, data: { task_id: 't2' } });
   const cancelled = [await world.reply(2), await world.reply(3)];
-  assert.ok(cancelled.some(({ action_id }) => action_id === 'c1:cancelled'));
+  assert.ok(cancelled.some(({ action_id }) => action_id === idOf('c1', 'cancelled')));
 });
 
 test('a tier that does not wait for the store is answered, too', async (t) => {
@@ -137,7 +137,7 @@ test('a cancel that comes again is answered as before', async (t) => {
   await world.reply(1);
   world.push(cancel);
   await world.reply(2);
-  const answers = world.replies().filter(({ action_id }) => action_id === 'c1:cancelled');
+  const answers = world.replies().filter(({ action_id }) => action_id === idOf('c1', 'cancelled'));
   assert.equal(answers.length, 2);
   assert.deepEqual(answers[0], answers[1]);
 });
@@ -159,9 +159,9 @@ test('what ran when a node died is run by the next one, unless it may have done 
   await after.desk.start();
   await until('both answers', () => before.replies().length + after.replies().length === 2);
   const replies = new Map([...before.replies(), ...after.replies()].map((reply) => [reply.action_id, reply]));
-  assert.equal(replies.get('a1:reply')?.data.response, 'echo: wait');
+  assert.equal(replies.get(idOf('a1', 'reply'))?.data.response, 'echo: wait');
   assert.equal(
-    replies.get('a2:reply')?.data.error_code,
+    replies.get(idOf('a2', 'reply'))?.data.error_code,
     'INTERRUPTED',
     'it may have done what must not be done twice',
   );
@@ -179,7 +179,7 @@ test('a node that closes at once gives back what runs, and its turn’s end is t
   const after = await openDesk(t, { store, transport });
   await until('the answer', () => before.replies().length + after.replies().length === 1);
   const [reply] = [...before.replies(), ...after.replies()];
-  assert.deepEqual([reply?.action_id, reply?.data.error_code], ['a1:reply', 'INTERRUPTED']);
+  assert.deepEqual([reply?.action_id, reply?.data.error_code], [idOf('a1', 'reply'), 'INTERRUPTED']);
   assert.equal(after.script.plans.length, 0);
 });
 
@@ -194,7 +194,7 @@ test('a node that drains finishes what runs, and gives back what waits for a bet
   world.desk.drain();
   world.weather.store = 'up';
   world.script.open();
-  assert.equal((await world.reply()).action_id, 'a1:reply');
+  assert.equal((await world.reply()).action_id, idOf('a1', 'reply'));
   await world.close();
   assert.equal(world.replies().length, 1);
   const left = await world.read(WORK);
@@ -212,7 +212,10 @@ test('whoever waits for an action that made its receiver fail is told', async (t
   });
   world.push({ ...envelope('execution.cancel', 'c1'), callback_queue: BACK, task_id: 't1' });
   const reply = await world.reply();
-  assert.deepEqual([reply.action_type, reply.action_id, reply.task_id], ['execution.error', 'c1:dead', 't1']);
+  assert.deepEqual(
+    [reply.action_type, reply.action_id, reply.task_id],
+    ['execution.error', idOf('c1', 'dead'), 't1'],
+  );
   assert.equal(reply.data.error, refusal('INTERNAL').message);
   await world.dead(1);
   assert.equal(await world.store.answered(ACME, 'c1'), null, 'it may be sent anew');

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { TIER_TABLE } from '../../src/domain/tiers.ts';
 import { until } from '../support/until.ts';
-import { ACME, BACK, envelope, openDesk, task, WORK } from './desk-world.ts';
+import { ACME, BACK, envelope, idOf, openDesk, task, WORK } from './desk-world.ts';
 
 const batch = (id: string, items: readonly object[], more: object = {}) => ({
   ...envelope('execution.batch', id),
@@ -26,7 +26,7 @@ test('each item is answered by itself, and then all of them together', async (t)
   const replies = world.replies();
   const last = replies.at(-1);
   assert.equal(last?.action_type, 'execution.batch_completed');
-  assert.deepEqual([last?.action_id, last?.task_id, last?.trace_id], ['b1:completed', 't1', 'tr']);
+  assert.deepEqual([last?.action_id, last?.task_id, last?.trace_id], [idOf('b1', 'completed'), 't1', 'tr']);
   const { task_id, total, completed, failed, items: ends } = last?.data ?? {};
   assert.deepEqual(
     { task_id, total, completed, failed, ends },
@@ -52,12 +52,15 @@ test('each item is answered by itself, and then all of them together', async (t)
       data.index,
       data.response ?? data.error_code,
     ]);
-  assert.deepEqual(told.toSorted(), [
-    ['b1:reply.0', 't1:0', 'execution-t1:0', 0, 'echo: one'],
-    ['b1:reply.1', 'own', 's2', 1, 'echo: two'],
-    ['b1:reply.2', 't1:2', 'execution-t1:2', 2, 'MODEL_ERROR'],
-    ['b1:reply.3.refused', 't1:3', 'execution-t1:3', 3, 'AGENT_NOT_FOUND'],
-  ]);
+  assert.deepEqual(
+    told.toSorted((a, b) => Number(a[3]) - Number(b[3])),
+    [
+      [idOf('b1', 'reply.0'), 't1:0', 'execution-t1:0', 0, 'echo: one'],
+      [idOf('b1', 'reply.1'), 'own', 's2', 1, 'echo: two'],
+      [idOf('b1', 'reply.2'), 't1:2', 'execution-t1:2', 2, 'MODEL_ERROR'],
+      [idOf('b1', 'reply.3.refused'), 't1:3', 'execution-t1:3', 3, 'AGENT_NOT_FOUND'],
+    ],
+  );
   assert.equal(world.script.plans.find(({ taskId }) => taskId === task('t1:0'))?.agent.id, 'a1');
 
   world.push(batch('b1', items, { task_id: 't1', agent_id: 'a1' }));
@@ -107,7 +110,8 @@ test('a batch that was interrupted goes on with the next node, and no item runs 
   );
   // What was answered before may be sent again: it has the same id.
   const ids = new Set(all().map(({ action_id }) => action_id));
-  assert.deepEqual([...ids].toSorted(), ['b1:completed', 'b1:reply.0', 'b1:reply.1', 'b1:reply.2']);
+  const expected = ['completed', 'reply.0', 'reply.1', 'reply.2'].map((name) => idOf('b1', name));
+  assert.deepEqual(ids, new Set(expected));
   assert.deepEqual(await transport.dead.queues(), []);
 });
 

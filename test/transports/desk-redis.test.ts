@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { createMemoryStore } from '../../src/store/memory.ts';
 import { redisFor, transportFor } from '../support/redis-node.ts';
 import { until } from '../support/until.ts';
-import { ACME, BACK, openDesk, run, task, WORK } from './desk-world.ts';
+import { ACME, BACK, idOf, openDesk, run, task, WORK } from './desk-world.ts';
 
 test('runs that a stranger pushes are answered once, and another tenant’s queue gets nothing', async (t) => {
   const redis = await redisFor(t);
@@ -37,7 +37,7 @@ test('what a node had when it died is done by another, and answered', async (t) 
   second.script.open();
   await second.desk.start();
   const reply = await second.reply();
-  assert.deepEqual([reply.action_id, reply.data.response], ['a1:reply', 'echo: wait']);
+  assert.deepEqual([reply.action_id, reply.data.response], [idOf('a1', 'reply'), 'echo: wait']);
   second.push(run('a1', 'wait'));
   assert.deepEqual(await second.reply(1), reply);
   assert.equal(second.script.plans.length, 1);

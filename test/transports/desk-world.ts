@@ -13,6 +13,7 @@ import type { Transport } from '../../src/transport-ports.ts';
 import { createDesk } from '../../transports/actions/desk.ts';
 import { deskLanes } from '../../transports/actions/lanes.ts';
 import { createRelay } from '../../transports/actions/relay.ts';
+import { replyId } from '../../transports/derived-ids.ts';
 import { createExecutions } from '../../transports/executions/executions.ts';
 import { createMemoryTransport } from '../../transports/memory.ts';
 import { AGENT, aborted, answered, failed, type Listener, listener, sessionId } from '../actors/fixtures.ts';
@@ -25,6 +26,8 @@ import { QUICK } from './relay-world.ts';
 export const WORK = queue('execution_service:professional:default');
 export const BACK = queue('caller:replies');
 export const ACME = tenantIdSchema.parse('acme');
+/** The `action_id` of a reply to one of acme's actions. */
+export const idOf = (actionId: string, name: string): string => replyId(ACME, actionId, name);
 
 const silent: Metrics = {
   turnEnded() {},

@@ -5,7 +5,7 @@ import { refusal } from '../../src/domain/errors.ts';
 import { TIER_TABLE } from '../../src/domain/tiers.ts';
 import { queue } from '../support/transport.ts';
 import { until } from '../support/until.ts';
-import { ACME, BACK, envelope, openDesk, run, task, WORK } from './desk-world.ts';
+import { ACME, BACK, envelope, idOf, openDesk, run, task, WORK } from './desk-world.ts';
 
 test('a run is answered with what ties it to its request, in the request’s format', async (t) => {
   const world = await openDesk(t);
@@ -26,7 +26,7 @@ test('a run is answered with what ties it to its request, in the request’s for
   });
   const reply = await world.reply();
   assert.deepEqual(reply, {
-    action_id: 'act-1:reply',
+    action_id: idOf('act-1', 'reply'),
     action_type: 'execution.callback',
     task_id: 'conversation-123',
     tenant_id: 'acme',
@@ -85,7 +85,7 @@ test('every spelling of a run means the same', async (t) => {
   await world.reply(spellings.length - 1);
   const replies = new Map(world.replies().map((reply) => [reply.action_id, reply]));
   for (const at of spellings.keys()) {
-    const reply = replies.get(`s${at}:reply`);
+    const reply = replies.get(idOf(`s${at}`, 'reply'));
     assert.equal(reply?.data.response, 'echo: hi', `s${at}`);
     assert.equal(reply?.task_id, `s${at}`);
     assert.deepEqual([reply?.session_id, reply?.data.conversation_id], Array(2).fill(`execution-s${at}`));
@@ -143,12 +143,12 @@ test('failures, timeouts, refusals and cancels have codes of their own', async (
   world.push({ ...envelope('execution.cancel', 'k1'), callback_queue: BACK, data: { task_id: 't3' } });
   await world.reply(3);
   const byId = new Map(world.replies().map((reply) => [reply.action_id, reply]));
-  const ended = byId.get('f3:reply');
+  const ended = byId.get(idOf('f3', 'reply'));
   assert.deepEqual(
     [ended?.action_type, ended?.data.status, ended?.data.response],
     ['execution.callback', 'cancelled', 'so far'],
   );
-  const cancelled = byId.get('k1:cancelled');
+  const cancelled = byId.get(idOf('k1', 'cancelled'));
   assert.deepEqual([cancelled?.action_type, cancelled?.task_id], ['execution.callback', 't3']);
   assert.deepEqual([cancelled?.data.task_id, cancelled?.data.status], ['t3', 'cancelled']);
 
@@ -406,7 +406,7 @@ test('what a limit of the moment refuses is told, not remembered; other refusals
   const refused = await world.reply(1);
   assert.deepEqual([refused.action_type, refused.data.error_code], ['execution.error', 'RATE_LIMITED']);
   assert.ok(Number(Object(refused.data.error_details).retry_after_ms) > 0);
-  assert.notEqual(refused.action_id, 'l1:reply', 'a later answer must not look like this one again');
+  assert.notEqual(refused.action_id, idOf('l1', 'reply'), 'a later answer must not look like this one again');
   world.push(run('l1', 'hi', free));
   assert.notEqual((await world.reply(2)).action_id, refused.action_id);
 

@@ -1,6 +1,7 @@
 /** Conversations that an external service keeps: whose word counts, for how long, and what the service is told. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { z } from 'zod';
 import type { Message, Role } from '../../src/domain/conversation.ts';
 import { refusal } from '../../src/domain/errors.ts';
 import { DEFAULT_AGENT_ID, sessionIdSchema, type TaskId, taskIdSchema } from '../../src/domain/ids.ts';
@@ -232,11 +233,11 @@ test('of a turn that ended the service is told the question and then the answer,
   const [first, second, ...rest] = saved(ended('t1'));
   assert.deepEqual(rest, []);
   assert.deepEqual(saved(ended('t1')), [first, second]);
+  assert.equal(first?.action?.action_id, first?.id);
   assert.partialDeepStrictEqual(first, {
-    id: 'save:t1:user',
     queue: 'conversation_service:free:default',
     format: 'json',
-    action: { action_id: 'save:t1:user', tenant_tier: 'free', timestamp: '1970-01-01T00:00:01.000Z' },
+    action: { tenant_tier: 'free', timestamp: '1970-01-01T00:00:01.000Z' },
   });
   assert.deepEqual(second?.action?.data, {
     session_id: 'session-1',
@@ -259,11 +260,11 @@ test('a turn without an answer, or without a word of it, saves its question alon
   assert.equal(saved(untold)[0]?.queue, 'conversation_service:professional:default');
 });
 
-test('ids of long tasks are hashed: still ids, still told apart', () => {
+test('ids are uuids, the same each time and told apart however long the task id is', () => {
   const { saved } = world(() => told());
   const ids = ['x'.repeat(128), `${'x'.repeat(127)}y`].flatMap((name) =>
     saved(ended(name)).map(({ id }) => id),
   );
   assert.equal(new Set(ids).size, 4);
-  for (const id of ids) assert.match(id, /^save:[0-9a-f]{64}:(user|assistant)$/);
+  for (const id of ids) assert.ok(z.uuid().safeParse(id).success, id);
 });

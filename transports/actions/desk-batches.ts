@@ -2,9 +2,9 @@
 import type { EndStatus, ReplyBody } from '../../src/domain/action-replies.ts';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
 import type { Log } from '../../src/ports.ts';
+import { replyId } from '../derived-ids.ts';
 import type { Executions } from '../executions/executions.ts';
 import type { Breaks } from './breaks.ts';
-import { derivedId } from './derived-ids.ts';
 import type { Begin, DeskRuns, RunJob } from './desk-runs.ts';
 import type { Order } from './orders.ts';
 import type { Replies, Request } from './replies.ts';
@@ -68,7 +68,8 @@ export function createDeskBatches({ executions, runs, replies, pauses, log }: De
   /** The answers of a batch that was worked on before, all of them. */
   async function again(request: Request, jobs: readonly RunJob[]): Promise<boolean> {
     const before = await runs.insistently(() => replies.answered(request));
-    if (before?.id !== derivedId(request.action.action_id, COMPLETED)) return false;
+    const { tenant_id: tenantId, action_id: actionId } = request.action;
+    if (before?.id !== replyId(tenantId, actionId, COMPLETED)) return false;
     for (const job of jobs) {
       const item = await runs.insistently(() => replies.answered(job.request));
       if (item) await replies.again(job.request, item);

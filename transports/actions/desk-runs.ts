@@ -12,9 +12,9 @@ import { type ErrorCode, type ErrorData, RefusalError, refusal } from '../../src
 import { DEFAULT_AGENT_ID } from '../../src/domain/ids.ts';
 import type { Directory, Log, SayRequest } from '../../src/ports.ts';
 import { NOT_ITS_FAULT } from '../../src/transport-ports.ts';
+import { replyId } from '../derived-ids.ts';
 import type { Runs } from '../executions/runs.ts';
 import type { Breaks } from './breaks.ts';
-import { derivedId } from './derived-ids.ts';
 import type { Relay } from './relay-port.ts';
 import type { Replies, Request } from './replies.ts';
 
@@ -114,7 +114,8 @@ export function createDeskRuns(deps: DeskRunDeps): DeskRuns {
   /** What was answered before under that name. */
   async function answered(request: Request, name: string): Promise<Outgoing | null> {
     const before = await replies.answered(request);
-    return before?.id === derivedId(request.action.action_id, name) ? before : null;
+    const { tenant_id: tenantId, action_id: actionId } = request.action;
+    return before?.id === replyId(tenantId, actionId, name) ? before : null;
   }
 
   /** Answers alike. False where nobody waited for the answer then, and somebody does now. */

@@ -14,10 +14,10 @@ import type { Peers } from '../../src/peer-ports.ts';
 import type { CancelReply, Clock, Directory, Log } from '../../src/ports.ts';
 import type { Consumption, Delivery, Listener, ReadMessage, Transport } from '../../src/transport-ports.ts';
 import { NOT_ITS_FAULT } from '../../src/transport-ports.ts';
+import { replyId } from '../derived-ids.ts';
 import type { Executions } from '../executions/executions.ts';
 import type { Timers } from '../webhooks/dispatcher.ts';
 import { createBreaks } from './breaks.ts';
-import { derivedId } from './derived-ids.ts';
 import { createDeskBatches } from './desk-batches.ts';
 import { createDeskQuestions } from './desk-questions.ts';
 import { createDeskRuns } from './desk-runs.ts';
@@ -130,7 +130,10 @@ export function createDesk(deps: DeskDeps): Desk {
     const { tenant_id: tenantId, action_id: actionId } = request.action;
     // A run must be stopped also while the store is away.
     const before = await replies.answered(request).catch(() => null);
-    if (before?.id === derivedId(actionId, 'cancelled') && (before.action || request.queue === undefined))
+    if (
+      before?.id === replyId(tenantId, actionId, 'cancelled') &&
+      (before.action || request.queue === undefined)
+    )
       return replies.again(request, before);
     const reply = await directory.cancel(tenantId, taskId);
     const about = { taskId: request.action.task_id ?? taskId };

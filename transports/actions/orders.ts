@@ -35,7 +35,7 @@ const recordSchema = z
   .record(z.string(), z.unknown())
   .refine((fields) => JSON.stringify(fields).length <= MAX_ATTACHED_UNITS, 'must have at most 256 KiB');
 
-const runSchema = z.object({
+export const runSchema = z.object({
   input: sayFields.message,
   agent_id: agentIdSchema.optional(),
   agent_version: sayFields.agent_version,
@@ -49,9 +49,9 @@ const runSchema = z.object({
 });
 export type RunFields = z.infer<typeof runSchema>;
 
-const chatSchema = runSchema.extend({ stream: sayFields.stream, on_busy: sayFields.on_busy });
+export const chatSchema = runSchema.extend({ stream: sayFields.stream, on_busy: sayFields.on_busy });
 
-const batchSchema = z.object({
+export const batchSchema = z.object({
   items: z.array(runSchema).min(1).max(MAX_BATCH_ITEMS).refine(distinct, 'must have ids of their own'),
   concurrency: z.number().int().min(1).max(MAX_BATCH_CONCURRENCY).default(DEFAULT_BATCH_CONCURRENCY),
 });
@@ -61,9 +61,9 @@ function distinct(items: readonly RunFields[]): boolean {
   return new Set(ids).size === ids.length;
 }
 
-const taskSchema = z.object({ task_id: taskIdSchema });
-const agentSchema = z.object({ agent_id: agentIdSchema });
-const historySchema = z.object({
+export const taskSchema = z.object({ task_id: taskIdSchema });
+export const agentSchema = z.object({ agent_id: agentIdSchema });
+export const historySchema = z.object({
   session_id: sessionIdSchema,
   limit: z.number().int().min(1).max(MAX_HISTORY).optional(),
 });
@@ -74,8 +74,8 @@ const frameFields = {
     .regex(/^[A-Za-z0-9._-]{1,64}$/, 'must be 1 to 64 characters out of A-Z a-z 0-9 . _ -'),
   message_data: recordSchema.default({}),
 };
-const sendSchema = z.object({ ...frameFields, session_id: sessionIdSchema });
-const broadcastSchema = z.object({
+export const sendSchema = z.object({ ...frameFields, session_id: sessionIdSchema });
+export const broadcastSchema = z.object({
   ...frameFields,
   target_sessions: z.array(sessionIdSchema).max(MAX_TARGETS).optional(),
 });

@@ -12,7 +12,7 @@ import type { TaskId } from '../../src/domain/ids.ts';
 import type { QueueName } from '../../src/domain/queues.ts';
 import type { Clock, Log } from '../../src/ports.ts';
 import type { ActionFormat, Delivery, Transport } from '../../src/transport-ports.ts';
-import { derivedId } from './derived-ids.ts';
+import { replyId } from '../derived-ids.ts';
 import type { Relay } from './relay-port.ts';
 
 /** An action that may be answered. */
@@ -89,7 +89,7 @@ export function createReplies({ transport, relay, clock, log, newId }: ReplyDeps
     made(request, name, body, about = {}) {
       const { action, format, queue, answers } = request;
       if (queue === undefined && answers === undefined) return undefined;
-      const id = derivedId(action.action_id, name);
+      const id = replyId(action.tenant_id, action.action_id, name);
       const reply = queue === undefined ? undefined : envelope(request, id, body, about);
       return { tenantId: action.tenant_id, id, answers, queue, format, action: reply };
     },

@@ -2,8 +2,8 @@
 import type { DomainAction } from '../../src/domain/domain-action.ts';
 import { type TaskId, taskIdSchema, type UserId, userIdSchema } from '../../src/domain/ids.ts';
 import type { Overrides, SayRequest } from '../../src/ports.ts';
+import { derivedId, itemTask, ownSession } from '../derived-ids.ts';
 import { overridesOf } from '../executions/orders.ts';
-import { derivedId, itemTask, ownSession } from './derived-ids.ts';
 import type { RunJob } from './desk-runs.ts';
 import type { Order, RunFields } from './orders.ts';
 import type { Request } from './replies.ts';

@@ -1,15 +1,15 @@
 /** Conversations that an external service keeps: read from it where a session begins, and told of every turn. */
-import { createHash } from 'node:crypto';
 import type { Outgoing } from '../../src/action-ports.ts';
 import { estimateTokens, type Message } from '../../src/domain/conversation.ts';
 import { RefusalError } from '../../src/domain/errors.ts';
-import { ID_PATTERN, type SessionId, type TaskId, type TenantId } from '../../src/domain/ids.ts';
+import type { SessionId, TenantId } from '../../src/domain/ids.ts';
 import { readHistory } from '../../src/domain/peer-replies.ts';
 import { serviceQueue } from '../../src/domain/queues.ts';
 import type { Tier, TierTable } from '../../src/domain/tiers.ts';
 import type { Peers } from '../../src/peer-ports.ts';
 import type { Clock, Log, MessagePage, Store, Write } from '../../src/ports.ts';
 import type { ActionFormat } from '../../src/transport-ports.ts';
+import { derivedUuid } from '../derived-ids.ts';
 import { createConversationCache, joined } from './conversation-cache.ts';
 
 /** Deleted conversations that are remembered as such: the service is not told, and would bring them back. */
@@ -139,7 +139,7 @@ function saying(
 ): Outgoing {
   const { tenantId, sessionId, agentId, taskId, info } = turn;
   const tier = named ?? defaultTier;
-  const id = saveId(taskId, message.role);
+  const id = derivedUuid('save', tenantId, taskId, message.role);
   return {
     tenantId,
     id,
@@ -167,12 +167,6 @@ function saying(
       timestamp: new Date(message.atMs).toISOString(),
     },
   };
-}
-
-/** Task ids are as long as ids may be: a long one stands there as its hash. */
-function saveId(taskId: TaskId, role: Message['role']): string {
-  const id = `save:${taskId}:${role}`;
-  return ID_PATTERN.test(id) ? id : `save:${createHash('sha256').update(taskId).digest('hex')}:${role}`;
 }
 
 /** No id may hold a slash. */
