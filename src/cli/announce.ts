@@ -11,12 +11,15 @@ export interface Listening {
 /** Says where the node listens, and which settings do not do what one might expect. */
 export function announce(settings: Settings, { host, port, log }: Listening): void {
   const { defaultProvider, defaultModel } = settings.models;
+  const beside = Object.entries(settings.peers.modes).filter(([, mode]) => mode === 'redis');
   log.info(
     {
       url: `http://${host}:${port}`,
       auth: settings.access.mode,
       provider: defaultProvider,
       model: defaultModel,
+      actions: settings.redisUrl === undefined ? 'in process' : 'redis',
+      ...(beside.length === 0 ? {} : { services: beside.map(([name]) => name) }),
     },
     'listening',
   );
@@ -25,8 +28,6 @@ export function announce(settings: Settings, { host, port, log }: Listening): vo
       {},
       'no model key is set: answers come from the built-in offline model; set OPENAI_API_KEY or GROQ_API_KEY',
     );
-  if (settings.redisUrl)
-    log.warn({}, 'REDIS_URL has no effect in this version: actions of other services are not taken yet');
   if (settings.withoutEffect.length > 0)
     log.warn(
       { variables: settings.withoutEffect },
