@@ -126,7 +126,8 @@ test('in jwt mode every route needs its scope, and probes for balancers need not
     assert.ok([200, 202, 404].includes(admitted.status), `${path} ${admitted.status}`);
     await admitted.arrayBuffer();
   }
-  for (const path of ['/health', '/ready', '/openapi.json']) assert.equal((await node.ask(path)).status, 200);
+  for (const path of ['/health', '/ready', '/openapi.json', '/asyncapi.json'])
+    assert.equal((await node.ask(path)).status, 200);
 });
 
 test('a token opens its own tenant only, whatever headers and bodies say', async (t) => {
@@ -147,6 +148,7 @@ test('a token opens its own tenant only, whatever headers and bodies say', async
 
 const ROUTES = [
   'delete /api/sessions/{session_id}',
+  'get /asyncapi.json',
   'get /api/chat/tasks/{task_id}',
   'get /api/sessions/{session_id}/messages',
   'get /health',

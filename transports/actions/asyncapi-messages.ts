@@ -1,16 +1,10 @@
-/** Every message of queues and sockets as AsyncAPI has it: its name, its payload's schema, and what answers it. */
+/** The messages of the AsyncAPI document, and their schemas as JSON Schema, made from the zod schemas that the node parses with. */
 import { z } from 'zod';
-import { NOTICE_EVENTS, tenantNoticeSchema } from '../../src/domain/agent-record.ts';
+import { tenantNoticeSchema } from '../../src/domain/agent-record.ts';
 import { agentTaskSchema } from '../../src/domain/agent-task.ts';
 import { domainActionSchema } from '../../src/domain/domain-action.ts';
 import { errorDataSchema } from '../../src/domain/errors.ts';
-import {
-  clientFrameSchema,
-  eventData,
-  executionInfoSchema,
-  noticeData,
-  wireFrameSchema,
-} from '../../src/domain/frames.ts';
+import { executionInfoSchema } from '../../src/domain/frames.ts';
 import {
   agentIdSchema,
   sessionIdSchema,
@@ -19,18 +13,19 @@ import {
   userIdSchema,
 } from '../../src/domain/ids.ts';
 import { tierSchema } from '../../src/domain/tiers.ts';
-import { type PeerRequestType, SERVICE_OF } from '../../src/peer-ports.ts';
+import { SERVICE_OF } from '../../src/peer-ports.ts';
 import { turnSchema } from '../http/schemas.ts';
 import {
-  answerSchemas,
-  batchCompletedSchema,
-  callbackSchema,
-  failureSchema,
-  peerSchemas,
-  refusedSchema,
-  saveMessageSchema,
-  socketQuerySchema,
-} from './asyncapi-schemas.ts';
+  ASKED,
+  CALLED_BACK,
+  CLIENT_FRAMES,
+  NODE_FRAMES,
+  peerReply,
+  RECEIVED,
+  REPLIES,
+  SAVE,
+} from './asyncapi-catalogue.ts';
+import { peerSchemas, refusedSchema, saveMessageSchema, socketQuerySchema } from './asyncapi-schemas.ts';
 import {
   agentSchema,
   batchSchema,
@@ -44,118 +39,16 @@ import {
 
 export type Json = Readonly<Record<string, unknown>>;
 
+/** A reference inside the document. */
 export const ref = (path: string): Json => ({ $ref: `#/${path}` });
-const schemaRef = (name: string): Json => ref(`components/schemas/${name}`);
-
-const JSON_TYPE = 'application/json';
-const BOTH = [JSON_TYPE, 'application/msgpack'];
-
-// --- Which there are -------------------------------------------------------------------------------------------
-
-interface Received {
-  readonly summary: string;
-  readonly data: z.ZodObject | undefined;
-  /** Types of the replies, besides `execution.error`; undefined: it is never answered. */
-  readonly replies?: readonly string[];
-}
-
-const answer = (type: keyof typeof answerSchemas): readonly string[] => [`${type}.response`];
-const CALLBACK = ['execution.callback'];
-const RUN: Received = { summary: 'Runs an agent.', data: runSchema, replies: CALLBACK };
-const CANCEL: Received = { summary: 'Cancels a turn.', data: taskSchema, replies: CALLBACK };
-const EMBEDDED: Received = { summary: 'A service’s reply on the tier’s queue.', data: undefined };
-
-/** What the node takes off its work queues, by type. The test holds it against orders.ts. */
-export const RECEIVED: Readonly<Record<string, Received>> = {
-  'execution.agent_run': RUN,
-  'execution.execute': { ...RUN, summary: 'Another name of execution.agent_run.' },
-  'execution.batch': {
-    summary: 'Runs every item; each is answered, then all of them together.',
-    data: batchSchema,
-    replies: [...CALLBACK, 'execution.batch_completed'],
-  },
-  'execution.cancel': CANCEL,
-  'execution.cache.invalidate': { summary: 'The node asks for the agent anew.', data: agentSchema },
-  'execution.management.get_agent_config': {
-    summary: 'An agent’s configuration.',
-    data: agentSchema,
-    replies: answer('execution.management.get_agent_config'),
-  },
-  'execution.conversation.get_history': {
-    summary: 'The messages of a session, newest last.',
-    data: historySchema,
-    replies: answer('execution.conversation.get_history'),
-  },
-  'execution.conversation.get_context': {
-    summary: 'A session with its messages.',
-    data: historySchema,
-    replies: answer('execution.conversation.get_context'),
-  },
-  'chat.process': {
-    summary: 'A turn that the session’s sockets see, too. Not answered on orchestrator:{tenant_id}:callback.',
-    data: chatSchema,
-    replies: CALLBACK,
-  },
-  'chat.status': { summary: 'How a turn stands.', data: taskSchema, replies: answer('chat.status') },
-  'chat.cancel': CANCEL,
-  'websocket.send': { summary: 'A frame for the sockets of one session.', data: sendSchema },
-  'websocket.broadcast': { summary: 'A frame for sockets of the tenant.', data: broadcastSchema },
-  'embedding.callback': EMBEDDED,
-  'query.callback': EMBEDDED,
-};
-
-/** The data of the node's replies, by type. */
-export const REPLIES: Readonly<Record<string, z.ZodType>> = {
-  'execution.callback': callbackSchema,
-  'execution.error': failureSchema,
-  'execution.batch_completed': batchCompletedSchema,
-  ...Object.fromEntries(Object.entries(answerSchemas).map(([type, schema]) => [`${type}.response`, schema])),
-};
-
-const isAsked = (type: string): type is PeerRequestType => Object.hasOwn(peerSchemas, type);
-/** What the node asks of services. */
-export const ASKED = Object.keys(SERVICE_OF).filter(isAsked);
-export const SAVE = 'conversation.save_message';
-
-/** How services name their reply; on the tier's queue of callbacks the type says what it answers. */
-export const peerReply = (type: PeerRequestType): string => `${type}.response`;
-const CALLED_BACK: Readonly<Record<string, PeerRequestType>> = {
-  'embedding.callback': 'embedding.request',
-  'query.callback': 'query.request',
-};
-
-const frameOf = (type: z.ZodType, data: z.ZodType) => wireFrameSchema.extend({ type, data });
-const unnumbered = (type: z.ZodType, data: z.ZodType) => frameOf(type, data).omit({ seq: true });
-const noticeSchema = z.object({
-  channel: z.string(),
-  event: z.enum(NOTICE_EVENTS),
-  data: z.record(z.string(), z.unknown()),
-});
-
-/** Frames of the chat socket, by the names of their messages. An `error` is numbered where it ends a turn. */
-export const CLIENT_FRAMES: Readonly<Record<string, z.ZodType>> = Object.fromEntries(
-  clientFrameSchema.options.map((option) => [`client.${option.shape.type.value}`, option]),
-);
-export const NODE_FRAMES: Readonly<Record<string, z.ZodType>> = {
-  ...named(noticeData, (type, data) => unnumbered(z.literal(type), data)),
-  ...named(eventData, (type, data) => frameOf(z.literal(type), data)),
-  'node.notice': unnumbered(z.enum(NOTICE_EVENTS), noticeSchema),
-  'node.pushed': unnumbered(sendSchema.shape.message_type, sendSchema.shape.message_data.unwrap()),
-};
-
-function named(data: Readonly<Record<string, z.ZodType>>, frame: (type: string, data: z.ZodType) => z.ZodType) {
-  return Object.fromEntries(Object.entries(data).map(([type, schema]) => [`node.${type}`, frame(type, schema)]));
-}
+export const schemaRef = (name: string): Json => ref(`components/schemas/${name}`);
 
 // --- Their schemas ---------------------------------------------------------------------------------------------
 
 /** What parseDomainAction asks of a sender: the rest it fills in. */
-const receivedSchema = domainActionSchema.partial({
-  action_id: true,
-  data: true,
-  metadata: true,
-  timestamp: true,
-});
+const receivedSchema = domainActionSchema
+  .partial({ action_id: true, data: true, metadata: true })
+  .extend({ timestamp: z.string().describe('ISO 8601; without a zone it is read as UTC.').optional() });
 
 const SCHEMAS: Readonly<Record<string, z.ZodType>> = {
   TenantId: tenantIdSchema,
@@ -218,13 +111,15 @@ export function schemas(): Readonly<Record<string, JsonSchema>> {
   );
 }
 
-const RECEIVED_DATA: ReadonlySet<z.ZodType | undefined> = new Set(
-  Object.values(RECEIVED).map(({ data }) => data),
-);
+/** The name of a schema that is in the list. */
+const nameOf = (schema: z.ZodType | undefined): string =>
+  Object.keys(SCHEMAS).find((name) => SCHEMAS[name] === schema) ?? 'undescribed';
+
+const ORDERS: ReadonlySet<string> = new Set(Object.values(RECEIVED).map(({ data }) => nameOf(data)));
 
 /** The data of what is received, as readOrder takes it: with other names, and without ids that stand in the envelope. */
 function readAs(id: string, schema: JsonSchema): JsonSchema {
-  if (!RECEIVED_DATA.has(SCHEMAS[id])) return schema;
+  if (!ORDERS.has(id)) return schema;
   const properties = { ...schema.properties };
   const required = (schema.required ?? []).filter((name) => !SHARED.includes(name));
   const either: Json[] = [];
@@ -244,36 +139,63 @@ function readAs(id: string, schema: JsonSchema): JsonSchema {
 
 // --- The messages ----------------------------------------------------------------------------------------------
 
-/** Messages by name; those of actions are named by their type. */
-export function messages(): Readonly<Record<string, Json>> {
-  const made: Record<string, Json> = {};
+const JSON_TYPE = 'application/json';
+const BOTH = [JSON_TYPE, 'application/msgpack'];
+
+/** Messages by name; those of actions are named by their type. `made`: all schemas. */
+export function messages(made: Readonly<Record<string, JsonSchema>>): Readonly<Record<string, Json>> {
+  const all: Record<string, Json> = {};
   const add = (name: string, summary: string, payload: Json, types: readonly string[] = BOTH): void => {
-    made[name] = { name, summary, contentType: JSON_TYPE, payload, 'x-content-types': types };
+    all[name] = { name, summary, contentType: JSON_TYPE, 'x-content-types': types, payload };
+  };
+  const addAction = (name: string, summary: string, payload: Json): void => {
+    add(name, summary, payload);
+    all[name] = { ...all[name], correlationId: { location: '$message.payload#/correlation_id' } };
   };
   for (const [type, { summary, data }] of Object.entries(RECEIVED)) {
     const asked = CALLED_BACK[type];
-    if (asked) add(type, summary, action('ReceivedAction', type, peerReply(asked), ['correlation_id']));
-    else if (data) add(type, summary, action('ReceivedAction', type, nameOf(data), [], idsOf(data)));
+    const name = asked ? peerReply(asked) : nameOf(data);
+    const more = asked ? [CORRELATED] : placesOf(data, made[name]);
+    addAction(type, summary, action('ReceivedAction', type, name, more));
   }
-  for (const type of Object.keys(REPLIES)) add(type, 'A reply of the node.', action('Action', type, type));
+  for (const type of Object.keys(REPLIES))
+    addAction(type, 'A reply of the node.', action('Action', type, type));
   for (const type of ASKED) {
     const service = `${SERVICE_OF[type]}_service`;
-    add(type, `Asked of ${service}.`, action('Action', type, type, ['correlation_id', 'callback_queue']));
     const reply = peerReply(type);
-    add(reply, `What ${service} answers.`, action('ReceivedAction', undefined, reply, ['correlation_id']));
+    addAction(type, `Asked of ${service}.`, action('Action', type, type, [AWAITED]));
+    addAction(reply, `What ${service} answers.`, action('ReceivedAction', undefined, reply, [CORRELATED]));
   }
-  add(SAVE, 'One message of a turn that ended. Not answered.', action('Action', SAVE, SAVE));
+  addAction(SAVE, 'One message of a turn that ended. Not answered.', action('Action', SAVE, SAVE));
   add('agent-management.task', 'Work on an agent.', schemaRef('AgentTask'));
   add('agent-management.notice', 'What has become of an agent.', schemaRef('TenantNotice'), [JSON_TYPE]);
   for (const name of Object.keys(CLIENT_FRAMES)) add(name, 'A frame of a client.', schemaRef(name));
   for (const name of Object.keys(NODE_FRAMES)) add(name, 'A frame of the node.', schemaRef(name));
-  for (const message of Object.values(made)) tied(message);
-  return made;
+  return all;
 }
 
-const nameOf = (schema: z.ZodType): string =>
-  Object.keys(SCHEMAS).find((name) => SCHEMAS[name] === schema) ?? 'undescribed';
+const CORRELATED: Json = { required: ['correlation_id', 'data'] };
+const AWAITED: Json = { required: ['correlation_id', 'callback_queue'] };
 
-/** Ids that an action must name, in the envelope or in its data. */
-const idsOf = ({ shape }: z.ZodObject): readonly string[] =>
-  SHARED.filter((name) => shape[name] !== undefined && !z.safeParse(shape[name], undefined).success);
+/** An action of that type (undefined: of any) with that data. */
+const action = (
+  envelope: 'Action' | 'ReceivedAction',
+  type: string | undefined,
+  data: string,
+  more: readonly Json[] = [],
+): Json => {
+  const named = type === undefined ? {} : { action_type: { const: type } };
+  return { allOf: [schemaRef(envelope), { properties: { ...named, data: schemaRef(data) } }, ...more] };
+};
+
+/** Where a received action must say what: ids in its envelope or in its data, the rest in its data. */
+function placesOf(data: z.ZodObject | undefined, read: JsonSchema | undefined): readonly Json[] {
+  const ids = SHARED.filter((id) => data?.shape[id] && !z.safeParse(data.shape[id], undefined).success);
+  const needsData = (read?.required ?? []).length > 0 || read?.allOf !== undefined;
+  return [
+    ...(needsData ? [{ required: ['data'] }] : []),
+    ...ids.map((id) => ({
+      anyOf: [{ required: [id] }, { required: ['data'], properties: { data: { required: [id] } } }],
+    })),
+  ];
+}

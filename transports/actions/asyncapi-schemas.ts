@@ -4,7 +4,8 @@ import type { EndStatus } from '../../src/domain/action-replies.ts';
 import { agentSchema } from '../../src/domain/agent-record.ts';
 import { errorCodeSchema, errorDataSchema } from '../../src/domain/errors.ts';
 import { executionInfoSchema, roleSchema, snapshotMessageSchema } from '../../src/domain/frames.ts';
-import { agentIdSchema, sessionIdSchema, taskIdSchema } from '../../src/domain/ids.ts';
+import { agentIdSchema, sessionIdSchema, taskIdSchema, userIdSchema } from '../../src/domain/ids.ts';
+import { tierSchema } from '../../src/domain/tiers.ts';
 import type { PeerRequestType } from '../../src/peer-ports.ts';
 import { turnSchema } from '../http/schemas.ts';
 
@@ -150,4 +151,17 @@ export const saveMessageSchema = z.object({
   model_name: z.string().optional(),
   tokens_estimate: count,
   task_id: taskIdSchema,
+});
+
+// --- The chat socket -------------------------------------------------------------------------------------------
+
+/** The query of its address (handshake.ts). */
+export const socketQuerySchema = z.object({
+  agent_id: agentIdSchema.optional(),
+  user_id: userIdSchema.optional(),
+  tier: tierSchema.optional(),
+  /** Where a resuming client stopped: both or none. */
+  last_seq: count.optional(),
+  epoch: z.string().max(128).optional(),
+  delta_window_ms: count.optional(),
 });

@@ -1,6 +1,7 @@
 /** The probes: whether the node lives, whether it takes work, and what it is doing (PROTOCOL 3). */
 import { createRoute, type OpenAPIHono, z } from '@hono/zod-openapi';
 import { createMiddleware } from 'hono/factory';
+import { asyncApi } from '../actions/asyncapi.ts';
 import { HTTP_TIMING, type HttpDeps } from './deps.ts';
 import { failure, type HttpEnv } from './errors.ts';
 import { needs } from './gate.ts';
@@ -46,6 +47,26 @@ export function addProbeRoutes(app: OpenAPIHono<HttpEnv>, deps: HttpDeps): void 
     async (c) => {
       const answer = await readiness(deps);
       return c.json(answer, answer.status === 'ready' ? 200 : 503);
+    },
+  );
+  // Made before anybody waits: it takes 15 ms.
+  const described = asyncApi({ version: deps.version });
+  app.openapi(
+    createRoute({
+      method: 'get',
+      path: '/asyncapi.json',
+      tags: ['probes'],
+      summary: 'Queues, actions and socket frames, as an AsyncAPI 3.0 document.',
+      responses: {
+        200: {
+          description: 'The document.',
+          content: { 'application/json': { schema: z.record(z.string(), z.unknown()) } },
+        },
+      },
+    }),
+    (c) => {
+      // Made when it is first asked for: that takes some 20 ms.
+      return c.json(described, 200);
     },
   );
   app.openapi(
