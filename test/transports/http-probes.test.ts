@@ -148,9 +148,9 @@ test('a token opens its own tenant only, whatever headers and bodies say', async
 
 const ROUTES = [
   'delete /api/sessions/{session_id}',
-  'get /asyncapi.json',
   'get /api/chat/tasks/{task_id}',
   'get /api/sessions/{session_id}/messages',
+  'get /asyncapi.json',
   'get /health',
   'get /health/detailed',
   'get /metrics',

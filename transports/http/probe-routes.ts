@@ -65,7 +65,6 @@ export function addProbeRoutes(app: OpenAPIHono<HttpEnv>, deps: HttpDeps): void 
       },
     }),
     (c) => {
-      // Made when it is first asked for: that takes some 20 ms.
       return c.json(described, 200);
     },
   );
