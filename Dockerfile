@@ -25,6 +25,7 @@ RUN mkdir data && chown node:node data
 USER node
 EXPOSE 8000
 STOPSIGNAL SIGTERM
+# Not /ready: a node whose store or Redis is away must not be restarted for it, its sessions go on.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
-  CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.PORT}/ready`).then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
+  CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.PORT}/health`).then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
 CMD ["node", "--disable-warning=ExperimentalWarning", "src/main.ts"]
