@@ -1,9 +1,9 @@
-/** How a session is deleted: its turns end first, then the store forgets it, then everybody is told. Pure. */
-import { CLOSE, type ErrorData } from '../src/domain/errors.ts';
+/** How all of a session ends: left behind by a node that goes, or deleted, when everybody is told. Pure. */
+import { CLOSE, type ErrorData, refusal } from '../src/domain/errors.ts';
 import type { Reply } from '../src/ports.ts';
 import type { SessionEffect, SessionStep } from './session-effect.ts';
-import { stopTurn } from './session-endings.ts';
-import type { ReplyTo, SessionState } from './session-state.ts';
+import { drop, refuse, stopTurn } from './session-endings.ts';
+import type { ReplyTo, SessionState, Turn } from './session-state.ts';
 
 export function forget(state: SessionState, replyTo: ReplyTo, atMs: number): SessionStep {
   if (state.forgetting)
@@ -15,10 +15,29 @@ export function forget(state: SessionState, replyTo: ReplyTo, atMs: number): Ses
 }
 
 /** Ends every turn early, the last one first, so that none begins to run meanwhile. */
-export function cancelAll(state: SessionState, atMs: number): SessionStep {
+const cancelAll = (state: SessionState, atMs: number): SessionStep =>
+  eachTurn(state, (current, turn) => stopTurn(current, turn, atMs));
+
+/**
+ * The node goes, and its turns have had their time. One that may run again is left as if the node had died over it:
+ * whoever takes it next goes on with it. The others end as cancelled, and so does one of which the store is just
+ * being told.
+ */
+export const leaveAll = (state: SessionState, atMs: number): SessionStep =>
+  eachTurn(state, (current, turn) => {
+    const isLeft = turn.again && !turn.ended && !turn.dropped && turn.kept !== 'writing';
+    if (!isLeft) return stopTurn(current, turn, atMs);
+    if (turn.kept === 'no') return refuse(current, turn, refusal('DRAINING'), atMs);
+    return drop(current, turn, [], atMs);
+  });
+
+function eachTurn(
+  state: SessionState,
+  stop: (current: SessionState, turn: Turn) => SessionStep,
+): SessionStep {
   const effects: SessionEffect[] = [];
   const next = state.turns.reduceRight<SessionState>((current, turn) => {
-    const [stopped, more] = stopTurn(current, turn, atMs);
+    const [stopped, more] = stop(current, turn);
     effects.push(...more);
     return stopped;
   }, state);

@@ -18,6 +18,8 @@ export function runNext(state: SessionState): SessionStep {
       [{ type: 'acquire', taskId: first.taskId, attempt: first.attempt }],
     ];
   if (first.slot === 'asked' || !first.agent) return [state, []];
+  // What was over before must not reach the model once more: here the store's word is waited for.
+  if (first.again && first.kept !== 'yes') return [state, []];
   const plan = planOf(state, first);
   return [
     withTurn(state, first.taskId, { executing: true }),
@@ -30,19 +32,16 @@ function planOf(state: SessionState, turn: Turn): ExecutionPlan {
   const { config } = state;
   const agent = turn.agent;
   if (!agent) throw new Error('a turn without an agent can not be planned');
-  // It runs before the store has said whether it is new: one that runs again has its question in the history, too.
+  // A resend runs until the store has said that it is none of ours to run: its question is in the history, too.
   const others = (state.history ?? []).filter(({ taskId }) => taskId !== turn.taskId);
+  const history = [...others, turn.said];
   return {
     taskId: turn.taskId,
     tenantId: state.tenantId,
     sessionId: state.sessionId,
     tier: state.tier ?? 'free',
     agent,
-    history: trimHistory(
-      [...others, turn.said],
-      historyMessages(agent, limits),
-      historyTokens(agent, limits),
-    ),
+    history: trimHistory(history, historyMessages(agent, limits), historyTokens(agent, limits)),
     context: turn.context,
     limits: {
       timeoutMs: lowest(limits.execution_timeout_s * 1000, config.maxTimeMs, turn.overrides?.maxTimeMs),

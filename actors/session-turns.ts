@@ -50,8 +50,7 @@ export function accepted(state: SessionState, turn: Turn, atMs: number): Session
     ),
   ];
   const kept = findTurn(next, turn.taskId);
-  if (!kept?.ended) return [next, effects];
-  const [settled, more] = settle(next, kept, atMs);
+  const [settled, more] = kept?.ended ? settle(next, kept, atMs) : runNext(next);
   return [settled, [...effects, ...more]];
 }
 

@@ -20,7 +20,7 @@ import {
   stopTurn,
   storeRefusal,
 } from './session-endings.ts';
-import { cancelAll, forget, forgotten, thenForget, unforgotten } from './session-forget.ts';
+import { forget, forgotten, leaveAll, thenForget, unforgotten } from './session-forget.ts';
 import { thenTell } from './session-interrupted.ts';
 import { runNext } from './session-line.ts';
 import { answerUnhandled, failLoad, lostRelease } from './session-recovery.ts';
@@ -140,7 +140,7 @@ const decide: Behaviour<SessionState, SessionMessage, SessionEffect> = (state, m
         ],
       ];
     case 'drainExpired':
-      return cancelAll(state, message.atMs);
+      return leaveAll(state, message.atMs);
     case 'drained':
       return [
         state,

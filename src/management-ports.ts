@@ -11,6 +11,7 @@ import type {
   WebhookInput,
 } from './domain/agent-record.ts';
 import type { Message, TurnRecord } from './domain/conversation.ts';
+import type { ErrorData } from './domain/errors.ts';
 import type { AgentId, SessionId, TaskId, TenantId } from './domain/ids.ts';
 import type { Tier } from './domain/tiers.ts';
 import type { Reply, TenantRecord } from './ports.ts';
@@ -68,6 +69,14 @@ export interface TemplateStore {
   remove(tenantId: TenantId, templateId: string): Promise<boolean>;
 }
 
+/** Which settled deliveries (delivered, or dead) are to be forgotten. Times: settled before, in ms since the epoch. */
+export interface SettledLimits {
+  readonly deliveredBeforeMs: number;
+  readonly deadBeforeMs: number;
+  /** Deliveries that a webhook may keep, pending ones counted: beyond, those settled longest ago go. */
+  readonly perWebhook: number;
+}
+
 export interface WebhookStore {
   list(tenantId: TenantId): Promise<readonly Webhook[]>;
   save(tenantId: TenantId, webhook: Webhook): Promise<void>;
@@ -87,6 +96,11 @@ export interface WebhookStore {
     nowMs: number,
     limit: number,
   ): Promise<readonly { readonly delivery: Delivery; readonly webhook: Webhook }[]>;
+  /**
+   * Deletes settled deliveries of all tenants, chunk by chunk, so that other writes go in between; those deleted
+   * before a failure stay deleted. A pending one is never deleted. Resolves to how many went.
+   */
+  expire(limits: SettledLimits): Promise<number>;
 }
 
 /** A turn with its messages: the question, then the answer where there is one. */
@@ -101,11 +115,25 @@ export interface ImportCount {
   readonly skipped: number;
 }
 
+/** A version of an agent with its audit entry. */
+export type ArchivedVersion = Pick<AgentChange, 'agent' | 'audit'>;
+
 /**
- * A tenant's conversations, read and written whole: for `nooble export` and `import`. Pages, so that no tenant is
- * too large for it. What is written while one reads may or may not be read.
+ * A tenant's agents and conversations, read and written whole: for `nooble export` and `import`. Pages, so that no
+ * tenant is too large for it. What is written while one reads may or may not be read.
  */
 export interface Archive {
+  /** At most `limit` agents, deleted ones too, by id, those behind `after`. */
+  agents(tenantId: TenantId, after: AgentId | undefined, limit: number): Promise<readonly AgentId[]>;
+  /**
+   * Writes an agent for this tenant with all its versions, oldest first: all or none. `there`: an agent of that id
+   * stays as it is. `taken`: it lives, and another live agent has its slug; older versions and deleted agents may
+   * have slugs of others.
+   */
+  restoreAgent(
+    tenantId: TenantId,
+    versions: readonly ArchivedVersion[],
+  ): Promise<'saved' | 'there' | 'taken'>;
   /** At most `limit` sessions, by id, those behind `after`. */
   sessions(tenantId: TenantId, after: SessionId | undefined, limit: number): Promise<readonly SessionId[]>;
   /** At most `limit` turns of a session in the order in which they were accepted, those behind `after`. */
@@ -187,12 +215,15 @@ export interface TaskOrigin {
   readonly tenantId: TenantId | undefined;
   /** Undefined: what `metadata.source` says. */
   readonly source: AuditEntry['source'] | undefined;
+  /** Why the carrier brings this task no more: nothing is tried again, it is only told as failed. */
+  readonly givenUp?: ErrorData;
 }
 
 /**
  * Carries out messages of `agent-management.tasks.{tenant}` (PROTOCOL 5). Each is answered, and its progress and end
  * go out as notices with its task id. A task id that was seen before is answered as before; nothing runs twice
- * while this process remembers it (the last thousand).
+ * while this process remembers it (the last thousand). A refusal that is `retryable` is not the end: the carrier
+ * brings the task again, or brings it as `givenUp`.
  */
 export type TaskTaker = (message: unknown, origin: TaskOrigin) => Promise<Reply<unknown>>;
 

@@ -165,7 +165,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     newId: randomUUID,
   });
   const agentTasks = createAgentTasks({ transport, takeTask: management.takeTask, notices, log });
-  const retention = createRetention({ store, tiers, defaultTier, clock, log });
+  const retention = createRetention({ store, webhooks: stores.webhooks, tiers, defaultTier, clock, log });
 
   let draining = true; // until the store holds no turn of an earlier process that looks as if it ran
   const shared = {

@@ -63,7 +63,10 @@ export interface SayRequest {
   readonly onBusy: OnBusy;
   readonly requestId: string | undefined;
   readonly overrides?: Overrides;
-  /** A turn of this id that a stopped process left behind runs anew, where it may (Write `again`). */
+  /**
+   * A turn of this id that a stopped process left behind runs anew, where it may (Write `again`): the model is asked
+   * only once the store has said so. A node that drains leaves such a turn behind too, when its time is up.
+   */
   readonly again?: true;
 }
 

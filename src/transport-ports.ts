@@ -125,14 +125,17 @@ export interface TransportMeter {
  * Carries DomainActions between nodes and services.
  * Delivery: at least once; an action is the consumer's until its listener's promise settles, and goes back to the
  * front of its queue when the consumer dies. The receiver deduplicates by tenant_id + action_id.
- * Order: what one sender puts on one queue is started in that order, except for what is delivered again.
+ * Order: what one sender puts on one queue is started in that order, except for what is delivered again. Where a send
+ * is rejected for what the medium says (not for its own size), what was handed over behind it for the same queue is
+ * rejected too: it must not overtake what will be sent again.
  * While the medium is away, calls reject at once with TRANSPORT_UNAVAILABLE and consumers wait; they come back alone.
  * close(): stops every consumer, waits for what was taken, refuses requests that still wait, disconnects. Safe to
  * call twice. All rejections are RefusalErrors.
  */
 export interface Transport {
   /**
-   * Resolves once the medium holds the bytes, not once someone has read them. A queue of notices keeps the newest
+   * Resolves once the medium holds the bytes, not once someone has read them. Rejects with INVALID_REQUEST where it
+   * never will: the queue is something else, or not this node's to write to. A queue of notices keeps the newest
    * MAX_UNREAD_NOTICES; in process, where every reader is known, none where nobody reads.
    */
   send(queue: QueueName, message: Sendable, format: ActionFormat): Promise<void>;

@@ -5,13 +5,17 @@ import { type AgentTask, agentTaskSchema, taskFields } from '../../src/domain/ag
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import type { TaskOrigin, TaskTaker } from '../../src/management-ports.ts';
 import type { Reply } from '../../src/ports.ts';
+import { NOT_ITS_FAULT } from '../../src/transport-ports.ts';
 import type { AgentWriter } from './agent-writer.ts';
 import type { Validate } from './agents.ts';
 import { type Deed, guarded, type ManagementOptions, no, noAgent, ok, tell } from './deed.ts';
 
 type Result = Readonly<Record<string, unknown>>;
 
-/** Tasks whose answers are remembered, for messages that come twice. */
+/** `failed`: it was given up. */
+type Standing = 'processing' | 'pending' | 'failed';
+
+/** Tasks whose answers are remembered, for messages that come twice; and those of which it is known what was told. */
 const REMEMBERED = 1_000;
 
 export function createTaskTaker(
@@ -20,6 +24,18 @@ export function createTaskTaker(
 ): TaskTaker {
   const { agents, directory, log } = options;
   const recent = new Map<string, Promise<Reply<Result>>>();
+  /** What was told last of tasks that have not come to their end. */
+  const standing = new Map<string, Standing>();
+
+  /** The same is not told twice in a row: a task may be tried for as long as the store is away. */
+  function tellStanding(deed: Deed, status: Standing, data: Result): void {
+    const key = keyOf(deed.actor.tenantId, deed.taskId);
+    if (standing.get(key) === status) return;
+    standing.delete(key);
+    standing.set(key, status);
+    forgetOldest(standing);
+    tell(options, deed, status === 'failed' ? 'task_failed' : 'task_status_update', { status, ...data });
+  }
 
   function carryOut(deed: Deed, { type, payload }: AgentTask): Promise<Reply<Result>> {
     const id = payload.agent_id ?? undefined;
@@ -47,38 +63,25 @@ export function createTaskTaker(
     }
   }
 
-  async function run(task: AgentTask, origin: TaskOrigin): Promise<Reply<Result>> {
-    const deed: Deed = {
-      actor: {
-        tenantId: task.tenant_id,
-        tier: undefined,
-        actor: task.metadata.user_id ?? 'service',
-        source: origin.source ?? task.metadata.source,
-      },
-      taskId: task.task_id,
-      globalTaskId: task.global_task_id,
-    };
+  /** What comes again has not failed: it waits, unless the store or the node does and it is brought again uncounted. */
+  async function run(deed: Deed, task: AgentTask): Promise<Reply<Result>> {
     const { type } = task;
-    tell(options, deed, 'task_status_update', { status: 'processing', type, details: {} });
+    tellStanding(deed, 'processing', { type, details: {} });
     const reply = await carryOut(deed, task);
-    if (reply.ok) tell(options, deed, 'task_completed', { status: 'completed', type, ...reply.value });
-    else {
-      const { code, message, details } = reply.error;
-      tell(options, deed, 'task_failed', {
-        status: 'failed',
-        type,
-        error: message,
-        error_type: code,
-        details,
-      });
+    if (!reply.ok && NOT_ITS_FAULT.has(reply.error.code)) return reply;
+    if (!reply.ok && reply.error.retryable) {
+      tellStanding(deed, 'pending', { type, ...whatFailed(reply.error) });
+      return reply;
     }
+    standing.delete(keyOf(task.tenant_id, task.task_id));
+    if (reply.ok) tell(options, deed, 'task_completed', { status: 'completed', type, ...reply.value });
+    else tell(options, deed, 'task_failed', { status: 'failed', type, ...whatFailed(reply.error) });
     return reply;
   }
 
   function remember(key: string, answer: Promise<Reply<Result>>): void {
     recent.set(key, answer);
-    const oldest = recent.keys().next();
-    if (recent.size > REMEMBERED && !oldest.done) recent.delete(oldest.value);
+    forgetOldest(recent);
     // What may go better next time may be tried again.
     answer.then(
       (reply) => !reply.ok && reply.error.retryable && recent.delete(key),
@@ -102,14 +105,44 @@ export function createTaskTaker(
     const task = parsed.data;
     if (origin.tenantId !== undefined && origin.tenantId !== task.tenant_id)
       return no(refusal('FORBIDDEN', { message: 'The task names another tenant than its queue.' }));
-    const key = `${task.tenant_id}/${task.task_id}`;
+    const key = keyOf(task.tenant_id, task.task_id);
     const known = recent.get(key);
     if (known) return known;
-    const answer = run(task, origin);
+    const deed = deedOf(task, origin);
+    if (origin.givenUp) {
+      tellStanding(deed, 'failed', { type: task.type, ...whatFailed(origin.givenUp) });
+      return no(origin.givenUp);
+    }
+    const answer = run(deed, task);
     remember(key, answer);
     return answer;
   };
 }
+
+/** No id may hold a slash. */
+const keyOf = (tenantId: string, taskId: string): string => `${tenantId}/${taskId}`;
+
+function forgetOldest(tasks: Map<string, unknown>): void {
+  const oldest = tasks.keys().next();
+  if (tasks.size > REMEMBERED && !oldest.done) tasks.delete(oldest.value);
+}
+
+const deedOf = (task: AgentTask, origin: TaskOrigin): Deed => ({
+  actor: {
+    tenantId: task.tenant_id,
+    tier: undefined,
+    actor: task.metadata.user_id ?? 'service',
+    source: origin.source ?? task.metadata.source,
+  },
+  taskId: task.task_id,
+  globalTaskId: task.global_task_id,
+});
+
+const whatFailed = ({ code, message, details }: ErrorData): Result => ({
+  error: message,
+  error_type: code,
+  details,
+});
 
 const factsOf = (agent: Agent): Result => ({
   agent_id: agent.id,

@@ -1,6 +1,6 @@
 /** The lines of an exported tenant: newline-delimited JSON, one agent or one turn a line (format `nooble-export` 1). */
 import { z } from 'zod';
-import { agentSchema } from '../domain/agent-record.ts';
+import { type Agent, agentSchema } from '../domain/agent-record.ts';
 import { errorDataSchema } from '../domain/errors.ts';
 import { executionInfoSchema, roleSchema } from '../domain/frames.ts';
 import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../domain/ids.ts';
@@ -28,6 +28,14 @@ const turnSchema = z.object({
   error: errorDataSchema.exactOptional(),
 });
 
+/** Whether they are versions of one agent, in their order. */
+function areOfOne(versions: readonly Agent[]): boolean {
+  return versions.every(({ id, version }, at) => {
+    const before = versions[at - 1];
+    return before === undefined || (before.id === id && before.version < version);
+  });
+}
+
 export const archiveLineSchema = z.discriminatedUnion('type', [
   z.object({
     type: z.literal('nooble-export'),
@@ -35,8 +43,8 @@ export const archiveLineSchema = z.discriminatedUnion('type', [
     tenant_id: tenantIdSchema,
     at: z.iso.datetime(),
   }),
-  /** Every version, oldest first. */
-  z.object({ type: z.literal('agent'), versions: z.array(agentSchema).min(1) }),
+  /** Every version, oldest first. The last one of a deleted agent has a `deleted_at`. */
+  z.object({ type: z.literal('agent'), versions: z.array(agentSchema).min(1).refine(areOfOne) }),
   /** The turns of a session follow each other, in the order in which they were accepted. */
   z.object({ type: z.literal('turn'), turn: turnSchema, messages: z.array(messageSchema) }),
   /** The last line: without it the file is not whole. */

@@ -2,9 +2,9 @@
 import { createReadStream } from 'node:fs';
 import { open, rename, rm } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
-import type { Agent } from '../domain/agent-record.ts';
-import { type TenantId, tenantIdSchema } from '../domain/ids.ts';
-import type { AgentStore, ArchivedTurn } from '../management-ports.ts';
+import type { Agent, AuditEntry } from '../domain/agent-record.ts';
+import { type AgentId, type TenantId, tenantIdSchema } from '../domain/ids.ts';
+import type { ArchivedTurn, ArchivedVersion } from '../management-ports.ts';
 import { parseSettings, type Settings } from '../settings.ts';
 import { type ArchiveLine, archiveLineSchema } from './archive-lines.ts';
 import { type CliDeps, type CliStores, CommandError, textOf, usage } from './command.ts';
@@ -59,11 +59,13 @@ async function writeTenant(
     write(JSON.stringify(line).replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029'));
   await put({ type: 'nooble-export', format: 1, tenant_id: tenantId, at: new Date().toISOString() });
   const counts = { agents: 0, turns: 0 };
-  for await (const agent of pagesOf(agents, tenantId)) {
-    const versions = [...(await agents.versions(tenantId, agent.id))].reverse();
+  let deleted = 0;
+  for await (const agentId of cursor((after: AgentId | undefined) => archive.agents(tenantId, after, PAGE))) {
+    const versions = [...(await agents.versions(tenantId, agentId))].reverse();
     if (versions.length === 0) continue;
     await put({ type: 'agent', versions });
     counts.agents += 1;
+    if (isDeleted(versions)) deleted += 1;
   }
   for await (const sessionId of cursor((after: Sessions | undefined) =>
     archive.sessions(tenantId, after, PAGE),
@@ -77,24 +79,14 @@ async function writeTenant(
     }
   }
   await put({ type: 'end', ...counts });
-  return `${counts.agents} agents and ${counts.turns} turns of ${tenantId}`;
+  return `${counts.agents} agents${amongThem(deleted)} and ${counts.turns} turns of ${tenantId}`;
 }
+
+const isDeleted = (versions: readonly Agent[]): boolean => (versions.at(-1)?.deleted_at ?? null) !== null;
+
+const amongThem = (deleted: number): string => (deleted === 0 ? '' : ` (${deleted} of them deleted)`);
 
 type Sessions = Awaited<ReturnType<CliStores['archive']['sessions']>>[number];
-
-/** Pages by number would shift under a writer; an agent that was seen is not given twice. */
-async function* pagesOf(agents: AgentStore, tenantId: TenantId): AsyncGenerator<Agent> {
-  const seen = new Set<string>();
-  for (let page = 1; ; page += 1) {
-    const { items } = await agents.list(tenantId, { page, pageSize: PAGE });
-    for (const agent of items) {
-      if (seen.has(agent.id)) continue;
-      seen.add(agent.id);
-      yield agent;
-    }
-    if (items.length < PAGE) return;
-  }
-}
 
 /** Everything that pages behind a last item bring. */
 async function* cursor<T>(read: (after: T | undefined) => Promise<readonly T[]>): AsyncGenerator<T> {
@@ -170,8 +162,8 @@ function parseJson(text: string): unknown {
   }
 }
 
-function createTaker({ agents, archive }: CliStores, tenantId: TenantId, tell: (line: string) => void) {
-  const counts = { agents: 0, agentsThere: 0, turns: 0, turnsThere: 0 };
+function createTaker({ archive }: CliStores, tenantId: TenantId, tell: (line: string) => void) {
+  const counts = { agents: 0, deleted: 0, agentsThere: 0, turns: 0, turnsThere: 0 };
   let batch: ArchivedTurn[] = [];
 
   const flush = async (): Promise<void> => {
@@ -184,24 +176,15 @@ function createTaker({ agents, archive }: CliStores, tenantId: TenantId, tell: (
   };
 
   const takeAgent = async (versions: readonly Agent[]): Promise<void> => {
-    const [first] = versions;
-    if (!first || (await agents.get(tenantId, first.id))) {
-      counts.agentsThere += 1;
-      return;
-    }
-    for (const [index, version] of versions.entries()) {
-      const outcome = await saveVersion(
-        agents,
-        { ...version, tenant_id: tenantId },
-        versions[index - 1]?.version ?? 0,
-      );
-      if (outcome === 'saved') continue;
-      tell(
-        `agent ${first.slug}: version ${version.version} was refused (${outcome}); its slug may be another agent's`,
-      );
-      return;
-    }
+    const outcome = await archive.restoreAgent(
+      tenantId,
+      versions.map((version, at) => archived({ ...version, tenant_id: tenantId }, versions[at - 1])),
+    );
+    if (outcome === 'there') counts.agentsThere += 1;
+    if (outcome === 'taken') tell(`agent ${versions.at(-1)?.slug} was left out: another agent has its slug`);
+    if (outcome !== 'saved') return;
     counts.agents += 1;
+    if (isDeleted(versions)) counts.deleted += 1;
   };
 
   return {
@@ -214,27 +197,30 @@ function createTaker({ agents, archive }: CliStores, tenantId: TenantId, tell: (
     },
     async end(): Promise<string> {
       await flush();
-      const { agents: made, agentsThere, turns, turnsThere } = counts;
-      return `${made} agents and ${turns} turns; ${agentsThere} agents and ${turnsThere} turns were there already`;
+      const { agents: made, deleted, agentsThere, turns, turnsThere } = counts;
+      return `${made} agents${amongThem(deleted)} and ${turns} turns; ${agentsThere} agents and ${turnsThere} turns were there already`;
     },
   };
 }
 
-const saveVersion = (agents: AgentStore, agent: Agent, replaces: number) =>
-  agents.save(agent.tenant_id, {
-    agent,
-    replaces,
-    maxAgents: null,
-    audit: {
-      agent_id: agent.id,
-      version: agent.version,
-      action: replaces === 0 ? 'created' : 'updated',
-      actor: 'nooble import',
-      source: 'import',
-      at: new Date().toISOString(),
-      changes: [],
-    },
-  });
+const archived = (agent: Agent, before: Agent | undefined): ArchivedVersion => ({
+  agent,
+  audit: {
+    agent_id: agent.id,
+    version: agent.version,
+    action: actionOf(agent, before),
+    actor: 'nooble import',
+    source: 'import',
+    at: new Date().toISOString(),
+    changes: [],
+  },
+});
+
+function actionOf(agent: Agent, before: Agent | undefined): AuditEntry['action'] {
+  if (!before) return 'created';
+  if ((agent.deleted_at === null) === (before.deleted_at === null)) return 'updated';
+  return agent.deleted_at === null ? 'restored' : 'deleted';
+}
 
 // --- Both ----------------------------------------------------------------------------------------------------------
 

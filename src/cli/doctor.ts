@@ -2,7 +2,7 @@
 import { createServer } from 'node:net';
 import { parseSettings, type Settings } from '../settings.ts';
 import { type CliDeps, type ExitCode, textOf, withoutSecrets } from './command.ts';
-import { pingRedis } from './redis-ping.ts';
+import { checkRedisUrl } from './redis-check.ts';
 
 const TIMEOUT_MS = 5_000;
 const MODEL_URLS = { openai: 'https://api.openai.com/v1', groq: 'https://api.groq.com/openai/v1' } as const;
@@ -60,11 +60,8 @@ async function checkStore(deps: CliDeps, settings: Settings): Promise<Finding> {
 async function checkRedis({ redisUrl }: Settings): Promise<Finding> {
   if (redisUrl === undefined) return skip('redis', 'REDIS_URL is not set: one node, nothing over queues');
   const name = withoutSecrets(redisUrl);
-  if (redisUrl.includes('+sentinel')) return skip('redis', `${name}: sentinels are not asked from here`);
-  const problem = await pingRedis(redisUrl, TIMEOUT_MS);
-  return problem === null
-    ? ok('redis', `${name} answers`)
-    : fail('redis', `${name}: ${problem}; start Redis there, or look at REDIS_URL`);
+  const { ok: isFine, text } = await checkRedisUrl(redisUrl, TIMEOUT_MS);
+  return (isFine ? ok : fail)('redis', `${name}: ${text}`);
 }
 
 async function checkModel({ models }: Settings): Promise<Finding> {

@@ -107,7 +107,7 @@ export const isReplyType = (type: string): boolean =>
   /\.(response|callback|error|batch_completed)$/.test(type);
 
 const TENANT_QUEUE = /^(?:orchestrator:(.+):callback|agent-management\.[a-z]+\.(.+))$/;
-const OWN_WORK = /^execution_service:|^agent_execution_service:|^nooble:inbox:/;
+const OWN_WORK = /^execution_service:|^agent_execution_service:|^nooble:(?!replies:)/;
 
 /** Why nobody may be answered on the queue that an action names, or null. */
 export function callbackProblem({ callback_queue: queue, tenant_id: tenantId }: DomainAction): string | null {

@@ -1,5 +1,6 @@
 /** The envelope in which services speak to each other over queues (PROTOCOL 4), and what older senders may write instead. */
 import { z } from 'zod';
+import { isActionType, isId, isOurTime, isPrintable } from './action-text.ts';
 import { type ErrorData, refusal } from './errors.ts';
 import {
   agentIdSchema,
@@ -9,7 +10,7 @@ import {
   tenantIdSchema,
   userIdSchema,
 } from './ids.ts';
-import { tierSchema } from './tiers.ts';
+import { TIERS, tierSchema } from './tiers.ts';
 
 /** Characters of a queue name. */
 const MAX_QUEUE_NAME = 512;
@@ -112,9 +113,17 @@ export type ParsedAction =
  * Reads an action in any of its accepted spellings into the one form that the rest of the node knows.
  * `now`: ms since the epoch, for an action without a timestamp; `newId`: an id for one without `action_id`
  * (`idGiven` is then false: it can not be deduplicated). Refuses with INVALID_REQUEST, naming the fields.
+ * The action may share `raw`'s objects: whoever decoded it gives it away.
  */
 export function parseDomainAction(raw: unknown, now: number, newId: () => string): ParsedAction {
   if (!isObject(raw)) return refused('The action is not an object.');
+  return isCanonical(raw)
+    ? { ok: true, action: withAgentInData(raw), idGiven: true }
+    : parseInFull(raw, now, newId);
+}
+
+/** The path of any spelling, and the measure of the short one: exported for the test that compares them. */
+export function parseInFull(raw: Readonly<Fields>, now: number, newId: () => string): ParsedAction {
   const fields = withoutNulls(raw);
   for (const name of ['data', 'payload', 'metadata', 'execution_context']) {
     if (fields[name] !== undefined && !isObject(fields[name]))
@@ -144,6 +153,68 @@ const isObject = (value: unknown): value is Fields =>
 const NONE: Readonly<Fields> = {};
 
 const objectOf = (value: unknown): Readonly<Fields> => (isObject(value) ? value : NONE);
+
+// --- The short path ----------------------------------------------------------------------------------------
+
+/** Fields that an action in the one form never lacks. */
+const REQUIRED = 6;
+
+/**
+ * Whether an action is in the one form already, as nodes write it: then nothing is copied and no schema runs, which is
+ * most of what reading an action costs a process that was idle (docs/decisions/0012). In doubt false: the full path
+ * decides, and it alone says what is wrong.
+ */
+const isCanonical = (raw: Fields): raw is DomainAction =>
+  isId(raw.action_id) &&
+  isActionType(raw.action_type) &&
+  isId(raw.tenant_id) &&
+  isOurTime(raw.timestamp) &&
+  isPlain(raw) &&
+  isPlain(raw.data) &&
+  isPlain(raw.metadata) &&
+  namesItsIds(raw, raw.data) &&
+  Object.keys(raw).length === REQUIRED + validOptionals(raw);
+
+/** How many of the fields that may be absent are there; NaN where one is wrong. */
+const validOptionals = (raw: Fields): number =>
+  idOrNone(raw.task_id) +
+  idOrNone(raw.session_id) +
+  idOrNone(raw.user_id) +
+  idOrNone(raw.agent_id) +
+  idOrNone(raw.correlation_id) +
+  idOrNone(raw.trace_id) +
+  counted(raw.tenant_tier, isTier) +
+  counted(raw.callback_queue, isQueueText) +
+  counted(raw.timeout, isTimeout);
+
+const counted = (value: unknown, isValid: (value: unknown) => boolean): number => {
+  if (value === undefined) return 0;
+  return isValid(value) ? 1 : Number.NaN;
+};
+const idOrNone = (value: unknown): number => counted(value, isId);
+const isTier = (value: unknown): boolean => TIERS.some((tier) => tier === value);
+const isQueueText = (value: unknown): boolean => isPrintable(value, MAX_QUEUE_NAME);
+const isTimeout = (value: unknown): boolean =>
+  typeof value === 'number' && value > 0 && value <= MAX_TIMEOUT_S;
+
+/** An object as JSON.parse makes them, but for the key that the schema leaves out. */
+const isPlain = (value: unknown): value is Fields =>
+  isObject(value) && value.constructor === Object && !Object.hasOwn(value, '__proto__');
+
+/** Whether no id stands in `data` alone, from where it would have to be fetched. */
+const namesItsIds = (raw: Fields, data: Fields): boolean =>
+  (raw.agent_id !== undefined || isAbsent(data.agent_id)) &&
+  (raw.session_id !== undefined || isAbsent(data.session_id)) &&
+  (raw.user_id !== undefined || isAbsent(data.user_id));
+
+const isAbsent = (value: unknown): boolean => value === undefined || value === null;
+
+const withAgentInData = (action: DomainAction): DomainAction =>
+  action.agent_id === undefined || !isAbsent(action.data.agent_id)
+    ? action
+    : { ...action, data: { ...action.data, agent_id: action.agent_id } };
+
+// --- The full path -----------------------------------------------------------------------------------------
 
 /** Brings aliases, flat fields, unknown fields and the context's gap fillers to their places. */
 function settle(fields: Fields, timestamp: string, newId: () => string): Fields {

@@ -2,7 +2,15 @@
 import { type Kysely, sql } from 'kysely';
 import { type Agent, type AuditEntry, agentSchema, auditEntrySchema } from '../domain/agent-record.ts';
 import type { AgentId, TenantId } from '../domain/ids.ts';
-import type { AgentChange, AgentStore, ListQuery, Page, SaveOutcome } from '../management-ports.ts';
+import type {
+  AgentChange,
+  AgentStore,
+  Archive,
+  ArchivedVersion,
+  ListQuery,
+  Page,
+  SaveOutcome,
+} from '../management-ports.ts';
 import type { Database } from './database.ts';
 import type { DatabaseKind } from './migrations.ts';
 import type { Schema } from './schema.ts';
@@ -129,7 +137,8 @@ async function save(
     const joins = stored === undefined || stored.deleted === 1;
     if (joins && maxAgents !== null && live >= maxAgents) return 'full';
   }
-  await write(db, tenantId, agent, audit);
+  await writeNewest(db, tenantId, agent);
+  await writeVersion(db, tenantId, agent, audit);
   return 'saved';
 }
 
@@ -139,8 +148,27 @@ export async function lockTenant(db: Kysely<Schema>, kind: DatabaseKind, tenantI
     await sql`select pg_advisory_xact_lock(hashtextextended(${tenantId}, 0))`.execute(db);
 }
 
-async function write(db: Kysely<Schema>, tenantId: TenantId, agent: Agent, audit: AuditEntry): Promise<void> {
-  const body = JSON.stringify(agent);
+/** As Archive.restoreAgent. Only the newest version is held to the rules that bind live agents. */
+export async function restoreAgent(
+  db: Kysely<Schema>,
+  kind: DatabaseKind,
+  tenantId: TenantId,
+  versions: readonly ArchivedVersion[],
+): ReturnType<Archive['restoreAgent']> {
+  const newest = versions.at(-1)?.agent;
+  if (!newest) throw new TypeError('An agent without versions can not be restored.');
+  await lockTenant(db, kind, tenantId);
+  const agents = db.selectFrom('agents').select('agent_id').where('tenant_id', '=', tenantId);
+  if (await agents.where('agent_id', '=', newest.id).executeTakeFirst()) return 'there';
+  const holders = agents.where('deleted', '=', 0).where('slug', '=', newest.slug);
+  if (newest.deleted_at === null && (await holders.executeTakeFirst())) return 'taken';
+  await writeNewest(db, tenantId, newest);
+  for (const { agent, audit } of versions) await writeVersion(db, tenantId, agent, audit);
+  return 'saved';
+}
+
+/** What lists and rules look at. */
+async function writeNewest(db: Kysely<Schema>, tenantId: TenantId, agent: Agent): Promise<void> {
   const row = {
     version: agent.version,
     slug: agent.slug,
@@ -149,13 +177,22 @@ async function write(db: Kysely<Schema>, tenantId: TenantId, agent: Agent, audit
     search: searchable(`${agent.name}\n${agent.slug}\n${agent.description}`),
     deleted: agent.deleted_at === null ? 0 : 1,
     updated_at: Date.parse(agent.updated_at),
-    body,
+    body: JSON.stringify(agent),
   };
   await db
     .insertInto('agents')
     .values({ tenant_id: tenantId, agent_id: agent.id, ...row })
     .onConflict((conflict) => conflict.columns(['tenant_id', 'agent_id']).doUpdateSet(row))
     .execute();
+}
+
+async function writeVersion(
+  db: Kysely<Schema>,
+  tenantId: TenantId,
+  agent: Agent,
+  audit: AuditEntry,
+): Promise<void> {
+  const body = JSON.stringify(agent);
   await db
     .insertInto('agent_versions')
     .values({ tenant_id: tenantId, agent_id: agent.id, version: agent.version, body })

@@ -1,7 +1,8 @@
-/** A tenant's conversations, read and written whole, over a database. */
+/** A tenant's agents and conversations, read and written whole, over a database. */
 import type { Insertable } from 'kysely';
-import { sessionIdSchema, type TenantId } from '../domain/ids.ts';
+import { agentIdSchema, sessionIdSchema, type TenantId } from '../domain/ids.ts';
 import type { Archive, ArchivedTurn } from '../management-ports.ts';
+import { restoreAgent } from './agents.ts';
 import type { Database } from './database.ts';
 import { encodedEnd, messagesOf, turnOf } from './encode.ts';
 import { FLAG, type TurnTable } from './schema.ts';
@@ -13,6 +14,20 @@ const INSERT_AT_ONCE = 200;
 /** Makes the archive; `database` stays the caller's to close. */
 export function createArchive(database: Database): Archive {
   return {
+    agents: (tenantId, after, limit) =>
+      database.read(tenantId, async (db) => {
+        const rows = await db
+          .selectFrom('agents')
+          .select('agent_id')
+          .where('tenant_id', '=', tenantId)
+          .where('agent_id', '>', after ?? '')
+          .orderBy('agent_id')
+          .limit(limit)
+          .execute();
+        return rows.map((row) => agentIdSchema.parse(row.agent_id));
+      }),
+    restoreAgent: (tenantId, versions) =>
+      database.write(tenantId, (db) => restoreAgent(db, database.kind, tenantId, versions)),
     sessions: (tenantId, after, limit) =>
       database.read(tenantId, async (db) => {
         const rows = await db

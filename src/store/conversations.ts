@@ -3,7 +3,7 @@ import type { Kysely, Selectable } from 'kysely';
 import { type ErrorData, refusal } from '../domain/errors.ts';
 import type { SessionId, TenantId } from '../domain/ids.ts';
 import { tierSchema } from '../domain/tiers.ts';
-import type { MessagePage, PageRequest, Store, TenantRecord, Write, WriteOutcome } from '../ports.ts';
+import type { Log, MessagePage, PageRequest, Store, TenantRecord, Write, WriteOutcome } from '../ports.ts';
 import { createActionLog } from './action-log.ts';
 import type { Database } from './database.ts';
 import {
@@ -34,9 +34,9 @@ const FORGET_AT_ONCE = 500;
 export function createConversations(
   database: Database,
   limits: Partial<GroupCommitLimits> = {},
-  now: () => number = Date.now,
+  { now = Date.now, log }: { readonly now?: () => number; readonly log?: Log } = {},
 ): Store {
-  const log = createActionLog(database);
+  const actions = createActionLog(database, log);
   const commits = createGroupCommit<EncodedWrite, number>({ apply: database.batch, sizeOf, limits });
   let closed = false;
 
@@ -75,8 +75,8 @@ export function createConversations(
           return row ? turnOf(row) : null;
         }),
       ),
-    answered: (tenantId, actionId) => read(() => log.answered(tenantId, actionId)),
-    unsent: (afterSeq, limit) => read(() => log.unsent(afterSeq, limit)),
+    answered: (tenantId, actionId) => read(() => actions.answered(tenantId, actionId)),
+    unsent: (afterSeq, limit) => read(() => actions.unsent(afterSeq, limit)),
     commit,
     async ping() {
       if (closed) throw unavailable('The store is closed.');

@@ -209,7 +209,7 @@ export function encodeOutgoing(outgoing: Outgoing, atMs: number): readonly Param
   return [tenantId, id, answers ?? null, queue ?? null, format, body, atMs, queue === undefined ? 0 : 1];
 }
 
-type OutgoingRow = Omit<Selectable<OutgoingTable>, 'created_at' | 'unsent'>;
+export type OutgoingRow = Omit<Selectable<OutgoingTable>, 'created_at' | 'unsent'>;
 /** What a message is read from. */
 export const OUTGOING_ROW = ['seq', 'tenant_id', 'id', 'answers', 'queue', 'format', 'body'] as const;
 

@@ -1,26 +1,31 @@
 /** Webhooks and their deliveries in plain Maps, for nodes without a database and for tests. */
 import type { Delivery, Webhook } from '../domain/agent-record.ts';
 import type { TenantId } from '../domain/ids.ts';
-import type { WebhookStore } from '../management-ports.ts';
+import type { SettledLimits, WebhookStore } from '../management-ports.ts';
 import { pageOf } from './memory-agents.ts';
 import { byAge } from './memory-templates.ts';
-import { dueAt } from './webhooks.ts';
+import { dueAt, settledAt } from './webhooks.ts';
 
 interface StoredWebhook {
   webhook: Webhook;
   readonly deliveries: Map<string, Delivery>;
+  /** When deliveries were settled, in ms; pending ones are not in it. */
+  readonly settled: Map<string, number>;
 }
 
-/** Makes an empty store. Lists come oldest first. */
-export function createMemoryWebhooks(): WebhookStore {
+/** Makes an empty store. Lists come oldest first. `now`: when deliveries are kept, in ms. */
+export function createMemoryWebhooks(now: () => number = Date.now): WebhookStore {
   const tenants = new Map<TenantId, Map<string, StoredWebhook>>();
   const webhooksOf = (tenantId: TenantId): Map<string, StoredWebhook> => tenants.get(tenantId) ?? new Map();
   return {
     list: async (tenantId) => [...webhooksOf(tenantId).values()].map((stored) => stored.webhook).sort(byAge),
     async save(tenantId, webhook) {
       const webhooks = webhooksOf(tenantId);
-      const deliveries = webhooks.get(webhook.id)?.deliveries ?? new Map<string, Delivery>();
-      tenants.set(tenantId, webhooks.set(webhook.id, { webhook, deliveries }));
+      const { deliveries, settled } = webhooks.get(webhook.id) ?? {
+        deliveries: new Map<string, Delivery>(),
+        settled: new Map<string, number>(),
+      };
+      tenants.set(tenantId, webhooks.set(webhook.id, { webhook, deliveries, settled }));
     },
     remove: async (tenantId, webhookId) => webhooksOf(tenantId).delete(webhookId),
     async deliveries(tenantId, webhookId, page) {
@@ -39,7 +44,11 @@ export function createMemoryWebhooks(): WebhookStore {
     },
     /** A delivery whose webhook was removed meanwhile has nowhere to go and is dropped. */
     async keep(delivery) {
-      webhooksOf(delivery.tenant_id).get(delivery.webhook_id)?.deliveries.set(delivery.id, delivery);
+      const stored = webhooksOf(delivery.tenant_id).get(delivery.webhook_id);
+      stored?.deliveries.set(delivery.id, delivery);
+      const atMs = settledAt(delivery, now());
+      if (atMs === null) stored?.settled.delete(delivery.id);
+      else stored?.settled.set(delivery.id, atMs);
     },
     async due(nowMs, limit) {
       const all = [...tenants.values()].flatMap((webhooks) => [...webhooks.values()]);
@@ -56,5 +65,27 @@ export function createMemoryWebhooks(): WebhookStore {
         .slice(0, limit)
         .map(({ delivery, webhook }) => ({ delivery, webhook }));
     },
+    async expire(limits) {
+      let deleted = 0;
+      for (const webhooks of tenants.values())
+        for (const stored of webhooks.values()) deleted += expire(stored, limits);
+      return deleted;
+    },
   };
+}
+
+/** Those settled longest ago first: what is old, and what is too much. */
+function expire({ deliveries, settled }: StoredWebhook, limits: SettledLimits): number {
+  const before = deliveries.size;
+  const oldest = [...settled].sort(([one, a], [other, b]) => a - b || (one < other ? -1 : 1));
+  const drop = (id: string): void => {
+    deliveries.delete(id);
+    settled.delete(id);
+  };
+  for (const [id, atMs] of oldest) {
+    const isDelivered = deliveries.get(id)?.status === 'delivered';
+    if (atMs < (isDelivered ? limits.deliveredBeforeMs : limits.deadBeforeMs)) drop(id);
+  }
+  for (const [id] of oldest) if (deliveries.size > limits.perWebhook) drop(id);
+  return before - deliveries.size;
 }

@@ -26,6 +26,7 @@ function migrations(kind: DatabaseKind): Record<string, Migration> {
       ? { '003-row-level-security': { up: (db) => secureRows(db, FIRST_TABLES) } }
       : {}),
     '004-outgoing': { up: (db) => createOutgoing(db, kind) },
+    '005-settled-deliveries': { up: (db) => dateDeliveries(db, kind) },
   };
 }
 
@@ -209,6 +210,16 @@ async function createOutgoing(db: Kysely<unknown>, kind: DatabaseKind): Promise<
   await sql`create index outgoing_unsent on outgoing (seq) where unsent = 1`.execute(db);
   await sql`create index outgoing_by_age on outgoing (created_at) where unsent = 0`.execute(db);
   if (kind === 'postgres') await secureRows(db, ['outgoing']);
+}
+
+/** Of those that were settled before, only their beginning is known. */
+async function dateDeliveries(db: Kysely<unknown>, kind: DatabaseKind): Promise<void> {
+  await db.schema.alterTable('deliveries').addColumn('settled_at', 'bigint').execute();
+  // Without it row-level security would show no row to change; it holds for this transaction alone.
+  if (kind === 'postgres') await sql`select set_config('nooble.scope', 'node', true)`.execute(db);
+  await sql`update deliveries set settled_at = created_at where status <> 'pending'`.execute(db);
+  await sql`create index deliveries_settled on deliveries (tenant_id, webhook_id, settled_at)
+    where settled_at is not null`.execute(db);
 }
 
 /** Those that there were when rows became secure; later tables secure theirs as they are made. */

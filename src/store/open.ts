@@ -38,7 +38,7 @@ export async function openStores({ url, log, guard = {} }: StoreOptions): Promis
     });
   });
   const database = guarded(opened, { ...guard, log });
-  const conversations = createConversations(database);
+  const conversations = createConversations(database, {}, { log });
   let closing: Promise<void> | undefined;
   return {
     conversations,

@@ -1,10 +1,12 @@
-/** The nightly job that forgets conversations older than their tenant's tier keeps them, and old answers. */
+/** The nightly job that forgets conversations older than their tenant's tier keeps them, old answers and deliveries. */
 import { Cron } from 'croner';
 import { TIERS, type Tier, type TierTable } from '../domain/tiers.ts';
+import type { WebhookStore } from '../management-ports.ts';
 import type { Clock, Log, Store } from '../ports.ts';
 
 export interface RetentionOptions {
   readonly store: Store;
+  readonly webhooks: Pick<WebhookStore, 'expire'>;
   readonly tiers: TierTable;
   /** Whose days count for tenants that have no tier of their own. */
   readonly defaultTier: Tier;
@@ -25,10 +27,16 @@ const NIGHTLY = '17 3 * * *';
 const DAY_MS = 86_400_000;
 /** How long an action that comes again is answered as before. */
 export const ANSWERS_KEPT_MS = 7 * DAY_MS;
+/** How long a webhook's deliveries can be looked at once they were delivered; dead ones can be replayed as well. */
+export const DELIVERED_KEPT_MS = 7 * DAY_MS;
+export const DEAD_KEPT_MS = 30 * DAY_MS;
+/** Deliveries that a webhook keeps from one night to the next. */
+export const DELIVERIES_KEPT = 10_000;
 
 /** Starts the schedule. Two runs never overlap; the store deletes in chunks between its other writes. */
 export function createRetention({
   store,
+  webhooks,
   tiers,
   defaultTier,
   clock,
@@ -51,9 +59,23 @@ export function createRetention({
       log.warn({ err: error }, 'old answers could not be deleted');
     }
   }
+  async function expireDeliveries(): Promise<void> {
+    const nowMs = clock.now();
+    try {
+      const deleted = await webhooks.expire({
+        deliveredBeforeMs: nowMs - DELIVERED_KEPT_MS,
+        deadBeforeMs: nowMs - DEAD_KEPT_MS,
+        perWebhook: DELIVERIES_KEPT,
+      });
+      log.info({ deleted }, 'old deliveries deleted');
+    } catch (error) {
+      log.warn({ err: error }, 'old deliveries could not be deleted');
+    }
+  }
   const run = async (): Promise<void> => {
     for (const tier of [...TIERS, null]) await expire(tier);
     await expireAnswers();
+    await expireDeliveries();
     log.info({}, 'old conversations deleted');
   };
   const job = new Cron(schedule ?? NIGHTLY, { protect: true, timezone: 'UTC', unref: true }, run);

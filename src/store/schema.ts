@@ -126,6 +126,8 @@ export interface DeliveryTable {
   readonly status: string;
   readonly due_at: number | null;
   readonly created_at: number;
+  /** When it was delivered, or found dead; null: it is pending. */
+  readonly settled_at: number | null;
   readonly body: string;
 }
 

@@ -3,13 +3,23 @@ import { sql } from 'kysely';
 import { type Delivery, deliverySchema, type Webhook, webhookSchema } from '../domain/agent-record.ts';
 import type { WebhookStore } from '../management-ports.ts';
 import type { Database } from './database.ts';
+import { expireDeliveries } from './settled-deliveries.ts';
 
 /** When a pending delivery is to be tried: one without a time at once. Null for all others. */
 export const dueAt = (delivery: Delivery): number | null =>
   delivery.status === 'pending' ? Date.parse(delivery.next_attempt_at ?? delivery.created_at) : null;
 
-/** Makes the store; `database` stays the caller's to close. Lists come oldest first. */
-export function createWebhookStore(database: Database): WebhookStore {
+/** When a settled delivery was settled, as far as it says so itself; `nowMs` for a dead one. Null while it is pending. */
+export function settledAt({ status, delivered_at }: Delivery, nowMs: number): number | null {
+  if (status === 'pending') return null;
+  return delivered_at === null ? nowMs : Date.parse(delivered_at);
+}
+
+/**
+ * Makes the store; `database` stays the caller's to close. Lists come oldest first. `now`: when deliveries are kept,
+ * in ms.
+ */
+export function createWebhookStore(database: Database, now: () => number = Date.now): WebhookStore {
   return {
     list: (tenantId) =>
       database.read(tenantId, async (db) => {
@@ -68,7 +78,8 @@ export function createWebhookStore(database: Database): WebhookStore {
           .executeTakeFirst();
         return row ? deliveryOf(row.body) : null;
       }),
-    keep: (delivery) => keep(database, delivery),
+    keep: (delivery) => keep(database, delivery, now()),
+    expire: (limits) => expireDeliveries(database, limits),
     due: (nowMs, limit) =>
       database.read('node', async (db) => {
         const rows = await db
@@ -89,11 +100,12 @@ export function createWebhookStore(database: Database): WebhookStore {
 }
 
 /** A delivery whose webhook was removed meanwhile has nowhere to go and is dropped. */
-function keep(database: Database, delivery: Delivery): Promise<void> {
+function keep(database: Database, delivery: Delivery, nowMs: number): Promise<void> {
   const row = {
     status: delivery.status,
     due_at: dueAt(delivery),
     created_at: Date.parse(delivery.created_at),
+    settled_at: settledAt(delivery, nowMs),
     body: JSON.stringify(delivery),
   };
   return database.write(delivery.tenant_id, async (db) => {

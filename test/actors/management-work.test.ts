@@ -1,4 +1,4 @@
-/** Work on agents that goes on in the background or comes over a queue, templates of tenants, and the bus of notices. */
+/** Work on agents that goes on in the background, templates of tenants, and the bus of notices. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MAX_BULK_ITEMS } from '../../actors/management/bulk.ts';
@@ -6,11 +6,9 @@ import { createNotices } from '../../actors/management/notices.ts';
 import type { TenantNotice } from '../../src/domain/agent-record.ts';
 import { type AgentId, agentIdSchema } from '../../src/domain/ids.ts';
 import { openManagement, refused, someone, value } from './agent-fixtures.ts';
-import { silentLog, TENANT, tenantId } from './fixtures.ts';
+import { silentLog, tenantId } from './fixtures.ts';
 
 const NOBODY = agentIdSchema.parse('nobody');
-const ORIGIN = { tenantId: TENANT, source: undefined };
-const PAGE = { page: 1, pageSize: 20 };
 
 type Opened = ReturnType<typeof openManagement>;
 
@@ -100,87 +98,6 @@ test('closing ends a bulk task early and says which items were not done', async 
   assert.ok(Array.isArray(end.data.results));
   assert.equal(end.data.results.at(-1).error.code, 'DRAINING');
   assert.equal(end.data.results.length, 100);
-});
-
-const task = (type: string, payload: object, id = 'task-1') => ({
-  task_id: id,
-  tenant_id: TENANT,
-  created_at: '2026-01-01T00:00:00.000Z',
-  status: 'pending',
-  type,
-  priority: 5,
-  metadata: { user_id: 'bob', source: 'orchestrator' },
-  payload,
-});
-
-test('a task message makes an agent, and its notices carry the task', async () => {
-  const { takeTask, agents, notices } = openManagement();
-  const payload = {
-    agent_id: 'front-desk',
-    agent_name: 'Front Desk',
-    agent_type: 'conversational',
-    version: '1.0',
-    config: { temperature: 0 },
-    tools: ['current_time'],
-  };
-  const answer = value(await takeTask(task('agent_create', payload), ORIGIN));
-  const id = agentIdSchema.parse('front-desk');
-
-  assert.deepEqual(answer, { agent_id: id, agent_name: 'Front Desk', version: 1 });
-  const agent = value(await agents.get(TENANT, id));
-  assert.deepEqual([agent.temperature, agent.tools], [0, ['current_time']]);
-  const [entry] = value(await agents.history(TENANT, id, PAGE)).items;
-  assert.deepEqual([entry?.actor, entry?.source], ['bob', 'orchestrator']);
-  assert.deepEqual(
-    notices.map(({ event, task_id }) => [event, task_id]),
-    [
-      ['task_status_update', 'task-1'],
-      ['agent_created', 'task-1'],
-      ['task_completed', 'task-1'],
-    ],
-  );
-});
-
-test('a task that comes twice is answered as before and done once', async () => {
-  const { takeTask, agents } = openManagement();
-  const message = task('agent_create', { agent_name: 'Helper' });
-  const [one, two] = await Promise.all([takeTask(message, ORIGIN), takeTask(message, ORIGIN)]);
-
-  assert.deepEqual(one, two);
-  assert.deepEqual(await takeTask(message, ORIGIN), one);
-  assert.equal(value(await agents.list(TENANT, PAGE)).total, 1);
-});
-
-test('a task updates with an expected version, validates, and notifies', async () => {
-  const { takeTask, agents, notices, invalidated } = openManagement();
-  const { id } = value(await agents.create(someone(), { name: 'Helper' }));
-  const take = (type: string, payload: object, task_id: string) =>
-    takeTask(task(type, payload, task_id), ORIGIN);
-
-  const updated = await take('agent_update', { agent_id: id, version: 1, config: { temperature: 0 } }, 't1');
-  assert.deepEqual(value(updated), { agent_id: id, agent_name: 'Helper', version: 2 });
-  const stale = await take('agent_update', { agent_id: id, version: '1', config: { temperature: 1 } }, 't2');
-  assert.equal(refused(stale).code, 'CONFLICT');
-  assert.deepEqual([notices.at(-1)?.event, notices.at(-1)?.data.error_type], ['task_failed', 'CONFLICT']);
-
-  const checked = await take('agent_validate', { agent_id: id, tools: ['abacus'] }, 't3');
-  assert.equal(Reflect.get(Object(value(checked)), 'valid'), false);
-  assert.equal(notices.at(-1)?.event, 'task_completed');
-  value(await take('agent_notify', { agent_id: id }, 't4'));
-  assert.deepEqual(invalidated, [id]);
-  assert.equal(notices.at(-2)?.event, 'agent_updated');
-  assert.equal(refused(await take('agent_update', { config: {} }, 't5')).code, 'INVALID_REQUEST');
-  assert.equal(refused(await take('agent_notify', { agent_id: 'nobody' }, 't6')).code, 'NOT_FOUND');
-});
-
-test('a malformed task, and one that names another tenant than its queue, are refused', async () => {
-  const { takeTask, notices } = openManagement();
-
-  for (const wrong of [null, 'x', {}, { ...task('agent_create', {}), type: 'agent_explode' }])
-    assert.equal(refused(await takeTask(wrong, ORIGIN)).code, 'INVALID_REQUEST');
-  const other = { ...task('agent_create', { agent_name: 'x' }), tenant_id: 'other' };
-  assert.equal(refused(await takeTask(other, ORIGIN)).code, 'FORBIDDEN');
-  assert.deepEqual(notices, []);
 });
 
 test('an enterprise tenant writes templates of its own, and makes agents from them', async () => {

@@ -9,7 +9,18 @@ import type { Message, TurnRecord } from '../../src/domain/conversation.ts';
 import { refusal } from '../../src/domain/errors.ts';
 import { DEFAULT_AGENT_ID } from '../../src/domain/ids.ts';
 import { TIER_TABLE, type TierTable } from '../../src/domain/tiers.ts';
-import { AGENT, answered, CONFIG, eventTypes, only, SESSION, said, TENANT, taskId } from './fixtures.ts';
+import {
+  AGENT,
+  aborted,
+  answered,
+  CONFIG,
+  eventTypes,
+  only,
+  SESSION,
+  said,
+  TENANT,
+  taskId,
+} from './fixtures.ts';
 
 type Step = readonly [SessionState, readonly SessionEffect[]];
 
@@ -114,11 +125,43 @@ test('the store is asked whether the turn may run again, also where the tier doe
   assert.ok(other?.write.type === 'turn-accepted' && other.write.again === undefined && !other.wait);
 });
 
-test('its model reads the question once, before and after the store has agreed', () => {
-  const early = only(play(writing, granted)[1], 'execute')[0];
-  const late = only(play(writing, kept('accepted'), granted)[1], 'execute')[0];
-  for (const execute of [early, late])
-    assert.deepEqual(contents(execute?.plan.history), ['message u', 'answer u', 'message t']);
+test('its model is asked once the store has agreed, and reads the question once', () => {
+  const [early, none] = play(writing, granted);
+  assert.deepEqual(only(none, 'execute'), []);
+  const inTime = only(play(early, kept('accepted'))[1], 'execute');
+  const late = only(play(writing, kept('accepted'), granted)[1], 'execute');
+  for (const executes of [inTime, late])
+    assert.deepEqual(
+      executes.map(({ plan }) => contents(plan.history)),
+      [['message u', 'answer u', 'message t']],
+    );
+});
+
+test('what was over before never reaches the model', () => {
+  const [after, effects] = play(writing, granted, kept('accepted', true));
+  assert.deepEqual([only(effects, 'execute'), after.turns], [[], []]);
+});
+
+test('a node that goes leaves it behind unended, wherever it stands; other turns it cancels', () => {
+  const expired = { type: 'drainExpired', atMs: 40 } as const;
+  const [unsaid, refused] = play(loaded(), sayAgain, expired);
+  assert.deepEqual(unsaid.turns, []);
+  assert.partialDeepStrictEqual(only(refused, 'reply')[0]?.value, { ok: false, error: { code: 'DRAINING' } });
+
+  const [running] = play(writing, granted, kept('accepted'));
+  const [dropped, stops] = play(running, expired);
+  assert.equal(only(stops, 'abort').length, 1);
+  const [left, over] = play(dropped, { ...ended, outcome: aborted, text: 'answ' });
+  assert.deepEqual([left.turns, only([...stops, ...over], 'keep')], [[], []]);
+  assert.deepEqual(eventTypes([...stops, ...over]), []);
+  assert.equal(only(over, 'release').length, 1);
+
+  const ending = play(running, { ...ended, atMs: 39 }, expired)[1];
+  assert.deepEqual(
+    only(ending, 'keep').map(({ write }) => write.type),
+    ['turn-ended'],
+    'one whose end is being kept has its end',
+  );
 });
 
 test('nothing of the session changes before the store has agreed', () => {
@@ -151,14 +194,13 @@ test('a client that comes while the store is asked is told of it only where the 
   assert.deepEqual(eventTypes(agreed), ['chat.accepted']);
 
   const [dropped, refused] = play(asked, kept('accepted', true));
-  assert.deepEqual(eventTypes(refused), ['chat.accepted'], 'its run has yet to end');
-  const [after, rest] = play(dropped, ended);
-  assert.deepEqual([toldTasks(rest), untold(after)], [['t'], []]);
+  assert.deepEqual(eventTypes(refused), ['chat.accepted', 'error']);
+  assert.deepEqual([toldTasks(refused), untold(dropped)], [['t'], []]);
   assert.deepEqual(
-    only(rest, 'keep').map(({ write }) => write.type),
+    only(refused, 'keep').map(({ write }) => write.type),
     ['turn-told'],
   );
-  assert.deepEqual(contents(after.history), contents(HISTORY));
+  assert.deepEqual(contents(dropped.history), contents(HISTORY));
 });
 
 test('a store that does not answer leaves all as it was, and who is there is told', () => {

@@ -164,6 +164,9 @@ test('a file that is not whole, or something else, is refused and nothing is wri
     ['{}', /line 1/],
     ['not json', /line 1/],
     [text.replace('"format":1', '"format":2'), /line 1/],
+    [text.replace('"version":2', '"version":9'), /line 2: not as/],
+    [text.replace('"version":2', '"version":1'), /line 2: not as/],
+    [text.replace('"id":"agent-acme"', '"id":"another"'), /line 2: not as/],
   ];
   for (const [content, expected] of broken) {
     const run = await shell.run(`import -f ${await shell.write('x.ndjson', content)}`);
@@ -175,13 +178,62 @@ test('a file that is not whole, or something else, is refused and nothing is wri
   assert.deepEqual(after, { sessions: [], turns: [], versions: [] });
 });
 
+const agentId = agentSchema.shape.id.parse('agent-acme');
+
+/** The tenant's agent deleted, and a younger one that lives under its slug. */
+async function replaceAgent(stores: Stores): Promise<void> {
+  const { agents } = stores;
+  const acme = tenant('acme');
+  const old = await agents.get(acme, agentId);
+  assert.ok(old);
+  const gone = { ...old, version: 4, deleted_at: new Date(AT + 9).toISOString() };
+  const fresh = { ...old, id: agentSchema.shape.id.parse('a-younger-one'), version: 1 };
+  for (const agent of [gone, fresh]) {
+    const { id, version, updated_at: at } = agent;
+    const who = { actor: 'ada', source: 'api', action: 'updated' } as const;
+    const audit: AuditEntry = { agent_id: id, version, at, changes: [], ...who };
+    assert.equal(await agents.save(acme, { agent, audit, replaces: version - 1, maxAgents: null }), 'saved');
+  }
+}
+
+test('deleted agents come back as deleted, beside the live one that has their slug', async (t) => {
+  leakFree(t);
+  const from = await openShell(t);
+  await opened(from.stores(), async (stores) => {
+    await fill(stores, 'acme');
+    await replaceAgent(stores);
+  });
+  const file = from.path('acme.ndjson');
+  const run = await from.run(`export --tenant acme -o ${file}`);
+  assert.match(run.err, /^exported 2 agents \(1 of them deleted\) and 250 turns of acme to /);
+  const to = await openShell(t);
+  const imported = await to.run(`import -f ${file}`);
+  assert.match(imported.err, /imported into acme: 2 agents \(1 of them deleted\) and 250 turns; 0 agents/);
+
+  await opened(to.stores(), async ({ agents }) => {
+    const list = await agents.list(tenant('acme'), { page: 1, pageSize: 9 });
+    assert.deepEqual(
+      list.items.map(({ id, slug }) => [id, slug]),
+      [['a-younger-one', 'bot']],
+    );
+    const deleted = await agents.get(tenant('acme'), agentId);
+    assert.deepEqual([deleted?.version, deleted?.deleted_at], [4, new Date(AT + 9).toISOString()]);
+    const { items } = await agents.history(tenant('acme'), agentId, { page: 1, pageSize: 9 });
+    assert.deepEqual(
+      items.map(({ action, source }) => `${source} ${action}`),
+      ['import deleted', 'import updated', 'import updated', 'import created'],
+    );
+  });
+  assert.match((await to.run(`import -f ${file}`)).err, /0 agents and 0 turns; 2 agents and 250 turns/);
+});
+
 test('an agent whose slug is taken is told, and the rest comes in', async (t) => {
   leakFree(t);
   const { file } = await exported(t);
   const to = await openShell(t);
   await opened(to.stores(), (stores) => fill(stores, 'initech'));
   const run = await to.run(`import -f ${file} --tenant initech`);
-  assert.match(run.err, /agent bot: version 1 was refused \(taken\)/);
+  assert.match(run.err, /agent bot was left out: another agent has its slug/);
   assert.match(run.err, /imported into initech: 0 agents/);
 });
 

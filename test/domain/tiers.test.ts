@@ -33,6 +33,9 @@ test('the table is the one that clients were promised', () => {
   assert.deepEqual(row('waiting'), [10, 50, 500, 5_000]);
   assert.deepEqual(row('sockets'), [20, 200, 2_000, 50_000]);
   assert.deepEqual(row('wait_for_persistence'), [true, true, true, true]);
+  assert.deepEqual(row('agent_cache_s'), [300, 300, 600, 600]);
+  assert.deepEqual(row('conversation_cache_s'), [300, 300, 600, 600]);
+  assert.deepEqual(row('conversation_cache_messages'), [20, 40, 80, 200]);
 });
 
 test('every row of the table satisfies its own schema, and a higher tier never has a smaller share', () => {
@@ -62,6 +65,9 @@ test('a tiers file with an unknown tier, an unknown limit or a nonsensical value
     { free: { requests_per_day: -1 } },
     { free: { requests_per_minute: 1.5 } },
     { free: { weight: 0 } },
+    { free: { agent_cache_s: 0 } },
+    { free: { conversation_cache_s: null } },
+    { free: { conversation_cache_messages: 2.5 } },
     { free: { models: ['huge'] } },
     [],
     'free',

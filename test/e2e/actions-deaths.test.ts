@@ -23,7 +23,12 @@ async function messagesOf(node: ChildNode, session: string): Promise<readonly st
 
 /** An agent that has a tool of the registry. Returns its id. */
 async function agentWithTool(node: ChildNode): Promise<string> {
-  const body = JSON.stringify({ name: 'Clerk', slug: 'clerk', tools: ['stamp'], system_prompt: 'You stamp.' });
+  const body = JSON.stringify({
+    name: 'Clerk',
+    slug: 'clerk',
+    tools: ['stamp'],
+    system_prompt: 'You stamp.',
+  });
   const response = await fetch(`${node.url}/api/agents`, { method: 'POST', headers: HEADERS, body });
   const text = await response.text();
   assert.equal(response.status, 201, text);
@@ -58,12 +63,12 @@ test('kill -9 in mid-stream: runs go anew and are answered once, unless a client
   const registry = { TOOL_REGISTRY_SERVICE: 'redis' };
   const first = await node(registry);
   const agentId = await agentWithTool(first);
-  const lists = { plain: ownList(), watched: ownList(), tool: ownList() };
-  stub.byDefault(({ body }) =>
-    body.messages.at(-1)?.content === 'Stamp it.'
-      ? callTools([{ name: 'stamp', args: '{"page":1}' }])
-      : stallAfter('The answer is '),
-  );
+  const lists = { plain: ownList(), watched: ownList(), tool: ownList(), batch: ownList() };
+  stub.byDefault(({ body }) => {
+    const asked = body.messages.at(-1)?.content;
+    if (asked === 'Stamp it.') return callTools([{ name: 'stamp', args: '{"page":1}' }]);
+    return asked === 'Quick?' ? say('Quickly.') : stallAfter('The answer is ');
+  });
   const watcher = await chat(first, 's-watched');
   await client.push(
     WORK,
@@ -73,12 +78,24 @@ test('kill -9 in mid-stream: runs go anew and are answered once, unless a client
       { input: 'Stamp it.', session_id: 's-tool', agent_id: agentId },
       { callback_queue: lists.tool, task_id: 'tool-1' },
     ),
+    pydantic2(
+      action(
+        'execution.batch',
+        { items: [{ input: 'Quick?' }, { input: 'Slow?' }] },
+        { callback_queue: lists.batch, task_id: 'batch-1' },
+      ),
+    ),
   );
   // The registry has the call and never answers; the other models are in mid-stream.
   const called = await client.reply(TOOLS);
-  assert.deepEqual([called.action_type, called.data.tool, called.task_id], ['tool.execute', 'stamp', 'tool-1']);
+  assert.deepEqual(
+    [called.action_type, called.data.tool, called.task_id],
+    ['tool.execute', 'stamp', 'tool-1'],
+  );
   await watcher.see('execution.started');
-  await until('all are with the model', () => stub.requests.length === 3);
+  await until('all are with the model', () => stub.requests.length === 5);
+  const quick = await client.reply(lists.batch);
+  assert.deepEqual([quick.data.index, quick.data.response], [0, 'Quickly.']);
   await killed(first);
 
   const open = gate();
@@ -92,7 +109,8 @@ test('kill -9 in mid-stream: runs go anew and are answered once, unless a client
   const told = await back.ended('watched-1');
   assert.deepEqual([told.type, told.data.code], ['error', 'INTERRUPTED']);
   // Whoever comes while it runs again sees its answer.
-  await until('the run goes anew', () => stub.requests.length === 4, TAKEOVER_MS);
+  const anew = () => stub.requests.slice(5).map(({ body }) => body.messages.at(-1)?.content);
+  await until('both go anew', () => ['What?', 'Slow?'].every((asked) => anew().includes(asked)), TAKEOVER_MS);
   const late = await chat(second, 's-plain');
   open.open();
   assert.equal((await late.ended('plain-1')).data.content, 'The answer is 42.');
@@ -112,9 +130,20 @@ test('kill -9 in mid-stream: runs go anew and are answered once, unless a client
       ['execution.error', taskId, 'INTERRUPTED'],
     );
   }
+  // What was answered before may be answered once more, alike.
+  const batch = [await client.reply(lists.batch)];
+  while (batch.at(-1)?.action_type !== 'execution.batch_completed')
+    batch.push(await client.reply(lists.batch));
+  for (const item of batch.filter(({ data }) => data.index === 0)) assert.deepEqual(item, quick);
+  const slow = batch.filter(({ data }) => data.index === 1);
+  assert.deepEqual(
+    slow.map(({ data }) => data.response),
+    ['The answer is 42.'],
+  );
+  assert.deepEqual([batch.at(-1)?.data.completed, batch.at(-1)?.data.failed], [2, 0]);
   await settled(client, WORK);
   for (const list of Object.values(lists)) assert.equal(await client.redis.client.llen(list), 0, list);
-  assert.equal(stub.requests.length, 4, JSON.stringify(stub.requests.map(({ body }) => body.messages)));
+  assert.deepEqual(anew().toSorted(), ['Slow?', 'What?'], 'a run that was over was begun again');
   assert.equal(await client.redis.client.llen(TOOLS), 0, 'the tool was called twice');
   assert.deepEqual(await messagesOf(second, 's-plain'), ['user: What?', 'assistant: The answer is 42.']);
   assert.deepEqual(await messagesOf(second, 's-watched'), ['user: What?']);
@@ -168,24 +197,25 @@ test('SIGTERM: what runs is answered within the grace, what waits stays for anot
   assert.equal(await client.redis.client.llen(WORK), 0);
 });
 
-test('SIGTERM with a run that outlasts the grace: it goes back to its queue and another node answers', async (t) => {
+test('SIGTERM with a run that outlasts the grace: it goes back to its queue, and the next node runs it again', async (t) => {
   const { client, stub, node } = await actionTown(t);
   const list = ownList();
   stub.next(stallAfter('Hm'));
   const first = await node({ DRAIN_SECONDS: '0.2' });
-  await client.push(WORK, run({ input: 'Go.', session_id: 's1' }, { callback_queue: list, task_id: 'run-1' }));
+  await client.push(
+    WORK,
+    run({ input: 'Go.', session_id: 's1' }, { callback_queue: list, task_id: 'run-1' }),
+  );
   await stub.request(0);
   first.kill('SIGTERM');
   assert.equal((await first.exit).code, 0);
   assert.deepEqual(await heldKeys(client), []);
-  const [waiting, told] = await Promise.all([
-    client.redis.client.llen(WORK),
-    client.redis.client.lrange(list, 0, -1),
-  ]);
-  assert.deepEqual([waiting, told], [1, []]);
-  const second = await node();
+  assert.equal(await client.redis.client.llen(list), 0);
+  assert.equal(await client.redis.client.llen(WORK), 1);
+
+  stub.next(say('Gone.'));
+  await node({});
   const reply = await client.reply(list);
-  assert.deepEqual([reply.task_id, reply.data.response], ['run-1', 'Hello there.']);
-  assert.deepEqual(await messagesOf(second, 's1'), ['user: Go.', 'assistant: Hello there.']);
+  assert.deepEqual([reply.task_id, reply.data.status, reply.data.response], ['run-1', 'success', 'Gone.']);
   await nothingMore(client, list);
 });

@@ -33,17 +33,14 @@ export async function actionTown(t: TestContext): Promise<ActionTown> {
   return { client, stub, node: (more = {}) => spawnNode(t, { ...env, ...more }) };
 }
 
-/** What nodes hold in Redis beside the queues: what they took, and that they live. */
-export async function heldKeys({ redis }: ActionClient): Promise<readonly string[]> {
-  const kinds = ['taken', 'intake', 'lease'].map((kind) => redis.client.keys(`nooble:${kind}:*`));
-  const holders = await redis.client.zcard('nooble:holders').catch(() => redis.client.scard('nooble:holders'));
-  return [...(await Promise.all(kinds)).flat(), ...(holders > 0 ? ['nooble:holders'] : [])];
-}
+/** What nodes hold in Redis beside the queues: what they took, that they live, where they are answered. */
+export const heldKeys = ({ redis }: ActionClient): Promise<readonly string[]> =>
+  redis.client.keys('nooble:*');
 
 /** Resolves once no action waits on the queue and no node holds one. */
 export const settled = (client: ActionClient, queue: string): Promise<void> =>
   until('all is settled', async () => {
-    const [taken] = await Promise.all([client.redis.client.keys('nooble:taken:*')]);
+    const taken = await client.redis.client.keys('nooble:taken:*');
     const held = await Promise.all(taken.map((key) => client.redis.client.hkeys(key)));
     const open = held.flat().filter((field) => !field.startsWith('hot:'));
     return open.length + (await client.redis.client.llen(queue)) === 0;

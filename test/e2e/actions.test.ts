@@ -1,144 +1,24 @@
 /** DomainActions in all their spellings, from a real Redis through a whole node and back, and the chat on the socket. */
 import assert from 'node:assert/strict';
-import { randomUUID } from 'node:crypto';
 import { test } from 'node:test';
 import {
   action,
   actionClient,
   type Fields,
-  naiveTime,
   ownList,
   packed,
   pydantic1,
   pydantic2,
   type Reply,
   WORK,
-  workOf,
 } from '../support/action-client.ts';
 import { types } from '../support/chatter.ts';
 import { startScene } from '../support/node.ts';
 import { say, stallAfter } from '../support/stub-model.ts';
 import { until } from '../support/until.ts';
+import { SPELLINGS, type Spelling } from './actions-spellings.ts';
 
 const ORCHESTRATED = 'orchestrator:acme:callback';
-
-interface Spelling {
-  readonly name: string;
-  readonly queue?: string;
-  readonly body: (fields: Fields) => string | Uint8Array;
-  /** The action, given where it is answered. */
-  readonly fields: (list: string) => Fields;
-  /** What its reply names. */
-  readonly session: string | RegExp;
-  readonly conversation?: string;
-}
-
-const ids = () => ({ action_id: randomUUID(), task_id: `task-${randomUUID()}`, correlation_id: randomUUID() });
-
-const SPELLINGS: readonly Spelling[] = [
-  {
-    name: 'execution.execute with parameters of its own',
-    body: pydantic2,
-    session: 'session-xyz',
-    conversation: 'conv-123',
-    fields: (callback_queue) => ({
-      ...ids(),
-      action_type: 'execution.execute',
-      tenant_id: 'acme',
-      tenant_tier: 'professional',
-      data: {
-        agent_id: 'default',
-        input: 'Necesito información sobre productos',
-        conversation_id: 'conv-123',
-        session_id: 'session-xyz',
-        tools_config: { web_search: true, calculator: true },
-        execution_params: { max_iterations: 5, max_execution_time: 120 },
-      },
-      callback_queue,
-    }),
-  },
-  {
-    name: 'pydantic 1, payload and callback_queue_name, with nulls and naive times',
-    queue: workOf('enterprise', 'high_priority'),
-    body: pydantic1,
-    session: 's-payload',
-    fields: (callback_queue_name) => ({
-      ...ids(),
-      action_type: 'execution.agent_run',
-      tenant_id: 'acme',
-      tenant_tier: 'enterprise',
-      session_id: null,
-      user_id: null,
-      trace_id: 'trace-1',
-      execution_context: null,
-      callback_queue_name,
-      timeout: null,
-      timestamp: naiveTime(),
-      created_at: naiveTime(),
-      metadata: null,
-      payload: {
-        agent_id: 'default',
-        message: 'Necesito información sobre productos',
-        session_id: 's-payload',
-        conversation_id: null,
-        tools_config: null,
-        execution_params: { max_iterations: null, max_execution_time: null },
-        user_info: null,
-      },
-    }),
-  },
-  {
-    name: 'an execution context that fills the gaps',
-    queue: workOf('free'),
-    body: pydantic1,
-    session: 's-context',
-    fields: (callback_queue) => ({
-      ...ids(),
-      action_type: 'execution.agent_run',
-      execution_context: {
-        context_id: 'agent-default',
-        tenant_id: 'acme',
-        tenant_tier: 'professional',
-        agent_id: 'default',
-        session_id: 's-context',
-      },
-      data: { message: 'Necesito información sobre productos' },
-      callback_queue,
-      timestamp: naiveTime(),
-    }),
-  },
-  {
-    name: 'fields that lie flat beside the envelope',
-    body: pydantic1,
-    session: /^execution-/,
-    fields: (callback_queue) => ({
-      ...ids(),
-      action_type: 'execution.agent_run',
-      tenant_id: 'acme',
-      agent_id: 'default',
-      message: 'Necesito información sobre productos',
-      user: { id: 'user_123', name: 'José' },
-      callback_queue,
-    }),
-  },
-  {
-    name: 'msgpack',
-    body: packed,
-    session: 's-packed',
-    fields: (callback_queue) => ({
-      ...ids(),
-      action_type: 'execution.agent_run',
-      tenant_id: 'acme',
-      tenant_tier: null,
-      session_id: 's-packed',
-      data: { agent_id: 'default', input: 'Necesito información sobre productos' },
-      metadata: {},
-      callback_queue,
-      timeout: 60.5,
-      timestamp: naiveTime(),
-    }),
-  },
-];
 
 /** A callback of an execution has these fields, and no others. */
 function checkCallback(reply: Reply, sent: Fields, { session, conversation }: Spelling): void {
@@ -171,8 +51,7 @@ test('a run is taken in every spelling and answered in the encoding of its reque
     const { queue = WORK, body, fields, name } = spelling;
     await t.test(name, async () => {
       const list = index === 0 ? 'orchestrator.callback' : ownList();
-      // As the callback_queue of older senders has it: without the fields that are the context's to fill.
-      const sent: Fields = fields(list);
+      const sent = fields(list);
       await client.push(queue, body(sent));
       await until('the reply', async () => (await redis.client.llen(list)) > 0);
       const ttl = await redis.client.ttl(list);
@@ -253,6 +132,30 @@ test('what chat.process asks is seen on the socket, and its status can be asked 
   const foreign = await client.ask('chat.status', { task_id: taskId }, { tenant_id: 'globex' });
   assert.equal(foreign.data.error.code, 'NOT_FOUND');
   assert.equal(await redis.client.exists(ORCHESTRATED), 0, 'the node writes what nobody reads');
+});
+
+test('a chat that is refused is told on the socket, where nobody else would hear of it', async (t) => {
+  const client = await actionClient(t);
+  const { chat } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  const socket = await chat('acme', 's1');
+  const more = { session_id: 's1', task_id: 'refused-1', callback_queue: ORCHESTRATED };
+  await client.push(WORK, pydantic1(action('chat.process', { message: 'Hi.', agent_id: 'nobody' }, more)));
+  const refused = await socket.ended('refused-1');
+  assert.deepEqual([refused.type, refused.data.code], ['error', 'AGENT_NOT_FOUND']);
+  assert.equal(await client.redis.client.exists(ORCHESTRATED), 0);
+});
+
+test('a run takes no longer than its sender waits, or asks for', async (t) => {
+  const client = await actionClient(t);
+  const { stub } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  stub.byDefault(() => stallAfter('Hm'));
+  const waiting = client.ask('execution.agent_run', { input: 'Hi.' }, { timeout: 0.2 });
+  await stub.closedByClient(0);
+  const late = await waiting;
+  assert.deepEqual([late.action_type, late.data.error_code], ['execution.error', 'EXECUTION_TIMEOUT']);
+  const params = { max_execution_time: 0.2, max_iterations: null };
+  const own = await client.ask('execution.agent_run', { input: 'Hi.', execution_params: params });
+  assert.equal(own.data.error_code, 'EXECUTION_TIMEOUT');
 });
 
 for (const type of ['chat.cancel', 'execution.cancel'])

@@ -14,7 +14,7 @@ test('a tenant’s agents and conversations go to another database as they were'
   const [from, to] = [place.database, `sqlite:${place.path('other.db')}`];
   const file = place.path('guide.yaml');
   const archive = place.path('acme.ndjson');
-  const ids: { agent?: string; task?: string } = {};
+  const ids: { agent?: string; gone?: string; task?: string } = {};
   const answer = 'NUL \u0000, half \ud83c, lines \u2028 \n.';
 
   await t.test('agents are applied to a running node, twice, and a conversation is had', async (own) => {
@@ -34,19 +34,23 @@ test('a tenant’s agents and conversations go to another database as they were'
     const { body: history } = await ask(`/api/agents/${ids.agent}/history`);
     assert.equal(history.items[0].source, 'cli');
 
+    const gone = await ask('/api/agents', { body: { name: 'Old guide' } });
+    ids.gone = gone.body.id;
+    await ask(`/api/agents/${ids.gone}`, { method: 'DELETE' });
+
     stub.next(say(answer, { chunks: 1 }));
     const client = await chat('acme', 's1', { query: { agent_id: String(ids.agent) } });
     ids.task = client.say('Guide me.');
     await client.ended(ids.task);
     const exported = await nooble(['export', '--tenant', 'acme', '-o', archive], { DATABASE_URL: from });
     assert.equal(exported.code, 0, exported.err);
-    assert.match(exported.err, /1 agents and 1 turns/);
+    assert.match(exported.err, /2 agents \(1 of them deleted\) and 1 turns/);
   });
 
   const imported = await nooble(['import', '-f', archive], { DATABASE_URL: to });
   assert.equal(imported.code, 0, imported.err);
   const again = await nooble(['import', '-f', archive], { DATABASE_URL: to });
-  assert.match(again.err, /0 agents and 0 turns; 1 agents and 1 turns were there already/);
+  assert.match(again.err, /0 agents and 0 turns; 2 agents and 1 turns were there already/);
 
   await t.test('a node on the other database goes on with them', async (own) => {
     const { ask, chat, stub } = await startScene(own, { env: { DATABASE_URL: to } });
@@ -55,6 +59,9 @@ test('a tenant’s agents and conversations go to another database as they were'
     assert.deepEqual(told, ['Guide me.', answer]);
     assert.equal((await ask(`/api/chat/tasks/${ids.task}`)).body.agent_version, 2);
     assert.equal((await ask(`/api/agents/${ids.agent}/versions/1`)).body.system_prompt, 'Say one.');
+    assert.equal((await ask('/api/agents')).body.total, 1);
+    const restored = await ask(`/api/agents/${ids.gone}/restore`, { method: 'POST' });
+    assert.deepEqual([restored.status, restored.body.name], [200, 'Old guide']);
     const client = await chat('acme', 's1', { query: { agent_id: String(ids.agent) } });
     const started = (await client.turn('And on.')).find(({ type }) => type === 'execution.started');
     assert.equal(started?.data.agent_version, 2);

@@ -238,8 +238,9 @@ test('conversations older than their tier keeps them are forgotten, others are n
     );
   const after = async (days: number) => {
     const clock = { now: () => Date.now() + days * DAY_MS };
-    const store = stores.conversations;
-    const job = createRetention({ store, tiers: TIER_TABLE, defaultTier: 'professional', clock, log });
+    const { conversations: store, webhooks } = stores;
+    const tiers = TIER_TABLE;
+    const job = createRetention({ store, webhooks, tiers, defaultTier: 'professional', clock, log });
     t.after(() => job.close());
     await job.run();
     return left();

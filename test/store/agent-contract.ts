@@ -10,7 +10,7 @@ const umbrella = tenantIdSchema.parse('umbrella');
 const id = (name: string) => agentIdSchema.parse(name);
 const at = (second: number): string => new Date(1_700_000_000_000 + second * 1_000).toISOString();
 
-const agent = (name: string, more: Partial<Agent> = {}): Agent =>
+export const agent = (name: string, more: Partial<Agent> = {}): Agent =>
   agentSchema.parse({
     id: name,
     tenant_id: acme,
@@ -38,7 +38,7 @@ const agent = (name: string, more: Partial<Agent> = {}): Agent =>
     ...more,
   });
 
-const audit = (of: Agent, action: AuditEntry['action'] = 'updated'): AuditEntry => ({
+export const audit = (of: Agent, action: AuditEntry['action'] = 'updated'): AuditEntry => ({
   agent_id: of.id,
   version: of.version,
   action,

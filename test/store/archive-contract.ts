@@ -1,13 +1,26 @@
 /** What every archive must do: carry whole conversations out of one store and into another. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { sessionIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
+import type { Agent } from '../../src/domain/agent-record.ts';
+import { agentIdSchema, sessionIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
+import type { ArchivedVersion } from '../../src/management-ports.ts';
 import type { Stores } from '../../src/store/open.ts';
+import { agent, audit } from './agent-contract.ts';
 import { accept, answer, contents, named, page, taskOf } from './records.ts';
 
 const acme = tenantIdSchema.parse('acme');
 const umbrella = tenantIdSchema.parse('umbrella');
 const s1 = sessionIdSchema.parse('s1');
+
+const id = (name: string) => agentIdSchema.parse(name);
+const DELETED = { deleted_at: '2024-05-01T00:00:00.000Z' };
+
+/** An agent's versions, the first of them 1. */
+const versionsOf = (name: string, ...changes: readonly Partial<Agent>[]): readonly ArchivedVersion[] =>
+  changes.map((change, index) => {
+    const version = agent(name, { version: index + 1, ...change });
+    return { agent: version, audit: audit(version) };
+  });
 
 /** Runs the contract over stores that `open` makes; each test opens its own and closes it. */
 export function archiveContract(name: string, open: () => Promise<Stores>): void {
@@ -70,6 +83,57 @@ export function archiveContract(name: string, open: () => Promise<Stores>): void
       );
     },
   );
+
+  over('agents are listed by id in pages, deleted ones too', async ({ agents, archive }) => {
+    for (const name of ['a3', 'a1', 'a2'])
+      assert.equal(await archive.restoreAgent(acme, versionsOf(name, {}, DELETED)), 'saved');
+    await archive.restoreAgent(acme, versionsOf('a4', {}));
+    await archive.restoreAgent(umbrella, versionsOf('a9', { tenant_id: umbrella }));
+
+    assert.deepEqual(await archive.agents(acme, undefined, 2), ['a1', 'a2']);
+    assert.deepEqual(await archive.agents(acme, id('a2'), 9), ['a3', 'a4']);
+    assert.equal((await agents.list(acme, { page: 1, pageSize: 9 })).total, 1);
+  });
+
+  over('an agent comes back with all its versions and their audit, or not at all', async (stores) => {
+    const { agents, archive } = stores;
+    const versions = versionsOf('a1', { name: 'One' }, { name: 'Two' }, DELETED);
+    assert.equal(await archive.restoreAgent(acme, versions), 'saved');
+    assert.equal(await archive.restoreAgent(acme, versionsOf('a1', { name: 'Other' })), 'there');
+
+    const oldestFirst = [...(await agents.versions(acme, id('a1')))].reverse();
+    assert.deepEqual(
+      oldestFirst,
+      versions.map((each) => each.agent),
+    );
+    assert.deepEqual(await agents.get(acme, id('a1')), versions.at(-1)?.agent);
+    const { items } = await agents.history(acme, id('a1'), { page: 1, pageSize: 9 });
+    assert.deepEqual(
+      items.toReversed(),
+      versions.map((each) => each.audit),
+    );
+    await assert.rejects(archive.restoreAgent(acme, []), /without versions/);
+    const [good] = versionsOf('a2', {});
+    assert.ok(good);
+    const unwritable = { ...good.audit, changes: [{ field: 'name', from: 1n, to: null }] };
+    await assert.rejects(archive.restoreAgent(acme, [{ ...good, audit: unwritable }]), TypeError);
+    assert.equal(await agents.get(acme, id('a2')), null);
+    assert.deepEqual(await agents.versions(acme, id('a2')), []);
+  });
+
+  over('a slug is asked of live agents alone, by what they are called now', async ({ agents, archive }) => {
+    const restore = (name: string, ...changes: readonly Partial<Agent>[]) =>
+      archive.restoreAgent(acme, versionsOf(name, ...changes));
+    assert.equal(await restore('a1', { slug: 'bot' }), 'saved');
+    assert.equal(await restore('a2', { slug: 'bot' }), 'taken');
+    assert.equal(await agents.get(acme, id('a2')), null);
+    assert.equal(await restore('a2', { slug: 'bot' }, { slug: 'other' }), 'saved');
+    assert.equal(await restore('a3', { slug: 'bot' }, { slug: 'bot', ...DELETED }), 'saved');
+    assert.equal(await restore('a4', { slug: 'new' }, { slug: 'bot' }), 'taken');
+
+    const { items } = await agents.list(acme, { page: 1, pageSize: 9 });
+    assert.deepEqual(items.map(({ slug }) => slug).toSorted(), ['bot', 'other']);
+  });
 
   over('ids that are there already stay as they are and are counted', async ({ conversations, archive }) => {
     await accept(conversations, named('t1'), 'here first');

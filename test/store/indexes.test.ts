@@ -21,6 +21,15 @@ const QUERIES: Readonly<Record<string, string>> = {
   'an agent by slug': `select * from agents where ${KEY} and slug = 's' and deleted = 0`,
   'versions of an agent': `select * from agent_versions where ${KEY} and agent_id = 'a' order by version desc`,
   'deliveries of a webhook': `select * from deliveries where ${KEY} and webhook_id = 'w' order by created_at desc`,
+  'old deliveries of a webhook': `select * from deliveries where ${KEY} and webhook_id = 'w'
+    and settled_at is not null and settled_at < 9 order by settled_at, delivery_id limit 9`,
+  'too many deliveries of a webhook': `select * from deliveries where ${KEY} and webhook_id = 'w'
+    and settled_at is not null order by settled_at, delivery_id limit 9`,
+  'how many deliveries a webhook has': `select count(*) from deliveries where ${KEY} and webhook_id = 'w'`,
+  'settled deliveries to delete': `delete from deliveries where ${KEY} and delivery_id in ('a', 'b')
+    and settled_at is not null`,
+  'webhooks behind another': `select * from webhooks where (tenant_id, webhook_id) > ('a', 'w')
+    order by tenant_id, webhook_id limit 9`,
   'an answer to an action': `select * from outgoing where ${KEY} and answers = 'r' order by seq limit 1`,
   'unsent messages': 'select * from outgoing where unsent = 1 and seq > 9 order by seq limit 9',
   'a sent answer': `update outgoing set unsent = 0 where ${KEY} and id = 'i' and answers is not null`,
@@ -47,6 +56,10 @@ test('every query finds its rows by an index', async () => {
         ),
         `${name}: ${steps.join('; ')}`,
       );
+    }
+    for (const name of ['old deliveries of a webhook', 'too many deliveries of a webhook']) {
+      const [step] = db.prepare(`explain query plan ${QUERIES[name]}`).all();
+      assert.match(String(step?.detail), /deliveries_settled/, `${name}: nothing is sorted`);
     }
     const unsent = db.prepare(`explain query plan ${QUERIES['unsent messages']}`).all();
     assert.match(String(unsent[0]?.detail), /outgoing_unsent/, 'those that were sent are not looked at');

@@ -1,10 +1,18 @@
-/** The nightly job forgets old answers, and what fails stops nothing else. */
+/** The nightly job forgets old answers and deliveries, and what fails stops nothing else. */
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { TIER_TABLE } from '../../src/domain/tiers.ts';
+import type { SettledLimits } from '../../src/management-ports.ts';
 import type { Store, Write } from '../../src/ports.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
-import { ANSWERS_KEPT_MS, createRetention } from '../../src/store/retention.ts';
+import { createMemoryWebhooks } from '../../src/store/memory-webhooks.ts';
+import {
+  ANSWERS_KEPT_MS,
+  createRetention,
+  DEAD_KEPT_MS,
+  DELIVERED_KEPT_MS,
+  DELIVERIES_KEPT,
+} from '../../src/store/retention.ts';
 import { keep, outgoing, unsentIds } from './outgoing-contract.ts';
 import { quiet } from './quiet.ts';
 import { named, tenantOf } from './records.ts';
@@ -12,9 +20,18 @@ import { named, tenantOf } from './records.ts';
 const KEPT_AT_MS = 1_700_000_000_000;
 const acme = tenantOf(named('t1'));
 
-const jobOver = (t: TestContext, store: Store, nowMs: number) => {
-  const clock = { now: () => nowMs };
-  const job = createRetention({ store, tiers: TIER_TABLE, defaultTier: 'free', clock, log: quiet });
+type Expire = (limits: SettledLimits) => Promise<number>;
+
+const jobOver = (
+  t: TestContext,
+  store: Store,
+  nowMs: number,
+  expire: Expire = createMemoryWebhooks().expire,
+) => {
+  const job = createRetention({
+    ...{ store, webhooks: { expire }, tiers: TIER_TABLE, defaultTier: 'free' },
+    ...{ clock: { now: () => nowMs }, log: quiet },
+  });
   t.after(() => job.close());
   return job;
 };
@@ -39,8 +56,25 @@ test('a store that refuses one of its writes is asked for the others', async (t)
       throw new Error('out of order');
     },
   };
-  await jobOver(t, store, KEPT_AT_MS).run();
+  let webhooksAsked = false;
+  await jobOver(t, store, KEPT_AT_MS, async () => {
+    webhooksAsked = true;
+    throw new Error('out of order');
+  }).run();
 
   assert.equal(asked.at(-1), 'outgoing-expired');
+  assert.ok(webhooksAsked);
   assert.ok(asked.filter((type) => type === 'history-expired').length > 1);
+});
+
+test('deliveries are kept a week, dead ones a month, and ten thousand of a webhook at most', async (t) => {
+  const asked: SettledLimits[] = [];
+  const job = jobOver(t, createMemoryStore(), KEPT_AT_MS, async (limits) => asked.push(limits));
+  await job.run();
+
+  const [week, month] = [7 * 86_400_000, 30 * 86_400_000];
+  assert.deepEqual([DELIVERED_KEPT_MS, DEAD_KEPT_MS, DELIVERIES_KEPT], [week, month, 10_000]);
+  assert.deepEqual(asked, [
+    { deliveredBeforeMs: KEPT_AT_MS - week, deadBeforeMs: KEPT_AT_MS - month, perWebhook: 10_000 },
+  ]);
 });

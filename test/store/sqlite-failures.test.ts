@@ -82,7 +82,7 @@ test('a full disk refuses what does not fit and keeps what was stored; room make
   for (let turn = 0; turn < stored; turn += 1)
     assert.deepEqual(contents(await page(store, named(`t${turn}`, `s${turn}`))), [text]);
   await forget(store, named('t0', 's0'));
-  assert.equal(await accept(store, named('again', 's0'), text), 'stored');
+  assert.equal(await accept(store, named('again', 's0'), text.slice(0, 20_000)), 'stored');
 });
 
 test('an end whose message finds no room is not kept either, and both are once there is room', async (t) => {
@@ -134,7 +134,10 @@ test('a database from before there was an outbox gets one and keeps what it has'
   await accept(before.conversations, named('t1'));
   await before.close();
   const db = new DatabaseSync(path);
-  db.exec("drop table outgoing; delete from kysely_migration where name = '004-outgoing'");
+  db.exec(
+    'drop table outgoing; drop index deliveries_settled; alter table deliveries drop column settled_at',
+  );
+  db.exec("delete from kysely_migration where name >= '004'");
   db.close();
 
   const after = await openStores({ url: `sqlite:${path}`, log: quiet });

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Delivery, Webhook } from '../../src/domain/agent-record.ts';
 import { type TenantId, tenantIdSchema } from '../../src/domain/ids.ts';
-import type { WebhookStore } from '../../src/management-ports.ts';
+import type { SettledLimits, WebhookStore } from '../../src/management-ports.ts';
 
 const acme = tenantIdSchema.parse('acme');
 const umbrella = tenantIdSchema.parse('umbrella');
@@ -47,6 +47,19 @@ const kept = async (store: WebhookStore, tenantId = acme): Promise<readonly stri
 
 const due = async (store: WebhookStore, second: number, limit = 20): Promise<readonly string[]> =>
   (await store.due(START_MS + second * 1_000, limit)).map((each) => `${each.webhook.id} ${each.delivery.id}`);
+
+const FUTURE = Date.parse('2100-01-01T00:00:00Z');
+/** More than a chunk of deliveries, and than a page of webhooks. */
+const MANY_DELIVERIES = 1_050;
+const MANY_WEBHOOKS = 510;
+
+/** Forgets nothing but what the test names. */
+const limits = (more: Partial<SettledLimits>): SettledLimits => ({
+  deliveredBeforeMs: 0,
+  deadBeforeMs: 0,
+  perWebhook: 10_000,
+  ...more,
+});
 
 export interface OpenWebhooks {
   readonly webhooks: WebhookStore;
@@ -126,6 +139,65 @@ export function webhookContract(name: string, open: () => Promise<OpenWebhooks>)
     assert.deepEqual(await kept(store), []);
     assert.deepEqual(await due(store, 99), []);
     assert.equal(await store.delivery(acme, 'd1'), null);
+  });
+
+  over('settled deliveries are forgotten when they are old, pending ones never', async (store) => {
+    await store.save(acme, webhook('w1'));
+    await store.save(umbrella, webhook('w1', { tenant_id: umbrella }));
+    const delivered = (second: number) => ({ status: 'delivered', delivered_at: at(second) }) as const;
+    for (const second of [10, 19, 20, 30]) await store.keep(delivery(`d${second}`, delivered(second)));
+    await store.keep(delivery('pending', { created_at: at(0) }));
+    await store.keep(delivery('dead', { status: 'dead', next_attempt_at: null }));
+    await store.keep(delivery('theirs', delivered(19), umbrella));
+
+    assert.equal(await store.expire(limits({ deliveredBeforeMs: Date.parse(at(20)) })), 3);
+    assert.deepEqual((await kept(store)).toSorted(), ['d20', 'd30', 'dead', 'pending']);
+    assert.deepEqual(await kept(store, umbrella), []);
+    // A dead one counts from the moment at which it was kept as dead, however old it is.
+    assert.equal(await store.expire(limits({ deadBeforeMs: Date.now() - 60_000 })), 0);
+    assert.equal(await store.expire(limits({ deadBeforeMs: Date.now() + 60_000 })), 1);
+    assert.deepEqual((await kept(store)).toSorted(), ['d20', 'd30', 'pending']);
+  });
+
+  over('a dead delivery that is replayed is not forgotten', async (store) => {
+    await store.save(acme, webhook('w1'));
+    await store.keep(delivery('d1', { status: 'dead', next_attempt_at: null }));
+    await store.keep(delivery('d1'));
+
+    assert.equal(await store.expire({ deliveredBeforeMs: FUTURE, deadBeforeMs: FUTURE, perWebhook: 0 }), 0);
+    assert.deepEqual(await due(store, 99), ['w1 d1']);
+  });
+
+  over('a webhook keeps so many deliveries, of which those settled longest ago go', async (store) => {
+    for (const id of ['w1', 'w2']) await store.save(acme, webhook(id));
+    const delivered = (second: number) => ({ status: 'delivered', delivered_at: at(second) }) as const;
+    await store.keep(delivery('old', { ...delivered(1), created_at: at(9) }));
+    await store.keep(delivery('new', { ...delivered(3), created_at: at(1) }));
+    await store.keep(delivery('newer', { ...delivered(4), created_at: at(2) }));
+    await store.keep(delivery('p1'));
+    await store.keep(delivery('p2'));
+    await store.keep(delivery('other', { ...delivered(1), webhook_id: 'w2' }));
+
+    assert.equal(await store.expire(limits({ perWebhook: 3 })), 2);
+    assert.deepEqual((await kept(store)).toSorted(), ['newer', 'p1', 'p2']);
+    assert.equal(await store.expire(limits({ perWebhook: 1 })), 1);
+    assert.deepEqual((await kept(store)).toSorted(), ['p1', 'p2']);
+    assert.equal((await store.delivery(acme, 'other'))?.webhook_id, 'w2');
+  });
+
+  over('more than one chunk, and more than one page of webhooks, are forgotten at once', async (store) => {
+    await Promise.all(Array.from({ length: MANY_WEBHOOKS }, (_, n) => store.save(acme, webhook(`w${n}`))));
+    const last = `w${MANY_WEBHOOKS - 1}`;
+    const old = { status: 'delivered', delivered_at: at(1) } as const;
+    await Promise.all(
+      Array.from({ length: MANY_DELIVERIES }, (_, n) =>
+        store.keep(delivery(`d${n}`, { ...old, webhook_id: last })),
+      ),
+    );
+    await store.keep(delivery('first', { ...old, webhook_id: 'w0' }));
+
+    assert.equal(await store.expire(limits({ perWebhook: 0 })), MANY_DELIVERIES + 1);
+    assert.equal((await store.deliveries(acme, last, { page: 1, pageSize: 1 })).total, 0);
   });
 
   over('another tenant with the same ids sees nothing and disturbs nothing', async (store) => {

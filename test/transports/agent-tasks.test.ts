@@ -30,7 +30,14 @@ async function open(t: TestContext, answer: TaskTaker = async () => ({ ok: true,
   const notices = createNotices(quiet);
   const asked: string[] = [];
   const origins: TaskOrigin[] = [];
-  const takeTask: TaskTaker = (message, origin) => {
+  const givenUp: string[] = [];
+  const takeTask: TaskTaker = async (message, origin) => {
+    if (origin.givenUp) {
+      givenUp.push(
+        `${JSON.parse(JSON.stringify(message)).task_id} ${origin.tenantId} ${origin.givenUp.code}`,
+      );
+      return { ok: false, error: origin.givenUp };
+    }
     asked.push(JSON.parse(JSON.stringify(message)).task_id);
     origins.push(origin);
     return answer(message, origin);
@@ -42,7 +49,7 @@ async function open(t: TestContext, answer: TaskTaker = async () => ({ ok: true,
   });
   await edge.start();
   return {
-    ...{ transport, notices, asked, origins, edge },
+    ...{ transport, notices, asked, origins, edge, givenUp },
     came: (count: number) => until(`${count} tasks`, () => asked.length >= count),
   };
 }
@@ -59,7 +66,7 @@ test('tasks of any tenant are taken off its three queues, in either format', asy
 });
 
 test('what is malformed, or names another tenant than its queue, is dead at once and asked of nobody', async (t) => {
-  const { transport, asked, came } = await open(t);
+  const { transport, asked, came, givenUp } = await open(t);
   for (const body of ['{"task_id":', '[]', '{"task_id":"t1","tenant_id":"acme","type":"agent_explode"}'])
     transport.push(TASKS, Buffer.from(body));
   await transport.send(TASKS, action(1), 'json');
@@ -73,6 +80,7 @@ test('what is malformed, or names another tenant than its queue, is dead at once
   assert.deepEqual(codes, ['FORBIDDEN', ...Array(4).fill('INVALID_REQUEST')]);
   assert.ok(letters.some(({ error }) => /type: /.test(error.message)));
   assert.deepEqual(asked, ['t3']);
+  assert.deepEqual(givenUp, [], 'what can not be read, or is another’s, is told nobody');
 });
 
 test('a tenant’s tasks are carried out one after the other, and hold up no other tenant', async (t) => {
@@ -92,11 +100,11 @@ test('a tenant’s tasks are carried out one after the other, and hold up no oth
   assert.deepEqual(asked, ['t1', 't3', 't2']);
 });
 
-test('a refusal for good is an answer; what may go better is tried three times', async (t) => {
-  const { transport, asked, came } = await open(t, async (message) =>
+test('a refusal for good is an answer; what may go better is tried three times, and then given up', async (t) => {
+  const { transport, asked, came, givenUp } = await open(t, async (message) =>
     JSON.stringify(message).includes('"t1"')
       ? { ok: false, error: refusal('TIER_LIMIT') }
-      : { ok: false, error: refusal('STORE_UNAVAILABLE', { retryAfterMs: 5 }) },
+      : { ok: false, error: refusal('OVERLOADED', { retryAfterMs: 5 }) },
   );
   await transport.send(TASKS, task('t1'), 'json');
   await transport.send(TASKS, task('t2'), 'json');
@@ -104,7 +112,31 @@ test('a refusal for good is an answer; what may go better is tried three times',
   await until('the dead', async () => (await transport.dead.list(TASKS, 9)).length === 1);
 
   assert.deepEqual(asked, ['t1', 't2', 't2', 't2']);
-  assert.equal((await transport.dead.list(TASKS, 9))[0]?.error.code, 'STORE_UNAVAILABLE');
+  assert.equal((await transport.dead.list(TASKS, 9))[0]?.error.code, 'OVERLOADED');
+  assert.deepEqual(givenUp, ['t2 acme OVERLOADED']);
+});
+
+test('while the store is away a task is brought again as often as it takes, and never given up', async (t) => {
+  let triesLeft = 9;
+  const { transport, asked, came, givenUp } = await open(t, async () => {
+    triesLeft -= 1;
+    return triesLeft === 0
+      ? { ok: true, value: {} }
+      : { ok: false, error: refusal('STORE_UNAVAILABLE', { retryAfterMs: 1 }) };
+  });
+  await transport.send(TASKS, task('t1'), 'json');
+  await came(9);
+
+  assert.deepEqual(asked, Array(9).fill('t1'));
+  assert.deepEqual([await transport.dead.queues(), givenUp], [[], []]);
+});
+
+test('a task whose carrying out breaks is given up in the end, and told so', async (t) => {
+  const { transport, asked, givenUp } = await open(t, () => Promise.reject(new Error('a bug')));
+  await transport.send(TASKS, task('t1'), 'msgpack');
+  await until('the end', () => givenUp.length === 1);
+
+  assert.deepEqual([asked.length, givenUp], [3, ['t1 acme INTERNAL']]);
 });
 
 test('every notice is sent to its tenant’s queue, as it is', async (t) => {
@@ -130,7 +162,7 @@ test('closing waits for what was taken, leaves the rest, and gives back at once 
   const door = gate();
   const { transport, asked, came, edge } = await open(t, async (_, { tenantId }) => {
     if (tenantId === 'acme') await door.opened;
-    return { ok: false, error: refusal('STORE_UNAVAILABLE', { retryAfterMs: 60_000 }) };
+    return { ok: false, error: refusal('OVERLOADED', { retryAfterMs: 60_000 }) };
   });
   await transport.send(TASKS, task('t1'), 'json');
   await transport.send(managementQueue('tasks', 'globex'), task('t2', 'globex'), 'json');

@@ -91,7 +91,7 @@ test('a key of another type where a queue should be stops nothing else', async (
 
   assert.equal(
     await refusedWith(transport.send(lanes[0]?.queue ?? WORK, action(4), 'json')),
-    'TRANSPORT_UNAVAILABLE',
+    'INVALID_REQUEST',
   );
 });
 

@@ -5,7 +5,7 @@ import { managementQueue, tierLane } from '../../src/domain/queues.ts';
 import { createMemoryTransport } from '../../transports/memory.ts';
 import { quiet } from '../store/quiet.ts';
 import { leakFree } from '../support/leaks.ts';
-import { action, collecting, counting, queue } from '../support/transport.ts';
+import { action, collecting, counting, queue, refusedWith } from '../support/transport.ts';
 import { transportContract } from './transport-contract.ts';
 import { notice } from './webhook-receiver.ts';
 
@@ -31,4 +31,28 @@ test('memory: notices that nobody reads are not kept', async (t) => {
   await transport.send(notices, notice(), 'json');
   await heard.heard(1);
   assert.equal(heard.deliveries.length, 1);
+});
+
+test('memory: what is sent behind something refused does not overtake it, and other queues go on', async (t) => {
+  leakFree(t);
+  const transport = createMemoryTransport(quiet, counting());
+  t.after(() => transport.close());
+  const large = Buffer.alloc(4 * 1024 * 1024);
+  // All but 8 KiB of what may wait.
+  for (let n = 0; n < 63; n += 1) transport.push(queue('full'), large);
+  transport.push(queue('full'), large.subarray(8 * 1024));
+  const long = action(1, { data: { text: 'x'.repeat(16 * 1024) } });
+
+  const sends = [
+    refusedWith(transport.send(queue('q'), long, 'json')),
+    refusedWith(transport.send(queue('q'), action(2), 'json')),
+    transport.send(queue('other'), action(3), 'json'),
+  ];
+  assert.deepEqual(await Promise.all(sends), ['OVERLOADED', 'OVERLOADED', undefined]);
+  await new Promise((resolve) => setImmediate(resolve));
+  await transport.send(queue('q'), action(4), 'json');
+  const heard = collecting();
+  await transport.consume([tierLane(queue('q'), 'free')], heard.listener, { credits: 1 });
+  await heard.heard(1);
+  assert.deepEqual(heard.numbers(), [4]);
 });

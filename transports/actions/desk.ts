@@ -29,6 +29,11 @@ import { runJob } from './run-jobs.ts';
 /** Pushes that are remembered, so that one delivered again is not shown again; sockets do not outlive the process. */
 const MAX_SEEN = 10_000;
 
+/** Callbacks are taken beside the runs for which a node has places: runs wait for them. */
+const CALLBACKS_AT_ONCE = 64;
+
+const isCallbacks = ({ queue }: Lane): boolean => queue.startsWith('agent_execution_service:');
+
 export interface DeskDeps {
   readonly transport: Transport;
   readonly relay: Relay;
@@ -68,9 +73,9 @@ export function createDesk(deps: DeskDeps): Desk {
   const answerBatch = createDeskBatches({ executions, runs, replies, pauses, log });
   const answerQuestion = createDeskQuestions({ ...deps, replies, signal: running.signal });
   /** Actions that are being worked on: the same one again waits for that. */
-  const open = new Map<string, { readonly queue: string | undefined; readonly done: Promise<void> }>();
+  const open = new Map<string, Promise<void>>();
   const seen = new Set<string>();
-  let consumption: Consumption | undefined;
+  let consumptions: readonly Consumption[] = [];
   let stopping: Promise<void> | undefined;
 
   const keyOf = ({ action }: Delivery): string =>
@@ -80,12 +85,10 @@ export function createDesk(deps: DeskDeps): Desk {
     if (!delivery.idGiven) return work(delivery);
     const key = keyOf(delivery);
     const first = open.get(key);
-    const { callback_queue: queue } = delivery.action;
-    if (first && first.queue === queue) return first.done;
-    // Who waits elsewhere is answered there, once it is known what.
-    if (first) return first.done.catch(() => {}).then(() => listener(delivery));
+    // It is answered once it is known what.
+    if (first) return first.catch(() => {}).then(() => listener(delivery));
     const done = work(delivery).finally(() => open.delete(key));
-    open.set(key, { queue, done });
+    open.set(key, done);
     return done;
   };
 
@@ -165,14 +168,22 @@ export function createDesk(deps: DeskDeps): Desk {
 
   function drain(): void {
     pauses.end();
-    stopping ??= consumption?.stop();
-    stopping?.catch((error: unknown) => log.warn({ err: error }, 'the desk did not stop as it should'));
+    stopping ??= Promise.all(consumptions.map((each) => each.stop())).then(() => {});
+    stopping.catch((error: unknown) => log.warn({ err: error }, 'the desk did not stop as it should'));
   }
 
   return {
     async start() {
-      const { lanes, credits } = deps;
-      consumption = await transport.consume(lanes, listener, { credits, read: readDelivered, onDead });
+      const take = async (lanes: readonly Lane[], credits: number): Promise<void> => {
+        if (lanes.length === 0) return;
+        const options = { credits, read: readDelivered, onDead };
+        consumptions = [...consumptions, await transport.consume(lanes, listener, options)];
+      };
+      await take(
+        deps.lanes.filter((lane) => !isCallbacks(lane)),
+        deps.credits,
+      );
+      await take(deps.lanes.filter(isCallbacks), CALLBACKS_AT_ONCE);
     },
     drain,
     async close() {

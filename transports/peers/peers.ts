@@ -135,6 +135,6 @@ const calledOff = (): RefusalError =>
 const late = (type: PeerRequestType, timeoutMs: number): RefusalError =>
   new RefusalError(
     refusal('PEER_TIMEOUT', {
-      message: `${SERVICE_OF[type]}_service did not answer within ${timeoutMs} ms.`,
+      message: `${SERVICE_OF[type]}_service did not answer within ${Math.round(timeoutMs)} ms.`,
     }),
   );
