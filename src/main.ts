@@ -1,11 +1,8 @@
 /** The process: settings of the environment, the command line, and the signals on which a node drains and goes. */
 import { pathToFileURL } from 'node:url';
-import { openDeadLetters } from '../transports/redis/dead.ts';
 import { announce } from './cli/announce.ts';
 import { runCli } from './cli/cli.ts';
-import { DEFAULT_DATABASE_URL, packageVersion, startNode } from './node.ts';
 import { parseSettings } from './settings.ts';
-import { openStores } from './store/open.ts';
 import { createLog } from './telemetry/log.ts';
 
 async function main(): Promise<void> {
@@ -17,6 +14,7 @@ async function main(): Promise<void> {
     process.exit(2);
   }
   const { settings } = parsed;
+  const { startNode } = await import('./node.ts');
   const node = await startNode(settings).catch((error: unknown) => {
     process.stderr.write(`nooble can not start: ${error instanceof Error ? error.message : String(error)}\n`);
     process.exit(1);
@@ -52,13 +50,15 @@ async function command(args: readonly string[]): Promise<void> {
   if (args[0] === undefined || args[0] === 'start') return main();
   // A reader that has seen enough (`| head`) is no failure to report.
   process.stdout.on('error', () => process.exit(0));
-  const silent = createLog({ level: 'silent', name: 'nooble', version: packageVersion(), nodeId: 'none' });
+  const silent = createLog({ level: 'silent', name: 'nooble', version: 'none', nodeId: 'none' });
   process.exitCode = await runCli(args, {
     environment: process.env,
     out: (line) => void process.stdout.write(`${line}\n`),
     err: (line) => void process.stderr.write(`${line}\n`),
-    openDead: (url) => openDeadLetters(url, silent),
-    openStores: ({ databaseUrl }) => openStores({ url: databaseUrl ?? DEFAULT_DATABASE_URL, log: silent }),
+    // Loaded where they are needed: most commands talk to a node, and should answer at once.
+    openDead: async (url) => (await import('../transports/redis/dead.ts')).openDeadLetters(url, silent),
+    openStores: async ({ databaseUrl: url }) =>
+      (await import('./store/open.ts')).openStores({ url, log: silent }),
   });
 }
 

@@ -1,6 +1,5 @@
 /** Composition root: a node out of settings, from its store and transport over its actors to its edges. */
 import { randomUUID } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { createActorSystem } from '../actors/actor.ts';
 import { createAgents } from '../actors/agents.ts';
 import { createManagement } from '../actors/management/management.ts';
@@ -56,20 +55,17 @@ export interface NodeParts {
 /** What a node needs of its stores. */
 export type NodeStores = Omit<Stores, 'archive'>;
 
-export const DEFAULT_DATABASE_URL = 'sqlite:./data/nooble.db';
-
 /** After this long sockets that have not taken their close frame, and callbacks on their way, are cut off. */
 const CLOSE_GRACE_MS = 1_000;
 
 /** Starts a node. Rejects if its database can not be opened or it can not listen. */
 export async function startNode(settings: Settings, parts: NodeParts = {}): Promise<RunningNode> {
   const clock: Clock = { now: Date.now };
-  const version = settings.service.version ?? packageVersion();
+  const { version } = settings.service;
   const log =
     parts.log ??
     createLog({ level: settings.logLevel, name: settings.service.name, version, nodeId: settings.nodeId });
-  const stores =
-    parts.stores ?? (await openStores({ url: settings.databaseUrl ?? DEFAULT_DATABASE_URL, log }));
+  const stores = parts.stores ?? (await openStores({ url: settings.databaseUrl, log }));
 
   const metrics = createMetrics({ stats: () => system.stats(), sockets: () => ({ open: chat.count() }) });
   const transport =
@@ -266,10 +262,4 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
 async function until(done: () => boolean, ms: number): Promise<void> {
   for (let left = ms; left > 0 && !done(); left -= 20)
     await new Promise((resolve) => setTimeout(resolve, 20));
-}
-
-/** The version in package.json. */
-export function packageVersion(): string {
-  const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
-  return String(version);
 }

@@ -201,6 +201,11 @@ function readTiers(file: string | undefined, problems: string[]): TierTable {
   }
 }
 
+function packageVersion(): string {
+  const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
+  return String(version);
+}
+
 const DEFAULT_MODELS = {
   openai: 'gpt-4.1-mini',
   groq: 'llama-3.1-8b-instant',
@@ -215,9 +220,12 @@ function settle(env: Environment, tiers: TierTable, names: readonly string[]) {
     port: env.PORT,
     host: env.HOST,
     nodeId: env.NODE_ID ?? `node-${randomUUID().slice(0, 8)}`,
-    service: { name: env.EXECUTION_SERVICE_NAME, version: env.EXECUTION_SERVICE_VERSION },
+    service: {
+      name: env.EXECUTION_SERVICE_NAME,
+      version: env.EXECUTION_SERVICE_VERSION ?? packageVersion(),
+    },
     logLevel: env.EXECUTION_LOG_LEVEL,
-    databaseUrl: env.DATABASE_URL,
+    databaseUrl: env.DATABASE_URL ?? 'sqlite:./data/nooble.db',
     redisUrl: redisUrlOf(env),
     extraQueues: env.EXECUTION_EXTRA_QUEUES,
     peers: {

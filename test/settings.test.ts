@@ -200,3 +200,27 @@ test('the README explains every variable that the settings know', () => {
     [],
   );
 });
+
+test('services beside the node are embedded unless they are said to be on Redis, which must then be there', () => {
+  const names = ['MANAGEMENT', 'CONVERSATION', 'EMBEDDING', 'QUERY', 'TOOL_REGISTRY'];
+  const variables = names.map((name) => `${name}_SERVICE`);
+  assert.deepEqual(new Set(Object.values(settingsOf({}).peers.modes)), new Set(['embedded']));
+
+  const beside = Object.fromEntries(variables.map((name) => [name, 'redis']));
+  assert.deepEqual(variablesIn(problemsOf(beside)), variables.toSorted());
+  const { modes } = settingsOf({ ...beside, REDIS_URL: 'redis://localhost' }).peers;
+  assert.deepEqual(new Set(Object.values(modes)), new Set(['redis']));
+
+  const wrong = { QUERY_SERVICE: 'http', PEER_ENCODING: 'xml', PEER_TIMEOUT_SECONDS: '0' };
+  assert.deepEqual(variablesIn(problemsOf(wrong)), Object.keys(wrong).toSorted());
+});
+
+test('more queues are names of Redis keys', () => {
+  const { extraQueues } = settingsOf({
+    EXECUTION_EXTRA_QUEUES: 'execution:ctx-1:free, execution:ctx-2:enterprise',
+  });
+  assert.deepEqual(extraQueues, ['execution:ctx-1:free', 'execution:ctx-2:enterprise']);
+  assert.deepEqual(variablesIn(problemsOf({ EXECUTION_EXTRA_QUEUES: 'two words' })), [
+    'EXECUTION_EXTRA_QUEUES.0',
+  ]);
+});

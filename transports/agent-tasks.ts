@@ -6,7 +6,14 @@ import type { TenantId } from '../src/domain/ids.ts';
 import { managementFamily, managementQueue, managementTenant } from '../src/domain/queues.ts';
 import type { Notices, TaskTaker } from '../src/management-ports.ts';
 import type { Log } from '../src/ports.ts';
-import type { Consumption, Listener, ReadMessage, Transport } from '../src/transport-ports.ts';
+import {
+  type ConsumeOptions,
+  type Consumption,
+  type Listener,
+  NOT_ITS_FAULT,
+  type ReadMessage,
+  type Transport,
+} from '../src/transport-ports.ts';
 
 /** Tasks taken at once, those included that stand in their tenant's line. */
 const CREDITS = 64;
@@ -51,15 +58,26 @@ export function createAgentTasks({ transport, takeTask, notices, log }: AgentTas
     return mine;
   }
 
-  /** A refusal for good is an answer, told as `task_failed`; only what may go better next time is given back. */
+  /**
+   * A refusal for good is an answer, told as `task_failed`; only what may go better next time is given back: at once
+   * where the transport itself waits before it brings it again, uncounted.
+   */
   const listener: Listener = ({ action: { tenant_id: tenantId, data } }) =>
     inLine(tenantId, async () => {
       const reply = await takeTask(data, { tenantId, source: undefined });
       if (reply.ok || !reply.error.retryable) return;
+      if (NOT_ITS_FAULT.has(reply.error.code)) throw new RefusalError(reply.error);
       const waitMs = Math.min(reply.error.retry_after_ms ?? MAX_WAIT_MS, MAX_WAIT_MS);
       await wait(waitMs, undefined, { signal: closing.signal }).catch(() => {});
       throw new RefusalError(reply.error);
     });
+
+  /** Only here is it known that there is no next time. */
+  const onDead: ConsumeOptions['onDead'] = ({ action: { tenant_id: tenantId, data, task_id } }, givenUp) => {
+    takeTask(data, { tenantId, source: undefined, givenUp }).catch((error: unknown) =>
+      log.error({ err: error, tenant_id: tenantId, task_id }, 'that a task failed could not be told'),
+    );
+  };
 
   const stopListening = notices.listen((notice) => {
     const queue = managementQueue('notifications', notice.tenant_id);
@@ -74,7 +92,7 @@ export function createAgentTasks({ transport, takeTask, notices, log }: AgentTas
 
   return {
     async start() {
-      const options = { credits: CREDITS, read: readTask, families: [managementFamily] };
+      const options = { credits: CREDITS, read: readTask, families: [managementFamily], onDead };
       consumption = await transport.consume([], listener, options);
     },
     async close() {

@@ -17,7 +17,7 @@ import {
 } from '../src/domain/frames.ts';
 import { type TaskId, taskIdSchema } from '../src/domain/ids.ts';
 import type { Sendable } from '../src/transport-ports.ts';
-import { jsonTooDeep, msgpackProblem, startsLikeJson } from './guard.ts';
+import { jsonTooDeep, mayNestDeeper, msgpackProblem, startsLikeJson } from './guard.ts';
 
 /** How a peer writes: JSON text, or msgpack maps. */
 export type Format = 'json' | 'msgpack';
@@ -50,8 +50,10 @@ const bad = (problem: string): Raw => ({ ok: false, problem });
 function decode(bytes: Uint8Array, format: Format): Raw {
   try {
     if (format === 'json') {
-      if (jsonTooDeep(bytes, MAX_DEPTH)) return bad(`nested deeper than ${MAX_DEPTH}`);
-      return { ok: true, value: JSON.parse(asBuffer(bytes).toString()) };
+      const text = asBuffer(bytes).toString();
+      if (mayNestDeeper(text, MAX_DEPTH) && jsonTooDeep(bytes, MAX_DEPTH))
+        return bad(`nested deeper than ${MAX_DEPTH}`);
+      return { ok: true, value: JSON.parse(text) };
     }
     const problem = msgpackProblem(bytes, MAX_DEPTH);
     return problem === null ? { ok: true, value: plain.unpack(bytes) } : bad(problem);

@@ -2,7 +2,22 @@
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
-const OPENING = new Set([0x5b, 0x7b]);
+
+/**
+ * Whether JSON text may nest deeper than `maxDepth`, told by how many arrays and objects it opens, brackets in strings
+ * counted too: usually so few that nothing more need be looked at. False is certain, true is not.
+ */
+export function mayNestDeeper(text: string, maxDepth: number): boolean {
+  return occurrences(text, '{', maxDepth) + occurrences(text, '[', maxDepth) > maxDepth;
+}
+
+/** At most `limit` + 1. */
+function occurrences(text: string, character: string, limit: number): number {
+  let count = 0;
+  for (let at = text.indexOf(character); at >= 0 && count <= limit; at = text.indexOf(character, at + 1))
+    count += 1;
+  return count;
+}
 
 /** Whether JSON text (UTF-8) nests arrays and objects deeper than `maxDepth`. About 1 ns a byte; stops at the first that does. */
 export function jsonTooDeep(bytes: Uint8Array, maxDepth: number): boolean {
@@ -23,16 +38,30 @@ export function jsonTooDeep(bytes: Uint8Array, maxDepth: number): boolean {
 }
 
 /** Whether a body can only be JSON: it starts with a brace or bracket, which no msgpack map and no record of ours does. */
-export const startsLikeJson = (bytes: Uint8Array): boolean => {
-  const first = bytes.find((byte) => byte !== 0x20 && byte !== 0x09 && byte !== 0x0a && byte !== 0x0d);
-  return first !== undefined && OPENING.has(first);
-};
+export function startsLikeJson(bytes: Uint8Array): boolean {
+  let at = 0;
+  while (bytes[at] === 0x20 || bytes[at] === 0x09 || bytes[at] === 0x0a || bytes[at] === 0x0d) at += 1;
+  return bytes[at] === 0x7b || bytes[at] === 0x5b;
+}
 
 /** Containers still open, the innermost last. Maps count keys and values. */
 interface Open {
   left: number;
-  readonly keyed: boolean;
+  keyed: boolean;
 }
+
+/** One item's header: bytes it takes (with its text), and items that follow inside it. */
+interface Item {
+  size: number;
+  items: number;
+  container: boolean;
+  keyed: boolean;
+  text: boolean;
+}
+
+// Both are used again for every body: this runs for every action, and within one tick.
+const stack: Open[] = [];
+const item: Item = { size: 0, items: 0, container: false, keyed: false, text: false };
 
 /**
  * What is wrong with a msgpack body, or null: it must be one whole value out of what JSON can say (no extensions,
@@ -42,58 +71,58 @@ interface Open {
 export function msgpackProblem(
   bytes: Uint8Array,
   maxDepth: number,
-  recordSizes: readonly number[] = [],
+  recordSizes: readonly number[] = NO_RECORDS,
 ): string | null {
-  const open: Open[] = [];
+  let depth = 0;
   let at = 0;
   do {
-    const inner = open.at(-1);
+    const inner = depth === 0 ? undefined : stack[depth - 1];
     if (at >= bytes.length) return 'the msgpack body ends too early';
-    const item = readHeader(bytes, at, recordSizes);
-    if (typeof item === 'string') return item;
+    if (!readHeader(bytes, at, recordSizes))
+      return 'binaries, timestamps and msgpack extensions are not taken';
     if (inner?.keyed && inner.left % 2 === 0 && !item.text) return 'map keys must be strings';
     at += item.size;
     if (at > bytes.length || item.items > bytes.length - at) return 'the msgpack body ends too early';
     if (inner) inner.left -= 1;
     if (item.container) {
-      if (open.length >= maxDepth) return `nested deeper than ${maxDepth}`;
-      open.push({ left: item.items, keyed: item.keyed });
+      if (depth >= maxDepth) return `nested deeper than ${maxDepth}`;
+      open(depth);
+      depth += 1;
     }
-    while (open.at(-1)?.left === 0) open.pop();
-  } while (open.length > 0);
+    while (depth > 0 && stack[depth - 1]?.left === 0) depth -= 1;
+  } while (depth > 0);
   return at === bytes.length ? null : 'the msgpack body holds more than one value';
 }
 
-/** One item's header: bytes it takes (with its text), and items that follow inside it. */
-interface Item {
-  readonly size: number;
-  readonly items: number;
-  readonly container: boolean;
-  readonly keyed: boolean;
-  readonly text: boolean;
+const NO_RECORDS: readonly number[] = [];
+
+/** Puts the container whose header was read on the stack. */
+function open(depth: number): void {
+  const above = stack[depth];
+  if (above) {
+    above.left = item.items;
+    above.keyed = item.keyed;
+  } else stack[depth] = { left: item.items, keyed: item.keyed };
 }
 
-const scalar = (size: number): Item => ({ size, items: 0, container: false, keyed: false, text: false });
-const text = (size: number): Item => ({ size, items: 0, container: false, keyed: false, text: true });
-const list = (size: number, items: number): Item => ({
-  size,
-  items,
-  container: true,
-  keyed: false,
-  text: false,
-});
-const map = (size: number, pairs: number): Item => ({
-  size,
-  items: pairs * 2,
-  container: true,
-  keyed: true,
-  text: false,
-});
+function fill(size: number, items: number, container: boolean, keyed: boolean, text: boolean): true {
+  item.size = size;
+  item.items = items;
+  item.container = container;
+  item.keyed = keyed;
+  item.text = text;
+  return true;
+}
+const scalar = (size: number): true => fill(size, 0, false, false, false);
+const text = (size: number): true => fill(size, 0, false, false, true);
+const list = (size: number, items: number): true => fill(size, items, true, false, false);
+const map = (size: number, pairs: number): true => fill(size, pairs * 2, true, true, false);
 
 /** Bytes that numbers take, by token from 0xca (float 32) to 0xd3 (int 64). */
 const NUMBER_SIZES = [5, 9, 2, 3, 5, 9, 2, 3, 5, 9] as const;
 
-function readHeader(bytes: Uint8Array, at: number, recordSizes: readonly number[]): Item | string {
+/** Reads the header there into `item`; false where it is of a kind that is not taken. */
+function readHeader(bytes: Uint8Array, at: number, recordSizes: readonly number[]): boolean {
   const token = bytes[at] ?? 0;
   if (token < 0x80) {
     const fields = recordSizes[token - 0x40];
@@ -121,7 +150,7 @@ function readHeader(bytes: Uint8Array, at: number, recordSizes: readonly number[
     case 0xdf:
       return map(5, lengthAt(bytes, at + 1, 4));
     default:
-      return 'binaries, timestamps and msgpack extensions are not taken';
+      return false;
   }
 }
 

@@ -79,8 +79,16 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
     queueMicrotask(wake);
   };
 
+  /** What is sent behind something refused, before its sender can have heard of it, must not overtake it. */
+  const refusing = new Set<QueueName>();
+  const overloaded = (queue: QueueName): RefusalError => {
+    refusing.add(queue);
+    setImmediate(() => refusing.delete(queue));
+    return new RefusalError(refusal('OVERLOADED'));
+  };
+
   const push = (queue: QueueName, body: Uint8Array): void => {
-    if (waitingBytes + body.length > MAX_WAITING_BYTES) throw new RefusalError(refusal('OVERLOADED'));
+    if (refusing.has(queue) || waitingBytes + body.length > MAX_WAITING_BYTES) throw overloaded(queue);
     const only = ownLists.get(queue);
     if (only !== undefined || queue === repliesQueue('here'))
       queueMicrotask(() => requests.reply(body, only));

@@ -1,35 +1,29 @@
 /** Requests that wait for their replies: correlation, deadline, circuit breakers, and the replies that nobody wants. */
 import { randomUUID } from 'node:crypto';
-import {
-  BrokenCircuitError,
-  type CircuitBreakerPolicy,
-  ConsecutiveBreaker,
-  circuitBreaker,
-  handleWhen,
-} from 'cockatiel';
 import type { DomainAction } from '../src/domain/domain-action.ts';
 import { RefusalError, refusal } from '../src/domain/errors.ts';
 import { type QueueName, serviceOf } from '../src/domain/queues.ts';
 import type { Log } from '../src/ports.ts';
 import type { RequestOptions, TransportMeter } from '../src/transport-ports.ts';
+import { type Circuit, createCircuits } from './circuits.ts';
 import { decodeAction } from './codec.ts';
+import { createDeadlines } from './deadlines.ts';
+import { createSettled } from './settled.ts';
 
 /** Requests of one node that may wait at once. */
 const MAX_WAITING = 50_000;
-/** Settled requests that are remembered at least, to tell a late reply from a foreign one. */
-const MIN_SETTLED = 10_000;
-/** Requests in a row that a service left unanswered before it is left alone, and for how long. */
-const MAX_TIMEOUTS = 5;
-const OPEN_MS = 5_000;
 /** Reply lists of single requests that are remembered. */
 export const MAX_OWN_LISTS = 60_000;
-/** Services with a circuit; beyond, the one that was asked first is forgotten. */
-const MAX_CIRCUITS = 1_000;
 
 interface Pending {
   readonly tenantId: string;
+  readonly queue: QueueName;
+  readonly timeoutMs: number;
+  readonly deadlineMs: number;
+  /** Undefined where the circuit's policy runs the request, and sees for itself how it ends. */
+  readonly circuit: Circuit | undefined;
   readonly answer: (reply: DomainAction) => void;
-  readonly refuse: (error: RefusalError) => void;
+  readonly refuse: (error: unknown) => void;
 }
 
 /** How one request travels. */
@@ -39,17 +33,15 @@ export interface Sending {
   readonly replyQueue: QueueName;
 }
 
+/** Puts a request on its way. Rejects, rather than throws, where it cannot. */
+export type Send = (sending: Sending) => Promise<void>;
+
 export interface Requests {
   /**
    * Runs one request: `send` puts it on its way.
    * Rejects like Transport.request, and as `send` does.
    */
-  run(
-    queue: QueueName,
-    action: DomainAction,
-    options: RequestOptions,
-    send: (sending: Sending) => Promise<void>,
-  ): Promise<DomainAction>;
+  run(queue: QueueName, action: DomainAction, options: RequestOptions, send: Send): Promise<DomainAction>;
   /** Hands a reply to who waits for it. `only`: the request whose own list it came on. */
   reply(body: Uint8Array, only?: string): void;
   /** As Transport.replied. */
@@ -60,59 +52,49 @@ export interface Requests {
 
 export function createRequests(sharedQueue: QueueName, log: Log, meter: TransportMeter): Requests {
   const waiting = new Map<string, Pending>();
-  // Two generations: to look for the oldest in one Map costs more the more were deleted before it.
-  let settled = new Map<string, 'answered' | 'expired'>();
-  let settledBefore: ReadonlyMap<string, 'answered' | 'expired'> = new Map();
-  const circuits = new Map<string, CircuitBreakerPolicy>();
+  const settled = createSettled();
+  const circuitOf = createCircuits(log, meter);
 
-  const circuitOf = (service: string): CircuitBreakerPolicy => {
-    const known = circuits.get(service);
-    if (known) return known;
-    const [oldest] = circuits.size >= MAX_CIRCUITS ? circuits.keys() : [];
-    if (oldest !== undefined) circuits.delete(oldest);
-    const circuit = circuitBreaker(handleWhen(isTimeout), {
-      halfOpenAfter: OPEN_MS,
-      breaker: new ConsecutiveBreaker(MAX_TIMEOUTS),
-    });
-    circuit.onBreak(() => {
-      meter.counted('circuit.opened', 1);
-      log.warn({ service, open_ms: OPEN_MS }, 'a service does not answer: it is left alone for a while');
-    });
-    circuits.set(service, circuit);
-    return circuit;
-  };
-
-  const forget = (correlationId: string, how: 'answered' | 'expired'): void => {
+  const refuse = (correlationId: string, pending: Pending, error: unknown): void => {
+    if (waiting.get(correlationId) !== pending) return;
     waiting.delete(correlationId);
-    if (settled.size >= MIN_SETTLED) {
-      settledBefore = settled;
-      settled = new Map();
-    }
-    settled.set(correlationId, how);
+    settled.add(correlationId, 'expired');
+    pending.refuse(error);
   };
 
-  const ask: Requests['run'] = async (queue, action, options, send) => {
+  const deadlines = createDeadlines(waiting, (correlationId, pending: Pending) => {
+    const error = timedOut(pending.queue, pending.timeoutMs);
+    const { circuit } = pending;
+    if (!circuit) return refuse(correlationId, pending, error);
+    waiting.delete(correlationId);
+    settled.add(correlationId, 'expired');
+    // First the circuit: who hears of it may ask again at once.
+    void circuit.timedOut(error).then(() => pending.refuse(error));
+  });
+
+  const ask = (
+    queue: QueueName,
+    action: DomainAction,
+    options: RequestOptions,
+    send: Send,
+    circuit: Circuit | undefined,
+  ): Promise<DomainAction> => {
     const correlationId = action.correlation_id ?? randomUUID();
-    if (waiting.has(correlationId))
-      throw new RefusalError(refusal('CONFLICT', { message: 'A request with this correlation_id waits.' }));
-    if (waiting.size >= MAX_WAITING) throw new RefusalError(refusal('OVERLOADED'));
+    const refused = waiting.has(correlationId) ? CONFLICT : waiting.size >= MAX_WAITING ? OVERLOADED : null;
+    if (refused) return Promise.reject(new RefusalError(refused));
     const replyQueue = options.replyQueue?.(correlationId) ?? sharedQueue;
-    const sending = {
-      action: { ...action, correlation_id: correlationId, callback_queue: replyQueue },
-      correlationId,
-      replyQueue,
-    };
-    let timer: NodeJS.Timeout | undefined;
-    try {
-      return await new Promise<DomainAction>((answer, refuse) => {
-        waiting.set(correlationId, { tenantId: action.tenant_id, answer, refuse });
-        timer = setTimeout(() => refuse(timedOut(queue, options.timeoutMs)), options.timeoutMs);
-        send(sending).catch(refuse);
+    const asked = { ...action, correlation_id: correlationId, callback_queue: replyQueue };
+    const { timeoutMs } = options;
+    const deadlineMs = performance.now() + timeoutMs;
+    return new Promise((answer, fail) => {
+      const tenantId = action.tenant_id;
+      const pending: Pending = { tenantId, queue, timeoutMs, deadlineMs, circuit, answer, refuse: fail };
+      waiting.set(correlationId, pending);
+      deadlines.added(deadlineMs);
+      send({ action: asked, correlationId, replyQueue }).catch((error: unknown) => {
+        refuse(correlationId, pending, error);
       });
-    } finally {
-      clearTimeout(timer);
-      if (waiting.has(correlationId)) forget(correlationId, 'expired');
-    }
+    });
   };
 
   const record = (kind: 'late' | 'foreign' | 'duplicate', reply: DomainAction): void => {
@@ -129,24 +111,23 @@ export function createRequests(sharedQueue: QueueName, log: Log, meter: Transpor
       return false;
     }
     if (pending) {
-      forget(correlationId, 'answered');
+      waiting.delete(correlationId);
+      settled.add(correlationId, 'answered');
+      pending.circuit?.answered();
       pending.answer(reply);
       return true;
     }
-    const how = settled.get(correlationId) ?? settledBefore.get(correlationId);
+    const how = settled.endOf(correlationId);
     record(how === 'answered' ? 'duplicate' : how === 'expired' ? 'late' : 'foreign', reply);
     return false;
   };
 
   return {
-    async run(queue, action, options, send) {
-      const service = serviceOf(queue);
-      try {
-        return await circuitOf(service).execute(() => ask(queue, action, options, send));
-      } catch (error) {
-        if (error instanceof BrokenCircuitError) throw leftAlone(service);
-        throw error;
-      }
+    run(queue, action, options, send) {
+      const circuit = circuitOf(serviceOf(queue));
+      return circuit.isClosed()
+        ? ask(queue, action, options, send, circuit)
+        : circuit.probe(() => ask(queue, action, options, send, undefined));
     },
     reply(body, only) {
       const decoded = decodeAction(body, Date.now(), randomUUID);
@@ -163,7 +144,8 @@ export function createRequests(sharedQueue: QueueName, log: Log, meter: Transpor
     },
     replied: (reply) => matched(reply, reply.correlation_id),
     close() {
-      for (const pending of [...waiting.values()]) pending.refuse(closed());
+      for (const [correlationId, pending] of [...waiting]) refuse(correlationId, pending, closed());
+      deadlines.stop();
     },
   };
 }
@@ -171,18 +153,10 @@ export function createRequests(sharedQueue: QueueName, log: Log, meter: Transpor
 export const closed = (): RefusalError =>
   new RefusalError(refusal('TRANSPORT_UNAVAILABLE', { message: 'The message transport is closed.' }));
 
-const isTimeout = (error: unknown): boolean =>
-  error instanceof RefusalError && error.data.code === 'PEER_TIMEOUT';
+const OVERLOADED = refusal('OVERLOADED');
+const CONFLICT = refusal('CONFLICT', { message: 'A request with this correlation_id waits.' });
 
 const timedOut = (queue: string, timeoutMs: number): RefusalError =>
   new RefusalError(
     refusal('PEER_TIMEOUT', { message: `${serviceOf(queue)} did not answer within ${timeoutMs} ms.` }),
-  );
-
-const leftAlone = (service: string): RefusalError =>
-  new RefusalError(
-    refusal('PEER_TIMEOUT', {
-      message: `${service} has not been answering; it is asked again after a while.`,
-      retryAfterMs: OPEN_MS,
-    }),
   );

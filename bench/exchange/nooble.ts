@@ -1,7 +1,7 @@
 /** Ours: `request` of the Redis transport, and a consumer that sends the reply to the action's `callback_queue`. */
 import { queueNameSchema, tierLane } from '../../src/domain/queues.ts';
 import type { ActionFormat } from '../../src/transport-ports.ts';
-import { quiet } from '../../test/store/quiet.ts';
+import { quiet } from '../../test/support/quiet.ts';
 import { openRedisTransport } from '../../transports/redis/transport.ts';
 import type { Exchange } from './exchange.ts';
 import { answerIn, question, replyTo } from './messages.ts';

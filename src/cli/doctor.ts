@@ -43,7 +43,7 @@ function settingsFinding({ withoutEffect, access }: Settings): Finding {
 }
 
 async function checkStore(deps: CliDeps, settings: Settings): Promise<Finding> {
-  const name = withoutSecrets(settings.databaseUrl ?? 'the default database');
+  const name = withoutSecrets(settings.databaseUrl);
   try {
     const stores = await deps.openStores(settings);
     try {

@@ -5,7 +5,8 @@ import { type TestContext, test } from 'node:test';
 import { createActorSystem } from '../../actors/actor.ts';
 import type { ActorKind, ActorSystem, Address, Behaviour } from '../../actors/address.ts';
 import { leakFree } from '../support/leaks.ts';
-import { handClock, loopTurns, silentLog } from './fixtures.ts';
+import { quiet } from '../support/quiet.ts';
+import { handClock, loopTurns } from './fixtures.ts';
 
 type Message =
   | { readonly type: 'note'; readonly text: string }
@@ -80,7 +81,7 @@ function bench(t: TestContext): Bench {
   const rested: boolean[] = [];
   const system = createActorSystem({
     clock,
-    log: silentLog,
+    log: quiet,
     onCrash: (kind) => crashes.push(kind),
     onDeadLetter: (kind) => letters.push(kind),
   });

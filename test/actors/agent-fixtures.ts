@@ -9,7 +9,8 @@ import type { Actor, AgentStore } from '../../src/management-ports.ts';
 import type { Reply } from '../../src/ports.ts';
 import { createMemoryAgents } from '../../src/store/memory-agents.ts';
 import { createMemoryTemplates } from '../../src/store/memory-templates.ts';
-import { AGENT, handClock, silentLog, TENANT } from './fixtures.ts';
+import { quiet } from '../support/quiet.ts';
+import { AGENT, handClock, TENANT } from './fixtures.ts';
 
 export const AGENT_ID: AgentId = agentIdSchema.parse('a1');
 
@@ -56,7 +57,7 @@ export function openManagement(more: Partial<ManagementOptions> = {}) {
   const notices: TenantNotice[] = [];
   const changed: Agent[] = [];
   const invalidated: AgentId[] = [];
-  const bus = createNotices(silentLog);
+  const bus = createNotices(quiet);
   bus.listen((notice) => notices.push(notice));
   let ids = 0;
   const options: ManagementOptions = {
@@ -76,7 +77,7 @@ export function openManagement(more: Partial<ManagementOptions> = {}) {
       ids += 1;
       return `id-${ids}`;
     },
-    log: silentLog,
+    log: quiet,
     ...more,
   };
   return { ...createManagement(options), options, notices, changed, invalidated, bus };

@@ -7,9 +7,10 @@ import { createAgents } from '../../actors/agents.ts';
 import { createSystem } from '../../actors/system.ts';
 import type { AgentConfig } from '../../src/domain/agent.ts';
 import type { AgentId } from '../../src/domain/ids.ts';
-import type { AgentRunner, ExecutionOutcome, ExecutionPlan, Metrics, Reply } from '../../src/ports.ts';
+import type { AgentRunner, ExecutionOutcome, ExecutionPlan, Reply } from '../../src/ports.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
 import { leakFree } from '../support/leaks.ts';
+import { quiet, uncounted } from '../support/quiet.ts';
 import { AGENT_ID, agentOf, handStore, openManagement, someone, value } from './agent-fixtures.ts';
 import {
   AGENT,
@@ -19,7 +20,6 @@ import {
   listener,
   loopTurns,
   SESSION,
-  silentLog,
   TENANT,
   taskId,
   tenantId,
@@ -28,9 +28,9 @@ import {
 function open(t: TestContext, idleMs = 60_000) {
   leakFree(t);
   const clock = handClock();
-  const actors = createActorSystem({ clock, log: silentLog });
+  const actors = createActorSystem({ clock, log: quiet });
   const store = handStore();
-  const agents = createAgents({ actors, store, builtIn: AGENT, clock, log: silentLog, idleMs });
+  const agents = createAgents({ actors, store, builtIn: AGENT, clock, log: quiet, idleMs });
   t.after(() => actors.close());
   const found = (version?: number) => agents.agent(TENANT, AGENT_ID, version).then(brief);
   /** The nth question that the store was asked, once it was. */
@@ -179,17 +179,6 @@ test('the built-in agent is known without a store, in its one version', async (t
   assert.equal(store.asked.length, 0);
 });
 
-const noMetrics: Metrics = {
-  turnEnded() {},
-  turnRefused() {},
-  deadLetter() {},
-  actorCrashed() {},
-  toolUsed() {},
-  modelRetried() {},
-  socketOpened() {},
-  socketClosed() {},
-};
-
 /** A runner whose runs end when the test says so. */
 function handRunner() {
   interface Run {
@@ -217,7 +206,7 @@ function handRunner() {
 async function openNode(t: TestContext) {
   leakFree(t);
   const clock = handClock(Date.UTC(2026, 0, 1));
-  const actors = createActorSystem({ clock, log: silentLog });
+  const actors = createActorSystem({ clock, log: quiet });
   const management = openManagement({
     directory: { changed: (agent) => agents.changed(agent), invalidate() {} },
   });
@@ -226,7 +215,7 @@ async function openNode(t: TestContext) {
     store: management.options.agents,
     builtIn: AGENT,
     clock,
-    log: silentLog,
+    log: quiet,
     idleMs: 60_000,
   });
   const runner = handRunner();
@@ -237,8 +226,8 @@ async function openNode(t: TestContext) {
     agents,
     runner,
     clock,
-    metrics: noMetrics,
-    log: silentLog,
+    metrics: uncounted,
+    log: quiet,
     defaultTier: 'professional',
     maxExecutions: 10,
     deltaWindowMs: 0,

@@ -17,17 +17,8 @@ import type { SessionMessage } from '../../actors/session-state.ts';
 import type { TenantMessage } from '../../actors/tenant-state.ts';
 import type { AgentRunner, ExecutionContext, ExecutionPlan, Write } from '../../src/ports.ts';
 import { leakFree } from '../support/leaks.ts';
-import {
-  AGENT,
-  answered,
-  handClock,
-  listener,
-  loopTurns,
-  SESSION,
-  silentLog,
-  TENANT,
-  taskId,
-} from './fixtures.ts';
+import { quiet } from '../support/quiet.ts';
+import { AGENT, answered, handClock, listener, loopTurns, SESSION, TENANT, taskId } from './fixtures.ts';
 
 const T = taskId('t');
 const plan: ExecutionPlan = {
@@ -55,7 +46,7 @@ function open(t: TestContext, run: AgentRunner['run'], commit: Commit = stored) 
   leakFree(t);
   const clock = handClock();
   const pacer = createPacer();
-  const actors = createActorSystem({ clock, log: silentLog });
+  const actors = createActorSystem({ clock, log: quiet });
   t.after(async () => {
     await actors.close();
     pacer.close();

@@ -16,7 +16,7 @@ import {
   tenantIdSchema,
 } from '../../src/domain/ids.ts';
 import { TIER_TABLE } from '../../src/domain/tiers.ts';
-import type { Client, Clock, ExecutionOutcome, Log } from '../../src/ports.ts';
+import type { Client, Clock, ExecutionOutcome } from '../../src/ports.ts';
 
 export const TENANT: TenantId = tenantIdSchema.parse('acme');
 export const SESSION: SessionId = sessionIdSchema.parse('s1');
@@ -24,14 +24,6 @@ export const taskId = (id: string): TaskId => taskIdSchema.parse(id);
 export const sessionId = (id: string): SessionId => sessionIdSchema.parse(id);
 export const tenantId = (id: string): TenantId => tenantIdSchema.parse(id);
 export const OTHER_AGENT = agentIdSchema.parse('other');
-
-export const silentLog: Log = {
-  debug() {},
-  info() {},
-  warn() {},
-  error() {},
-  child: () => silentLog,
-};
 
 export interface HandClock extends Clock {
   nowMs: number;

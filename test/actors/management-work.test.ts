@@ -5,8 +5,9 @@ import { MAX_BULK_ITEMS } from '../../actors/management/bulk.ts';
 import { createNotices } from '../../actors/management/notices.ts';
 import type { TenantNotice } from '../../src/domain/agent-record.ts';
 import { type AgentId, agentIdSchema } from '../../src/domain/ids.ts';
+import { quiet } from '../support/quiet.ts';
 import { openManagement, refused, someone, value } from './agent-fixtures.ts';
-import { silentLog, tenantId } from './fixtures.ts';
+import { tenantId } from './fixtures.ts';
 
 const NOBODY = agentIdSchema.parse('nobody');
 
@@ -157,7 +158,7 @@ test('templates of others, of a lower tier, and the built-in ones are out of rea
 test('a listener that throws does not keep a notice from others, and one that left hears no more', async () => {
   const opened = openManagement();
   const heard: string[] = [];
-  const bus = createNotices(silentLog);
+  const bus = createNotices(quiet);
   bus.listen(() => {
     throw new Error('deaf');
   });

@@ -6,36 +6,16 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { createSystem } from '../../actors/system.ts';
 import { TIER_TABLE } from '../../src/domain/tiers.ts';
-import type { AgentRunner, ExecutionPlan, Metrics, SayReply, Store } from '../../src/ports.ts';
+import type { AgentRunner, ExecutionPlan, SayReply, Store } from '../../src/ports.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
 import { leakFree } from '../support/leaks.ts';
-import {
-  AGENT,
-  answered,
-  handClock,
-  listener,
-  loopTurns,
-  sessionId,
-  silentLog,
-  taskId,
-  tenantId,
-} from './fixtures.ts';
+import { quiet, uncounted } from '../support/quiet.ts';
+import { AGENT, answered, handClock, listener, loopTurns, sessionId, taskId, tenantId } from './fixtures.ts';
 
 const IDLE_MS = 1_000;
 const MINUTE_MS = 60_000;
 const HOUR_MS = 60 * MINUTE_MS;
 const ENOUGH_TURNS = 40;
-
-const noMetrics: Metrics = {
-  turnEnded() {},
-  turnRefused() {},
-  deadLetter() {},
-  actorCrashed() {},
-  toolUsed() {},
-  modelRetried() {},
-  socketOpened() {},
-  socketClosed() {},
-};
 
 /** A node on a clock that is set by hand; its answers come at once. */
 function open(t: TestContext, limits: { perMinute?: number | null; perHour?: number | null }) {
@@ -56,8 +36,8 @@ function open(t: TestContext, limits: { perMinute?: number | null; perHour?: num
     runner,
     agents: { agent: async () => ({ ok: true, value: AGENT }) },
     clock,
-    metrics: noMetrics,
-    log: silentLog,
+    metrics: uncounted,
+    log: quiet,
     tiers: {
       ...TIER_TABLE,
       professional: { ...TIER_TABLE.professional, requests_per_minute: limits.perMinute ?? null },

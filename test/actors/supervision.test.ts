@@ -16,6 +16,7 @@ import type {
 } from '../../src/ports.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
 import { leakFree } from '../support/leaks.ts';
+import { quiet } from '../support/quiet.ts';
 import {
   AGENT,
   aborted,
@@ -25,7 +26,6 @@ import {
   loopTurns,
   SESSION,
   sessionId,
-  silentLog,
   TENANT,
   taskId,
 } from './fixtures.ts';
@@ -127,7 +127,7 @@ function open(t: TestContext, options: { maxExecutions?: number; executions?: nu
     store,
     runner,
     metrics,
-    log: silentLog,
+    log: quiet,
     clock: { now: () => Date.now() },
     agents: { agent: async () => ({ ok: true, value: AGENT }) },
     tiers,

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { runCli } from '../../src/cli/cli.ts';
 import { openStores, type Stores } from '../../src/store/open.ts';
-import { silent } from '../transports/management-node.ts';
+import { quiet } from '../support/quiet.ts';
 
 export interface Run {
   readonly code: number;
@@ -26,7 +26,7 @@ export async function openShell(t: TestContext, environment: Readonly<Record<str
       await writeFile(path(name), text);
       return path(name);
     },
-    stores: (): Promise<Stores> => openStores({ url, log: silent }),
+    stores: (): Promise<Stores> => openStores({ url, log: quiet }),
     async run(words: string, more: Readonly<Record<string, string>> = {}): Promise<Run> {
       const out: string[] = [];
       const err: string[] = [];
@@ -35,7 +35,7 @@ export async function openShell(t: TestContext, environment: Readonly<Record<str
         out: (line) => out.push(line),
         err: (line) => err.push(line),
         openDead: () => Promise.reject(new Error('there is no Redis in this test')),
-        openStores: (settings) => openStores({ url: settings.databaseUrl ?? url, log: silent }),
+        openStores: (settings) => openStores({ url: settings.databaseUrl, log: quiet }),
       });
       return { code, out: out.join('\n'), err: err.join('\n') };
     },

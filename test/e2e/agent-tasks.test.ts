@@ -4,10 +4,10 @@ import { type TestContext, test } from 'node:test';
 import type { AgentTaskMessage } from '../../src/domain/agent-task.ts';
 import { managementQueue, tierLane } from '../../src/domain/queues.ts';
 import { createMemoryTransport } from '../../transports/memory.ts';
-import { quiet } from '../store/quiet.ts';
 import type { Chatter } from '../support/chatter.ts';
 import { leakFree } from '../support/leaks.ts';
 import { startTestNode } from '../support/node.ts';
+import { quiet } from '../support/quiet.ts';
 import { action, collecting, counting } from '../support/transport.ts';
 import { until } from '../support/until.ts';
 

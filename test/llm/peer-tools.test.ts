@@ -11,7 +11,7 @@ import type { Tool } from '../../src/llm/tools/tool.ts';
 import { createToolLookup, createTools } from '../../src/llm/tools/tool-set.ts';
 import type { PeerData, PeerMode, PeerRequest, Peers } from '../../src/peer-ports.ts';
 import type { Metrics } from '../../src/ports.ts';
-import { quiet } from '../store/quiet.ts';
+import { quiet } from '../support/quiet.ts';
 import { callTools, say, startStubModel } from '../support/stub-model.ts';
 import { answerOf, planOf } from './harness.ts';
 

@@ -11,9 +11,9 @@ import type { Schema } from '../../src/store/schema.ts';
 import { createWebhookStore } from '../../src/store/webhooks.ts';
 import { leakFree } from '../support/leaks.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres.ts';
+import { quiet } from '../support/quiet.ts';
 import { temporary } from '../support/temporary.ts';
 import { keep, outgoing, unsentIds } from './outgoing-contract.ts';
-import { quiet } from './quiet.ts';
 import { named, tenantOf } from './records.ts';
 
 let server: PostgresServer;

@@ -1,7 +1,7 @@
 /** A process for the crash test: commits turns to a SQLite file until it is killed and prints each that is stored. */
 import { openStores } from '../../src/store/open.ts';
+import { quiet } from '../support/quiet.ts';
 import { endWith, outgoing } from './outgoing-contract.ts';
-import { quiet } from './quiet.ts';
 import { accept, named } from './records.ts';
 
 const AT_ONCE = 16;

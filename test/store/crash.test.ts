@@ -9,7 +9,7 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { Store } from '../../src/ports.ts';
 import { openStores } from '../../src/store/open.ts';
-import { quiet } from './quiet.ts';
+import { quiet } from '../support/quiet.ts';
 import { named, taskOf, tenantOf } from './records.ts';
 
 const ROUNDS = 20;

@@ -5,7 +5,7 @@ import { RefusalError } from '../../src/domain/errors.ts';
 import type { Database } from '../../src/store/database.ts';
 import { unavailable } from '../../src/store/failure.ts';
 import { guarded } from '../../src/store/guarded.ts';
-import { quiet } from './quiet.ts';
+import { quiet } from '../support/quiet.ts';
 
 const OPEN_MS = 30;
 

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
 import { openStores } from '../../src/store/open.ts';
-import { quiet } from './quiet.ts';
+import { quiet } from '../support/quiet.ts';
 
 const KEY = "tenant_id = 'a'";
 const QUERIES: Readonly<Record<string, string>> = {

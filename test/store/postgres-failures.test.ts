@@ -8,8 +8,8 @@ import { openStores, type Stores } from '../../src/store/open.ts';
 import { TABLES } from '../../src/store/schema.ts';
 import { leakFree } from '../support/leaks.ts';
 import { asAdmin, type PostgresServer, startPostgres } from '../support/postgres.ts';
+import { quiet } from '../support/quiet.ts';
 import { endWith, keep, outgoing, sent, unsentIds } from './outgoing-contract.ts';
-import { quiet } from './quiet.ts';
 import { accept, answer, contents, named, page, taskOf } from './records.ts';
 
 let server: PostgresServer;

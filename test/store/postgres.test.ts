@@ -2,11 +2,11 @@
 import { after, before } from 'node:test';
 import { openStores, type Stores } from '../../src/store/open.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres.ts';
+import { quiet } from '../support/quiet.ts';
 import { agentContract } from './agent-contract.ts';
 import { archiveContract } from './archive-contract.ts';
 import { storeContract } from './contract.ts';
 import { extremeContract } from './extreme-contract.ts';
-import { quiet } from './quiet.ts';
 import { alone } from './records.ts';
 import { templateContract } from './template-contract.ts';
 import { webhookContract } from './webhook-contract.ts';

@@ -13,8 +13,8 @@ import {
   DELIVERED_KEPT_MS,
   DELIVERIES_KEPT,
 } from '../../src/store/retention.ts';
+import { quiet } from '../support/quiet.ts';
 import { keep, outgoing, unsentIds } from './outgoing-contract.ts';
-import { quiet } from './quiet.ts';
 import { named, tenantOf } from './records.ts';
 
 const KEPT_AT_MS = 1_700_000_000_000;

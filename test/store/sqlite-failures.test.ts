@@ -14,8 +14,8 @@ import { openSqlite, type SqliteDatabase } from '../../src/store/database.ts';
 import { openStores } from '../../src/store/open.ts';
 import type { SqliteOptions } from '../../src/store/sqlite/protocol.ts';
 import { leakFree } from '../support/leaks.ts';
+import { quiet } from '../support/quiet.ts';
 import { endWith, keep, outgoing, sent, unsentIds } from './outgoing-contract.ts';
-import { quiet } from './quiet.ts';
 import { accept, contents, forget, named, page, taskOf, tenantOf } from './records.ts';
 
 interface Scene {

@@ -17,6 +17,7 @@ import type {
 } from '../../src/ports.ts';
 import { type Access, createAccess } from '../../transports/access.ts';
 import { type Chat, type ChatSettings, mountChat } from '../../transports/websocket.ts';
+import { uncounted } from './quiet.ts';
 
 export interface Attached {
   readonly caller: Caller;
@@ -134,7 +135,7 @@ export function openChatPort(options: PortOptions = {}): Promise<ChatPort> {
   const lines: string[] = [];
   const write = (fields: object, text: string) => void lines.push(`${text} ${JSON.stringify(fields)}`);
   const log: Log = { debug: write, info: write, warn: write, error: write, child: () => log };
-  const metrics: Metrics = { ...silent, socketClosed: (code) => void closeCodes.push(code) };
+  const metrics: Metrics = { ...uncounted, socketClosed: (code) => void closeCodes.push(code) };
   const tiers = {
     ...TIER_TABLE,
     free: { ...TIER_TABLE.free, sockets: options.freeSockets ?? TIER_TABLE.free.sockets },
@@ -183,14 +184,3 @@ export function openChatPort(options: PortOptions = {}): Promise<ChatPort> {
     });
   });
 }
-
-const silent: Metrics = {
-  turnEnded() {},
-  turnRefused() {},
-  deadLetter() {},
-  actorCrashed() {},
-  toolUsed() {},
-  modelRetried() {},
-  socketOpened() {},
-  socketClosed() {},
-};

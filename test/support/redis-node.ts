@@ -2,8 +2,8 @@
 import type { TestContext } from 'node:test';
 import type { Transport } from '../../src/transport-ports.ts';
 import { openRedisTransport } from '../../transports/redis/transport.ts';
-import { quiet } from '../store/quiet.ts';
 import { leakFree } from './leaks.ts';
+import { quiet } from './quiet.ts';
 import { type RedisServer, type RedisServerOptions, startRedis } from './redis.ts';
 import { counting, type Meter } from './transport.ts';
 

@@ -199,6 +199,20 @@ test('of duplicated keys the last one counts, and brackets in strings are no dep
   assert.ok(reply.ok && reply.frame.type === 'chat.send' && reply.frame.message.endsWith('"[['));
 });
 
+test('many brackets side by side are no depth, and one level too deep among them is found', () => {
+  const nested = (depth: number): unknown => (depth === 0 ? 1 : [nested(depth - 1)]);
+  const sent = (deepest: number) => {
+    const context = { flat: Array.from({ length: 100 }, () => [{}]), deep: nested(deepest - 2) };
+    return { type: 'chat.send', message: '[{'.repeat(50), context };
+  };
+  for (const format of ['json', 'msgpack'] as const) {
+    assert.ok(decodeClientFrame(encoded(sent(MAX_DEPTH), format), format).ok);
+    assert.match(refused(encoded(sent(MAX_DEPTH + 1), format), format).error.message, /nested deeper/);
+    // What a refusal left behind is nothing to the next.
+    assert.ok(decodeClientFrame(encoded(sent(3), format), format).ok);
+  }
+});
+
 test('a key __proto__ pollutes nothing', () => {
   for (const bytes of [
     text('{"type":"chat.send","message":"x","context":{"__proto__":{"polluted":1},"constructor":{"a":1}}}'),

@@ -7,7 +7,7 @@ import { errorCodeSchema, RefusalError, refusal } from '../../src/domain/errors.
 import { type TaskId, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
 import { TIER_TABLE, type TierTable } from '../../src/domain/tiers.ts';
 import type { PeerRequest, Peers } from '../../src/peer-ports.ts';
-import type { AgentRunner, Directory, ExecutionPlan, Metrics, Store } from '../../src/ports.ts';
+import type { AgentRunner, Directory, ExecutionPlan, Store } from '../../src/ports.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
 import type { Transport } from '../../src/transport-ports.ts';
 import { createDesk } from '../../transports/actions/desk.ts';
@@ -17,8 +17,8 @@ import { replyId } from '../../transports/derived-ids.ts';
 import { createExecutions } from '../../transports/executions/executions.ts';
 import { createMemoryTransport } from '../../transports/memory.ts';
 import { AGENT, aborted, answered, failed, type Listener, listener, sessionId } from '../actors/fixtures.ts';
-import { quiet } from '../store/quiet.ts';
 import { leakFree } from '../support/leaks.ts';
+import { quiet, uncounted } from '../support/quiet.ts';
 import { type Collected, collecting, counting, queue } from '../support/transport.ts';
 import { until } from '../support/until.ts';
 import { QUICK } from './relay-world.ts';
@@ -28,17 +28,6 @@ export const BACK = queue('caller:replies');
 export const ACME = tenantIdSchema.parse('acme');
 /** The `action_id` of a reply to one of acme's actions. */
 export const idOf = (actionId: string, name: string): string => replyId(ACME, actionId, name);
-
-const silent: Metrics = {
-  turnEnded() {},
-  turnRefused() {},
-  deadLetter() {},
-  actorCrashed() {},
-  toolUsed() {},
-  modelRetried() {},
-  socketOpened() {},
-  socketClosed() {},
-};
 
 /** Faults that a test switches on and off while its node runs. */
 export interface Weather {
@@ -149,7 +138,7 @@ export async function openDesk(t: TestContext, options: WorldOptions = {}) {
           : { ok: false, error: refusal('AGENT_NOT_FOUND') },
     },
     clock,
-    metrics: silent,
+    metrics: uncounted,
     log: quiet,
     tiers,
     defaultTier: 'professional',

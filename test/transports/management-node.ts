@@ -7,22 +7,14 @@ import type { TenantId } from '../../src/domain/ids.ts';
 import { TIER_TABLE, type Tier } from '../../src/domain/tiers.ts';
 import { defaultAgent } from '../../src/llm/prompts.ts';
 import type { TenantAdmin } from '../../src/management-ports.ts';
-import type { Log } from '../../src/ports.ts';
 import { createMemoryAgents } from '../../src/store/memory-agents.ts';
 import { createMemoryTemplates } from '../../src/store/memory-templates.ts';
 import { createMemoryWebhooks } from '../../src/store/memory-webhooks.ts';
 import { createWebhooks } from '../../transports/webhooks/webhooks.ts';
 import { openHttpNode } from '../support/http-node.ts';
+import { quiet } from '../support/quiet.ts';
 
 export const SERVICE_TOKEN = 'the token of all services';
-
-export const silent: Log = {
-  debug: () => {},
-  info: () => {},
-  warn: () => {},
-  error: () => {},
-  child: () => silent,
-};
 
 /** Opens a node whose tenants are professional unless a request or `setTier` says otherwise. */
 export async function openManagementNode(
@@ -31,7 +23,7 @@ export async function openManagementNode(
   },
 ) {
   const clock = { now: Date.now };
-  const notices = createNotices(silent);
+  const notices = createNotices(quiet);
   const told: TenantNotice[] = [];
   notices.listen((notice) => told.push(notice));
   const changed: Agent[] = [];
@@ -51,10 +43,10 @@ export async function openManagementNode(
     knownTools: ['calculator', 'current_time'],
     clock,
     newId: () => `id-${++ids}`,
-    log: silent,
+    log: quiet,
   });
   const store = createMemoryWebhooks();
-  const webhooks = createWebhooks({ store, notices, clock, log: silent, allowInsecure: false });
+  const webhooks = createWebhooks({ store, notices, clock, log: quiet, allowInsecure: false });
   const tenants: TenantAdmin = {
     async tenant(tenantId) {
       const tier = tiers.get(tenantId);

@@ -21,7 +21,7 @@ import {
 import type { Transport } from '../../src/transport-ports.ts';
 import { createEmbedded } from '../../transports/peers/embedded.ts';
 import { createPeers, type Embedded } from '../../transports/peers/peers.ts';
-import { quiet } from '../store/quiet.ts';
+import { quiet } from '../support/quiet.ts';
 import { temporary } from '../support/temporary.ts';
 import { queue } from '../support/transport.ts';
 

@@ -6,8 +6,8 @@ import { TIER_TABLE } from '../../src/domain/tiers.ts';
 import type { PeerData, PeerRequest } from '../../src/peer-ports.ts';
 import { createMemoryTransport } from '../../transports/memory.ts';
 import { createRemoteAgents } from '../../transports/peers/remote-agents.ts';
-import { quiet } from '../store/quiet.ts';
 import { leakFree } from '../support/leaks.ts';
+import { quiet } from '../support/quiet.ts';
 import { counting, refusedWith } from '../support/transport.ts';
 import {
   acme,

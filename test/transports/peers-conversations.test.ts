@@ -12,7 +12,7 @@ import { createMemoryStore } from '../../src/store/memory.ts';
 import { createMemoryTransport } from '../../transports/memory.ts';
 import { createConversationCache, joined } from '../../transports/peers/conversation-cache.ts';
 import { createRemoteConversations, type TurnEnded } from '../../transports/peers/remote-conversations.ts';
-import { quiet } from '../store/quiet.ts';
+import { quiet } from '../support/quiet.ts';
 import { counting } from '../support/transport.ts';
 import { acme, allIn, embeddedFor, nobody, peersOver, session, startServices } from './peer-world.ts';
 

@@ -5,8 +5,8 @@ import { RefusalError } from '../../src/domain/errors.ts';
 import { nodeLanes, workQueue } from '../../src/domain/queues.ts';
 import { openRedisTransport } from '../../transports/redis/transport.ts';
 import { redisOptions } from '../../transports/redis/url.ts';
-import { quiet } from '../store/quiet.ts';
 import { leakFree } from '../support/leaks.ts';
+import { quiet } from '../support/quiet.ts';
 import { beforeRedisStops, redisFor } from '../support/redis-node.ts';
 import { action, collecting, counting } from '../support/transport.ts';
 

@@ -7,7 +7,7 @@ import { managementFamily, managementQueue, responseQueue, tierLane } from '../.
 import type { Transport } from '../../src/transport-ports.ts';
 import { openRedisTransport } from '../../transports/redis/transport.ts';
 import { openShell } from '../cli/shell.ts';
-import { quiet } from '../store/quiet.ts';
+import { quiet } from '../support/quiet.ts';
 import { redisFor, SHORT_LEASE, transportFor } from '../support/redis-node.ts';
 import { type RedisTown, startTown } from '../support/redis-town.ts';
 import { authority } from '../support/tls-files.ts';

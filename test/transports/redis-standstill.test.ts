@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { setTimeout as wait } from 'node:timers/promises';
 import { tierLane } from '../../src/domain/queues.ts';
 import { openRedisTransport } from '../../transports/redis/transport.ts';
-import { quiet } from '../store/quiet.ts';
+import { quiet } from '../support/quiet.ts';
 import { beforeRedisStops, redisFor } from '../support/redis-node.ts';
 import { action, collecting, counting, queue, refusedWith } from '../support/transport.ts';
 import { until } from '../support/until.ts';

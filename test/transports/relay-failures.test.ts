@@ -6,8 +6,8 @@ import { MAX_BEHIND } from '../../transports/actions/relay-behind.ts';
 import { createLines } from '../../transports/actions/relay-lines.ts';
 import { RELAY_TIMING } from '../../transports/actions/relay-timing.ts';
 import { createMemoryTransport } from '../../transports/memory.ts';
-import { quiet } from '../store/quiet.ts';
 import { leakFree } from '../support/leaks.ts';
+import { quiet } from '../support/quiet.ts';
 import { collecting, counting, gate, queue } from '../support/transport.ts';
 import { until } from '../support/until.ts';
 import {

@@ -9,7 +9,7 @@ import { createMemoryStore } from '../../src/store/memory.ts';
 import type { Transport } from '../../src/transport-ports.ts';
 import { createRelay, type RelayDeps } from '../../transports/actions/relay.ts';
 import type { Relay } from '../../transports/actions/relay-port.ts';
-import { quiet } from '../store/quiet.ts';
+import { quiet } from '../support/quiet.ts';
 import { queue as queueNamed } from '../support/transport.ts';
 
 /** Short waits, so that tests need not wait long. */

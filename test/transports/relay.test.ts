@@ -6,9 +6,9 @@ import { tenantIdSchema } from '../../src/domain/ids.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
 import { createRelay } from '../../transports/actions/relay.ts';
 import { createMemoryTransport } from '../../transports/memory.ts';
-import { quiet } from '../store/quiet.ts';
 import { accept, answer, named, taskOf, tenantOf, turnOf } from '../store/records.ts';
 import { leakFree } from '../support/leaks.ts';
+import { quiet } from '../support/quiet.ts';
 import { collecting, counting, queue, refusedWith } from '../support/transport.ts';
 import { until } from '../support/until.ts';
 import {

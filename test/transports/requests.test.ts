@@ -5,8 +5,8 @@ import type { DomainAction } from '../../src/domain/domain-action.ts';
 import { tenantIdSchema } from '../../src/domain/ids.ts';
 import { encodeAction } from '../../transports/codec.ts';
 import { createRequests } from '../../transports/requests.ts';
-import { quiet } from '../store/quiet.ts';
 import { leakFree } from '../support/leaks.ts';
+import { quiet } from '../support/quiet.ts';
 import { action, counting, queue as named, refusedWith } from '../support/transport.ts';
 
 const PEER = named('query_service:free:default');

@@ -8,8 +8,8 @@ import { CLOSE } from '../../src/domain/errors.ts';
 import { openServer } from '../../transports/http/adapter.ts';
 import { mountTaskUpdates, type TaskUpdatesDeps } from '../../transports/task-updates.ts';
 import { leakFree } from '../support/leaks.ts';
+import { quiet } from '../support/quiet.ts';
 import { connect, HandshakeRefused, type TestClient } from '../support/websocket-client.ts';
-import { silent } from './management-node.ts';
 import { notice } from './webhook-receiver.ts';
 
 const TOKEN = 'the-token-of-all-services';
@@ -18,14 +18,14 @@ const NOW = Date.parse('2026-01-02T03:04:05.006Z');
 async function openNode(t: TestContext, more: Partial<TaskUpdatesDeps> = {}) {
   leakFree(t);
   const server = openServer();
-  const notices = createNotices(silent);
+  const notices = createNotices(quiet);
   const delivered: TenantNotice[] = [];
   const closed: number[] = [];
   const updates = mountTaskUpdates(server.app, {
     serviceToken: TOKEN,
     notices,
     deliver: (one) => delivered.push(one),
-    log: silent,
+    log: quiet,
     clock: { now: () => NOW },
     metrics: { socketOpened: () => {}, socketClosed: (code) => closed.push(code) },
     draining: () => false,

@@ -1,7 +1,7 @@
 /** The transport over Redis keeps the contract of transports, on a real server. */
 import { after } from 'node:test';
 import { openRedisTransport } from '../../transports/redis/transport.ts';
-import { quiet } from '../store/quiet.ts';
+import { quiet } from '../support/quiet.ts';
 import { startRedis } from '../support/redis.ts';
 import { transportContract } from './transport-contract.ts';
 

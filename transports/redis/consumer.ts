@@ -99,6 +99,10 @@ export async function startConsumer(
     // Where that fails the connection is gone, and with it whatever waits.
     left(queue).catch(() => {});
   };
+  /** Only where there was no room before: otherwise the loop has nothing to do that it had not a moment ago. */
+  const freed = (): void => {
+    if (room() <= 1) wake();
+  };
   const audit = (): void => {
     auditDue = true;
     wake();
@@ -116,7 +120,7 @@ export async function startConsumer(
     mine.tellDead(queue, body, error);
   };
   const held = createHeld(
-    { watch, taken, log, meter, read, freed: wake, returned: changed, pause, left, tellDead },
+    { watch, taken, log, meter, read, freed, returned: changed, pause, left, tellDead },
     listener,
   );
   const intake = createIntake(watch, blocker, { name: holder, taken }, log, {

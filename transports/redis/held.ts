@@ -31,6 +31,7 @@ interface BadEnd {
 }
 
 type Settlement = { readonly type: 'ack' | 'give-back' } | BadEnd;
+const ACK: Settlement = { type: 'ack' };
 
 export interface Held {
   /** Listeners that run. */
@@ -88,7 +89,7 @@ export function createHeld(
   const work = async (entry: Entry): Promise<void> => {
     const verdict = await deliver(entry.queue, entry.body, listener, log, deps.read);
     running.delete(entry);
-    if (verdict.type === 'done') settle(entry, { type: 'ack' });
+    if (verdict.type === 'done') settle(entry, ACK);
     else if (verdict.type === 'given-back') {
       deps.pause(entry.queue, verdict.error);
       settle(entry, { type: 'give-back' });

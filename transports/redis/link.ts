@@ -9,8 +9,10 @@
  */
 import { Redis, type RedisOptions } from 'ioredis';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
+import { tlsAdvice } from '../../src/domain/redis-url.ts';
 import type { Log } from '../../src/ports.ts';
 import type { TransportMeter } from '../../src/transport-ports.ts';
+import { createMasterWatch, type MasterWatch } from './master-watch.ts';
 
 /** How long a connection may owe an answer, beyond what it may block; looked at every HEARTBEAT_MS. */
 const SILENCE_MS = 1_500;
@@ -18,6 +20,8 @@ const HEARTBEAT_MS = 500;
 /** How long a connection that is closed in good order may take. */
 const DISCONNECT_TIMEOUT_MS = 100;
 const CONNECT_TIMEOUT_MS = 2_000;
+/** How long a sentinel may take to say who is master, before another one is asked. */
+const SENTINEL_TIMEOUT_MS = 1_000;
 const MAX_RETRY_MS = 1_000;
 const KEEP_ALIVE_MS = 10_000;
 
@@ -28,7 +32,8 @@ export interface Endpoint {
 }
 
 /** `blockMs`: how long its reads may block on the server; 0 for connections that never block. */
-export function openLink({ options, log, meter }: Endpoint, name: string, blockMs: number): Redis {
+export function openLink(endpoint: Endpoint, name: string, blockMs: number): Redis {
+  const { options, log, meter } = endpoint;
   const settled: RedisOptions = {
     ...options,
     protocol: 2,
@@ -41,11 +46,18 @@ export function openLink({ options, log, meter }: Endpoint, name: string, blockM
     connectTimeout: CONNECT_TIMEOUT_MS,
     keepAlive: KEEP_ALIVE_MS,
     disconnectTimeout: DISCONNECT_TIMEOUT_MS,
-    retryStrategy: (times) => Math.min(25 * 2 ** Math.min(times, 10), MAX_RETRY_MS),
+    retryStrategy: backOff,
+    // Without it a link ends for good where no sentinel answered once.
+    sentinelRetryStrategy: backOff,
+    sentinelCommandTimeout: SENTINEL_TIMEOUT_MS,
+    reconnectOnError: isDemoted,
   };
   const redis = new Redis({ ...settled, replyMapping: 'legacy' });
   let state: 'new' | 'ready' | 'lost' = 'new';
   redis.on('error', (error: Error) => log.debug({ link: name, error: error.message }, 'a Redis link failed'));
+  redis.on('sentinelError', (error: Error) =>
+    log.debug({ link: name, error: error.message }, 'a sentinel failed'),
+  );
   redis.on('ready', () => {
     if (state === 'lost') log.info({ link: name }, 'a Redis link is back');
     state = 'ready';
@@ -57,11 +69,30 @@ export function openLink({ options, log, meter }: Endpoint, name: string, blockM
     meter.counted('link.lost', 1);
     log.warn({ link: name }, 'a Redis link is lost');
   });
-  heartbeats.set(redis, setInterval(heartbeat(redis, blockMs + SILENCE_MS), HEARTBEAT_MS).unref());
+  const beats = setInterval(heartbeat(redis, blockMs + SILENCE_MS), HEARTBEAT_MS).unref();
+  const leave = options.sentinels ? watchOf(endpoint).join(redis) : undefined;
+  attendants.set(redis, () => {
+    clearInterval(beats);
+    leave?.();
+  });
   return redis;
 }
 
-const heartbeats = new WeakMap<Redis, NodeJS.Timeout>();
+const backOff = (times: number): number => Math.min(25 * 2 ** Math.min(times, 10), MAX_RETRY_MS);
+
+/** A master that became a replica keeps its connections and refuses all writes: whoever is master now must be found. */
+const isDemoted = (error: Error): boolean => error.message.startsWith('READONLY');
+
+/** How to end what looks after a link. */
+const attendants = new WeakMap<Redis, () => void>();
+const masterWatches = new WeakMap<Endpoint, MasterWatch>();
+
+/** One for all links of an endpoint. */
+function watchOf(endpoint: Endpoint): MasterWatch {
+  const watch = masterWatches.get(endpoint) ?? createMasterWatch(endpoint.options, endpoint.log);
+  masterWatches.set(endpoint, watch);
+  return watch;
+}
 
 function heartbeat(redis: Redis, limitMs: number): () => void {
   /** Since when an answer is owed: to a PING, or to the greetings of a new connection. */
@@ -85,25 +116,49 @@ function heartbeat(redis: Redis, limitMs: number): () => void {
 
 /** Closes a link for good. */
 export function closeLink(redis: Redis): void {
-  clearInterval(heartbeats.get(redis));
+  attendants.get(redis)?.();
   redis.disconnect();
 }
 
-/** Connects; rejects with TRANSPORT_UNAVAILABLE and the reason, and leaves nothing open, where the first try fails. */
+/**
+ * Connects; rejects with TRANSPORT_UNAVAILABLE and the reason, and leaves nothing open, where the first try fails:
+ * also where no sentinel names a master, and where the client itself would go on, as with a database that is not there.
+ */
 export async function connected(redis: Redis): Promise<void> {
-  let reason = '';
-  const listen = (error: Error): void => {
-    reason = error.message;
-  };
-  redis.on('error', listen);
+  const sentinels: string[] = [];
+  const listen = (error: Error): void => void sentinels.push(sentinelReason(error.message));
+  let failed = (_error: Error): void => {};
+  const failure = new Promise<never>((_resolve, reject) => {
+    failed = reject;
+  });
+  redis.on('error', failed);
+  redis.on('sentinelError', listen);
+  const connecting = redis.connect();
   try {
-    await redis.connect();
+    await Promise.race([connecting, failure]);
   } catch (error) {
     closeLink(redis);
-    throw unavailable(reason === '' ? error : new Error(reason));
+    connecting.catch(() => {});
+    throw unavailable(explained(error, sentinels, redis.options.tls !== undefined));
   } finally {
-    redis.off('error', listen);
+    redis.off('error', failed);
+    redis.off('sentinelError', listen);
   }
+}
+
+/** The client's words for it are long. */
+const sentinelReason = (text: string): string =>
+  text.replace(/^failed to connect to sentinel (\S+) because /, '$1: ');
+
+/** With what each sentinel said where none named a master, and with what to do about it where TLS is the matter. */
+function explained(error: unknown, sentinels: readonly string[], secure: boolean): Error {
+  // OpenSSL's own message names places in its sources.
+  const isOpenSsl = error instanceof Error && 'library' in error && 'reason' in error;
+  const text = isOpenSsl ? String(error.reason) : textOf(error);
+  if (text.startsWith('All sentinels are unreachable'))
+    return new Error(`no sentinel names a master (${[...new Set(sentinels)].join('; ')})`);
+  const advice = tlsAdvice(error instanceof Error && 'code' in error ? String(error.code) : text, secure);
+  return new Error(advice ? `${text}; ${advice}` : text);
 }
 
 /** What a failed command means to callers. The text is the server's or the client's own, without arguments. */

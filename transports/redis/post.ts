@@ -4,20 +4,25 @@
  * of the tick costs latency with one.
  */
 import type { Redis } from 'ioredis';
+import { RefusalError, refusal } from '../../src/domain/errors.ts';
 import {
   isNoticeQueue,
+  isReplyQueue,
   MAX_UNREAD_NOTICES,
   NOTICE_TTL_S,
   type QueueName,
   REPLY_TTL_S,
+  repliesQueue,
 } from '../../src/domain/queues.ts';
 import { unavailable } from './link.ts';
+import { lpush } from './lpush.ts';
 
 /** Bytes and actions of one LPUSH. */
 const MAX_BATCH_BYTES = 1024 * 1024;
 const MAX_BATCH = 500;
 /** Shared reply lists are given their expiry that much later, all at once: usually they are empty again by then. */
 const EXPIRE_MS = 1_000;
+const SHARED_REPLIES = repliesQueue('');
 
 interface Item {
   readonly body: Buffer;
@@ -26,7 +31,11 @@ interface Item {
 }
 
 export interface Post {
-  /** Resolves once Redis has it; rejects with TRANSPORT_UNAVAILABLE, and then it may have it all the same. */
+  /**
+   * Resolves once Redis has it. Rejects with TRANSPORT_UNAVAILABLE, and then Redis may have it all the same; with
+   * INVALID_REQUEST where it never will: the queue is no list, or this node may not write to it. What was handed over
+   * behind it for the same queue is rejected with it: it must not overtake what its sender will send again.
+   */
   push(queue: QueueName, body: Buffer): Promise<void>;
   /** Resolves when nothing is on its way. */
   close(): Promise<void>;
@@ -35,31 +44,50 @@ export interface Post {
 export function createPost(sender: Redis): Post {
   /** Queues to which something is on its way, with what waits behind it. */
   const waiting = new Map<QueueName, Item[]>();
-  const busy = new Set<Promise<void>>();
+  let idle: (() => void) | undefined;
   const toExpire = new Set<QueueName>();
   let expiry: NodeJS.Timeout | undefined;
 
-  const write = async (queue: QueueName, items: readonly Item[]): Promise<void> => {
-    try {
-      const pushed = sender.lpush(queue, ...items.map(({ body }) => body));
-      if (queue.includes(':responses:')) await Promise.all([pushed, sender.expire(queue, REPLY_TTL_S)]);
-      else if (isNoticeQueue(queue)) {
-        const trimmed = sender.ltrim(queue, 0, MAX_UNREAD_NOTICES - 1);
-        await Promise.all([pushed, trimmed, sender.expire(queue, NOTICE_TTL_S)]);
-      } else await pushed;
-      for (const { sent } of items) sent();
-      if (queue.startsWith('nooble:replies:')) expireLater(queue);
-    } catch (error) {
-      for (const { failed } of items) failed(unavailable(error));
-    }
+  const start = (queue: QueueName, items: readonly Item[], behind: Item[]): void => {
+    write(queue, items).then(
+      () => {
+        for (const { sent } of items) sent();
+        if (behind.length > 0) start(queue, behind.splice(0, batchOf(behind)), behind);
+        else ended(queue);
+      },
+      (error: unknown) => {
+        const reason = refusalOf(error);
+        for (const { failed } of items) failed(reason);
+        for (const { failed } of behind) failed(reason);
+        ended(queue);
+      },
+    );
   };
 
-  const writeOn = async (queue: QueueName, first: Item): Promise<void> => {
-    const behind: Item[] = [];
-    waiting.set(queue, behind);
-    await write(queue, [first]);
-    while (behind.length > 0) await write(queue, behind.splice(0, batchOf(behind)));
+  const ended = (queue: QueueName): void => {
     waiting.delete(queue);
+    if (waiting.size === 0) idle?.();
+  };
+
+  const write = (queue: QueueName, items: readonly Item[]): Promise<unknown> => {
+    const bodies = items.map(({ body }) => body);
+    const pushed = lpush(sender, queue, bodies);
+    if (isReplyQueue(queue) || isNoticeQueue(queue)) return pushed.then(() => bounded(queue));
+    return pushed;
+  };
+
+  /**
+   * Sees to it that what nobody may ever fetch goes away again. Only after the push: a key that is no list is not ours
+   * to let expire. Where the node dies in between, whoever sends the reply again sees to it.
+   */
+  const bounded = (queue: QueueName): Promise<unknown> | undefined => {
+    if (isNoticeQueue(queue)) {
+      const trimmed = sender.ltrim(queue, 0, MAX_UNREAD_NOTICES - 1);
+      return Promise.all([trimmed, sender.expire(queue, NOTICE_TTL_S)]);
+    }
+    if (!queue.startsWith(SHARED_REPLIES)) return sender.expire(queue, REPLY_TTL_S);
+    expireLater(queue);
+    return undefined;
   };
 
   const expireLater = (queue: QueueName): void => {
@@ -80,15 +108,30 @@ export function createPost(sender: Redis): Post {
           behind.push(item);
           return;
         }
-        const done = writeOn(queue, item).finally(() => busy.delete(done));
-        busy.add(done);
+        const later: Item[] = [];
+        waiting.set(queue, later);
+        start(queue, [item], later);
       }),
     async close() {
-      while (busy.size > 0) await Promise.all(busy);
+      if (waiting.size > 0) {
+        await new Promise<void>((resolve) => {
+          idle = resolve;
+        });
+      }
       clearTimeout(expiry);
     },
   };
 }
+
+/** What a failed write means to its sender. */
+function refusalOf(error: unknown): RefusalError {
+  const text = error instanceof Error ? error.message : '';
+  if (text.startsWith('WRONGTYPE')) return never('The queue is no list.');
+  if (text.startsWith('NOPERM')) return never('This node may not write to the queue.');
+  return unavailable(error);
+}
+
+const never = (message: string): RefusalError => new RefusalError(refusal('INVALID_REQUEST', { message }));
 
 /** How many of them fit into one command; one at least. */
 function batchOf(items: readonly Item[]): number {

@@ -1,0 +1,23 @@
+/** A log that nobody reads, and metrics that nobody asks for. */
+import type { Log, Metrics } from '../../src/ports.ts';
+
+const nothing = (): void => {};
+
+export const quiet: Log = {
+  debug: nothing,
+  info: nothing,
+  warn: nothing,
+  error: nothing,
+  child: () => quiet,
+};
+
+export const uncounted: Metrics = {
+  turnEnded: nothing,
+  turnRefused: nothing,
+  deadLetter: nothing,
+  actorCrashed: nothing,
+  toolUsed: nothing,
+  modelRetried: nothing,
+  socketOpened: nothing,
+  socketClosed: nothing,
+};
