@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { ID_PATTERN } from './domain/ids.ts';
 import { queueNameSchema } from './domain/queues.ts';
+import { parseRedisUrl } from './domain/redis-url.ts';
 import {
   TIER_TABLE,
   type TierTable,
@@ -31,6 +32,17 @@ const list = z
 const httpUrl = z.url({ protocol: /^https?$/, error: 'must be a URL that starts with http:// or https://' });
 const provider = z.enum(['openai', 'groq', 'offline']);
 const peer = z.enum(['embedded', 'redis']).default('embedded');
+const redisUrl = z
+  .string()
+  .superRefine((url, context) => {
+    try {
+      parseRedisUrl(url);
+    } catch (error) {
+      const message = error instanceof Error ? error.message : 'is no Redis URL';
+      context.addIssue({ code: 'custom', message });
+    }
+  })
+  .optional();
 
 const environmentSchema = z.object({
   PORT: z.coerce.number().int().min(0).max(65_535).default(8000),
@@ -43,14 +55,8 @@ const environmentSchema = z.object({
     .string()
     .regex(/^(sqlite:|postgres(ql)?:\/\/)/, 'must start with sqlite: or postgres://')
     .optional(),
-  REDIS_URL: z
-    .string()
-    .regex(/^rediss?(\+sentinel)?:\/\//, 'must start with redis:// or rediss://')
-    .optional(),
-  EXECUTION_REDIS_URL: z
-    .string()
-    .regex(/^rediss?:\/\//, 'must start with redis:// or rediss://')
-    .optional(),
+  REDIS_URL: redisUrl,
+  EXECUTION_REDIS_URL: redisUrl,
   ORCHESTRATOR_REDIS_HOST: z.string().min(1).optional(),
   ORCHESTRATOR_REDIS_PORT: z.coerce.number().int().min(1).max(65_535).default(6379),
 
