@@ -46,6 +46,9 @@ const OWN_LIST: ReadonlySet<PeerRequestType> = new Set([
   'conversation.get_history',
 ]);
 
+/** A transport may be a little late to say that the time is up. */
+const TRANSPORT_LATE_MS = 100;
+
 /**
  * Asks services. Nothing is asked twice: whether to ask again is the asker's to decide.
  * A request that is called off or late is let go of; its reply, when it comes, is nobody's.
@@ -90,7 +93,9 @@ export function createPeers(options: PeersOptions): Peers {
       const isRemote = modes[SERVICE_OF[request.type]] === 'redis';
       const work = (signal: AbortSignal): Promise<PeerData> =>
         isRemote ? remote(request, timeoutMs) : embedded[request.type](request, signal);
-      const data = await within(work, request, timeoutMs).catch((error: unknown) => {
+      // The transport's own deadline comes first: it counts who does not answer.
+      const waitMs = isRemote ? timeoutMs + TRANSPORT_LATE_MS : timeoutMs;
+      const data = await within(work, request, waitMs).catch((error: unknown) => {
         if (error instanceof RefusalError) throw error;
         log.error({ err: error, type: request.type, tenant_id: request.tenantId }, 'a peer broke down');
         throw new RefusalError(refusal('INTERNAL'));
