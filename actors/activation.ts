@@ -21,10 +21,10 @@ export interface ActivationDeps extends SystemOptions {
   readonly effects: Effects;
 }
 
-/** Returns what answers at once with a session that lives; `tier` is what the request named. */
+/** Returns what answers at once with a session that lives; `tier` is what the request named, `own` as in SayRequest. */
 export function createActivation(
   deps: ActivationDeps,
-): (tenantId: TenantId, sessionId: SessionId, tier: Tier | undefined) => SessionRef {
+): (tenantId: TenantId, sessionId: SessionId, tier: Tier | undefined, own?: boolean) => SessionRef {
   const { actors, registry, pacer, kinds, effects, clock, log, tiers } = deps;
   const { requestsPerHour, maxIterations, maxTimeMs } = deps;
   const config: SessionConfig = { tiers, requestsPerHour, maxIterations, maxTimeMs };
@@ -46,14 +46,14 @@ export function createActivation(
   }
 
   /** Spawned from outside, under its tenant's nursery: the tenant is not asked, so it stays quick. */
-  return function sessionOf(tenantId, sessionId, tier) {
+  return function sessionOf(tenantId, sessionId, tier, own = false) {
     const found = registry.session(tenantId, sessionId);
     if (found) return found;
     const owner = tenantOf(tenantId);
-    const bucket = registry.sessionRates.find(keyOf(tenantId, sessionId), clock.now());
+    const bucket = own ? null : registry.sessionRates.find(keyOf(tenantId, sessionId), clock.now());
     const address = actors.spawn(owner.address, kinds.session, {
       name: sessionId,
-      initial: newSession(tenantId, sessionId, config, bucket),
+      initial: newSession(tenantId, sessionId, config, { bucket, own }),
       interpret: (effect) => effects.session(ref, effect),
     });
     const outbox = createOutbox({
@@ -73,7 +73,8 @@ export function createActivation(
       execution: null,
     };
     registry.addSession(ref);
-    effects.session(ref, { type: 'load' });
+    if (own) actors.tell(address, { type: 'loaded', history: [], interrupted: [] });
+    else effects.session(ref, { type: 'load' });
     effects.session(ref, { type: 'enter', tier });
     return ref;
   };

@@ -92,6 +92,8 @@ export interface SessionState {
   /** The last tasks that ended here, for resends. */
   readonly recent: readonly TaskId[];
   readonly clients: readonly string[];
+  /** It is for one turn alone. */
+  readonly own: boolean;
   readonly draining: boolean;
   /** Being deleted: those who wait for it, and whether the store has been told. */
   readonly forgetting: { readonly replyTo: readonly ReplyTo[]; readonly writing: boolean } | null;

@@ -39,12 +39,15 @@ import {
 } from './session-state.ts';
 import { accepted, advance, duplicate, withNewerAgent } from './session-turns.ts';
 
-/** A session that has loaded nothing yet; `bucket` is what it had left of its rate when it was here last. */
+/**
+ * A session that has loaded nothing yet; `bucket` is what it had left of its rate when it was here last. One that is a
+ * turn's `own` leaves with it.
+ */
 export function newSession(
   tenantId: TenantId,
   sessionId: SessionId,
   config: SessionConfig,
-  bucket: Bucket | null = null,
+  { bucket = null, own = false }: { readonly bucket?: Bucket | null; readonly own?: boolean } = {},
 ): SessionState {
   return {
     tenantId,
@@ -59,6 +62,7 @@ export function newSession(
     turns: [],
     recent: [],
     clients: [],
+    own,
     draining: false,
     forgetting: null,
   };
@@ -68,7 +72,16 @@ export function newSession(
 const MAX_STASH = 1_000;
 
 export const session: Behaviour<SessionState, SessionMessage, SessionEffect> = (state, message) =>
-  thenForget(handle(state, message));
+  thenLeave(thenForget(handle(state, message)));
+
+/** Nobody comes back to it, so that thousands a second need not stay until they are idle. */
+function thenLeave(step: SessionStep): SessionStep {
+  const [state, effects] = step;
+  return state.own && !isNeeded(state) ? [state, [...effects, { type: 'leave' }]] : step;
+}
+
+const isNeeded = ({ clients, turns, forgetting, stash }: SessionState): boolean =>
+  clients.length > 0 || turns.length > 0 || forgetting !== null || stash !== null;
 
 const handle: Behaviour<SessionState, SessionMessage, SessionEffect> = (state, message) =>
   thenTell(decide(state, message), message);
@@ -149,10 +162,8 @@ const decide: Behaviour<SessionState, SessionMessage, SessionEffect> = (state, m
           { type: 'reply', replyTo: message.replyTo, value: null },
         ],
       ];
-    case 'idle': {
-      const needed = state.clients.length > 0 || state.turns.length > 0 || state.forgetting || state.stash;
-      return [state, needed ? [] : [{ type: 'leave' }]];
-    }
+    case 'idle':
+      return [state, isNeeded(state) ? [] : [{ type: 'leave' }]];
     default:
       return unreachable(message);
   }

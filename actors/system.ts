@@ -115,7 +115,7 @@ export function createSystem(options: SystemOptions): System {
       const { caller, taskId, sessionId } = request;
       const no = (error: ErrorData): SayReply => ({ ok: false, taskId, error });
       if (draining) return no(refusal('DRAINING', { retryAfterMs: 1_000 }));
-      const ref = sessionOf(caller.tenantId, sessionId, caller.tier);
+      const ref = sessionOf(caller.tenantId, sessionId, caller.tier, request.ownSession);
       const live = request.taskIdGiven ? registry.turn(caller.tenantId, taskId) : undefined;
       if (live && live.session !== ref) return no(taskTaken());
       // From here on a cancel finds it, and a drain waits for it; the session takes it off again.

@@ -68,6 +68,8 @@ export interface SayRequest {
    * only once the store has said so. A node that drains leaves such a turn behind too, when its time is up.
    */
   readonly again?: true;
+  /** The session is for this turn alone: it begins without history, and leaves memory when the turn has ended. */
+  readonly ownSession?: true;
 }
 
 /** What a request asks of its own run, under the limits of tier, node and agent: it can only lower them. */

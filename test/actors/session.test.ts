@@ -568,3 +568,28 @@ test('a crash over a question answers it and leaves the turn alone', () => {
   }
   assert.deepEqual(types(recoverSession(idle, said('t'))[1]), ['reply', 'untrack']);
 });
+
+test('a session that is one turn’s own leaves with it, unless somebody watches; another stays until it is idle', () => {
+  const alone = { type: 'loaded', history: [], interrupted: [] } as const;
+  const entered = { type: 'entered', tier: 'professional', fixed: false } as const;
+  const begin = (own: boolean) => newSession(TENANT, SESSION, CONFIG, { own });
+  const leaves = (effects: readonly SessionEffect[]) => only(effects, 'leave').length;
+
+  const [waiting, none] = play(begin(true), alone, said('t'), entered);
+  assert.equal(leaves(none), 0);
+  const refusedTurn = {
+    type: 'agentRefused',
+    taskId: taskId('t'),
+    attempt: 1,
+    error: refusal('AGENT_NOT_FOUND'),
+    atMs: 3,
+  } as const;
+  assert.equal(leaves(play(waiting, refusedTurn)[1]), 1);
+
+  const watched = { type: 'attach', clientId: 'c', tier: undefined, resume: undefined, atMs: 2 } as const;
+  const [seen, still] = play(waiting, watched, refusedTurn);
+  assert.equal(leaves(still), 0);
+  assert.equal(leaves(play(seen, { type: 'detach', clientId: 'c' })[1]), 1);
+
+  assert.equal(leaves(play(begin(false), alone, said('t'), entered, refusedTurn)[1]), 0);
+});

@@ -93,7 +93,7 @@ export function createDeskRuns(deps: DeskRunDeps): DeskRuns {
     const expectation = wanted ? relay.expect(say.caller.tenantId, say.taskId, make) : undefined;
     const isKept = (): boolean => expectation?.kept() === true;
     try {
-      const begun = await begin(say, { hear: true });
+      const begun = await begin(say, { hear: true, brief: true });
       if (!begun.ok) return await refused(job, begun.error);
       const before = begun.accepted.deduplicated ? await answered(request, job.name) : null;
       if (before && (await again(request, before))) return await known(job);

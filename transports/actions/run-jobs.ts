@@ -58,6 +58,7 @@ function jobOf(request: Request, fields: RunFields, taskId: TaskId): RunJob {
     requestId: action.trace_id,
     ...(overrides === undefined ? {} : { overrides }),
     again: true,
+    ...(sessionGiven === undefined ? { ownSession: true } : {}),
   };
   return {
     request,

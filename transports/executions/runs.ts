@@ -20,6 +20,8 @@ export interface RunDeps {
 export interface RunOptions {
   /** Whether somebody wants to know the end. */
   readonly hear: boolean;
+  /** What the last frame tells of the end is enough: nothing is read for it. */
+  readonly brief?: boolean;
   /** Told when the execution has its turn. */
   readonly onStarted?: (() => void) | undefined;
   readonly callbackUrl?: string | undefined;
@@ -64,7 +66,7 @@ export function createRuns({ directory, callbacks, clock, log }: RunDeps): Runs 
   function listen(
     request: SayRequest,
     sessionId: SessionId,
-    told: { onReady?: () => void; onStarted?: (() => void) | undefined },
+    told: { onReady?: () => void } & Pick<RunOptions, 'onStarted' | 'brief'>,
   ): Listener {
     const { taskId, caller } = request;
     opened += 1;
@@ -93,12 +95,14 @@ export function createRuns({ directory, callbacks, clock, log }: RunDeps): Runs 
     };
     /** The record says more than the frame, but where a tier does not wait for the store it may be behind. */
     const finish = async (frame: Frame | undefined): Promise<void> => {
-      const found = await directory.turn(caller.tenantId, taskId);
       const end = frame && endOf(frame);
-      if (found.ok && isEnded(found.value)) return settle(found);
-      if (!end) return settle(found.ok ? { ok: false, error: refusal('INTERRUPTED') } : found);
       const agentId = request.agentId ?? DEFAULT_AGENT_ID;
       const began = { taskId, tenantId: caller.tenantId, sessionId, agentId, createdAtMs: beganAtMs };
+      if (end && told.brief)
+        return settle({ ok: true, value: { ...began, finishedAtMs: frame.atMs, ...end } });
+      const found = await directory.turn(caller.tenantId, taskId);
+      if (found.ok && isEnded(found.value)) return settle(found);
+      if (!end) return settle(found.ok ? { ok: false, error: refusal('INTERRUPTED') } : found);
       settle({ ok: true, value: { ...(found.ok ? found.value : began), finishedAtMs: frame.atMs, ...end } });
     };
     open.add(close);
@@ -139,14 +143,14 @@ export function createRuns({ directory, callbacks, clock, log }: RunDeps): Runs 
       return { ok: true, taskId, sessionId, accepted, ended: Promise.resolve(found) };
     // Looked at again once attached: a turn that ended in between has told others.
     const onReady = (): void => listener.look();
-    const listener = listen(request, sessionId, { onReady, onStarted: options.onStarted });
+    const listener = listen(request, sessionId, { ...options, onReady });
     directory.attach(caller, sessionId, listener.client, undefined);
     return { ok: true, taskId, sessionId, accepted, ended: listener.ended };
   }
 
   async function run(request: SayRequest, options: RunOptions): ReturnType<Runs['begin']> {
     const { sessionId } = request;
-    const listener = options.hear ? listen(request, sessionId, { onStarted: options.onStarted }) : undefined;
+    const listener = options.hear ? listen(request, sessionId, options) : undefined;
     const reply = await directory.say(request, listener?.client).catch((error: unknown) => {
       listener?.quit();
       throw error;

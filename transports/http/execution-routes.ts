@@ -205,6 +205,9 @@ async function orderOf(
     onBusy: 'enqueue',
     requestId: c.get('requestId'),
     ...(overrides === undefined ? {} : { overrides }),
+    ...(item.session_id === undefined && !known?.ok ? { ownSession: true } : {}),
+    // Its turn may be over long ago, or have been left behind by a node that died.
+    ...(given === undefined ? {} : { again: true }),
   };
   return { request, callbackUrl: item.callback_url };
 }
