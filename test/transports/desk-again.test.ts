@@ -1,9 +1,14 @@
 /** Actions that come twice, and what fails under them: each is done once and answered alike, or given back. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { parseDomainAction } from '../../src/domain/domain-action.ts';
 import { refusal } from '../../src/domain/errors.ts';
 import { tenantIdSchema } from '../../src/domain/ids.ts';
 import { TIER_TABLE } from '../../src/domain/tiers.ts';
+import type { ConsumeOptions } from '../../src/transport-ports.ts';
+import { createMemoryTransport, type MemoryTransport } from '../../transports/memory.ts';
+import { quiet } from '../support/quiet.ts';
+import { counting, queue } from '../support/transport.ts';
 import { until } from '../support/until.ts';
 import { ACME, BACK, envelope, idOf, openDesk, run, task, WORK } from './desk-world.ts';
 
@@ -219,4 +224,25 @@ test('whoever waits for an action that made its receiver fail is told', async (t
   assert.equal(reply.data.error, refusal('INTERNAL').message);
   await world.dead(1);
   assert.equal(await world.store.answered(ACME, 'c1'), null, 'it may be sent anew');
+});
+
+test('what was answered before it died is answered alike once more, and not contradicted', async (t) => {
+  const inner = createMemoryTransport(quiet, counting());
+  let onDead: ConsumeOptions['onDead'];
+  const transport: MemoryTransport = {
+    ...inner,
+    consume(lanes, listener, options) {
+      onDead ??= options.onDead;
+      return inner.consume(lanes, listener, options);
+    },
+  };
+  const put = (name: string, text: string) => inner.push(queue(name), Buffer.from(text));
+  const world = await openDesk(t, { transport, put });
+  const body = run('a1', 'hi');
+  world.push(body);
+  const first = await world.reply(0);
+  const parsed = parseDomainAction(body, Date.now(), () => 'none');
+  assert.ok(parsed.ok && onDead);
+  onDead({ action: parsed.action, idGiven: true, format: 'json', queue: WORK }, refusal('POISON'));
+  assert.deepEqual(await world.reply(1), first);
 });

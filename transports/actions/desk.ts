@@ -156,14 +156,21 @@ export function createDesk(deps: DeskDeps): Desk {
   }
 
   /** Whoever waits for an action that nobody will work on any more is told why. */
-  function onDead({ action, format }: Delivery, error: RefusalError['data']): void {
+  function onDead(delivery: Delivery, error: RefusalError['data']): void {
+    const { action } = delivery;
     const queue = replyQueue(action);
     if (queue === undefined || !expectsReply(action.action_type)) return;
+    tellDead(requestOf(delivery), error).catch((failure: unknown) =>
+      log.warn({ err: failure, queue }, 'a dead action was not answered'),
+    );
+  }
+
+  /** A node may have died between the answer and its acknowledgement: then that answer holds. */
+  async function tellDead(request: Request, error: RefusalError['data']): Promise<void> {
+    const before = await replies.answered(request);
+    if (before?.action) return replies.again(request, before);
     // Nothing is remembered as its answer: it may be sent anew from the dead list.
-    const reply = replies.made({ action, format, queue, answers: undefined }, 'dead', errorReply(error));
-    replies
-      .keep(reply)
-      .catch((failure: unknown) => log.warn({ err: failure, queue }, 'a dead action was not answered'));
+    await replies.keep(replies.made({ ...request, answers: undefined }, 'dead', errorReply(error)));
   }
 
   function drain(): void {
