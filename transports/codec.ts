@@ -22,7 +22,10 @@ import { jsonTooDeep, mayNestDeeper, msgpackProblem, startsLikeJson } from './gu
 /** How a peer writes: JSON text, or msgpack maps. */
 export type Format = 'json' | 'msgpack';
 
-/** Bytes of one action on a queue; embeddings of a batch fit, a runaway sender does not. */
+/**
+ * Bytes of one action on a queue; embeddings of a batch fit, a runaway sender does not. One is decoded in one go: text
+ * of that size takes some 15 ms, the worst JSON (hundreds of thousands of small lists) some 100.
+ */
 export const MAX_ACTION_BYTES = 4 * 1024 * 1024;
 
 /** Problems named in one refusal. */

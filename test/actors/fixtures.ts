@@ -1,7 +1,7 @@
-/** What the tests of actors share: ids, a silent log, a clock that is set by hand, and things to say. */
-
+/** What the tests of actors share: ids, a clock that is set by hand, things to say, and a session that is told them. */
+import { session } from '../../actors/session.ts';
 import type { SessionEffect } from '../../actors/session-effect.ts';
-import type { Said, SessionConfig } from '../../actors/session-state.ts';
+import type { Said, SessionConfig, SessionMessage, SessionState } from '../../actors/session-state.ts';
 import type { AgentConfig } from '../../src/domain/agent.ts';
 import type { ErrorData } from '../../src/domain/errors.ts';
 import type { ExecutionInfo, Frame } from '../../src/domain/frames.ts';
@@ -124,4 +124,17 @@ export function listener(id: string, deltaWindowMs = 0): Listener {
 /** Lets everything that is due in this many loop turns happen. */
 export async function loopTurns(count: number): Promise<void> {
   for (let turn = 0; turn < count; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+}
+
+type Step = readonly [SessionState, readonly SessionEffect[]];
+
+/** What a session comes to over some messages, and all that it wants done. */
+export function play(state: SessionState, ...messages: readonly SessionMessage[]): Step {
+  const effects: SessionEffect[] = [];
+  const end = messages.reduce((current, message) => {
+    const [next, more] = session(current, message);
+    effects.push(...more);
+    return next;
+  }, state);
+  return [end, effects];
 }

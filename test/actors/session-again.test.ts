@@ -1,7 +1,7 @@
 /** A turn that a stopped process left behind and that runs anew: nothing of it is kept, read or told twice. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { newSession, session } from '../../actors/session.ts';
+import { newSession } from '../../actors/session.ts';
 import type { SessionEffect } from '../../actors/session-effect.ts';
 import { recoverSession } from '../../actors/session-recovery.ts';
 import type { SessionMessage, SessionState } from '../../actors/session-state.ts';
@@ -16,23 +16,12 @@ import {
   CONFIG,
   eventTypes,
   only,
+  play,
   SESSION,
   said,
   TENANT,
   taskId,
 } from './fixtures.ts';
-
-type Step = readonly [SessionState, readonly SessionEffect[]];
-
-function play(state: SessionState, ...messages: readonly SessionMessage[]): Step {
-  const effects: SessionEffect[] = [];
-  const end = messages.reduce((current, message) => {
-    const [next, more] = session(current, message);
-    effects.push(...more);
-    return next;
-  }, state);
-  return [end, effects];
-}
 
 const T = taskId('t');
 const message = (id: string, role: Message['role'], content: string): Message => ({

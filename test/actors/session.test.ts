@@ -1,7 +1,7 @@
 /** The session's decisions: a turn from `said` to its end, cancels, interrupts, resends, failures, clients. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { newSession, session } from '../../actors/session.ts';
+import { newSession } from '../../actors/session.ts';
 import type { SessionEffect } from '../../actors/session-effect.ts';
 import { recoverSession } from '../../actors/session-recovery.ts';
 import type { SessionMessage, SessionState, Slot } from '../../actors/session-state.ts';
@@ -15,23 +15,12 @@ import {
   eventTypes,
   failed,
   only,
+  play,
   SESSION,
   said,
   TENANT,
   taskId,
 } from './fixtures.ts';
-
-type Step = readonly [SessionState, readonly SessionEffect[]];
-
-function play(state: SessionState, ...messages: readonly SessionMessage[]): Step {
-  const effects: SessionEffect[] = [];
-  const end = messages.reduce((current, message) => {
-    const [next, more] = session(current, message);
-    effects.push(...more);
-    return next;
-  }, state);
-  return [end, effects];
-}
 
 const fresh = newSession(TENANT, SESSION, CONFIG);
 const [idle] = play(
