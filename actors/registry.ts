@@ -1,15 +1,17 @@
 /** Who lives on this node: tenants, sessions and turns by their ids, so that nobody has to ask a parent. */
 import type { TenantNotice } from '../src/domain/agent-record.ts';
 import type { Close, ErrorData } from '../src/domain/errors.ts';
+import type { PushedFrame } from '../src/domain/frames.ts';
 import type { SessionId, TaskId, TenantId } from '../src/domain/ids.ts';
 import type { Tier } from '../src/domain/tiers.ts';
-import type { Client, NodeStats, Outbox, PushedFrame } from '../src/ports.ts';
-import type { Address } from './address.ts';
-import type { ExecutionMessage } from './execution.ts';
-import { unnumbered } from './outbox.ts';
-import { createRateBook, type RateBook } from './rate-book.ts';
-import type { SessionMessage } from './session-state.ts';
-import type { TenantMessage } from './tenant-state.ts';
+import type { Client } from '../src/ports/sessions.ts';
+import type { NodeStats } from '../src/ports/telemetry.ts';
+import type { ExecutionMessage } from './execution/execution.ts';
+import type { Address } from './runtime/actor.ts';
+import { type Outbox, unnumbered } from './session/event-stream.ts';
+import type { SessionMessage } from './session/protocol.ts';
+import type { TenantMessage } from './tenant/protocol.ts';
+import { createRateBook, type RateBook } from './tenant/rate-memory.ts';
 
 export interface TenantRef {
   readonly tenantId: TenantId;

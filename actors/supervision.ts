@@ -1,18 +1,29 @@
 /** The kinds of actors: their bounds and restart intensity, and what is set right when one of them is gone. */
 import { CLOSE, type ErrorData, refusal } from '../src/domain/errors.ts';
-import type { Clock, Log, Store } from '../src/ports.ts';
-import type { ActorKind, ActorSystem, Address, StopReason } from './address.ts';
-import { type ExecutionEffect, type ExecutionMessage, type ExecutionState, execution } from './execution.ts';
-import { type NodeEffect, type NodeMessage, type NodeState, node } from './node.ts';
+import type { Store } from '../src/ports/store.ts';
+import type { Clock, Log } from '../src/ports/telemetry.ts';
+import {
+  type ExecutionEffect,
+  type ExecutionMessage,
+  type ExecutionState,
+  execution,
+} from './execution/execution.ts';
 import { closeClients, keyOf, type Registry, type SessionRef } from './registry.ts';
-import { session } from './session.ts';
-import type { SessionEffect } from './session-effect.ts';
-import { endWrite } from './session-endings.ts';
-import { answerUnhandled, recoverSession, returned } from './session-recovery.ts';
-import { hourRate } from './session-say.ts';
-import { recordOf, type SessionMessage, type SessionState, type Turn } from './session-state.ts';
-import { minuteRate, recoverTenant, tenant } from './tenant.ts';
-import type { TenantEffect, TenantMessage, TenantState } from './tenant-state.ts';
+import type { ActorKind, ActorSystem, Address, StopReason } from './runtime/actor.ts';
+import { hourRate } from './session/admission.ts';
+import {
+  recordOf,
+  type SessionEffect,
+  type SessionMessage,
+  type SessionState,
+  type Turn,
+} from './session/protocol.ts';
+import { answerUnhandled, recoverSession, returned } from './session/recovery.ts';
+import { session } from './session/session.ts';
+import { endWrite } from './session/turn.ts';
+import type { TenantEffect, TenantMessage, TenantState } from './tenant/protocol.ts';
+import { type NodeEffect, type NodeMessage, type NodeState, node } from './tenant/scheduler.ts';
+import { minuteRate, recoverTenant, tenant } from './tenant/tenant.ts';
 
 export interface Kinds {
   readonly node: ActorKind<NodeState, NodeMessage, NodeEffect>;

@@ -2,24 +2,37 @@
  * The actors of a node from outside: the directory that edges speak to. It finds or makes the tenant and the
  * session a request is for, offers it the message, and answers with what the session decides.
  */
+import { randomUUID } from 'node:crypto';
+import type { TenantNotice } from '../src/domain/agent-record.ts';
 import type { TurnRecord } from '../src/domain/conversation.ts';
-import { CLOSE, type ErrorData, RefusalError, refusal } from '../src/domain/errors.ts';
-import { DEFAULT_AGENT_ID } from '../src/domain/ids.ts';
-import type { CancelReply, Reply, SayReply } from '../src/ports.ts';
-import { createActivation } from './activation.ts';
-import { createActorSystem } from './actor.ts';
-import { AskError, type AskFailure } from './asks.ts';
-import { createEffects } from './effects.ts';
-import { newNode } from './node.ts';
-import { createPacer } from './pacer.ts';
-import { createRegistry, notifyTenant, pushFrame, type SessionRef } from './registry.ts';
-import { taskTaken } from './session-endings.ts';
-import type { SessionMessage } from './session-state.ts';
-import { createKinds } from './supervision.ts';
-import type { System, SystemOptions } from './system-options.ts';
-import { logSaid } from './turn-log.ts';
-
-export type { System, SystemOptions } from './system-options.ts';
+import { CLOSE, type ErrorData, RefusalError, type Reply, refusal } from '../src/domain/errors.ts';
+import { DEFAULT_AGENT_ID, type SessionId, type TenantId } from '../src/domain/ids.ts';
+import type { Tier } from '../src/domain/tiers.ts';
+import type { AgentRunner, AgentSource } from '../src/ports/runner.ts';
+import type { CancelReply, Directory, SayReply } from '../src/ports/sessions.ts';
+import type { Store } from '../src/ports/store.ts';
+import type { Clock, Log, Metrics } from '../src/ports/telemetry.ts';
+import {
+  createRegistry,
+  keyOf,
+  notifyTenant,
+  pushFrame,
+  type Registry,
+  type SessionRef,
+  type TenantRef,
+} from './registry.ts';
+import type { ActorSystem } from './runtime/actor.ts';
+import { createActorSystem } from './runtime/actor-system.ts';
+import { AskError, type AskFailure } from './runtime/asks.ts';
+import { createPacer, type Pacer } from './session/delta-pacer.ts';
+import { createEffects, type Effects, logSaid } from './session/effects.ts';
+import { createOutbox } from './session/event-stream.ts';
+import type { SessionConfig, SessionMessage } from './session/protocol.ts';
+import { newSession } from './session/session.ts';
+import { taskTaken } from './session/turn.ts';
+import { createKinds, type Kinds } from './supervision.ts';
+import { newTenant } from './tenant/protocol.ts';
+import { newNode } from './tenant/scheduler.ts';
 
 /** An answer that takes longer than this is given up; the turn itself may still be accepted. */
 const ANSWER_MS = 30_000;
@@ -240,3 +253,98 @@ export function createSystem(options: SystemOptions): System {
 }
 
 const noSession = (): ErrorData => refusal('NOT_FOUND', { message: 'There is no such session.' });
+
+export interface ActivationDeps extends SystemOptions {
+  readonly actors: ActorSystem;
+  readonly registry: Registry;
+  readonly pacer: Pacer;
+  readonly kinds: Kinds;
+  readonly effects: Effects;
+}
+
+/** Returns what answers at once with a session that lives; `tier` is what the request named, `own` as in SayRequest. */
+export function createActivation(
+  deps: ActivationDeps,
+): (tenantId: TenantId, sessionId: SessionId, tier: Tier | undefined, own?: boolean) => SessionRef {
+  const { actors, registry, pacer, kinds, effects, clock, log, tiers } = deps;
+  const { requestsPerHour, maxIterations, maxTimeMs } = deps;
+  const config: SessionConfig = { tiers, requestsPerHour, maxIterations, maxTimeMs };
+  let tenancies = 0;
+
+  function tenantOf(tenantId: TenantId): TenantRef {
+    const found = registry.tenants.get(tenantId);
+    if (found) return found;
+    const minute = registry.tenantRates.find(tenantId, clock.now());
+    const address = actors.spawn(null, kinds.tenant, {
+      name: tenantId,
+      initial: newTenant(tenantId, deps.defaultTier, tiers, minute),
+      interpret: (effect) => effects.tenant(ref, effect),
+    });
+    tenancies += 1;
+    const ref: TenantRef = { tenantId, tenancy: tenancies, address, sessions: new Set() };
+    registry.tenants.set(tenantId, ref);
+    return ref;
+  }
+
+  /** Spawned from outside, under its tenant's nursery: the tenant is not asked, so it stays quick. */
+  return function sessionOf(tenantId, sessionId, tier, own = false) {
+    const found = registry.session(tenantId, sessionId);
+    if (found) return found;
+    const owner = tenantOf(tenantId);
+    const bucket = own ? null : registry.sessionRates.find(keyOf(tenantId, sessionId), clock.now());
+    const address = actors.spawn(owner.address, kinds.session, {
+      name: sessionId,
+      initial: newSession(tenantId, sessionId, config, { bucket, own }),
+      interpret: (effect) => effects.session(ref, effect),
+    });
+    const outbox = createOutbox({
+      epoch: randomUUID(),
+      clock,
+      pacer,
+      deltaWindowMs: deps.deltaWindowMs,
+      onFault: (error) =>
+        log.error({ err: error, session_id: sessionId }, 'a client could not be written to'),
+    });
+    const ref: SessionRef = {
+      tenant: owner,
+      sessionId,
+      address,
+      outbox,
+      arriving: new Map(),
+      execution: null,
+    };
+    registry.addSession(ref);
+    if (own) actors.tell(address, { type: 'loaded', history: [], interrupted: [] });
+    else effects.session(ref, { type: 'load' });
+    effects.session(ref, { type: 'enter', tier });
+    return ref;
+  };
+}
+
+export interface SystemOptions extends SessionConfig {
+  /** Where other actors of the node live too; made here where it is absent. Closed with the system. */
+  readonly actors?: ActorSystem;
+  readonly store: Store;
+  readonly agents: AgentSource;
+  readonly runner: AgentRunner;
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+  readonly log: Log;
+  readonly defaultTier: Tier;
+  readonly maxExecutions: number;
+  readonly deltaWindowMs: number;
+  readonly idleMs: number;
+}
+
+/**
+ * drain(): from now on no new turns; clients are told; resolves when all turns have ended, those cancelled that
+ * still ran after `graceMs`; then clients are closed with 1012. close(): stops every actor at once.
+ */
+export interface System extends Directory {
+  /** Sends a notice to every client of its tenant that is attached on this node, at most once. */
+  notify(notice: TenantNotice): void;
+  /** An operator set a tenant's tier: it holds from the next message on, over what requests name. */
+  tierSet(tenantId: TenantId, tier: Tier): void;
+  drain(graceMs: number): Promise<void>;
+  close(): Promise<void>;
+}

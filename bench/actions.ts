@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { ExchangeName } from './exchange/exchange.ts';
+import type { ExchangeName } from './exchange/contenders.ts';
 import { type AskerProcess, figuresOf, remarks, startAnswerer, startAsker } from './exchange/sides.ts';
 import { benchMain, interleaved, progress } from './kit/bench-main.ts';
 import type { BenchOptions } from './kit/options.ts';

@@ -1,5 +1,4 @@
 /** Chat turns over WebSocket from a second process: our node beside floors and peers on the same offline model. */
-
 import { benchMain, interleaved, progress } from './kit/bench-main.ts';
 import type { BenchOptions } from './kit/options.ts';
 import { pinning } from './kit/process.ts';

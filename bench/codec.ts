@@ -9,7 +9,7 @@ import {
   decodeClientFrame,
   encodeAction,
   encodeFrame,
-} from '../transports/codec.ts';
+} from '../transports/wire/codec.ts';
 import { benchMain, interleaved, progress } from './kit/bench-main.ts';
 import { nsPerCall } from './kit/micro.ts';
 import type { BenchOptions } from './kit/options.ts';

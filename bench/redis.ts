@@ -1,6 +1,5 @@
 /** Request and reply between two processes over one Redis: our transport beside the floor, Redis itself and peers. */
-
-import type { ExchangeName } from './exchange/exchange.ts';
+import type { ExchangeName } from './exchange/contenders.ts';
 import { COMMANDS, redisBenchmark } from './exchange/redis-benchmark.ts';
 import {
   type AnswererProcess,

@@ -56,7 +56,8 @@ async function command(args: readonly string[]): Promise<void> {
     out: (line) => void process.stdout.write(`${line}\n`),
     err: (line) => void process.stderr.write(`${line}\n`),
     // Loaded where they are needed: most commands talk to a node, and should answer at once.
-    openDead: async (url) => (await import('../transports/redis/dead.ts')).openDeadLetters(url, silent),
+    openDead: async (url) =>
+      (await import('../transports/queue/redis/dead-letters.ts')).openDeadLetters(url, silent),
     openStores: async ({ databaseUrl: url }) =>
       (await import('./store/open.ts')).openStores({ url, log: silent }),
   });

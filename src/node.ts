@@ -1,35 +1,49 @@
 /** Composition root: a node out of settings, from its store and transport over its actors to its edges. */
 import { randomUUID } from 'node:crypto';
-import { createActorSystem } from '../actors/actor.ts';
-import { createAgents } from '../actors/agents.ts';
-import { createManagement } from '../actors/management/management.ts';
-import { createNotices } from '../actors/management/notices.ts';
-import { createTenantAdmin } from '../actors/management/tenants.ts';
+import { createAgentTasks } from '../actors/actions/agent-tasks.ts';
+import { createDesk, deskLanes } from '../actors/actions/worker.ts';
+import { createAgents } from '../actors/agent/agents.ts';
+import { createExecutions } from '../actors/executions/executions.ts';
+import { createActorSystem } from '../actors/runtime/actor-system.ts';
 import { createSystem } from '../actors/system.ts';
-import { createAccess } from '../transports/access.ts';
-import { createDesk } from '../transports/actions/desk.ts';
-import { deskLanes } from '../transports/actions/lanes.ts';
-import { createAgentTasks } from '../transports/agent-tasks.ts';
-import { createExecutions } from '../transports/executions/executions.ts';
 import { mountHttp, openServer } from '../transports/http/adapter.ts';
 import { createHttpApp } from '../transports/http/app.ts';
-import { mountTaskUpdates } from '../transports/task-updates.ts';
+import { createEmbedded } from '../transports/peers/embedded.ts';
+import { createPeers } from '../transports/peers/peers.ts';
+import { createRemoteAgents, type RemoteAgents } from '../transports/peers/remote-agents.ts';
+import { createRemoteConversations } from '../transports/peers/remote-conversations.ts';
+import { createMemoryTransport } from '../transports/queue/memory.ts';
+import { openRedisTransport } from '../transports/queue/redis/transport.ts';
+import { createCallbacks } from '../transports/webhooks/callbacks.ts';
 import { createWebhooks } from '../transports/webhooks/webhooks.ts';
-import { mountChat } from '../transports/websocket.ts';
+import { mountChat } from '../transports/websocket/chat.ts';
+import { mountTaskUpdates } from '../transports/websocket/service-notices.ts';
+import { createAccess } from '../transports/wire/access.ts';
 import { namedTools } from './domain/agent-rules.ts';
 import { CLOSE } from './domain/errors.ts';
 import { type AgentId, sessionIdSchema, type TenantId, taskIdSchema } from './domain/ids.ts';
+import { dayOf } from './domain/rate-limit.ts';
+import type { Tier } from './domain/tiers.ts';
+import { createEmbeddings } from './llm/embeddings.ts';
 import { createModels } from './llm/models.ts';
 import { defaultAgent } from './llm/prompts.ts';
+import { createCollections } from './llm/retrieval/collections.ts';
 import { createAgentRunner } from './llm/runner.ts';
-import { createPeerSide, openTransport } from './node-peers.ts';
-import type { AgentSource, Clock } from './ports.ts';
+import { createTools, type NodeTools } from './llm/tools/tool-set.ts';
+import { createManagement, createNotices } from './management/management.ts';
+import { createTenantAdmin } from './management/tenants.ts';
+import { createRelay } from './outbox/relay.ts';
+import type { AgentManagement } from './ports/management.ts';
+import type { Relay } from './ports/outbox.ts';
+import type { Peers } from './ports/peers.ts';
+import type { AgentSource } from './ports/runner.ts';
+import type { Clock, Log } from './ports/telemetry.ts';
+import type { Transport, TransportMeter } from './ports/transport.ts';
 import type { Settings } from './settings.ts';
 import { openStores, type Stores } from './store/open.ts';
 import { createRetention } from './store/retention.ts';
 import { createLog, type NodeLog } from './telemetry/log.ts';
 import { createMetrics } from './telemetry/metrics.ts';
-import type { Transport } from './transport-ports.ts';
 
 export interface RunningNode {
   readonly host: string;
@@ -142,8 +156,10 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const outward = { clock, log, allowInsecure, blockPrivate: parts.blockPrivate ?? true };
   const webhooks = createWebhooks({ ...outward, store: stores.webhooks, notices });
   const executions = createExecutions({
-    ...outward,
     directory: system,
+    callbacks: createCallbacks(outward),
+    clock,
+    log,
     atOnce: async (tenantId, named) => tiers[await tierOf(tenantId, named)].executions,
   });
   const desk = createDesk({
@@ -262,4 +278,88 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
 async function until(done: () => boolean, ms: number): Promise<void> {
   for (let left = ms; left > 0 && !done(); left -= 20)
     await new Promise((resolve) => setTimeout(resolve, 20));
+}
+
+export interface PeerSideDeps {
+  readonly settings: Settings;
+  readonly transport: Transport;
+  readonly stores: Pick<Stores, 'conversations'>;
+  /** Agent management as it answers inside the process; asked only once the node is put together. */
+  readonly agents: () => Pick<AgentManagement, 'get'>;
+  /** What is known of an agent is too old. */
+  readonly agentExpired: (tenantId: TenantId, agentId: AgentId) => void;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+export interface PeerSide {
+  readonly peers: Peers;
+  readonly tools: NodeTools;
+  /** `relay.store` is the store that the rest of the node uses. */
+  readonly relay: Relay;
+  /** Where agents come from that an external service keeps; undefined: from this node's own store. */
+  readonly remoteAgents: RemoteAgents | undefined;
+  /** The tier that counts: the tenant's own, else the one that was named, else the node's default. */
+  readonly tierOf: (tenantId: TenantId, named?: Tier) => Promise<Tier>;
+  /** Ends threads and timers; relay and tools have ends of their own. */
+  close(): Promise<void>;
+}
+
+/** Connects to Redis where there is one, else carries messages inside the process. Rejects where Redis is away. */
+export const openTransport = (
+  { redisUrl: url, nodeId }: Settings,
+  log: Log,
+  meter: TransportMeter,
+): Promise<Transport> =>
+  url === undefined
+    ? Promise.resolve(createMemoryTransport(log, meter))
+    : openRedisTransport({ url, nodeId, log, meter });
+
+/** Puts together what the settings say stands beside the node. */
+export function createPeerSide(deps: PeerSideDeps): PeerSide {
+  const { settings, transport, stores, clock, log } = deps;
+  const { tiers, defaultTier, models } = settings;
+  const { modes, format, timeoutMs, collectionsDir } = settings.peers;
+  const kept = stores.conversations;
+  const tierOf = async (tenantId: TenantId, named?: Tier): Promise<Tier> =>
+    (await kept.tenant(tenantId, dayOf(clock.now())))?.tier ?? named ?? defaultTier;
+
+  const collections = createCollections({ folder: collectionsDir, log });
+  const embedded = createEmbedded({
+    agents: { get: (tenantId, agentId) => deps.agents().get(tenantId, agentId) },
+    store: kept,
+    collections,
+    embeddings: createEmbeddings(models.openai),
+    tool: (name) => tools.own(name),
+  });
+  const nodeName = settings.nodeId;
+  const asking = { modes, transport, format, timeoutMs, nodeName, newId: randomUUID };
+  const peers = createPeers({ ...asking, tierOf, embedded, clock, log });
+  const tools = createTools({ clock, peers });
+  const shared = { peers, tiers, tierOf, clock };
+  const remote =
+    modes.conversation === 'redis'
+      ? createRemoteConversations({ ...shared, store: kept, defaultTier, format, log })
+      : undefined;
+  const remoteAgents =
+    modes.management === 'redis'
+      ? createRemoteAgents({
+          ...shared,
+          timeoutMs,
+          defaults: { provider: models.defaultProvider, model: models.defaultModel },
+          onExpired: deps.agentExpired,
+        })
+      : undefined;
+  const relay = createRelay({ store: remote?.store ?? kept, transport, log, onTurnEnded: remote?.saved });
+  return {
+    peers,
+    tools,
+    relay,
+    remoteAgents,
+    tierOf,
+    async close() {
+      remoteAgents?.close();
+      await collections.close();
+    },
+  };
 }

@@ -1,5 +1,4 @@
 /** The only reader of the environment: every variable of PROTOCOL 7, parsed once, all mistakes reported at once. */
-
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';

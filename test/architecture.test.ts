@@ -16,7 +16,10 @@ import {
 } from './support/architecture.ts';
 
 const root = new URL('..', import.meta.url);
-const sources: readonly Source[] = globSync('{src,actors,transports}/**/*.ts', { cwd: root })
+const sources: readonly Source[] = globSync('{src,actors,transports,bench}/**/*.ts', {
+  cwd: root,
+  exclude: ['bench/node_modules/**'],
+})
   .map((path) => path.replaceAll('\\', '/'))
   .sort()
   .map((path) => ({ path, text: readFileSync(new URL(path, root), 'utf8') }));
@@ -38,7 +41,7 @@ test('no chain of imports comes back to where it began', () => {
 });
 
 test('every relative import names a file that is there', () => {
-  const known = new Set(sources.map(({ path }) => path));
+  const known = new Set([...sources.map(({ path }) => path), ...globSync('test/**/*.ts', { cwd: root })]);
   for (const { path, text } of sources)
     for (const name of importsOf(text).filter((each) => each.startsWith('.') && each.endsWith('.ts')))
       assert.ok(known.has(new URL(name, `file:///${path}`).pathname.slice(1)), `${path} imports ${name}`);
@@ -46,19 +49,19 @@ test('every relative import names a file that is there', () => {
 
 test('an import against the arrows is found, however it is written', () => {
   const wrong: readonly [string, string][] = [
-    ['src/domain/x.ts', "import { a } from '../ports.ts';"],
+    ['src/domain/x.ts', "import { a } from '../ports/store.ts';"],
     ['src/domain/x.ts', "import { readFileSync } from 'node:fs';"],
     ['src/domain/x.ts', "import pino from 'pino';"],
-    ['src/ports.ts', "import type { S } from './settings.ts';"],
-    ['src/settings.ts', "export * from './ports.ts';"],
-    ['src/llm/x.ts', "import {\n  type A,\n  b,\n} from '../store/memory.ts';"],
+    ['src/ports/x.ts', "import type { S } from '../settings.ts';"],
+    ['src/settings.ts', "export * from './ports/store.ts';"],
+    ['src/llm/x.ts', "import {\n  type A,\n  b,\n} from '../store/open.ts';"],
     ['src/llm/tools/x.ts', "import '../../settings.ts';"],
     ['src/store/x.ts', "const a = await import('../llm/run.ts');"],
     ['src/telemetry/x.ts', "type A = import('../settings.ts').Settings;"],
-    ['actors/x.ts', "import { a } from '../transports/codec.ts';"],
+    ['actors/x.ts', "import { a } from '../transports/wire/codec.ts';"],
     ['actors/x.ts', "import { a } from '../src/main.ts';"],
     ['actors/x.ts', "import { a } from '../test/support/leaks.ts';"],
-    ['transports/http/x.ts', "export { a } from '../../actors/session.ts';"],
+    ['transports/http/x.ts', "export { a } from '../../actors/session/session.ts';"],
     ['lib/x.ts', ''],
   ];
   for (const [path, text] of wrong)
@@ -67,27 +70,33 @@ test('an import against the arrows is found, however it is written', () => {
 
 test('imports along the arrows are fine', () => {
   const fine: readonly [string, string][] = [
-    ['src/main.ts', "import '../actors/node.ts'; import '../transports/websocket.ts'; import 'node:fs';"],
+    [
+      'src/main.ts',
+      "import '../actors/system.ts'; import '../transports/websocket/chat.ts'; import 'node:fs';",
+    ],
     ['src/domain/x.ts', "import { z } from 'zod';\nimport './ids.ts';"],
-    ['src/llm/tools/x.ts', "import type { A } from '../../ports.ts';\nimport '../run.ts';"],
-    ['actors/x.ts', "import './actor.ts';\nimport '../src/domain/ids.ts';\nimport '../src/ports.ts';"],
-    ['transports/http/x.ts', "import '../codec.ts';\nimport '../../src/settings.ts';"],
-    ['src/domain/y.ts', "/* import '../ports.ts'; */\n// from '../settings.ts'\nconst a = \"import './x'\";"],
+    ['src/llm/tools/x.ts', "import type { A } from '../../ports/runner.ts';\nimport '../run.ts';"],
+    ['actors/x.ts', "import './actor.ts';\nimport '../src/domain/ids.ts';\nimport '../src/ports/store.ts';"],
+    ['transports/http/x.ts', "import '../wire/codec.ts';\nimport '../../src/settings.ts';"],
+    [
+      'src/domain/y.ts',
+      "/* import '../ports/store.ts'; */\n// from '../settings.ts'\nconst a = \"import './x'\";",
+    ],
   ];
   for (const [path, text] of fine) assert.deepEqual(arrowFindings(made(path, text)), []);
 });
 
 test('a package is found outside its fence and nowhere else', () => {
   const fenced: readonly [string, string, string][] = [
-    ['nact', 'actors/actor.ts', 'actors/session.ts'],
-    ['ioredis', 'transports/redis/lists.ts', 'transports/memory.ts'],
+    ['nact', 'actors/runtime/actor-system.ts', 'actors/session/session.ts'],
+    ['ioredis', 'transports/queue/redis/lists.ts', 'transports/queue/memory.ts'],
     ['uWebSockets.js', 'transports/http/adapter.ts', 'transports/http/routes.ts'],
-    ['uWebSockets.js', 'transports/websocket.ts', 'src/main.ts'],
-    ['langchain', 'src/llm/run.ts', 'actors/execution.ts'],
+    ['uWebSockets.js', 'transports/websocket/chat.ts', 'src/main.ts'],
+    ['langchain', 'src/llm/run.ts', 'actors/execution/execution.ts'],
     ['@langchain/core/messages', 'src/llm/tools/x.ts', 'src/main.ts'],
-    ['msgpackr', 'transports/codec.ts', 'transports/websocket.ts'],
+    ['msgpackr', 'transports/wire/codec.ts', 'transports/websocket/chat.ts'],
     ['pino', 'src/telemetry/log.ts', 'src/telemetry/metrics.ts'],
-    ['kysely', 'src/store/schema.ts', 'actors/effects.ts'],
+    ['kysely', 'src/store/schema.ts', 'actors/session/effects.ts'],
     ['prom-client', 'src/telemetry/metrics.ts', 'transports/http/routes.ts'],
   ];
   for (const [name, home, elsewhere] of fenced) {
@@ -111,13 +120,12 @@ test('a cycle is found through types too, and named', () => {
   assert.deepEqual(cycles(round.slice(1)), []);
 });
 
-test('a file without an opening comment, too long without a reason, or with a vague name is found', () => {
+test('a file without an opening comment, too long, or with a vague name is found', () => {
   const long = 'x;\n'.repeat(MAX_LINES);
   const problems = (path: string, text: string): number => shapeFindings(made(path, text)).length;
 
   assert.equal(problems('src/a.ts', 'const a = 1; // late'), 1);
   assert.equal(problems('src/a.ts', `/** Why. */\n${long}`), 1);
-  assert.equal(problems('src/a.ts', `/** Why. Over 300 lines: one table. */\n${long}`), 0);
   assert.equal(problems('src/a.ts', `/** Why. */\n${long.slice(3)}`), 0);
   for (const name of [
     'utils',
@@ -153,7 +161,7 @@ test('default exports, any, the environment and hidden imports are found in code
     ...['const a = `: any`;', 'schema.any()', 'if (/: any|"/.test(x)) y = "";', "await import('./b.ts')"],
   ])
     assert.equal(found(fine), 0, fine);
-  assert.equal(found('let a: any;', 'actors/actor.ts'), 0);
+  assert.equal(found('let a: any;', 'actors/runtime/actor-system.ts'), 0);
   assert.equal(found('process.env.X', 'src/settings.ts'), 0);
 });
 

@@ -1,7 +1,7 @@
 /** Sends actions at a steady rate and books their callbacks, while whoever answers comes and goes. */
 import { randomUUID } from 'node:crypto';
 import { Redis } from 'ioredis';
-import { LEASE_TIMES } from '../../transports/redis/lease.ts';
+import { LEASE_TIMES } from '../../transports/queue/redis/lease.ts';
 import { agentRunAction, RUN_QUEUE } from '../exchange/agent-run.ts';
 import { type Fields, fieldsOf } from '../exchange/messages.ts';
 import { createLedger, type Ledger } from './ledger.ts';

@@ -1,7 +1,7 @@
 /** Asks a node to run an agent, as a service does (PROTOCOL 4): `execution.agent_run` by LPUSH, its callback by BRPOP. */
 import { randomUUID } from 'node:crypto';
 import { workQueue } from '../../src/domain/queues.ts';
-import type { Exchange } from './exchange.ts';
+import type { Exchange } from './contender.ts';
 import { openListAsker } from './lists.ts';
 import { type Fields, fieldsOf } from './messages.ts';
 

@@ -1,7 +1,7 @@
 /** BullMQ: a job added, and waited for by its QueueEvents until a worker in the other process has completed it. */
 import { Queue, QueueEvents, Worker } from 'bullmq';
 import { Redis } from 'ioredis';
-import type { Asker, Exchange } from './exchange.ts';
+import type { Asker, Exchange } from './contender.ts';
 import { answerIn, type Fields, fieldsOf, looseReplyTo, question } from './messages.ts';
 
 const TIMEOUT_MS = 20_000;

@@ -1,7 +1,7 @@
 /** The floor: LPUSH and BRPOP with plain JSON, nothing kept while it is worked on, nothing checked. */
 import { randomUUID } from 'node:crypto';
 import { Redis } from 'ioredis';
-import type { Asker, Exchange } from './exchange.ts';
+import type { Asker, Exchange } from './contender.ts';
 import { answerIn, type Fields, fieldsOf, looseReplyTo, question } from './messages.ts';
 
 const QUEUE = 'bench:lists';

@@ -5,7 +5,7 @@ import { streamed } from '../peers/answers.ts';
 import { peerModel } from '../peers/model.ts';
 import { agentRunAction, responseIn } from './agent-run.ts';
 import { openBullAnswerer, openBullAsker } from './bullmq.ts';
-import type { Exchange } from './exchange.ts';
+import type { Exchange } from './contender.ts';
 import { openListAnswerer, openListAsker } from './lists.ts';
 import { type Fields, fieldsOf } from './messages.ts';
 

@@ -1,6 +1,6 @@
 /** Moleculer: `broker.call` between two brokers on its Redis transporter, which publishes and keeps nothing. */
 import { ServiceBroker } from 'moleculer';
-import type { Exchange } from './exchange.ts';
+import type { Exchange } from './contender.ts';
 import { answerIn, fieldsOf, looseReplyTo, question } from './messages.ts';
 
 const TIMEOUT_MS = 20_000;

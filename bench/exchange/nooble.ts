@@ -1,9 +1,9 @@
 /** Ours: `request` of the Redis transport, and a consumer that sends the reply to the action's `callback_queue`. */
 import { queueNameSchema, tierLane } from '../../src/domain/queues.ts';
-import type { ActionFormat } from '../../src/transport-ports.ts';
+import type { ActionFormat } from '../../src/ports/transport.ts';
 import { quiet } from '../../test/support/quiet.ts';
-import { openRedisTransport } from '../../transports/redis/transport.ts';
-import type { Exchange } from './exchange.ts';
+import { openRedisTransport } from '../../transports/queue/redis/transport.ts';
+import type { Exchange } from './contender.ts';
 import { answerIn, question, replyTo } from './messages.ts';
 
 /** Above what any load has in flight: credits are not what is measured. */

@@ -2,7 +2,8 @@
 import { quantiles, recording } from '../kit/numbers.ts';
 import { cpuUs } from '../kit/proc-stat.ts';
 import { commandSchema, type Ran, type RunCommand } from './commands.ts';
-import { type Asker, loadExchange } from './exchange.ts';
+import type { Asker } from './contender.ts';
+import { loadExchange } from './contenders.ts';
 
 /** After an error; a refusing server is not to be flooded. */
 const ERROR_PAUSE_MS = 10;

@@ -5,7 +5,7 @@ import { end, heard, start } from '../kit/process.ts';
 import type { BenchRedis } from '../kit/redis.ts';
 import type { Figures } from '../kit/result.ts';
 import { askedSchema, type Command, type Ran, type RunCommand, ranSchema } from './commands.ts';
-import type { ExchangeName } from './exchange.ts';
+import type { ExchangeName } from './contenders.ts';
 
 const START_MS = 60_000;
 const ASK_MS = 30_000;

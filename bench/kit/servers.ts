@@ -1,5 +1,4 @@
 /** The servers a load can be put on: our node, as anyone would start it, and its peers and floors. */
-
 import type { ChildProcess } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import type { Dialect } from '../load/session.ts';

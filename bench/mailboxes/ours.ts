@@ -1,6 +1,6 @@
 /** Our wrapper: pure behaviours, bounded mailboxes, supervision, numbers. */
-import { createActorSystem } from '../../actors/actor.ts';
-import type { ActorKind, Address } from '../../actors/address.ts';
+import type { ActorKind, Address } from '../../actors/runtime/actor.ts';
+import { createActorSystem } from '../../actors/runtime/actor-system.ts';
 import { latch, type MailboxLibrary, type Parent } from './mailbox.ts';
 
 type Message =

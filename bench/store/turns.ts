@@ -8,8 +8,9 @@ import {
   taskIdSchema,
   tenantIdSchema,
 } from '../../src/domain/ids.ts';
-import type { ArchivedTurn } from '../../src/management-ports.ts';
-import type { Log, Write } from '../../src/ports.ts';
+import type { ArchivedTurn } from '../../src/ports/management.ts';
+import type { Write } from '../../src/ports/store.ts';
+import type { Log } from '../../src/ports/telemetry.ts';
 
 export const TENANT = tenantIdSchema.parse('bench');
 const AGENT = agentIdSchema.parse('default');

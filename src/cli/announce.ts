@@ -1,5 +1,5 @@
 /** What a node that has just started says of itself in its log. */
-import type { Log } from '../ports.ts';
+import type { Log } from '../ports/telemetry.ts';
 import type { Settings } from '../settings.ts';
 
 export interface Listening {

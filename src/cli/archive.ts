@@ -4,7 +4,7 @@ import { open, rename, rm } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import type { Agent, AuditEntry } from '../domain/agent-record.ts';
 import { type AgentId, type TenantId, tenantIdSchema } from '../domain/ids.ts';
-import type { ArchivedTurn, ArchivedVersion } from '../management-ports.ts';
+import type { ArchivedTurn, ArchivedVersion } from '../ports/management.ts';
 import { parseSettings, type Settings } from '../settings.ts';
 import { type ArchiveLine, archiveLineSchema } from './archive-lines.ts';
 import { type CliDeps, type CliStores, CommandError, textOf, usage } from './command.ts';

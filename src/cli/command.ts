@@ -1,7 +1,7 @@
 /** What every command of the command line is given, and how it says no. */
-import type { AgentStore, Archive } from '../management-ports.ts';
+import type { AgentStore, Archive } from '../ports/management.ts';
+import type { DeadLetter, DeadLetters } from '../ports/transport.ts';
 import type { Settings } from '../settings.ts';
-import type { DeadLetter, DeadLetters } from '../transport-ports.ts';
 
 /** The part of a node's stores that commands work on. */
 export interface CliStores {

@@ -1,7 +1,7 @@
 /** `nooble dead …`: the actions that nobody could work on, read, sent anew or dropped, straight from Redis. */
 import { type QueueName, queueNameSchema } from '../domain/queues.ts';
+import type { DeadLetter } from '../ports/transport.ts';
 import { parseSettings } from '../settings.ts';
-import type { DeadLetter } from '../transport-ports.ts';
 import { type CliDead, type CliDeps, CommandError, textOf, usage, withoutSecrets } from './command.ts';
 import { allowOnly, type Parsed } from './options.ts';
 import { printable, table } from './render.ts';

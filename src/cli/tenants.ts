@@ -1,5 +1,4 @@
 /** `nooble tenants set-tier`: an operator's word on what a tenant may use, told to a running node. */
-
 import { tenantIdSchema } from '../domain/ids.ts';
 import { TIERS, tierSchema } from '../domain/tiers.ts';
 import { type CliDeps, usage } from './command.ts';

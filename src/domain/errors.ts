@@ -106,3 +106,7 @@ export class RefusalError extends Error {
     this.data = data;
   }
 }
+
+export type Reply<T> =
+  | { readonly ok: true; readonly value: T }
+  | { readonly ok: false; readonly error: ErrorData };

@@ -142,3 +142,10 @@ export const wireFrameSchema = z.object({
   data: z.unknown(),
 });
 export type WireFrame = z.infer<typeof wireFrameSchema>;
+
+/** A frame that belongs to no turn's events. */
+export interface PushedFrame {
+  readonly type: string;
+  readonly data: Readonly<Record<string, unknown>>;
+  readonly taskId?: string;
+}

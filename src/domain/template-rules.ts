@@ -1,5 +1,4 @@
 /** What a tenant may make of a template of its own: shape, the agent's own rules, and the tier, all at once. */
-
 import { type DraftRules, draftNew } from './agent-draft.ts';
 import { type RuleIssue, type TemplateInput, templateInputSchema } from './agent-record.ts';
 import { templateIssue } from './templates.ts';

@@ -1,5 +1,4 @@
 /** Templates of agents: the built-in ones, who may use which, and the agent that comes out of one. */
-
 import type { AgentConfig } from './agent.ts';
 import { type Agent, type RuleIssue, type Template, templateSchema } from './agent-record.ts';
 import type { TenantId } from './ids.ts';

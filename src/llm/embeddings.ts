@@ -1,7 +1,7 @@
 /** Texts as vectors: from whatever speaks OpenAI's protocol, or offline, where they tell only which words are shared. */
 import { OpenAIEmbeddings } from '@langchain/openai';
 import { RefusalError, refusal } from '../domain/errors.ts';
-import type { Embeddings } from '../peer-ports.ts';
+import type { Embeddings } from '../ports/peers.ts';
 import { classify } from './model-errors.ts';
 
 const OPENAI_URL = 'https://api.openai.com/v1';

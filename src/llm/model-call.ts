@@ -7,7 +7,7 @@ import { ConstantBackoff, handleWhen, retry } from 'cockatiel';
 import { z } from 'zod';
 import { estimateTokens } from '../domain/conversation.ts';
 import { RefusalError, refusal } from '../domain/errors.ts';
-import type { Clock, Log, Metrics } from '../ports.ts';
+import type { Clock, Log, Metrics } from '../ports/telemetry.ts';
 import { brokenOff, classify, ModelFailure } from './model-errors.ts';
 import type { Run } from './run.ts';
 import { addPieces, closeCalls, type OpenCall, type ToolCall, type ToolCallPiece } from './tool-calls.ts';

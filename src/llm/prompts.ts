@@ -1,8 +1,8 @@
 /** System prompts: templates with variables, and the agent that every tenant has. */
 import type { AgentConfig, AgentType, Provider } from '../domain/agent.ts';
 import { DEFAULT_AGENT_ID } from '../domain/ids.ts';
-import type { ExecutionPlan } from '../ports.ts';
-import { cut } from './text.ts';
+import type { ExecutionPlan } from '../ports/runner.ts';
+import { cut } from './tool-calls.ts';
 
 /** UTF-16 units of one variable's value in a prompt. */
 export const MAX_VALUE_UNITS = 2_000;

@@ -1,15 +1,15 @@
 /** Runs agents: picks the loop by the agent's type and lends each run its model, tools and supervision. */
 import type { AgentConfig } from '../domain/agent.ts';
 import type { EventData } from '../domain/frames.ts';
-import type { AgentRunner, Clock, Log, Metrics } from '../ports.ts';
+import type { AgentRunner } from '../ports/runner.ts';
+import type { Clock, Log, Metrics } from '../ports/telemetry.ts';
 import { type AgentParts, runAgentLoop } from './agent-loop.ts';
 import type { ModelProvider } from './models.ts';
 import { systemPrompt } from './prompts.ts';
-import { type RunDependencies, supervise } from './run.ts';
+import { createWatchdog, type RunDependencies, supervise } from './run.ts';
 import { createToolUse } from './tool-use.ts';
 import type { ToolSet } from './tools/tool.ts';
 import { createToolLookup, type NodeTools } from './tools/tool-set.ts';
-import { createWatchdog } from './watchdog.ts';
 
 export interface RunnerDependencies {
   readonly models: ModelProvider;

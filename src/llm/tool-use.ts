@@ -1,10 +1,9 @@
 /** The tool calls of one run: which may run, which go back to the model as mistakes, and when that is enough. */
 import { RefusalError, refusal } from '../domain/errors.ts';
 import { MAX_TOOL_RESULT_UNITS } from '../domain/frames.ts';
-import type { Metrics } from '../ports.ts';
+import type { Metrics } from '../ports/telemetry.ts';
 import type { Run } from './run.ts';
-import { cut } from './text.ts';
-import { parseArgs, type ToolCall } from './tool-calls.ts';
+import { cut, parseArgs, type ToolCall } from './tool-calls.ts';
 import type { Prepared, Tool, ToolDefinition } from './tools/tool.ts';
 
 /** Messages with calls that could not be made (unknown tool, wrong arguments) that a run forgives. */

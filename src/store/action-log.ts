@@ -1,7 +1,7 @@
 /** The questions of ActionLog over a database. */
 import { sql } from 'kysely';
-import type { ActionLog, Unsent } from '../action-ports.ts';
-import type { Log } from '../ports.ts';
+import type { ActionLog, Unsent } from '../ports/store.ts';
+import type { Log } from '../ports/telemetry.ts';
 import type { Database } from './database.ts';
 import { OUTGOING_ROW, type OutgoingRow, outgoingOf } from './encode.ts';
 import { needsEscape } from './text.ts';

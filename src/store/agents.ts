@@ -10,7 +10,7 @@ import type {
   ListQuery,
   Page,
   SaveOutcome,
-} from '../management-ports.ts';
+} from '../ports/management.ts';
 import type { Database } from './database.ts';
 import type { DatabaseKind } from './migrations.ts';
 import type { Schema } from './schema.ts';

@@ -1,7 +1,7 @@
 /** A tenant's agents and conversations, read and written whole, over a database. */
 import type { Insertable } from 'kysely';
 import { agentIdSchema, sessionIdSchema, type TenantId } from '../domain/ids.ts';
-import type { Archive, ArchivedTurn } from '../management-ports.ts';
+import type { Archive, ArchivedTurn } from '../ports/management.ts';
 import { restoreAgent } from './agents.ts';
 import type { Database } from './database.ts';
 import { encodedEnd, messagesOf, turnOf } from './encode.ts';

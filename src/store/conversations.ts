@@ -3,7 +3,8 @@ import type { Kysely, Selectable } from 'kysely';
 import { type ErrorData, refusal } from '../domain/errors.ts';
 import type { SessionId, TenantId } from '../domain/ids.ts';
 import { tierSchema } from '../domain/tiers.ts';
-import type { Log, MessagePage, PageRequest, Store, TenantRecord, Write, WriteOutcome } from '../ports.ts';
+import type { MessagePage, PageRequest, Store, TenantRecord, Write, WriteOutcome } from '../ports/store.ts';
+import type { Log } from '../ports/telemetry.ts';
 import { createActionLog } from './action-log.ts';
 import type { Database } from './database.ts';
 import {

@@ -1,7 +1,7 @@
 /** What the stores ask of a database: reads and transactions that see one tenant, and batches of writes. */
 import { Kysely } from 'kysely';
 import type { TenantId } from '../domain/ids.ts';
-import type { Log } from '../ports.ts';
+import type { Log } from '../ports/telemetry.ts';
 import type { EncodedWrite } from './encode.ts';
 import { classified } from './failure.ts';
 import { type DatabaseKind, migrate } from './migrations.ts';

@@ -1,14 +1,13 @@
 /** Writes as the parameters of their statements, and rows as the records they were: the one place that knows both. */
 import type { Selectable } from 'kysely';
 import { z } from 'zod';
-import type { Outgoing } from '../action-ports.ts';
 import type { Message, TurnRecord } from '../domain/conversation.ts';
 import { domainActionSchema } from '../domain/domain-action.ts';
 import { errorDataSchema } from '../domain/errors.ts';
 import { executionInfoSchema } from '../domain/frames.ts';
 import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../domain/ids.ts';
 import { queueNameSchema } from '../domain/queues.ts';
-import type { Write } from '../ports.ts';
+import type { Outgoing, Write } from '../ports/store.ts';
 import { FLAG, type OutgoingTable, type TurnTable } from './schema.ts';
 import { checkOutgoing, escaped, needsEscape, unescaped } from './text.ts';
 

@@ -1,7 +1,7 @@
 /** Keeps a failing database from being asked, and from being waited for: a time limit, and a circuit breaker. */
 import { performance } from 'node:perf_hooks';
 import { BrokenCircuitError, ConsecutiveBreaker, circuitBreaker, handleWhen } from 'cockatiel';
-import type { Log } from '../ports.ts';
+import type { Log } from '../ports/telemetry.ts';
 import type { Database } from './database.ts';
 import { isUnavailable, unavailable } from './failure.ts';
 

@@ -1,7 +1,7 @@
 /** Agents in plain Maps, for nodes without a database and for tests. */
 import type { Agent, AuditEntry } from '../domain/agent-record.ts';
 import type { AgentId, TenantId } from '../domain/ids.ts';
-import type { AgentChange, AgentStore, ListQuery, Page, SaveOutcome } from '../management-ports.ts';
+import type { AgentChange, AgentStore, ListQuery, Page, SaveOutcome } from '../ports/management.ts';
 import { searchable } from './text.ts';
 
 interface StoredAgent {

@@ -1,6 +1,6 @@
 /** The outbox of the store in memory: what is still to be sent, and what was answered to which action. */
-import type { ActionLog, Outgoing, Unsent } from '../action-ports.ts';
 import type { TenantId } from '../domain/ids.ts';
+import type { ActionLog, Outgoing, Unsent } from '../ports/store.ts';
 import { checkOutgoing } from './text.ts';
 
 interface Entry extends Unsent {

@@ -1,7 +1,7 @@
 /** Webhooks and their deliveries in plain Maps, for nodes without a database and for tests. */
 import type { Delivery, Webhook } from '../domain/agent-record.ts';
 import type { TenantId } from '../domain/ids.ts';
-import type { SettledLimits, WebhookStore } from '../management-ports.ts';
+import type { SettledLimits, WebhookStore } from '../ports/management.ts';
 import { pageOf } from './memory-agents.ts';
 import { byAge } from './memory-templates.ts';
 import { dueAt, settledAt } from './webhooks.ts';

@@ -6,7 +6,7 @@ import type { Message, TurnRecord } from '../domain/conversation.ts';
 import { RefusalError, refusal } from '../domain/errors.ts';
 import type { SessionId, TaskId, TenantId } from '../domain/ids.ts';
 import type { Tier } from '../domain/tiers.ts';
-import type { MessagePage, PageRequest, Store, TenantRecord, Write, WriteOutcome } from '../ports.ts';
+import type { MessagePage, PageRequest, Store, TenantRecord, Write, WriteOutcome } from '../ports/store.ts';
 import { createMemoryOutgoing, type MemoryOutgoing } from './memory-outgoing.ts';
 
 export interface MemoryStoreOptions {

@@ -1,6 +1,7 @@
 /** Opens what DATABASE_URL names and makes the stores over it. */
-import type { AgentStore, Archive, TemplateStore, WebhookStore } from '../management-ports.ts';
-import type { Log, Store } from '../ports.ts';
+import type { AgentStore, Archive, TemplateStore, WebhookStore } from '../ports/management.ts';
+import type { Store } from '../ports/store.ts';
+import type { Log } from '../ports/telemetry.ts';
 import { createAgentStore } from './agents.ts';
 import { createArchive } from './archive.ts';
 import { createConversations } from './conversations.ts';

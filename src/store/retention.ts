@@ -1,8 +1,9 @@
 /** The nightly job that forgets conversations older than their tenant's tier keeps them, old answers and deliveries. */
 import { Cron } from 'croner';
 import { TIERS, type Tier, type TierTable } from '../domain/tiers.ts';
-import type { WebhookStore } from '../management-ports.ts';
-import type { Clock, Log, Store } from '../ports.ts';
+import type { WebhookStore } from '../ports/management.ts';
+import type { Store } from '../ports/store.ts';
+import type { Clock, Log } from '../ports/telemetry.ts';
 
 export interface RetentionOptions {
   readonly store: Store;

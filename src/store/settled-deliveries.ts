@@ -1,7 +1,7 @@
 /** Forgets settled deliveries of webhooks, over a database: webhook by webhook, a chunk at a time. */
 import type { Kysely } from 'kysely';
 import { type TenantId, tenantIdSchema } from '../domain/ids.ts';
-import type { SettledLimits } from '../management-ports.ts';
+import type { SettledLimits } from '../ports/management.ts';
 import { lockTenant } from './agents.ts';
 import type { Database } from './database.ts';
 import type { Schema } from './schema.ts';

@@ -1,6 +1,6 @@
 /** A tenant's own templates over a database. */
 import { type Template, templateSchema } from '../domain/agent-record.ts';
-import type { TemplateStore } from '../management-ports.ts';
+import type { TemplateStore } from '../ports/management.ts';
 import { lockTenant } from './agents.ts';
 import type { Database } from './database.ts';
 

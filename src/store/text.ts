@@ -1,5 +1,5 @@
 /** How texts are stored so that they come back as they came, whatever characters they hold. */
-import type { Outgoing } from '../action-ports.ts';
+import type { Outgoing } from '../ports/store.ts';
 
 declare global {
   /** In Node since 20; TypeScript's es2023 library does not list them yet. */

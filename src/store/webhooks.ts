@@ -1,7 +1,7 @@
 /** Webhooks and their deliveries over a database. */
 import { sql } from 'kysely';
 import { type Delivery, deliverySchema, type Webhook, webhookSchema } from '../domain/agent-record.ts';
-import type { WebhookStore } from '../management-ports.ts';
+import type { WebhookStore } from '../ports/management.ts';
 import type { Database } from './database.ts';
 import { expireDeliveries } from './settled-deliveries.ts';
 

@@ -1,6 +1,6 @@
 /** The node's log: pino JSON lines, written beside the event loop, with secrets and conversations taken out first. */
 import { type Logger, pino } from 'pino';
-import type { Log } from '../ports.ts';
+import type { Log } from '../ports/telemetry.ts';
 import { scrubFields, scrubText } from './redact.ts';
 
 export interface LogOptions {

@@ -1,8 +1,8 @@
 /** The node's numbers: counted where things happen, read from the actors when Prometheus or a console asks. */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import { TIERS } from '../domain/tiers.ts';
-import type { ActorKindStats, AgentStats, Metrics, NodeStats } from '../ports.ts';
-import type { TransportMeter } from '../transport-ports.ts';
+import type { ActorKindStats, AgentStats, Metrics, NodeStats } from '../ports/telemetry.ts';
+import type { TransportMeter } from '../ports/transport.ts';
 import { createLoopDelay, type LoopDelay } from './loop-delay.ts';
 import { createQuantiles } from './quantiles.ts';
 import { createTally } from './tally.ts';

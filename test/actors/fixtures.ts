@@ -1,7 +1,12 @@
 /** What the tests of actors share: ids, a clock that is set by hand, things to say, and a session that is told them. */
-import { session } from '../../actors/session.ts';
-import type { SessionEffect } from '../../actors/session-effect.ts';
-import type { Said, SessionConfig, SessionMessage, SessionState } from '../../actors/session-state.ts';
+import type {
+  Said,
+  SessionConfig,
+  SessionEffect,
+  SessionMessage,
+  SessionState,
+} from '../../actors/session/protocol.ts';
+import { session } from '../../actors/session/session.ts';
 import type { AgentConfig } from '../../src/domain/agent.ts';
 import type { ErrorData } from '../../src/domain/errors.ts';
 import type { ExecutionInfo, Frame } from '../../src/domain/frames.ts';
@@ -16,7 +21,9 @@ import {
   tenantIdSchema,
 } from '../../src/domain/ids.ts';
 import { TIER_TABLE } from '../../src/domain/tiers.ts';
-import type { Client, Clock, ExecutionOutcome } from '../../src/ports.ts';
+import type { ExecutionOutcome } from '../../src/ports/runner.ts';
+import type { Client } from '../../src/ports/sessions.ts';
+import type { Clock } from '../../src/ports/telemetry.ts';
 
 export const TENANT: TenantId = tenantIdSchema.parse('acme');
 export const SESSION: SessionId = sessionIdSchema.parse('s1');

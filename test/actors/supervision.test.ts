@@ -10,10 +10,10 @@ import type {
   ExecutionContext,
   ExecutionOutcome,
   ExecutionPlan,
-  Metrics,
-  SayReply,
-  Store,
-} from '../../src/ports.ts';
+} from '../../src/ports/runner.ts';
+import type { SayReply } from '../../src/ports/sessions.ts';
+import type { Store } from '../../src/ports/store.ts';
+import type { Metrics } from '../../src/ports/telemetry.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
 import { leakFree } from '../support/leaks.ts';
 import { quiet } from '../support/quiet.ts';

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { parse } from 'yaml';
 import { leakFree } from '../support/leaks.ts';
-import { openManagementNode } from '../transports/management-node.ts';
+import { openManagementNode } from '../transports/http/management-node.ts';
 import { openShell } from './shell.ts';
 
 const SERVICE_TOKEN = 'the-token-of-all-services';

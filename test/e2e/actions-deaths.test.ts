@@ -9,7 +9,7 @@ import { callTools, say, stallAfter } from '../support/stub-model.ts';
 import { gate } from '../support/transport.ts';
 import { until } from '../support/until.ts';
 import { connect } from '../support/websocket-client.ts';
-import { actionTown, heldKeys, settled, TAKEOVER_MS } from './actions-town.ts';
+import { actionTown, heldKeys, settled, TAKEOVER_MS } from './actions-cluster.ts';
 
 const HEADERS = { 'x-tenant-id': 'acme', 'content-type': 'application/json' };
 const TOOLS = 'tool_registry_service:professional:default';

@@ -14,7 +14,7 @@ import {
 import { startScene } from '../support/node.ts';
 import { say } from '../support/stub-model.ts';
 import { until } from '../support/until.ts';
-import { settled } from './actions-town.ts';
+import { settled } from './actions-cluster.ts';
 
 const MIB = 1024 * 1024;
 const DEEP = 100_000;

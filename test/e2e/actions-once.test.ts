@@ -13,7 +13,7 @@ import {
 } from '../support/action-client.ts';
 import { startScene } from '../support/node.ts';
 import { say } from '../support/stub-model.ts';
-import { actionTown, settled } from './actions-town.ts';
+import { actionTown, settled } from './actions-cluster.ts';
 
 test('ten at once and later ones are one run with one answer', async (t) => {
   const client = await actionClient(t);

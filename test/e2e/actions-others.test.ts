@@ -14,7 +14,7 @@ import type { Chatter } from '../support/chatter.ts';
 import { startScene } from '../support/node.ts';
 import { say } from '../support/stub-model.ts';
 import { until } from '../support/until.ts';
-import { settled } from './actions-town.ts';
+import { settled } from './actions-cluster.ts';
 
 /** What was pushed to a socket: all but its greeting and pongs. */
 const pushed = ({ frames }: Chatter) =>

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
-import type { Store } from '../../src/ports.ts';
+import type { Store } from '../../src/ports/store.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
 import { action, actionClient, ownList, pydantic2, WORK } from '../support/action-client.ts';
 import { last } from '../support/chatter.ts';
@@ -11,7 +11,7 @@ import { storesAround } from '../support/stores.ts';
 import { say } from '../support/stub-model.ts';
 import { gate } from '../support/transport.ts';
 import { until } from '../support/until.ts';
-import { settled } from './actions-town.ts';
+import { settled } from './actions-cluster.ts';
 
 const RUNS = 12;
 /** A client that was thrown out comes back within seconds. */

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import type { AgentTaskMessage } from '../../src/domain/agent-task.ts';
 import { managementQueue, tierLane } from '../../src/domain/queues.ts';
-import { createMemoryTransport } from '../../transports/memory.ts';
+import { createMemoryTransport } from '../../transports/queue/memory.ts';
 import type { Chatter } from '../support/chatter.ts';
 import { leakFree } from '../support/leaks.ts';
 import { startTestNode } from '../support/node.ts';

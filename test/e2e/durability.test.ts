@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
 import { TIER_TABLE } from '../../src/domain/tiers.ts';
-import type { Store, Write } from '../../src/ports.ts';
+import type { Store, Write } from '../../src/ports/store.ts';
 import { openStores, type Stores } from '../../src/store/open.ts';
 import { createRetention } from '../../src/store/retention.ts';
 import { createLog } from '../../src/telemetry/log.ts';

@@ -9,7 +9,7 @@ import { startScene, startTestNode, type TestNode } from '../support/node.ts';
 import { callTools, refuse, say, silence, stallAfter } from '../support/stub-model.ts';
 import { bearer, JWT } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
-import { openReceiver } from '../transports/webhook-receiver.ts';
+import { openReceiver } from '../transports/webhooks/webhook-receiver.ts';
 
 const RUN = { agent_id: 'default', input: 'Go.' };
 const execute = (node: TestNode, more: object = {}, tier?: string) =>

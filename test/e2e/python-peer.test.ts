@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { z } from 'zod';
 import { type ExternalService, serviceQueue } from '../../src/domain/queues.ts';
 import { TIERS } from '../../src/domain/tiers.ts';
-import { parseDeadLetter } from '../../transports/delivery.ts';
+import { parseDeadLetter } from '../../transports/queue/delivery.ts';
 import { type PythonPeer, parsed, pythonTown, request, stopped } from '../support/python.ts';
 import type { RedisServer } from '../support/redis.ts';
 import { until } from '../support/until.ts';

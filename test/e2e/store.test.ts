@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
-import type { Store, Write } from '../../src/ports.ts';
+import type { Store, Write } from '../../src/ports/store.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
 import { isEnd, last, numbered, types } from '../support/chatter.ts';
 import { startScene } from '../support/node.ts';

@@ -6,7 +6,7 @@ import { leakFree } from '../support/leaks.ts';
 import { startTestNode, type TestNode } from '../support/node.ts';
 import { temporary } from '../support/temporary.ts';
 import { until } from '../support/until.ts';
-import { openReceiver } from '../transports/webhook-receiver.ts';
+import { openReceiver } from '../transports/webhooks/webhook-receiver.ts';
 
 /** A node whose webhooks may reach this machine. */
 const LOCAL = { env: { ALLOW_INSECURE: '1' }, parts: { blockPrivate: false } };

@@ -13,9 +13,8 @@ import type {
   ExecutionLimits,
   ExecutionOutcome,
   ExecutionPlan,
-  Log,
-  Metrics,
-} from '../../src/ports.ts';
+} from '../../src/ports/runner.ts';
+import type { Log, Metrics } from '../../src/ports/telemetry.ts';
 import { type StubModel, startStubModel } from '../support/stub-model.ts';
 
 export const clock = { now: () => Date.now() };

@@ -3,10 +3,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { brokenOff, classify, parseRetryAfter } from '../../src/llm/model-errors.ts';
-import { cut } from '../../src/llm/text.ts';
 import {
   addPieces,
   closeCalls,
+  cut,
   MAX_ARGS_UNITS,
   MAX_CALLS,
   type OpenCall,

@@ -3,8 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { AIMessageChunk, HumanMessage } from '@langchain/core/messages';
 import { createAgent } from 'langchain';
-import { findExpression } from '../../src/llm/offline-echo.ts';
-import { OfflineModel } from '../../src/llm/offline-model.ts';
+import { findExpression, OfflineModel } from '../../src/llm/offline-model.ts';
 import { answerOf, deltasOf, errorOf, startBench } from './harness.ts';
 
 const offline = (model: string) => ({ agent: { provider: 'offline', model } }) as const;

@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { tenantIdSchema } from '../../src/domain/ids.ts';
 import { createCollections } from '../../src/llm/retrieval/collections.ts';
 import { piecesOf } from '../../src/llm/retrieval/passages.ts';
-import { createShelf, type ShelfOptions } from '../../src/llm/retrieval/shelf.ts';
+import { createShelf, type ShelfOptions } from '../../src/llm/retrieval/search-index.ts';
 import { leakFree } from '../support/leaks.ts';
 import { quiet } from '../support/quiet.ts';
 import { temporary } from '../support/temporary.ts';

@@ -1,7 +1,7 @@
 /** The part of the stores' contract about turns that a stopped process left behind and that run anew. */
 import assert from 'node:assert/strict';
 import { agentIdSchema, sessionIdSchema } from '../../src/domain/ids.ts';
-import type { Store } from '../../src/ports.ts';
+import type { Store } from '../../src/ports/store.ts';
 import {
   accept,
   answer,

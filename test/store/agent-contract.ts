@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type Agent, type AuditEntry, agentSchema } from '../../src/domain/agent-record.ts';
 import { agentIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
-import type { AgentStore, ListQuery, SaveOutcome } from '../../src/management-ports.ts';
+import type { AgentStore, ListQuery, SaveOutcome } from '../../src/ports/management.ts';
 
 const acme = tenantIdSchema.parse('acme');
 const umbrella = tenantIdSchema.parse('umbrella');

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Agent } from '../../src/domain/agent-record.ts';
 import { agentIdSchema, sessionIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
-import type { ArchivedVersion } from '../../src/management-ports.ts';
+import type { ArchivedVersion } from '../../src/ports/management.ts';
 import type { Stores } from '../../src/store/open.ts';
 import { agent, audit } from './agent-contract.ts';
 import { accept, answer, contents, named, page, taskOf } from './records.ts';

@@ -1,9 +1,8 @@
 /** What somebody else wrote into a database, and what an older version left there, over both databases. */
 import assert from 'node:assert/strict';
 import { after, before, type TestContext, test } from 'node:test';
-import type { Kysely } from 'kysely';
-import { sql } from 'kysely';
-import type { Log } from '../../src/ports.ts';
+import { type Kysely, sql } from 'kysely';
+import type { Log } from '../../src/ports/telemetry.ts';
 import { createConversations } from '../../src/store/conversations.ts';
 import { type Database, openSqlite } from '../../src/store/database.ts';
 import { openPostgres } from '../../src/store/postgres/open.ts';

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { refusal } from '../../src/domain/errors.ts';
-import type { PageRequest, Store } from '../../src/ports.ts';
+import type { PageRequest, Store } from '../../src/ports/store.ts';
 import { againContract } from './again-contract.ts';
 import { lifeContract } from './contract-life.ts';
 import { outgoingContract } from './outgoing-contract.ts';

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import type { Store } from '../../src/ports.ts';
+import type { Store } from '../../src/ports/store.ts';
 import { openStores } from '../../src/store/open.ts';
 import { quiet } from '../support/quiet.ts';
 import { named, taskOf, tenantOf } from './records.ts';

@@ -1,9 +1,8 @@
 /** The part of the stores' contract about what is kept to be sent, and what was answered to which action. */
 import assert from 'node:assert/strict';
-import type { Outgoing } from '../../src/action-ports.ts';
 import type { DomainAction } from '../../src/domain/domain-action.ts';
 import { queueNameSchema } from '../../src/domain/queues.ts';
-import type { Store } from '../../src/ports.ts';
+import type { Outgoing, Store } from '../../src/ports/store.ts';
 import { accept, answered, forget, message, named, type Over, page, taskOf, tenantOf } from './records.ts';
 
 const queue = queueNameSchema.parse('orchestrator:acme:callback');

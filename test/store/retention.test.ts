@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { TIER_TABLE } from '../../src/domain/tiers.ts';
-import type { SettledLimits } from '../../src/management-ports.ts';
-import type { Store, Write } from '../../src/ports.ts';
+import type { SettledLimits } from '../../src/ports/management.ts';
+import type { Store, Write } from '../../src/ports/store.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
 import { createMemoryWebhooks } from '../../src/store/memory-webhooks.ts';
 import {

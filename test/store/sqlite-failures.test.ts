@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { type TestContext, test } from 'node:test';
 import { RefusalError } from '../../src/domain/errors.ts';
-import type { Store } from '../../src/ports.ts';
+import type { Store } from '../../src/ports/store.ts';
 import { createConversations } from '../../src/store/conversations.ts';
 import { openSqlite, type SqliteDatabase } from '../../src/store/database.ts';
 import { openStores } from '../../src/store/open.ts';

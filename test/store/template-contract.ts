@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Template } from '../../src/domain/agent-record.ts';
 import { tenantIdSchema } from '../../src/domain/ids.ts';
-import type { TemplateStore } from '../../src/management-ports.ts';
+import type { TemplateStore } from '../../src/ports/management.ts';
 
 const acme = tenantIdSchema.parse('acme');
 const umbrella = tenantIdSchema.parse('umbrella');

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Delivery, Webhook } from '../../src/domain/agent-record.ts';
 import { type TenantId, tenantIdSchema } from '../../src/domain/ids.ts';
-import type { SettledLimits, WebhookStore } from '../../src/management-ports.ts';
+import type { SettledLimits, WebhookStore } from '../../src/ports/management.ts';
 
 const acme = tenantIdSchema.parse('acme');
 const umbrella = tenantIdSchema.parse('umbrella');

@@ -11,41 +11,46 @@ export interface Finding {
   readonly problem: string;
 }
 
-export const MAX_LINES = 300;
-const EXCUSE = /over 300 lines:/i;
+export const MAX_LINES = 400;
 
-/** `ports.ts`, and what was split off it (`management-ports.ts`). */
-const PORTS = /^src\/([a-z]+-)*ports\.ts$/;
+/** Parts of src that stand beside each other: each knows the domain, the ports and itself. */
+const BESIDE = 'llm|store|outbox|management|telemetry';
 
 /** Which parts of the project a part may import from, besides itself. First match wins. */
 const ARROWS: readonly { readonly part: RegExp; readonly may: RegExp }[] = [
-  { part: /^src\/(main|node(-[a-z]+)?)\.ts$/, may: /./ },
-  { part: /^src\/cli\//, may: /^src\/(cli\/|domain\/|settings\.ts$|([a-z]+-)*ports\.ts$)/ },
+  { part: /^src\/(main|node)\.ts$/, may: /./ },
+  { part: /^src\/cli\//, may: /^src\/(cli\/|domain\/|ports\/|settings\.ts$)/ },
   { part: /^src\/domain\//, may: /^src\/domain\// },
-  { part: PORTS, may: /^src\/(domain\/|([a-z]+-)*ports\.ts$)/ },
+  { part: /^src\/ports\//, may: /^src\/(domain|ports)\// },
   { part: /^src\/settings\.ts$/, may: /^src\/domain\// },
-  { part: /^src\/llm\//, may: /^src\/(llm\/|domain\/|([a-z]+-)*ports\.ts$)/ },
-  { part: /^src\/store\//, may: /^src\/(store\/|domain\/|([a-z]+-)*ports\.ts$)/ },
-  { part: /^src\/telemetry\//, may: /^src\/(telemetry\/|domain\/|([a-z]+-)*ports\.ts$)/ },
-  { part: /^actors\//, may: /^(actors\/|src\/(?!(main|node(-[a-z]+)?)\.ts))/ },
-  { part: /^transports\//, may: /^(transports\/|src\/(?!(main|node(-[a-z]+)?)\.ts))/ },
+  ...BESIDE.split('|').map((part) => ({
+    part: new RegExp(`^src/${part}/`),
+    may: new RegExp(`^src/(${part}|domain|ports)/`),
+  })),
+  { part: /^actors\//, may: /^(actors\/|src\/(?!(main|node)\.ts|cli\/))/ },
+  { part: /^transports\//, may: /^(transports\/|src\/(?!(main|node)\.ts|cli\/))/ },
+  { part: /^bench\//, may: /./ },
 ];
 
-/** Packages that only one place knows. */
+/** What the domain may know besides itself: schemas, and digests. */
+const PURE: ReadonlySet<string> = new Set(['zod', 'node:crypto']);
+
+/** Packages that only one place of the product knows. */
 const FENCES: readonly { readonly name: RegExp; readonly home: RegExp }[] = [
-  { name: /^nact$/, home: /^actors\/actor\.ts$/ },
-  { name: /^ioredis$/, home: /^transports\/redis\// },
-  { name: /^uWebSockets\.js$/, home: /^transports\/(websocket|http\/adapter)\.ts$/ },
+  { name: /^nact$/, home: /^actors\/runtime\// },
+  { name: /^ioredis$/, home: /^transports\/queue\/redis\// },
+  { name: /^uWebSockets\.js$/, home: /^transports\/(websocket\/|http\/adapter\.ts$)/ },
   { name: /^(langchain|@langchain\/.+)$/, home: /^src\/llm\// },
-  { name: /^msgpackr$/, home: /^transports\/codec\.ts$/ },
+  { name: /^undici$/, home: /^(src\/llm|transports\/webhooks)\// },
+  { name: /^msgpackr$/, home: /^transports\/wire\/codec\.ts$/ },
   { name: /^pino$/, home: /^src\/telemetry\/log\.ts$/ },
   { name: /^kysely$/, home: /^src\/store\// },
   { name: /^prom-client$/, home: /^src\/telemetry\// },
 ];
 
-const ANY_ALLOWED = /^(actors\/actor|transports\/codec)\.ts$/;
-const ENVIRONMENT_ALLOWED = /^src\/(settings|main)\.ts$/;
-const VAGUE_NAME = /(^|[-.])(utils?|helpers?|managers?|services?)([-.]|$)/;
+const ANY_ALLOWED = /^(actors\/runtime\/actor-system|transports\/wire\/codec)\.ts$/;
+const ENVIRONMENT_ALLOWED = /^(src\/(settings|main)\.ts$|bench\/)/;
+const VAGUE_NAME = /(^|[-.])(utils?|helpers?|managers?|services?)$/;
 const KEBAB_NAME = /^[a-z0-9]+(-[a-z0-9]+)*(\.[a-z0-9-]+)*$/;
 
 /** All findings of all rules that look at one file. */
@@ -63,7 +68,7 @@ export function arrowFindings({ path, text }: Source): readonly Finding[] {
   const wrong = importsOf(text).flatMap((name) => {
     const target = resolved(path, name);
     if (target) return rule.may.test(target) ? [] : [`imports ${target}`];
-    const pure = !path.startsWith('src/domain/') || packageOf(name) === 'zod';
+    const pure = !path.startsWith('src/domain/') || PURE.has(packageOf(name));
     return pure ? [] : [`imports ${name}; the domain knows zod only`];
   });
   return wrong.map((problem) => ({ path, problem }));
@@ -72,7 +77,9 @@ export function arrowFindings({ path, text }: Source): readonly Finding[] {
 /** Imports of packages outside the one place that may know them. */
 export function fenceFindings({ path, text }: Source): readonly Finding[] {
   return importsOf(text).flatMap((name) => {
-    const fence = FENCES.find((each) => each.name.test(packageOf(name)));
+    const fence = path.startsWith('bench/')
+      ? undefined
+      : FENCES.find((each) => each.name.test(packageOf(name)));
     return fence && !fence.home.test(path) ? [{ path, problem: `imports ${name} outside its fence` }] : [];
   });
 }
@@ -84,7 +91,7 @@ export function shapeFindings({ path, text }: Source): readonly Finding[] {
   const name = path.slice(path.lastIndexOf('/') + 1).replace(/\.[a-z]+$/, '');
   return [
     opening ? undefined : 'does not open with a comment that says what it is for',
-    lines > MAX_LINES && !EXCUSE.test(opening ?? '') ? `has ${lines} lines and gives no reason` : undefined,
+    lines > MAX_LINES ? `has ${lines} lines` : undefined,
     VAGUE_NAME.test(name) ? 'has a name that says nothing' : undefined,
     KEBAB_NAME.test(name) ? undefined : 'has a name that is not kebab-case',
   ].flatMap((problem) => (problem ? [{ path, problem }] : []));

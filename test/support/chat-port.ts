@@ -9,14 +9,13 @@ import type {
   CancelReply,
   Client,
   Directory,
-  Log,
-  Metrics,
   ResumePoint,
   SayReply,
   SayRequest,
-} from '../../src/ports.ts';
-import { type Access, createAccess } from '../../transports/access.ts';
-import { type Chat, type ChatSettings, mountChat } from '../../transports/websocket.ts';
+} from '../../src/ports/sessions.ts';
+import type { Log, Metrics } from '../../src/ports/telemetry.ts';
+import { type Chat, type ChatSettings, mountChat } from '../../transports/websocket/chat.ts';
+import { type Access, createAccess } from '../../transports/wire/access.ts';
 import { uncounted } from './quiet.ts';
 
 export interface Attached {

@@ -4,12 +4,14 @@ import { EventEmitter, once } from 'node:events';
 import type { TurnRecord } from '../../src/domain/conversation.ts';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import { DEFAULT_AGENT_ID, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
-import type { Client, Directory, Log, MessagePage, PageRequest, SayRequest } from '../../src/ports.ts';
-import { createAccess } from '../../transports/access.ts';
+import type { Client, Directory, SayRequest } from '../../src/ports/sessions.ts';
+import type { MessagePage, PageRequest } from '../../src/ports/store.ts';
+import type { Log } from '../../src/ports/telemetry.ts';
 import { mountHttp, openServer } from '../../transports/http/adapter.ts';
 import { createHttpApp } from '../../transports/http/app.ts';
 import { HTTP_LIMITS, type HttpLimits } from '../../transports/http/body-limits.ts';
 import type { HttpDeps } from '../../transports/http/deps.ts';
+import { createAccess } from '../../transports/wire/access.ts';
 
 export const JWT_SECRET = 'a secret of at least thirty-two characters';
 export const NOW_MS = Date.parse('2026-01-02T03:04:05.006Z');

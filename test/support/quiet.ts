@@ -1,5 +1,5 @@
 /** A log that nobody reads, and metrics that nobody asks for. */
-import type { Log, Metrics } from '../../src/ports.ts';
+import type { Log, Metrics } from '../../src/ports/telemetry.ts';
 
 const nothing = (): void => {};
 

@@ -1,7 +1,7 @@
 /** A Redis and transports over it for one test, closed in the right order after it: the transports first. */
 import type { TestContext } from 'node:test';
-import type { Transport } from '../../src/transport-ports.ts';
-import { openRedisTransport } from '../../transports/redis/transport.ts';
+import type { Transport } from '../../src/ports/transport.ts';
+import { openRedisTransport } from '../../transports/queue/redis/transport.ts';
 import { leakFree } from './leaks.ts';
 import { quiet } from './quiet.ts';
 import { type RedisServer, type RedisServerOptions, startRedis } from './redis.ts';

@@ -10,7 +10,7 @@ import type {
   Transport,
   TransportEvent,
   TransportMeter,
-} from '../../src/transport-ports.ts';
+} from '../../src/ports/transport.ts';
 import { until } from './until.ts';
 
 export const queue = (name: string): QueueName => queueNameSchema.parse(name);

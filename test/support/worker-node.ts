@@ -5,7 +5,7 @@
 import { writeSync } from 'node:fs';
 import { setTimeout as wait } from 'node:timers/promises';
 import { tierLane } from '../../src/domain/queues.ts';
-import { openRedisTransport } from '../../transports/redis/transport.ts';
+import { openRedisTransport } from '../../transports/queue/redis/transport.ts';
 import { quiet } from './quiet.ts';
 import { counting, queue } from './transport.ts';
 

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
-import type { NodeStats } from '../../src/ports.ts';
+import type { NodeStats } from '../../src/ports/telemetry.ts';
 import { createMetrics, type NodeMetrics } from '../../src/telemetry/metrics.ts';
 import { createQuantiles } from '../../src/telemetry/quantiles.ts';
 import { leakFree } from '../support/leaks.ts';

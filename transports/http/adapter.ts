@@ -1,5 +1,4 @@
 /** Carries HTTP between uWebSockets.js and fetch handlers: bounded bodies in, back-pressured bodies out, no leak on abort. */
-
 import {
   App,
   type HttpRequest,

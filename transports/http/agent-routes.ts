@@ -1,7 +1,7 @@
 /** The agent routes: make, read, change, delete, try out, and change many at once (PROTOCOL 5). */
 import { createRoute, type OpenAPIHono } from '@hono/zod-openapi';
 import { agentIdSchema } from '../../src/domain/ids.ts';
-import type { AgentManagement } from '../../src/management-ports.ts';
+import type { AgentManagement } from '../../src/ports/management.ts';
 import type { HttpDeps } from './deps.ts';
 import { failure, type HttpEnv, refuse } from './errors.ts';
 import { jsonBody, needs } from './gate.ts';

@@ -1,6 +1,6 @@
 /** The routes over an agent's past: versions, what changed between them, who did it, and the ways back (PROTOCOL 5). */
 import { createRoute, type OpenAPIHono } from '@hono/zod-openapi';
-import type { AgentManagement } from '../../src/management-ports.ts';
+import type { AgentManagement } from '../../src/ports/management.ts';
 import type { HttpDeps } from './deps.ts';
 import { failure, type HttpEnv, refuse } from './errors.ts';
 import { jsonBody, needs } from './gate.ts';

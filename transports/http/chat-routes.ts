@@ -2,10 +2,6 @@
 import { createRoute, type OpenAPIHono } from '@hono/zod-openapi';
 import type { Context } from 'hono';
 import type { SessionId, TaskId } from '../../src/domain/ids.ts';
-import type { SayRequest } from '../../src/ports.ts';
-import type { HttpDeps } from './deps.ts';
-import { failure, type HttpEnv, refuse } from './errors.ts';
-import { jsonBody, needs } from './gate.ts';
 import {
   acceptedSchema,
   cancelledSchema,
@@ -16,7 +12,11 @@ import {
   turnBody,
   turnFrameSchema,
   turnSchema,
-} from './schemas.ts';
+} from '../../src/domain/turn-schemas.ts';
+import type { SayRequest } from '../../src/ports/sessions.ts';
+import type { HttpDeps } from './deps.ts';
+import { failure, type HttpEnv, refuse } from './errors.ts';
+import { jsonBody, needs } from './gate.ts';
 import { sayAndStream } from './turn-stream.ts';
 
 /** Adds the chat routes. They need the scope `chat`; every id is looked up inside the caller's tenant. */

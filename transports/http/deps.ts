@@ -1,14 +1,15 @@
 /** What the HTTP edge needs of the node: wired in src/node.ts, replaced by small stand-ins in tests. */
 import type { SessionId, TaskId } from '../../src/domain/ids.ts';
+import type { Executions } from '../../src/ports/executions.ts';
 import type {
   AgentManagement,
   TemplateManagement,
   TenantAdmin,
   WebhookManagement,
-} from '../../src/management-ports.ts';
-import type { Clock, Directory, Log } from '../../src/ports.ts';
-import type { Access } from '../access.ts';
-import type { Executions } from '../executions/executions.ts';
+} from '../../src/ports/management.ts';
+import type { Directory } from '../../src/ports/sessions.ts';
+import type { Clock, Log } from '../../src/ports/telemetry.ts';
+import type { Access } from '../wire/access.ts';
 
 export interface HttpDeps {
   readonly directory: Directory;

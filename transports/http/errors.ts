@@ -3,7 +3,8 @@ import { z } from '@hono/zod-openapi';
 import type { Context, Env, ErrorHandler, NotFoundHandler } from 'hono';
 import { HTTPException } from 'hono/http-exception';
 import { ERRORS, type ErrorData, errorDataSchema, RefusalError, refusal } from '../../src/domain/errors.ts';
-import type { Caller, Log } from '../../src/ports.ts';
+import type { Caller } from '../../src/ports/sessions.ts';
+import type { Log } from '../../src/ports/telemetry.ts';
 import type { Exchange } from './exchange.ts';
 
 /** What a request carries through middlewares and handlers. */

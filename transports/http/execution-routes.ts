@@ -2,11 +2,10 @@
 import { createRoute, type OpenAPIHono } from '@hono/zod-openapi';
 import type { Context } from 'hono';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
-import type { SayRequest } from '../../src/ports.ts';
-import type { Order } from '../executions/batches.ts';
-import { batchSchema, executionBody, executionSchema } from '../executions/bodies.ts';
-import type { Executions } from '../executions/executions.ts';
-import { overridesOf } from '../executions/orders.ts';
+import { overridesOf } from '../../src/domain/execution-params.ts';
+import { batchSchema, executionBody, executionSchema } from '../../src/domain/turn-schemas.ts';
+import type { Executions, Order } from '../../src/ports/executions.ts';
+import type { SayRequest } from '../../src/ports/sessions.ts';
 import type { HttpDeps } from './deps.ts';
 import { failure, type HttpEnv, refuse } from './errors.ts';
 import {

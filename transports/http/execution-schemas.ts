@@ -1,15 +1,15 @@
 /** The shapes of the execution routes (PROTOCOL 3): what they take, what they accept, and their names in the OpenAPI document. */
 import { z } from '@hono/zod-openapi';
-import { sayFields } from '../../src/domain/frames.ts';
-import { agentIdSchema, ID_PATTERN, sessionIdSchema, taskIdSchema } from '../../src/domain/ids.ts';
 import {
   DEFAULT_BATCH_CONCURRENCY,
   executionParamsSchema,
   MAX_BATCH_CONCURRENCY,
   MAX_BATCH_ITEMS,
   toolsConfigSchema,
-} from '../executions/orders.ts';
-import { acceptedSchema, cancelledSchema } from './schemas.ts';
+} from '../../src/domain/execution-params.ts';
+import { sayFields } from '../../src/domain/frames.ts';
+import { agentIdSchema, ID_PATTERN, sessionIdSchema, taskIdSchema } from '../../src/domain/ids.ts';
+import { acceptedSchema, cancelledSchema } from '../../src/domain/turn-schemas.ts';
 
 const MAX_URL = 2_048;
 

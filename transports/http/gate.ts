@@ -7,8 +7,8 @@ import { createMiddleware } from 'hono/factory';
 import { refusal } from '../../src/domain/errors.ts';
 import { MAX_DEPTH } from '../../src/domain/frames.ts';
 import { ID_PATTERN } from '../../src/domain/ids.ts';
-import type { Access, Scope } from '../access.ts';
-import { jsonTooDeep } from '../guard.ts';
+import type { Access, Scope } from '../wire/access.ts';
+import { jsonTooDeep } from '../wire/depth-limit.ts';
 import { type HttpEnv, refuse } from './errors.ts';
 
 /** Gives the request its id, echoes it, and answers what the adapter refused. */

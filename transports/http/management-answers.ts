@@ -2,7 +2,7 @@
 import type { z } from '@hono/zod-openapi';
 import type { Context } from 'hono';
 import { type ErrorData, RefusalError, refusal } from '../../src/domain/errors.ts';
-import type { Actor, Page, RuleIssue } from '../../src/management-ports.ts';
+import type { Actor, Page, RuleIssue } from '../../src/ports/management.ts';
 import { type HttpEnv, refuse } from './errors.ts';
 
 /** Issues named in one refusal. */

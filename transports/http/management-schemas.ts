@@ -15,7 +15,7 @@ import {
 } from '../../src/domain/agent-record.ts';
 import { agentIdSchema, ID_PATTERN, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
 import { tierSchema } from '../../src/domain/tiers.ts';
-import type { ListQuery } from '../../src/management-ports.ts';
+import type { ListQuery } from '../../src/ports/management.ts';
 
 const DEFAULT_PAGE_SIZE = 20;
 const MAX_PAGE_SIZE = 100;

@@ -1,9 +1,14 @@
 /** The session routes: a conversation's history, and forgetting it (PROTOCOL 3). */
 import { createRoute, type OpenAPIHono } from '@hono/zod-openapi';
+import {
+  messageBody,
+  messagesSchema,
+  pageQuerySchema,
+  sessionPathSchema,
+} from '../../src/domain/turn-schemas.ts';
 import type { HttpDeps } from './deps.ts';
 import { failure, type HttpEnv, refuse } from './errors.ts';
 import { needs } from './gate.ts';
-import { messageBody, messagesSchema, pageQuerySchema, sessionPathSchema } from './schemas.ts';
 
 /** Adds the session routes. They need the scope `chat`; a session of another tenant is not found. */
 export function addSessionRoutes(app: OpenAPIHono<HttpEnv>, deps: HttpDeps): void {

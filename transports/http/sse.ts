@@ -1,8 +1,8 @@
 /** One turn as a stream of server-sent events: a session client that hears its own turn only, and ends with it. */
 import { type Frame, isTerminal } from '../../src/domain/frames.ts';
 import type { TaskId } from '../../src/domain/ids.ts';
-import type { Client } from '../../src/ports.ts';
-import { encodeFrame } from '../codec.ts';
+import type { Client } from '../../src/ports/sessions.ts';
+import { encodeFrame } from '../wire/codec.ts';
 
 /** Bytes handed to the socket at once; what comes meanwhile waits in the bounded buffer. */
 const MAX_CHUNK_BYTES = 64 * 1024;

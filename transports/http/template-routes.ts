@@ -1,6 +1,6 @@
 /** The template routes: what agents can be made from; own ones where the tier has them (PROTOCOL 5). */
 import { createRoute, type OpenAPIHono } from '@hono/zod-openapi';
-import type { TemplateManagement } from '../../src/management-ports.ts';
+import type { TemplateManagement } from '../../src/ports/management.ts';
 import type { HttpDeps } from './deps.ts';
 import { failure, type HttpEnv, refuse } from './errors.ts';
 import { jsonBody, needs } from './gate.ts';

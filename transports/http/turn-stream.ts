@@ -3,7 +3,7 @@ import type { TurnRecord } from '../../src/domain/conversation.ts';
 import { refusal } from '../../src/domain/errors.ts';
 import type { Frame, TurnEvent } from '../../src/domain/frames.ts';
 import type { SessionId } from '../../src/domain/ids.ts';
-import type { SayReply, SayRequest } from '../../src/ports.ts';
+import type { SayReply, SayRequest } from '../../src/ports/sessions.ts';
 import { HTTP_TIMING, type HttpDeps } from './deps.ts';
 import { openTurnStream, type TurnStream } from './sse.ts';
 

@@ -1,6 +1,6 @@
 /** The webhook routes: where notices are sent, what became of each delivery, and sending a dead one again (PROTOCOL 5). */
 import { createRoute, type OpenAPIHono } from '@hono/zod-openapi';
-import type { WebhookManagement } from '../../src/management-ports.ts';
+import type { WebhookManagement } from '../../src/ports/management.ts';
 import type { HttpDeps } from './deps.ts';
 import { failure, type HttpEnv, refuse } from './errors.ts';
 import { jsonBody, needs } from './gate.ts';

@@ -3,9 +3,9 @@ import { z } from 'zod';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
 import { agentIdSchema, sessionIdSchema } from '../../src/domain/ids.ts';
 import type { Tool } from '../../src/llm/tools/tool.ts';
-import type { AgentManagement } from '../../src/management-ports.ts';
-import type { Collections, Embeddings, PeerData, PeerRequest } from '../../src/peer-ports.ts';
-import type { Store } from '../../src/ports.ts';
+import type { AgentManagement } from '../../src/ports/management.ts';
+import type { Collections, Embeddings, PeerData, PeerRequest } from '../../src/ports/peers.ts';
+import type { Store } from '../../src/ports/store.ts';
 import type { Embedded } from './peers.ts';
 
 export interface EmbeddedOptions {

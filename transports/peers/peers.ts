@@ -11,9 +11,9 @@ import {
   type PeerRequestType,
   type Peers,
   SERVICE_OF,
-} from '../../src/peer-ports.ts';
-import type { Clock, Log } from '../../src/ports.ts';
-import type { ActionFormat, Transport } from '../../src/transport-ports.ts';
+} from '../../src/ports/peers.ts';
+import type { Clock, Log } from '../../src/ports/telemetry.ts';
+import type { ActionFormat, Transport } from '../../src/ports/transport.ts';
 
 /** Answers a request inside the process, with what the service would have written as `data`. */
 export type EmbeddedAnswer = (request: PeerRequest, signal: AbortSignal) => Promise<PeerData>;

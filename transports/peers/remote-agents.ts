@@ -5,9 +5,9 @@ import { RefusalError } from '../../src/domain/errors.ts';
 import type { AgentId, TenantId } from '../../src/domain/ids.ts';
 import { readAgent } from '../../src/domain/peer-agents.ts';
 import type { Tier, TierTable } from '../../src/domain/tiers.ts';
-import type { AgentStore } from '../../src/management-ports.ts';
-import type { Peers } from '../../src/peer-ports.ts';
-import type { Clock } from '../../src/ports.ts';
+import type { AgentStore } from '../../src/ports/management.ts';
+import type { Peers } from '../../src/ports/peers.ts';
+import type { Clock } from '../../src/ports/telemetry.ts';
 
 /** Agents whose time is kept; beyond, the one that was asked for first is out of date at once. */
 const MAX_KEPT = 20_000;

@@ -1,15 +1,15 @@
 /** Conversations that an external service keeps: read from it where a session begins, and told of every turn. */
-import type { Outgoing } from '../../src/action-ports.ts';
 import { estimateTokens, type Message } from '../../src/domain/conversation.ts';
+import { derivedUuid } from '../../src/domain/derived-ids.ts';
 import { RefusalError } from '../../src/domain/errors.ts';
 import type { SessionId, TenantId } from '../../src/domain/ids.ts';
 import { readHistory } from '../../src/domain/peer-replies.ts';
 import { serviceQueue } from '../../src/domain/queues.ts';
 import type { Tier, TierTable } from '../../src/domain/tiers.ts';
-import type { Peers } from '../../src/peer-ports.ts';
-import type { Clock, Log, MessagePage, Store, Write } from '../../src/ports.ts';
-import type { ActionFormat } from '../../src/transport-ports.ts';
-import { derivedUuid } from '../derived-ids.ts';
+import type { Peers } from '../../src/ports/peers.ts';
+import type { MessagePage, Outgoing, Store, Write } from '../../src/ports/store.ts';
+import type { Clock, Log } from '../../src/ports/telemetry.ts';
+import type { ActionFormat } from '../../src/ports/transport.ts';
 import { createConversationCache, joined } from './conversation-cache.ts';
 
 /** Deleted conversations that are remembered as such: the service is not told, and would bring them back. */

@@ -1,8 +1,9 @@
 /** Brings the results of executions to the addresses that their requests named: from memory, for as long as this process lives. */
 import type { TaskId, TenantId } from '../../src/domain/ids.ts';
-import type { Clock, Log } from '../../src/ports.ts';
+import type { Callbacks } from '../../src/ports/executions.ts';
+import { type Clock, type Log, systemTimers, type Timers } from '../../src/ports/telemetry.ts';
 import { type Resolve, systemResolve, urlProblem } from './addresses.ts';
-import { DISPATCH_TIMING, systemTimers, type Timers } from './dispatcher.ts';
+import { DISPATCH_TIMING } from './dispatcher.ts';
 import { judge } from './retry.ts';
 import { createSender } from './send.ts';
 
@@ -38,27 +39,6 @@ export interface CallbackDeps {
   /** From 0 to 1, for the jitter of retries. */
   readonly random?: () => number;
   readonly bounds?: Partial<CallbackBounds>;
-}
-
-/** A place for one callback. It ends with `send` or `release`, whichever is called first. */
-export interface CallbackPlace {
-  /** Sends the JSON text, again where it fails. */
-  send(body: string): void;
-  release(): void;
-}
-
-/**
- * Posts JSON unsigned (a request has no secret), under the rules that webhooks have. Delivery: at least once while the
- * process lives, up to five attempts; nothing is kept on disk. Order: none. close(): what has not arrived is given up.
- */
-export interface Callbacks {
-  /** Why the address will not do, or null. */
-  problem(url: string): string | null;
-  /** 'same': the task has a callback to this address already, which will tell it. 'full': too many are held. */
-  reserve(tenantId: TenantId, taskId: TaskId, url: string): CallbackPlace | 'same' | 'full';
-  /** Callbacks that are not over, those of executions that run included; not those that wait for another attempt. */
-  sending(): number;
-  close(): Promise<void>;
 }
 
 interface Job {

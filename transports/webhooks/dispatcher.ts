@@ -2,8 +2,8 @@
 import { randomUUID } from 'node:crypto';
 import type { Delivery, TenantNotice, Webhook } from '../../src/domain/agent-record.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
-import type { Notices, WebhookStore } from '../../src/management-ports.ts';
-import type { Clock, Log } from '../../src/ports.ts';
+import type { Notices, WebhookStore } from '../../src/ports/management.ts';
+import { type Clock, type Log, systemTimers, type Timers } from '../../src/ports/telemetry.ts';
 import { createDeliveryQueue, type Job, QUEUE_BOUNDS, type QueueBounds } from './queue.ts';
 import { afterAttempt } from './retry.ts';
 import type { Send } from './send.ts';
@@ -29,19 +29,6 @@ const DEFER_STEP_MS = 20;
 const KEEP_WAITS_MS = [200, 1_000, 5_000] as const;
 /** Notices that are being kept now; past this they are given up, loudly. */
 const MAX_KEEPING = 2_000;
-
-/** Timers, so that tests can turn the hands. */
-export interface Timers {
-  /** Calls once after `ms`; returns what prevents it. */
-  after(ms: number, run: () => void): () => void;
-}
-
-export const systemTimers: Timers = {
-  after(ms, run) {
-    const timer = setTimeout(run, ms).unref();
-    return () => clearTimeout(timer);
-  },
-};
 
 export interface WebhookMetrics {
   webhookAttempted(outcome: 'delivered' | 'retrying' | 'dead'): void;

@@ -1,18 +1,12 @@
 /** A tenant's webhooks: kept, listed and replayed here, and sent by the dispatcher. */
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { Delivery, Webhook } from '../../src/domain/agent-record.ts';
-import { type ErrorData, refusal } from '../../src/domain/errors.ts';
+import { type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
-import type { Notices, RuleIssue, WebhookManagement, WebhookStore } from '../../src/management-ports.ts';
-import type { Clock, Log, Reply } from '../../src/ports.ts';
+import type { Notices, RuleIssue, WebhookManagement, WebhookStore } from '../../src/ports/management.ts';
+import type { Clock, Log, Timers } from '../../src/ports/telemetry.ts';
 import { type Resolve, systemResolve, urlProblem } from './addresses.ts';
-import {
-  createDispatcher,
-  DISPATCH_TIMING,
-  type DispatchTiming,
-  type Timers,
-  type WebhookMetrics,
-} from './dispatcher.ts';
+import { createDispatcher, DISPATCH_TIMING, type DispatchTiming, type WebhookMetrics } from './dispatcher.ts';
 import { createSender, secretProblem } from './send.ts';
 
 /** Webhooks that one tenant may have. */

@@ -2,9 +2,9 @@
 import { resolve } from 'node:path';
 import { RefusalError, refusal } from '../../domain/errors.ts';
 import type { TenantId } from '../../domain/ids.ts';
-import type { Collections } from '../../peer-ports.ts';
-import type { Log } from '../../ports.ts';
-import { createWorkerLine, LineError, type LineFault } from '../worker-line.ts';
+import type { Collections } from '../../ports/peers.ts';
+import type { Log } from '../../ports/telemetry.ts';
+import { createWorkerLine, LineError, type LineFault } from '../worker-pool.ts';
 import { isFolderName } from './folder.ts';
 import { type ShelfQuery, type ShelfReply, shelfReplySchema } from './messages.ts';
 
@@ -35,7 +35,7 @@ export interface CollectionsOptions {
 export function createCollections(options: CollectionsOptions): Collections {
   const { log } = options;
   const line = createWorkerLine<ShelfQuery, ShelfReply>({
-    url: new URL('./shelf-worker.ts', import.meta.url),
+    url: new URL('./search-worker.ts', import.meta.url),
     limits: LIMITS,
     deadlineMs: options.deadlineMs ?? DEADLINE_MS,
     startDeadlineMs: START_DEADLINE_MS,

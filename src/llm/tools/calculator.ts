@@ -1,6 +1,6 @@
 /** Arithmetic for the model: one worker thread with a deadline, so that no expression can hold up the node. */
 import { z } from 'zod';
-import { createWorkerLine, LineError, type LineFault } from '../worker-line.ts';
+import { createWorkerLine, LineError, type LineFault } from '../worker-pool.ts';
 import { defineTool, type Tool } from './tool.ts';
 
 /** UTF-16 units of an expression. */

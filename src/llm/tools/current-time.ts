@@ -1,6 +1,6 @@
 /** Tells the model what time it is, anywhere. */
 import { z } from 'zod';
-import type { Clock } from '../../ports.ts';
+import type { Clock } from '../../ports/telemetry.ts';
 import { defineTool, type Tool } from './tool.ts';
 
 const schema = z.strictObject({

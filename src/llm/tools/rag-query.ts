@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { RefusalError } from '../../domain/errors.ts';
 import { type HeardPassage, readPassages } from '../../domain/peer-replies.ts';
-import type { Peers } from '../../peer-ports.ts';
+import type { Peers } from '../../ports/peers.ts';
 import { defineTool, type Tool } from './tool.ts';
 
 const PASSAGES = 5;

@@ -1,7 +1,7 @@
 /** Tools that the node does not have: the external tool registry carries them out. */
 import { RefusalError } from '../../domain/errors.ts';
 import { readToolResult } from '../../domain/peer-replies.ts';
-import type { Peers } from '../../peer-ports.ts';
+import type { Peers } from '../../ports/peers.ts';
 import type { Tool, ToolContext } from './tool.ts';
 
 /** What chat completion endpoints take as a function's name; another one would spoil every call of its agent. */

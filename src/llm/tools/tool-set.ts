@@ -1,6 +1,6 @@
 /** The tools of a node: those that it has itself, and those that its registry carries out for it. */
-import type { Peers } from '../../peer-ports.ts';
-import type { Clock } from '../../ports.ts';
+import type { Peers } from '../../ports/peers.ts';
+import type { Clock } from '../../ports/telemetry.ts';
 import { createCalculator } from './calculator.ts';
 import { currentTime } from './current-time.ts';
 import { ragQuery } from './rag-query.ts';

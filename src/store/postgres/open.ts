@@ -1,7 +1,7 @@
 /** A PostgreSQL database: one connection that writes in batches, a pool for everything else. */
 import { Kysely, PostgresDialect, sql } from 'kysely';
 import pg from 'pg';
-import type { Log } from '../../ports.ts';
+import type { Log } from '../../ports/telemetry.ts';
 import type { Database, Scope } from '../database.ts';
 import { classified } from '../failure.ts';
 import { migrate } from '../migrations.ts';

@@ -2,7 +2,7 @@
 import { mkdirSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import type { Log } from '../../ports.ts';
+import type { Log } from '../../ports/telemetry.ts';
 import type { EncodedWrite, Param } from '../encode.ts';
 import { SqliteError, unavailable } from '../failure.ts';
 import type { QueryResult, SqliteOptions, WorkerReply, WorkerTask } from './protocol.ts';

@@ -1,0 +1,85 @@
+/**
+ * The node itself as an actor: how many executions run on it, and which tenant's is next when all want more.
+ * It decides; effects.ts does.
+ */
+import { dequeued, emptyFairQueue, enqueued, type FairQueue, removed } from '../../src/domain/fair-share.ts';
+import type { SessionId, TaskId, TenantId } from '../../src/domain/ids.ts';
+import { type Behaviour, unreachable } from '../runtime/actor.ts';
+
+interface Wanted {
+  readonly tenantId: TenantId;
+  /** Which of the tenant's lives wants it: one that was stopped and is back has nothing to do with it. */
+  readonly tenancy: number;
+  readonly sessionId: SessionId;
+  readonly taskId: TaskId;
+  readonly attempt: number;
+}
+
+export interface NodeState {
+  readonly capacity: number;
+  readonly running: number;
+  readonly queue: FairQueue<Wanted>;
+  /** Executions that were started since the last tick. */
+  readonly started: number;
+  readonly ticking: boolean;
+}
+
+export type NodeMessage =
+  | ({ readonly type: 'want'; readonly weight: number } & Wanted)
+  | { readonly type: 'done' }
+  /** A tenant has stopped with so many executions wanted or granted; nobody else gives them back. */
+  | { readonly type: 'tenantGone'; readonly tenantId: TenantId; readonly held: number }
+  /** A loop turn has passed. */
+  | { readonly type: 'tick' };
+
+export type NodeEffect = ({ readonly type: 'grant' } & Wanted) | { readonly type: 'tickSoon' };
+
+/**
+ * Executions started in one loop turn. A start costs up to a millisecond (request, schemas), so that a tenant's
+ * flood of hundreds would otherwise stand between a quiet tenant's turn and the loop.
+ */
+const STARTS_PER_TICK = 8;
+
+export const newNode = (capacity: number): NodeState => ({
+  capacity,
+  running: 0,
+  queue: emptyFairQueue,
+  started: 0,
+  ticking: false,
+});
+
+export const node: Behaviour<NodeState, NodeMessage, NodeEffect> = (state, message) => {
+  switch (message.type) {
+    case 'want': {
+      const { type, weight, ...wanted } = message;
+      return serve({ ...state, queue: enqueued(state.queue, wanted.tenantId, weight, wanted) });
+    }
+    case 'done':
+      return serve({ ...state, running: state.running - 1 });
+    case 'tenantGone': {
+      const queue = removed(state.queue, message.tenantId, () => true);
+      const granted = message.held - (state.queue.size - queue.size);
+      return serve({ ...state, queue, running: state.running - granted });
+    }
+    case 'tick':
+      return serve({ ...state, started: 0, ticking: false });
+    default:
+      return unreachable(message);
+  }
+};
+
+function serve(state: NodeState): readonly [NodeState, readonly NodeEffect[]] {
+  const effects: NodeEffect[] = [];
+  let { queue, running, started } = state;
+  while (running < state.capacity && started < STARTS_PER_TICK) {
+    const next = dequeued(queue);
+    if (!next) break;
+    queue = next.rest;
+    running += 1;
+    started += 1;
+    effects.push({ type: 'grant', ...next.item });
+  }
+  const ticking = state.ticking || started > 0;
+  if (ticking && !state.ticking) effects.push({ type: 'tickSoon' });
+  return [{ ...state, queue, running, started, ticking }, effects];
+}

@@ -1,0 +1,165 @@
+/** The shapes of the HTTP routes (PROTOCOL 3): what they take, what they answer, and their names in the OpenAPI document. */
+import { z } from 'zod';
+import type { Message, TurnRecord } from './conversation.ts';
+import { errorDataSchema } from './errors.ts';
+import { type EventType, eventData, executionInfoSchema, roleSchema, sayFields } from './frames.ts';
+import { agentIdSchema, ID_PATTERN, sessionIdSchema, taskIdSchema } from './ids.ts';
+
+const DEFAULT_PAGE = 50;
+const MAX_PAGE = 100;
+
+const turnStatusSchema = z.enum(['queued', 'processing', 'completed', 'failed', 'cancelled', 'timeout']);
+const time = z.iso.datetime();
+const count = z.number().int().nonnegative();
+
+export const sendBodySchema = z
+  .object({ ...sayFields, session_id: sessionIdSchema.optional() })
+  .meta({ id: 'ChatSend' });
+
+/** Ids may travel as headers; the body's win. */
+export const sendHeadersSchema = z.object({
+  'x-session-id': sessionIdSchema.optional(),
+  'x-agent-id': agentIdSchema.optional(),
+});
+
+export const acceptedSchema = z
+  .object({
+    task_id: taskIdSchema,
+    session_id: sessionIdSchema,
+    status: z.enum(['processing', 'queued']),
+    deduplicated: z.literal(true).optional(),
+  })
+  .meta({ id: 'ChatAccepted' });
+
+const frameOf = <T extends EventType>(type: T) =>
+  z.object({
+    type: z.literal(type),
+    seq: z.number().int().positive().optional(),
+    ts: time,
+    task_id: taskIdSchema,
+    data: eventData[type],
+  });
+
+/** One event of a turn's stream: `data:` is this frame, `event:` its type, `id:` its seq. */
+export const turnFrameSchema = z
+  .discriminatedUnion('type', [
+    frameOf('chat.accepted'),
+    frameOf('chat.queued'),
+    frameOf('execution.started'),
+    frameOf('chat.delta'),
+    frameOf('tool.started'),
+    frameOf('tool.finished'),
+    frameOf('chat.response'),
+    frameOf('chat.cancelled'),
+    frameOf('error'),
+  ])
+  .meta({ id: 'TurnFrame' });
+
+export const taskBodySchema = z.object({ task_id: taskIdSchema }).meta({ id: 'TaskReference' });
+export const taskPathSchema = z.object({ task_id: taskIdSchema });
+export const sessionPathSchema = z.object({ session_id: sessionIdSchema });
+
+export const pageQuerySchema = z.object({
+  limit: z.coerce.number().int().min(1).max(MAX_PAGE).default(DEFAULT_PAGE),
+  before: taskIdSchema.optional(),
+});
+
+export const turnSchema = z
+  .object({
+    task_id: taskIdSchema,
+    session_id: sessionIdSchema,
+    agent_id: agentIdSchema,
+    /** The version that ran; absent before it ran. */
+    agent_version: count.optional(),
+    status: turnStatusSchema,
+    created_at: time,
+    finished_at: time.optional(),
+    result: z.object({ content: z.string(), role: z.literal('assistant') }).optional(),
+    execution_info: executionInfoSchema.optional(),
+    error: errorDataSchema.optional(),
+  })
+  .meta({ id: 'Turn' });
+
+export const cancelledSchema = z
+  .object({ task_id: taskIdSchema, status: turnStatusSchema, abort_ms: count })
+  .meta({ id: 'TurnCancelled' });
+
+const messageSchema = z
+  .object({ role: roleSchema, content: z.string(), task_id: taskIdSchema, created_at: time })
+  .meta({ id: 'Message' });
+
+export const messagesSchema = z
+  .object({ messages: z.array(messageSchema), has_more: z.boolean() })
+  .meta({ id: 'MessagePage' });
+
+export const healthSchema = z.object({ status: z.literal('ok') }).meta({ id: 'Health' });
+
+export const readinessSchema = z
+  .object({
+    status: z.enum(['ready', 'not_ready', 'draining']),
+    checks: z.record(
+      z.string(),
+      z.object({ status: z.enum(['ok', 'failed']), latency_ms: z.number(), error: z.string().optional() }),
+    ),
+  })
+  .meta({ id: 'Readiness' });
+
+/** Figures for people and dashboards; their names are no promise. */
+export const figuresSchema = z.record(z.string(), z.unknown()).meta({ id: 'Figures' });
+
+const iso = (atMs: number): string => new Date(atMs).toISOString();
+
+/** A turn as the status routes answer it. A cancelled turn's result is the text there was. */
+export function turnBody(turn: TurnRecord): z.infer<typeof turnSchema> {
+  return {
+    task_id: turn.taskId,
+    session_id: turn.sessionId,
+    agent_id: turn.agentId,
+    ...(turn.agentVersion === undefined ? {} : { agent_version: turn.agentVersion }),
+    status: turn.status,
+    created_at: iso(turn.createdAtMs),
+    ...(turn.finishedAtMs === undefined ? {} : { finished_at: iso(turn.finishedAtMs) }),
+    ...(turn.content === undefined ? {} : { result: { content: turn.content, role: 'assistant' as const } }),
+    ...(turn.info === undefined ? {} : { execution_info: turn.info }),
+    ...(turn.error === undefined ? {} : { error: turn.error }),
+  };
+}
+
+/** A message as the history route answers it. */
+export const messageBody = (message: Message): z.infer<typeof messageSchema> => ({
+  role: message.role,
+  content: message.content,
+  task_id: message.taskId,
+  created_at: iso(message.atMs),
+});
+
+export const executionSchema = turnSchema.extend({ execution_id: taskIdSchema }).meta({ id: 'Execution' });
+
+export const batchItemSchema = z.object({
+  execution_id: taskIdSchema,
+  session_id: sessionIdSchema,
+  status: turnSchema.shape.status,
+  result: turnSchema.shape.result,
+  error: errorDataSchema.optional(),
+});
+
+export type BatchItem = z.infer<typeof batchItemSchema>;
+
+export const batchSchema = z
+  .object({
+    batch_id: z.string().regex(ID_PATTERN),
+    status: z.enum(['processing', 'completed']),
+    total: count,
+    completed: count,
+    /** Failed, timed out or cancelled. */
+    failed: count,
+    items: z.array(batchItemSchema),
+  })
+  .meta({ id: 'ExecutionBatch' });
+
+export type BatchBody = z.infer<typeof batchSchema>;
+
+/** An execution as the routes and callbacks tell it: its turn, and its id under both names. */
+export function executionBody(turn: TurnRecord): z.infer<typeof executionSchema> {
+  return { execution_id: turn.taskId, ...turnBody(turn) };
+}

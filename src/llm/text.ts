@@ -1,8 +1,0 @@
-/** Cutting texts to a bound. */
-
-/** The first `units` UTF-16 units of a text, less half of a character where the cut would fall inside one. */
-export function cut(text: string, units: number): string {
-  if (text.length <= units) return text;
-  const last = text.charCodeAt(units - 1);
-  return text.slice(0, last >= 0xd800 && last <= 0xdbff ? units - 1 : units);
-}

@@ -1,0 +1,125 @@
+/** Agent management as edges see it: reads straight from the store, writes through the one writer. */
+import { diffAgents, fieldsOf } from '../domain/agent-diff.ts';
+import { draftChange, draftNew } from '../domain/agent-draft.ts';
+import type { Agent } from '../domain/agent-record.ts';
+import { type Reply, refusal } from '../domain/errors.ts';
+import type { AgentId, TenantId } from '../domain/ids.ts';
+import { builtInTemplate, defaultRecord, instantiate, templateIssue } from '../domain/templates.ts';
+import type { Actor, AgentManagement, Validation } from '../ports/management.ts';
+import { type AgentWriter, immutable, noVersion } from './agent-writer.ts';
+import type { Bulk } from './bulk.ts';
+import {
+  broken,
+  type Deed,
+  guarded,
+  type ManagementOptions,
+  no,
+  noAgent,
+  ok,
+  rulesOf,
+  storedIssues,
+  tell,
+} from './context.ts';
+
+/** A dry run, with its notices. */
+export type Validate = (deed: Deed, raw: unknown, agentId: AgentId | undefined) => Promise<Reply<Validation>>;
+
+export function createValidate(options: ManagementOptions): Validate {
+  const { agents, builtIn, log } = options;
+  const rules = rulesOf(options);
+
+  return (deed, raw, agentId) =>
+    guarded(log, async () => {
+      const { tenantId, tier: named } = deed.actor;
+      if (agentId === builtIn.id) return no(immutable());
+      const tier = await options.tierOf(tenantId, named);
+      const self = agentId === undefined ? undefined : await agents.get(tenantId, agentId);
+      if (self === null || (self && self.deleted_at !== null)) return no(noAgent());
+      const draft = self
+        ? draftChange(raw, self, { replace: false, tier, rules })
+        : draftNew(raw, tier, rules);
+      const issues = [...draft.issues, ...(await storedIssues(options, tenantId, draft, { tier, self }))];
+      const valid = issues.length === 0;
+      const data = {
+        agent_id: agentId ?? null,
+        agent_name: draft.fields.name,
+        version: self?.version ?? null,
+        changes: diffAgents(self ? fieldsOf(self) : null, draft.fields).map(({ field }) => field),
+        valid,
+        issues,
+      };
+      tell(options, deed, 'agent_validated', data);
+      tell(options, deed, 'validation_complete', data);
+      return ok({ valid, issues });
+    });
+}
+
+export function createAgentManagement(
+  options: ManagementOptions,
+  parts: { readonly writer: AgentWriter; readonly validate: Validate; readonly bulk: Bulk },
+): AgentManagement {
+  const { agents, templates, builtIn, tiers, newId, log } = options;
+  const { writer, validate, bulk } = parts;
+
+  const deedOf = (actor: Actor): Deed => ({ actor, taskId: newId() });
+
+  /** A version, of deleted agents too. */
+  async function versionOf(tenantId: TenantId, agentId: AgentId, version: number): Promise<Reply<Agent>> {
+    if (agentId === builtIn.id)
+      return version === builtIn.version ? ok(defaultRecord(builtIn, tenantId)) : no(noVersion(version));
+    const found = await agents.get(tenantId, agentId, version);
+    if (found) return ok(found);
+    return no((await agents.get(tenantId, agentId)) ? noVersion(version) : noAgent());
+  }
+
+  return {
+    list: (tenantId, query) => guarded(log, async () => ok(await agents.list(tenantId, query))),
+    get: (tenantId, agentId) =>
+      guarded(log, async () => {
+        if (agentId === builtIn.id) return ok(defaultRecord(builtIn, tenantId));
+        const found = await agents.get(tenantId, agentId);
+        return found && found.deleted_at === null ? ok(found) : no(noAgent());
+      }),
+    create: (actor, input) => writer.create(deedOf(actor), input, {}),
+    update: (actor, agentId, patch, more) => writer.update(deedOf(actor), agentId, patch, more),
+    async remove(actor, agentId, expected) {
+      const removed = await writer.remove(deedOf(actor), agentId, expected);
+      return removed.ok ? ok(null) : removed;
+    },
+    restore: (actor, agentId) => writer.restore(deedOf(actor), agentId),
+    rollback: (actor, agentId, version, expected) =>
+      writer.rollback(deedOf(actor), agentId, version, expected),
+    validate: (actor, input, agentId) => validate(deedOf(actor), input, agentId),
+    versions: (tenantId, agentId) =>
+      guarded(log, async () => {
+        if (agentId === builtIn.id) return ok([defaultRecord(builtIn, tenantId)]);
+        const found = await agents.versions(tenantId, agentId);
+        return found.length > 0 ? ok(found) : no(noAgent());
+      }),
+    version: (tenantId, agentId, version) => guarded(log, () => versionOf(tenantId, agentId, version)),
+    diff: (tenantId, agentId, from, to) =>
+      guarded(log, async () => {
+        const [one, other] = await Promise.all([
+          versionOf(tenantId, agentId, from),
+          versionOf(tenantId, agentId, to),
+        ]);
+        if (!one.ok) return one;
+        return other.ok ? ok(diffAgents(fieldsOf(one.value), fieldsOf(other.value))) : other;
+      }),
+    history: (tenantId, agentId, page) =>
+      guarded(log, async () => {
+        if (agentId === builtIn.id) return ok({ items: [], total: 0 });
+        const found = await agents.history(tenantId, agentId, page);
+        return found.total > 0 ? ok(found) : no(noAgent());
+      }),
+    fromTemplate: (actor, templateId, input) =>
+      guarded(log, async () => {
+        const template = builtInTemplate(templateId) ?? (await templates.get(actor.tenantId, templateId));
+        if (!template) return no(refusal('NOT_FOUND', { message: `There is no template ${templateId}.` }));
+        const issue = templateIssue(template, await options.tierOf(actor.tenantId, actor.tier), tiers);
+        if (issue) return broken([issue]);
+        return writer.create(deedOf(actor), instantiate(template, input), { templateId: template.id });
+      }),
+    bulk: async (actor, items) => bulk.start(actor, items),
+  };
+}

@@ -1,0 +1,113 @@
+/** What every part of agent management works with: its means, who does what, and how it tells. */
+import type { AgentConfig } from '../domain/agent.ts';
+import type { Draft, DraftRules } from '../domain/agent-draft.ts';
+import type { Agent, NoticeEvent, RuleIssue } from '../domain/agent-record.ts';
+import { refuseIssues, tooManyAgents } from '../domain/agent-rules.ts';
+import { type ErrorData, RefusalError, type Reply, refusal } from '../domain/errors.ts';
+import type { AgentId, TenantId } from '../domain/ids.ts';
+import type { Tier, TierTable } from '../domain/tiers.ts';
+import type { Actor, AgentStore, Notices, TemplateStore } from '../ports/management.ts';
+import type { Clock, Log } from '../ports/telemetry.ts';
+
+export interface ManagementOptions {
+  readonly agents: AgentStore;
+  readonly templates: TemplateStore;
+  /** The live agents of this node. */
+  readonly directory: {
+    changed(agent: Agent): void;
+    invalidate(tenantId: TenantId, agentId: AgentId): void;
+  };
+  /** The agent that every tenant has. Its provider and model are those of agents that name none. */
+  readonly builtIn: AgentConfig;
+  readonly notices: Notices;
+  readonly tiers: TierTable;
+  /** The tier that counts; `named` is what the request named. May reject where the store does not answer. */
+  readonly tierOf: (tenantId: TenantId, named: Tier | undefined) => Promise<Tier>;
+  /** Tools that an agent may name (AgentRules). */
+  readonly knownTools: readonly string[] | null;
+  readonly clock: Clock;
+  /** A new id, unique everywhere. */
+  readonly newId: () => string;
+  readonly log: Log;
+}
+
+/** Somebody's doing: it carries its task id into every notice that comes of it. */
+export interface Deed {
+  readonly actor: Actor;
+  readonly taskId: string;
+  readonly globalTaskId?: string | null | undefined;
+}
+
+export const SERVICE = 'agent-management';
+
+export const ok = <T>(value: T): Reply<T> => ({ ok: true, value });
+export const no = (error: ErrorData): { readonly ok: false; readonly error: ErrorData } => ({
+  ok: false,
+  error,
+});
+export const broken = (issues: readonly RuleIssue[]) => no(refuseIssues(issues));
+
+export const noAgent = (): ErrorData => refusal('NOT_FOUND', { message: 'There is no such agent.' });
+
+export const rulesOf = (options: ManagementOptions): DraftRules => ({
+  tiers: options.tiers,
+  knownTools: options.knownTools,
+  defaults: options.builtIn,
+});
+
+export const isoNow = (clock: Clock): string => new Date(clock.now()).toISOString();
+
+/** Tells whoever listens what a deed has come to. */
+export function tell(
+  { notices, clock }: Pick<ManagementOptions, 'notices' | 'clock'>,
+  { actor, taskId, globalTaskId }: Deed,
+  event: NoticeEvent,
+  data: Readonly<Record<string, unknown>>,
+): void {
+  notices.publish({
+    event,
+    service: SERVICE,
+    task_id: taskId,
+    global_task_id: globalTaskId ?? null,
+    tenant_id: actor.tenantId,
+    timestamp: isoNow(clock),
+    data,
+  });
+}
+
+/** Does something with the store; where that fails, nothing was kept and the answer says so. */
+export async function guarded<T>(log: Log, deed: () => Promise<Reply<T>>): Promise<Reply<T>> {
+  try {
+    return await deed();
+  } catch (error) {
+    if (error instanceof RefusalError) return no(error.data);
+    log.error({ err: error }, 'agent management failed');
+    return no(refusal('STORE_UNAVAILABLE', { retryAfterMs: 1_000 }));
+  }
+}
+
+/** Agents looked at for one with the same slug. */
+const LOOKED_AT = 100;
+
+/**
+ * Whether the slug is taken and, for a new agent (`self` undefined), whether there is room for it. It is a look, not
+ * the check: that is made with the write.
+ */
+export async function storedIssues(
+  { agents, tiers }: Pick<ManagementOptions, 'agents' | 'tiers'>,
+  tenantId: TenantId,
+  draft: Draft,
+  { tier, self }: { readonly tier: Tier; readonly self: Agent | undefined },
+): Promise<RuleIssue[]> {
+  const issues: RuleIssue[] = [];
+  const { slug } = draft.fields;
+  if (draft.slugGiven && slug !== self?.slug) {
+    const { items } = await agents.list(tenantId, { page: 1, pageSize: LOOKED_AT, text: slug });
+    if (items.some((other) => other.slug === slug && other.id !== self?.id))
+      issues.push({ field: 'slug', rule: 'taken', message: `another agent has the slug ${slug}` });
+  }
+  const limit = tiers[tier].agents;
+  if (self || limit === null) return issues;
+  const { total } = await agents.list(tenantId, { page: 1, pageSize: 1 });
+  return total >= limit ? [...issues, tooManyAgents(limit, tiers)] : issues;
+}

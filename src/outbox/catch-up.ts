@@ -1,0 +1,154 @@
+/** Reads what is kept for queues that are behind and sends it, again and again, until none is. */
+import type { QueueName } from '../domain/queues.ts';
+import type { Outgoing, Store, Unsent } from '../ports/store.ts';
+import type { Log } from '../ports/telemetry.ts';
+import type { Transport } from '../ports/transport.ts';
+import { anyBehind, type Behind, isBehind, type Lines } from './lines.ts';
+import { backoff, type RelayTiming, type SendKept } from './sender.ts';
+
+export interface CatchUp {
+  /** Begins, unless it is at it: at once, or after the first back-off. */
+  wake(when: 'now' | 'soon'): void;
+  /** Resolves when it has stopped, after the page that it is at. */
+  close(): Promise<void>;
+}
+
+export interface CatchUpDeps {
+  readonly lines: Lines;
+  readonly store: Pick<Store, 'unsent'>;
+  readonly transport: Pick<Transport, 'ping'>;
+  readonly send: SendKept;
+  readonly log: Log;
+  readonly timing: RelayTiming;
+  readonly random: () => number;
+}
+
+/** Queues that the log names. */
+const NAMED_QUEUES = 10;
+
+/** What a pass has come to: which queues are behind still, and what the log should say of it. */
+interface Passed {
+  readonly still: Behind;
+  /** Something could be sent, or nothing had to be. */
+  readonly moved: boolean;
+  readonly trouble?: object;
+}
+
+/** One queue that refuses does not hold up the others: only where nothing at all is taken is the transport asked. */
+export function createCatchUp(deps: CatchUpDeps): CatchUp {
+  const { lines, store, transport, send, log, timing, random } = deps;
+  let running: Promise<void> | undefined;
+  let endPause = (): void => {};
+  let closed = false;
+
+  function wake(when: 'now' | 'soon'): void {
+    if (closed || running) return;
+    running = run(when === 'now' ? 0 : 1).finally(() => {
+      running = undefined;
+      // What fell between its last look and here.
+      if (anyBehind(lines.behind())) wake('soon');
+    });
+  }
+
+  async function run(failuresBefore: number): Promise<void> {
+    let failures = failuresBefore;
+    let troubled = false;
+    while (!closed && anyBehind(lines.behind())) {
+      if (failures > 0) await pause(backoff(failures, timing, random));
+      if (closed) return;
+      const { moved, trouble } = await pass();
+      if (trouble && !troubled) log.warn(trouble, 'not all that is kept can be sent now');
+      troubled ||= trouble !== undefined;
+      failures = moved ? 1 : failures + 1;
+    }
+    if (troubled && !closed) log.info({}, 'all that was kept is sent');
+  }
+
+  const pause = (ms: number): Promise<void> =>
+    new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms).unref();
+      endPause = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+
+  /** Reads from the beginning to the end. */
+  async function pass(): Promise<Passed> {
+    const scope = await lines.beginPass();
+    const passed = await readAll(scope).catch(
+      (error: unknown): Passed => ({ still: scope, moved: false, trouble: { err: error } }),
+    );
+    lines.endPass(passed.still);
+    return passed;
+  }
+
+  async function readAll(scope: Behind): Promise<Passed> {
+    const refused = new Set<QueueName>();
+    let moved = false;
+    for (let afterSeq = 0; ; ) {
+      lines.hold();
+      const page = await store.unsent(afterSeq, timing.page);
+      if (closed) return { still: scope, moved };
+      const found = await sendPage(page, scope, refused);
+      moved ||= found.taken;
+      if (found.refused && !found.taken && !(await answers()))
+        return { still: 'all', moved, trouble: { transport: 'away' } };
+      const isLast = page.length < timing.page || (scope !== 'all' && refused.size === scope.size);
+      if (isLast && refused.size === 0) return { still: refused, moved: true };
+      if (isLast) return { still: refused, moved, trouble: { queues: [...refused].slice(0, NAMED_QUEUES) } };
+      afterSeq = page.at(-1)?.seq ?? afterSeq;
+    }
+  }
+
+  /** Queues side by side, each in its order; those that refuse are added to `refused` and skipped from then on. */
+  async function sendPage(
+    page: readonly Unsent[],
+    scope: Behind,
+    refused: Set<QueueName>,
+  ): Promise<{ readonly taken: boolean; readonly refused: boolean }> {
+    const wanted = byQueue(page, (queue) => isBehind(scope, queue) && !refused.has(queue));
+    const before = refused.size;
+    let taken = false;
+    await Promise.all(
+      [...wanted].map(async ([queue, [first, ...rest]]) => {
+        // The first alone: while the transport is away the others need not be encoded.
+        const begun = first !== undefined && (await send(first));
+        taken ||= begun;
+        const all = begun ? await Promise.all(rest.map(send)) : [false];
+        if (all.includes(false)) refused.add(queue);
+      }),
+    );
+    return { taken, refused: refused.size > before };
+  }
+
+  const answers = (): Promise<boolean> =>
+    transport.ping().then(
+      () => true,
+      () => false,
+    );
+
+  return {
+    wake,
+    async close() {
+      closed = true;
+      endPause();
+      await running;
+    },
+  };
+}
+
+function byQueue(
+  page: readonly Unsent[],
+  wanted: (queue: QueueName) => boolean,
+): ReadonlyMap<QueueName, Outgoing[]> {
+  const groups = new Map<QueueName, Outgoing[]>();
+  for (const { outgoing } of page) {
+    const { queue } = outgoing;
+    if (queue === undefined || !wanted(queue)) continue;
+    const group = groups.get(queue);
+    if (group) group.push(outgoing);
+    else groups.set(queue, [outgoing]);
+  }
+  return groups;
+}

@@ -1,0 +1,103 @@
+/** What is to be kept with the ends of turns that have not ended yet. */
+import { z } from 'zod';
+import type { TurnRecord } from '../domain/conversation.ts';
+import { domainActionSchema } from '../domain/domain-action.ts';
+import { type TaskId, type TenantId, tenantIdSchema } from '../domain/ids.ts';
+import { queueNameSchema } from '../domain/queues.ts';
+import type { Expectation } from '../ports/outbox.ts';
+import type { Outgoing } from '../ports/store.ts';
+import type { Log } from '../ports/telemetry.ts';
+
+type Make = (turn: TurnRecord) => readonly Outgoing[];
+
+/** What one end brings with it. */
+export interface Due {
+  readonly outgoing: readonly Outgoing[];
+  /** The store has answered: nothing is expected of that turn any more. */
+  settle(kept: boolean): void;
+}
+
+export interface Expectations {
+  expect(tenantId: TenantId, taskId: TaskId, make: Make): Expectation;
+  due(turn: TurnRecord): Due;
+}
+
+interface Expected {
+  readonly make: Make;
+  kept: boolean;
+}
+
+/** A `make` that throws, or makes what could not be read again, is logged and brings nothing. */
+export function createExpectations(log: Log): Expectations {
+  const turns = new Map<string, Set<Expected>>();
+
+  return {
+    expect(tenantId, taskId, make) {
+      const key = keyOf(tenantId, taskId);
+      const expected: Expected = { make, kept: false };
+      const ofTurn = turns.get(key) ?? new Set<Expected>();
+      turns.set(key, ofTurn.add(expected));
+      return {
+        kept: () => expected.kept,
+        release() {
+          ofTurn.delete(expected);
+          if (ofTurn.size === 0 && turns.get(key) === ofTurn) turns.delete(key);
+        },
+      };
+    },
+    due(turn) {
+      const key = keyOf(turn.tenantId, turn.taskId);
+      const ofTurn = turns.get(key);
+      if (!ofTurn) return NOTHING;
+      const made = [...ofTurn].map((expected) => ({
+        expected,
+        outgoing: madeBy(() => expected.make(turn), turn, log),
+      }));
+      return {
+        outgoing: made.flatMap(({ outgoing }) => outgoing ?? []),
+        settle(kept) {
+          if (turns.get(key) === ofTurn) turns.delete(key);
+          for (const { expected, outgoing } of made) if (kept && outgoing) expected.kept = true;
+        },
+      };
+    },
+  };
+}
+
+const NOTHING: Due = { outgoing: [], settle: () => {} };
+
+const keyOf = (tenantId: TenantId, taskId: TaskId): string => `${tenantId} ${taskId}`;
+
+/** Null where it was not to be had: the end of the turn must not be lost with it. */
+export function madeBy(
+  make: () => readonly Outgoing[],
+  { tenantId, taskId }: TurnRecord,
+  log: Log,
+): readonly Outgoing[] | null {
+  try {
+    return [...make()].map(checked);
+  } catch (error) {
+    log.error({ err: error, tenant_id: tenantId, task_id: taskId }, 'what a turn had to send was not made');
+    return null;
+  }
+}
+
+const outgoingSchema = z
+  .object({
+    tenantId: tenantIdSchema,
+    id: z.string().min(1),
+    answers: z.string().optional(),
+    queue: queueNameSchema.optional(),
+    format: z.enum(['json', 'msgpack']),
+    action: domainActionSchema.optional(),
+  })
+  .refine(({ queue, action }) => queue === undefined || action !== undefined, 'there is nothing to send')
+  .refine(({ tenantId, action }) => (action?.tenant_id ?? tenantId) === tenantId, 'it is of another tenant');
+
+/** Throws where the store could not be read any more with it: one bad message would stop all that is behind it. */
+export function checked(outgoing: Outgoing): Outgoing {
+  const parsed = outgoingSchema.safeParse(outgoing);
+  if (parsed.success) return outgoing;
+  const problems = parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`);
+  throw new TypeError(`The message can not be kept: ${problems.slice(0, 5).join('; ')}.`);
+}

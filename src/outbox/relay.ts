@@ -1,0 +1,127 @@
+/** The relay of the transactional outbox: keeps answers together with the turns that they tell of, and sends them. */
+import { RefusalError, refusal } from '../domain/errors.ts';
+import type { Relay } from '../ports/outbox.ts';
+import type { Outgoing, Store, Write, WriteOutcome } from '../ports/store.ts';
+import type { Log } from '../ports/telemetry.ts';
+import type { Transport } from '../ports/transport.ts';
+import { createCatchUp } from './catch-up.ts';
+import { checked, createExpectations, madeBy } from './expectations.ts';
+import { createInOrder, createLines } from './lines.ts';
+import { attempt, createAcks, createSend, giveUp, passes, RELAY_TIMING, type RelayTiming } from './sender.ts';
+
+export type TurnEnded = Extract<Write, { type: 'turn-ended' }>;
+
+export interface RelayDeps {
+  readonly store: Store;
+  readonly transport: Pick<Transport, 'send' | 'ping'>;
+  readonly log: Log;
+  /** What else is to be kept and sent with the end of a turn. Called in the tick of the commit. */
+  readonly onTurnEnded?: ((write: TurnEnded) => readonly Outgoing[]) | undefined;
+  readonly timing?: Partial<RelayTiming>;
+  /** From 0 to 1, for the jitter. */
+  readonly random?: () => number;
+}
+
+/**
+ * Makes the relay. Until start() it keeps and sends nothing; then a queue's messages go from memory as they are kept,
+ * or, where the queue refused, too much waits, or the fate of a write is unknown, are read from the store until all of
+ * them were taken. In memory: `maxHeld` messages, the ids of the last ones sent, and those that the store was not told.
+ * Order inside a queue rests on the transport: what it is given behind something that it refuses it must refuse too,
+ * as long as it has not told of the refusal.
+ */
+export function createRelay(deps: RelayDeps): Relay {
+  const { store, transport, log, onTurnEnded, random = Math.random } = deps;
+  const timing = { ...RELAY_TIMING, ...deps.timing };
+  const acks = createAcks({ store, log, timing, random });
+  const send = createSend({ transport, acks, log });
+  const expectations = createExpectations(log);
+  const lines = createLines({ send, timing, onFall: () => started && catchUp.wake('soon') });
+  const catchUp = createCatchUp({ lines, store, transport, send, log, timing, random });
+  const inOrder = createInOrder(lines);
+  let started = false;
+  let closing: Promise<void> | undefined;
+
+  function commit(write: Write): Promise<WriteOutcome> {
+    if (write.type === 'turn-ended') return commitEnd(write);
+    const result = store.commit(write);
+    return write.type === 'outgoing' ? inOrder.watch(write.outgoing, result) : result;
+  }
+
+  function commitEnd(write: TurnEnded): Promise<WriteOutcome> {
+    const due = expectations.due(write.turn);
+    const hooked = onTurnEnded ? madeBy(() => onTurnEnded(write), write.turn, log) : null;
+    const made = [...due.outgoing, ...(hooked ?? [])];
+    const given = write.outgoing ?? [];
+    if (made.length === 0) return settling(inOrder.watch(given, store.commit(write)), due.settle);
+    const outgoing = [...given, ...made];
+    const full = inOrder.watch(outgoing, store.commit({ ...write, outgoing }));
+    return settling(full, due.settle).catch((error: unknown) => {
+      if (error instanceof RefusalError) throw error;
+      // Not the store's state but what was to be kept: the turn's end must not be lost with it.
+      const { tenantId, taskId } = write.turn;
+      log.error({ err: error, tenant_id: tenantId, task_id: taskId }, 'what a turn had to send was not kept');
+      return inOrder.watch(given, store.commit(write));
+    });
+  }
+
+  async function close(): Promise<void> {
+    await within(timing.closeMs, Promise.all([catchUp.close(), lines.drain()]));
+    lines.abandon();
+    await within(timing.closeMs, acks.close());
+  }
+
+  return {
+    store: { ...store, commit },
+    expect: expectations.expect,
+    async keep(outgoing) {
+      if (outgoing.length > 0) await commit({ type: 'outgoing', outgoing: outgoing.map(kept) });
+    },
+    async resend(outgoing) {
+      const error = await attempt(transport, outgoing);
+      if (error && passes(error)) throw error;
+      if (error) giveUp(log, outgoing, error);
+    },
+    start() {
+      started = true;
+      catchUp.wake('now');
+    },
+    close() {
+      closing ??= close();
+      return closing;
+    },
+  };
+}
+
+/** The message, or INVALID_REQUEST where it could not be read again. */
+function kept(outgoing: Outgoing): Outgoing {
+  try {
+    return checked(outgoing);
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    throw new RefusalError(refusal('INVALID_REQUEST', { message }));
+  }
+}
+
+/** Says whether it was stored before whoever waits for the result goes on. */
+async function settling(
+  result: Promise<WriteOutcome>,
+  settle: (kept: boolean) => void,
+): Promise<WriteOutcome> {
+  let outcome: WriteOutcome | undefined;
+  try {
+    outcome = await result;
+    return outcome;
+  } finally {
+    settle(outcome === 'stored');
+  }
+}
+
+/** Resolves with the work, or after `ms`. What it comes to is dropped, errors too. */
+async function within(ms: number, work: Promise<unknown>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, ms);
+  });
+  await Promise.race([work.catch(() => {}), late]);
+  clearTimeout(timer);
+}

@@ -1,0 +1,69 @@
+/** The runner: what an execution is given, what it tells while it runs, and how it ends. */
+import type { AgentConfig } from '../domain/agent.ts';
+import type { Message } from '../domain/conversation.ts';
+import type { ErrorData, Reply } from '../domain/errors.ts';
+import type { ExecutionInfo, TurnEvent } from '../domain/frames.ts';
+import type { AgentId, SessionId, TaskId, TenantId } from '../domain/ids.ts';
+import type { Tier } from '../domain/tiers.ts';
+import type { AgentStats } from './telemetry.ts';
+
+/** Everything an execution needs, settled before it starts. */
+export interface ExecutionPlan {
+  readonly taskId: TaskId;
+  readonly tenantId: TenantId;
+  readonly sessionId: SessionId;
+  readonly tier: Tier;
+  readonly agent: AgentConfig;
+  /** Oldest first; the last one is the user's message. */
+  readonly history: readonly Message[];
+  readonly context: Readonly<Record<string, unknown>>;
+  readonly limits: ExecutionLimits;
+}
+
+export interface ExecutionLimits {
+  readonly timeoutMs: number;
+  readonly maxIterations: number;
+  readonly maxTokens: number;
+  /** Names, already filtered by tier. */
+  readonly tools: readonly string[];
+}
+
+export type ExecutionOutcome =
+  | { readonly type: 'answered'; readonly content: string; readonly info: ExecutionInfo }
+  | { readonly type: 'failed'; readonly error: ErrorData; readonly info: ExecutionInfo }
+  | { readonly type: 'aborted'; readonly info: ExecutionInfo };
+
+/** What an agent run tells while it goes on: in order, in the same tick as it happens. */
+export type ExecutionEvent = Extract<
+  TurnEvent,
+  { type: 'execution.started' | 'chat.delta' | 'tool.started' | 'tool.finished' }
+>;
+
+export interface ExecutionContext {
+  /** Aborting reaches the model's HTTP request and running tools; the run then ends as `aborted`. */
+  readonly signal: AbortSignal;
+  readonly emit: (event: ExecutionEvent) => void;
+  /** Settles once the turn is stored; awaited before the first side effect (a tool), never before the model. */
+  readonly accepted: Promise<unknown>;
+  /** Awaited before a deed that must not happen twice; rejects where it can not be kept that it begins. */
+  readonly effects: () => Promise<void>;
+}
+
+/**
+ * Runs agents. `run` never rejects for anything a model, a tool or a limit does: that is an outcome.
+ * After the signal it settles promptly, whatever the model does.
+ */
+export interface AgentRunner {
+  run(plan: ExecutionPlan, context: ExecutionContext): Promise<ExecutionOutcome>;
+  /** Ends workers and connections. */
+  close(): Promise<void>;
+}
+
+/** Where agent configurations come from. Resolves to a refusal (AGENT_NOT_FOUND) for an unknown one. */
+export interface AgentSource {
+  /** The newest version, or the one asked for; NOT_FOUND where the agent never had it. */
+  agent(tenantId: TenantId, agentId: AgentId, version?: number): Promise<Reply<AgentConfig>>;
+  /** Tells of every new version of a live agent, once `agent` would answer it. */
+  onChange?(listener: (tenantId: TenantId, agent: AgentConfig) => void): void;
+  stats?(): AgentStats;
+}

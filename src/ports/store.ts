@@ -1,0 +1,127 @@
+/** The store: what must outlive an actor, how it is written, and what is read back. */
+import type { Message, TurnRecord } from '../domain/conversation.ts';
+import type { DomainAction } from '../domain/domain-action.ts';
+import type { SessionId, TaskId, TenantId } from '../domain/ids.ts';
+import type { QueueName } from '../domain/queues.ts';
+import type { Tier } from '../domain/tiers.ts';
+import type { ActionFormat } from './transport.ts';
+
+/**
+ * A message that is kept until it was sent: a transactional outbox's entry. Written with what it tells of (Write),
+ * sent at least once, in the order in which a queue's entries were kept.
+ */
+export interface Outgoing {
+  readonly tenantId: TenantId;
+  /** Unique in the tenant, and `action.action_id` where there is an action: its receivers deduplicate by it. */
+  readonly id: string;
+  /** The `action_id` that this answers. It outlives the sending: the same action again is answered with it. */
+  readonly answers: string | undefined;
+  /** Undefined: nobody waits for it; it is kept for `answers` alone. */
+  readonly queue: QueueName | undefined;
+  readonly format: ActionFormat;
+  readonly action: DomainAction | undefined;
+}
+
+/** One that has not been sent, by its place in the order. */
+export interface Unsent {
+  readonly seq: number;
+  readonly outgoing: Outgoing;
+}
+
+/**
+ * The stored side of the outbox; its writes go through Store.commit (`outgoing`, `outgoing-sent`,
+ * `outgoing-expired`, and with `turn-ended`). An id that is there already is left as it is.
+ */
+export interface ActionLog {
+  /** What was answered to an action, or null where it is not known to have been worked on. */
+  answered(tenantId: TenantId, actionId: string): Promise<Outgoing | null>;
+  /** At most `limit` that have a queue and were not sent, of all tenants, those behind `afterSeq`, oldest first. */
+  unsent(afterSeq: number, limit: number): Promise<readonly Unsent[]>;
+}
+
+export interface MessagePage {
+  readonly messages: readonly Message[];
+  readonly hasMore: boolean;
+  /** Turns that a stopped process left unfinished and that no client has been told of (`turn-told`). */
+  readonly interrupted?: readonly TurnRecord[];
+}
+
+export interface PageRequest {
+  readonly limit: number;
+  /** Messages older than those of this turn. */
+  readonly before: TaskId | undefined;
+}
+
+export interface TenantRecord {
+  readonly tenantId: TenantId;
+  /** Absent where nobody set one. */
+  readonly tier: Tier | undefined;
+  /** Requests accepted today (UTC). */
+  readonly day: string;
+  readonly used: number;
+}
+
+/** Something to keep. Each is atomic by itself. */
+export type Write =
+  /**
+   * A turn was accepted, with its user message, and counted against `day`. `again`: where the session has a turn of
+   * this id that was interrupted, had no effects (`turn-effects`) and whose end nobody was told, that one goes on
+   * running instead of being a duplicate; it keeps its message, and is not counted twice.
+   */
+  | {
+      readonly type: 'turn-accepted';
+      readonly turn: TurnRecord;
+      readonly message: Message;
+      readonly day: string;
+      readonly again?: true;
+    }
+  /** A turn is about to do something that must not happen twice. */
+  | { readonly type: 'turn-effects'; readonly tenantId: TenantId; readonly taskId: TaskId }
+  /**
+   * A turn ended; `message` is the answer, or what there was of it. `outgoing` is what is to be sent for it. `asked`
+   * and `tier` are not stored: they are for who makes `outgoing`.
+   */
+  | {
+      readonly type: 'turn-ended';
+      readonly turn: TurnRecord;
+      readonly message: Message | undefined;
+      readonly outgoing?: readonly Outgoing[];
+      readonly asked?: Message;
+      readonly tier?: Tier;
+    }
+  /** Kept to be sent, without a turn. */
+  | { readonly type: 'outgoing'; readonly outgoing: readonly Outgoing[] }
+  /** Sent: answers are remembered, the rest is deleted. */
+  | {
+      readonly type: 'outgoing-sent';
+      readonly sent: readonly { readonly tenantId: TenantId; readonly id: string }[];
+    }
+  /** Answers that were sent, or that nobody waited for, and are older are forgotten. */
+  | { readonly type: 'outgoing-expired'; readonly beforeMs: number }
+  | { readonly type: 'session-deleted'; readonly tenantId: TenantId; readonly sessionId: SessionId }
+  /** Clients have been told how an interrupted turn ended. */
+  | { readonly type: 'turn-told'; readonly tenantId: TenantId; readonly taskId: TaskId }
+  | { readonly type: 'tenant-tier'; readonly tenantId: TenantId; readonly tier: Tier }
+  /** At the start of a node: turns that an earlier process left unfinished end as INTERRUPTED. */
+  | { readonly type: 'unfinished-interrupted'; readonly atMs: number }
+  /** Sessions of a tier (`null`: of tenants without a tier of their own) whose last message is older are deleted. */
+  | { readonly type: 'history-expired'; readonly tier: Tier | null; readonly beforeMs: number };
+
+/** `duplicate`: the tenant has a turn of that task id already; nothing was written. */
+export type WriteOutcome = 'stored' | 'duplicate';
+
+/**
+ * What must outlive an actor. No method answers in the same tick, any may reject (then nothing was kept).
+ * Order: writes take effect in the order of the calls. commit() resolves once the write cannot be lost.
+ * close(): finishes what was begun; later calls reject.
+ */
+export interface Store extends ActionLog {
+  tenant(tenantId: TenantId, day: string): Promise<TenantRecord | null>;
+  /** Messages newest last, or null where the session is unknown or deleted. */
+  session(tenantId: TenantId, sessionId: SessionId, page: PageRequest): Promise<MessagePage | null>;
+  turn(tenantId: TenantId, taskId: TaskId): Promise<TurnRecord | null>;
+  commit(write: Write): Promise<WriteOutcome>;
+  /** Resolves if the store would take a write now. */
+  ping(): Promise<void>;
+  close(): Promise<void>;
+}

@@ -1,0 +1,74 @@
+/** Time, timers, log and numbers: what every part may be handed. */
+import type { ExecutionInfo } from '../domain/frames.ts';
+import type { Tier } from '../domain/tiers.ts';
+
+export interface NodeStats {
+  readonly tenants: number;
+  readonly sessions: number;
+  readonly draining: boolean;
+  /** Turns, by the tier of their tenant. */
+  readonly turns: Readonly<Record<Tier, { readonly running: number; readonly queued: number }>>;
+  readonly actors: readonly ActorKindStats[];
+  readonly agents?: AgentStats;
+}
+
+/** What the actors of one kind have done since the start. */
+export interface ActorKindStats {
+  readonly kind: string;
+  readonly alive: number;
+  /** Messages that wait now, in all mailboxes of the kind, and in the fullest there has been. */
+  readonly depth: number;
+  readonly deepest: number;
+  readonly handled: number;
+  readonly busyMs: number;
+}
+
+/** Configurations held in memory, and how often a turn found its own there or had to wait for it. */
+export interface AgentStats {
+  readonly live: number;
+  readonly hits: number;
+  readonly misses: number;
+}
+
+export interface Clock {
+  /** Milliseconds since the epoch. */
+  now(): number;
+}
+
+/** Where parts report what happened; cheap enough for the message path, without ids as labels. */
+export interface Metrics {
+  turnEnded(
+    tier: Tier,
+    outcome: 'completed' | 'failed' | 'cancelled' | 'timeout',
+    info: ExecutionInfo | undefined,
+  ): void;
+  turnRefused(tier: Tier | 'unknown', code: string): void;
+  deadLetter(kind: string): void;
+  actorCrashed(kind: string): void;
+  toolUsed(tool: string, ok: boolean): void;
+  modelRetried(provider: string, reason: string): void;
+  socketOpened(): void;
+  socketClosed(code: number): void;
+}
+
+/** One line of structured log; pino stands behind it. */
+export interface Log {
+  debug(fields: object, text: string): void;
+  info(fields: object, text: string): void;
+  warn(fields: object, text: string): void;
+  error(fields: object, text: string): void;
+  child(fields: object): Log;
+}
+
+/** Timers, so that tests can turn the hands. */
+export interface Timers {
+  /** Calls once after `ms`; returns what prevents it. */
+  after(ms: number, run: () => void): () => void;
+}
+
+export const systemTimers: Timers = {
+  after(ms, run) {
+    const timer = setTimeout(run, ms).unref();
+    return () => clearTimeout(timer);
+  },
+};

@@ -1,0 +1,318 @@
+/** The agents of a node on real actors: what turns get, what is counted, and what an update does to a running session. */
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { ABSENT_MS } from '../../../actors/agent/agent.ts';
+import { createAgents } from '../../../actors/agent/agents.ts';
+import { createActorSystem } from '../../../actors/runtime/actor-system.ts';
+import { createSystem } from '../../../actors/system.ts';
+import type { AgentConfig } from '../../../src/domain/agent.ts';
+import type { Reply } from '../../../src/domain/errors.ts';
+import type { AgentId } from '../../../src/domain/ids.ts';
+import type { AgentRunner, ExecutionOutcome, ExecutionPlan } from '../../../src/ports/runner.ts';
+import { createMemoryStore } from '../../../src/store/memory.ts';
+import { leakFree } from '../../support/leaks.ts';
+import { quiet, uncounted } from '../../support/quiet.ts';
+import {
+  AGENT,
+  answered,
+  CONFIG,
+  handClock,
+  listener,
+  loopTurns,
+  SESSION,
+  TENANT,
+  taskId,
+  tenantId,
+} from '../fixtures.ts';
+import { AGENT_ID, agentOf, handStore, openManagement, someone, value } from './agent-fixtures.ts';
+
+function open(t: TestContext, idleMs = 60_000) {
+  leakFree(t);
+  const clock = handClock();
+  const actors = createActorSystem({ clock, log: quiet });
+  const store = handStore();
+  const agents = createAgents({ actors, store, builtIn: AGENT, clock, log: quiet, idleMs });
+  t.after(() => actors.close());
+  const found = (version?: number) => agents.agent(TENANT, AGENT_ID, version).then(brief);
+  /** The nth question that the store was asked, once it was. */
+  const asked = async (index: number) => {
+    await loopTurns(2);
+    const question = store.asked[index];
+    assert.ok(question, `the store was asked ${store.asked.length} times`);
+    return question;
+  };
+  return { clock, actors, store, agents, found, asked };
+}
+
+const brief = (reply: Reply<AgentConfig>): string | number =>
+  reply.ok ? reply.value.version : reply.error.code;
+
+test('an agent is loaded once for all who ask together, and found in memory afterwards', async (t) => {
+  const { store, agents, found, asked } = open(t);
+  const all = Promise.all(Array.from({ length: 50 }, () => found()));
+  (await asked(0)).answer(agentOf(3));
+
+  assert.deepEqual(new Set(await all), new Set([3]));
+  assert.equal(await found(), 3);
+  assert.equal(await found(3), 3);
+  assert.equal(store.asked.length, 1);
+  assert.deepEqual(agents.stats(), { live: 1, hits: 2, misses: 50 });
+});
+
+test('whoever asks after a change gets the new version, also while the old one loads', async (t) => {
+  const { agents, found, asked } = open(t);
+  const before = found();
+  const load = await asked(0);
+  agents.changed(agentOf(4));
+  const after = found();
+  load.answer(agentOf(3));
+
+  assert.deepEqual(await Promise.all([before, after]), [4, 4]);
+  agents.changed(agentOf(6));
+  assert.equal(await found(), 6);
+  agents.changed(agentOf(5));
+  assert.equal(await found(), 6);
+});
+
+test('an unknown agent is not looked for again at once, but after a moment it is', async (t) => {
+  const { clock, store, agents, found, asked } = open(t);
+  const first = found();
+  (await asked(0)).answer(null);
+  assert.equal(await first, 'AGENT_NOT_FOUND');
+  assert.equal(await found(), 'AGENT_NOT_FOUND');
+  assert.equal(store.asked.length, 1);
+  assert.equal(agents.stats().live, 0);
+
+  clock.nowMs += ABSENT_MS;
+  const again = found();
+  (await asked(1)).answer(agentOf(1));
+  assert.equal(await again, 1);
+});
+
+test('an agent that is made after somebody asked in vain is there at once', async (t) => {
+  const { agents, found, asked } = open(t);
+  const first = found();
+  (await asked(0)).answer(null);
+  await first;
+  agents.changed(agentOf(1));
+  const second = found();
+  (await asked(1)).answer(agentOf(1));
+
+  assert.equal(await second, 1);
+});
+
+test('a deleted agent is not found, and a restored one is found again', async (t) => {
+  const { agents, found, asked } = open(t);
+  const first = found();
+  (await asked(0)).answer(agentOf(1));
+  await first;
+  agents.changed(agentOf(2, { deleted_at: '2026-01-02T00:00:00.000Z' }));
+  const second = found();
+  (await asked(1)).answer(agentOf(2, { deleted_at: '2026-01-02T00:00:00.000Z' }));
+  assert.equal(await second, 'AGENT_NOT_FOUND');
+
+  agents.changed(agentOf(3));
+  const third = found();
+  (await asked(2)).answer(agentOf(3));
+  assert.equal(await third, 3);
+});
+
+test('a store that fails is a refusal, and the next one asks it again', async (t) => {
+  const { found, asked } = open(t);
+  const first = found();
+  (await asked(0)).fail();
+  assert.equal(await first, 'STORE_UNAVAILABLE');
+
+  const second = found();
+  (await asked(1)).answer(agentOf(1));
+  assert.equal(await second, 1);
+});
+
+test('a pinned version is loaded once and stays beside newer ones', async (t) => {
+  const { agents, store, found, asked } = open(t);
+  const first = Promise.all([found(2), found(2)]);
+  (await asked(0)).answer(agentOf(5));
+  const pin = await asked(1);
+  assert.equal(pin.version, 2);
+  pin.answer(agentOf(2));
+  assert.deepEqual(await first, [2, 2]);
+
+  agents.changed(agentOf(6));
+  assert.deepEqual([await found(2), await found()], [2, 6]);
+  assert.equal(store.asked.length, 2);
+});
+
+test('an invalidation has it loaded afresh', async (t) => {
+  const { agents, found, asked } = open(t);
+  const first = found();
+  (await asked(0)).answer(agentOf(1));
+  await first;
+  agents.invalidate(TENANT, AGENT_ID);
+  const second = found();
+  (await asked(1)).answer(agentOf(2));
+
+  assert.equal(await second, 2);
+});
+
+test('an agent that no turn asks for is forgotten; one that is used stays', async (t) => {
+  t.mock.timers.enable({ apis: ['setInterval'] });
+  const { clock, agents, found, asked } = open(t, 200);
+  const first = found();
+  (await asked(0)).answer(agentOf(1));
+  await first;
+  const look = async () => {
+    clock.nowMs += 200;
+    t.mock.timers.tick(50);
+    await loopTurns(2);
+  };
+  await found();
+  await look();
+  assert.equal(agents.stats().live, 1);
+  await look();
+  assert.equal(agents.stats().live, 0);
+});
+
+test('the built-in agent is known without a store, in its one version', async (t) => {
+  const { agents, store } = open(t);
+
+  assert.deepEqual(await agents.agent(TENANT, AGENT.id), { ok: true, value: AGENT });
+  assert.equal(brief(await agents.agent(TENANT, AGENT.id, 2)), 'NOT_FOUND');
+  assert.equal(store.asked.length, 0);
+});
+
+/** A runner whose runs end when the test says so. */
+function handRunner() {
+  interface Run {
+    readonly plan: ExecutionPlan;
+    readonly end: () => void;
+  }
+  const runs: Run[] = [];
+  const runner: AgentRunner = {
+    run: (plan) =>
+      new Promise<ExecutionOutcome>((resolve) => {
+        runs.push({ plan, end: () => resolve(answered(`version ${plan.agent.version}`)) });
+      }),
+    async close() {},
+  };
+  /** The nth run, once it has begun. */
+  async function nth(index: number): Promise<Run> {
+    const run = runs[index];
+    if (run) return run;
+    await loopTurns(1);
+    return nth(index);
+  }
+  return { ...runner, runs, nth };
+}
+
+async function openNode(t: TestContext) {
+  leakFree(t);
+  const clock = handClock(Date.UTC(2026, 0, 1));
+  const actors = createActorSystem({ clock, log: quiet });
+  const management = openManagement({
+    directory: { changed: (agent) => agents.changed(agent), invalidate() {} },
+  });
+  const agents = createAgents({
+    actors,
+    store: management.options.agents,
+    builtIn: AGENT,
+    clock,
+    log: quiet,
+    idleMs: 60_000,
+  });
+  const runner = handRunner();
+  const system = createSystem({
+    ...CONFIG,
+    actors,
+    store: createMemoryStore(),
+    agents,
+    runner,
+    clock,
+    metrics: uncounted,
+    log: quiet,
+    defaultTier: 'professional',
+    maxExecutions: 10,
+    deltaWindowMs: 0,
+    idleMs: 60_000,
+  });
+  t.after(() => system.close());
+  const { id } = value(await management.agents.create(someone(), { name: 'Helper', is_active: true }));
+  const caller = { tenantId: TENANT, tier: undefined, userId: undefined };
+  const say = (task: string, agentVersion?: number, agentId: AgentId = id) =>
+    system.say({
+      caller,
+      sessionId: SESSION,
+      taskId: taskId(task),
+      taskIdGiven: true,
+      agentId,
+      agentVersion,
+      message: 'hello',
+      context: undefined,
+      stream: true,
+      onBusy: 'enqueue',
+      requestId: undefined,
+    });
+  const version = async (task: string) => value(await system.turn(TENANT, taskId(task))).agentVersion;
+  const update = (temperature: number) =>
+    management.agents.update(someone(), id, { temperature }, { version: undefined, replace: false });
+  return { id, system, agents, management, runner, caller, say, version, update };
+}
+
+test('the next turn of a running session uses the new version, one that waits in line too, and a pinned one does not', async (t) => {
+  const { system, runner, say, version, update } = await openNode(t);
+  const versions = () => runner.runs.map(({ plan }) => plan.agent.version);
+  await say('one');
+  await say('two');
+  await say('pinned', 1);
+  await loopTurns(3);
+  value(await update(0.1));
+  await say('three');
+  for (let run = 0; run < 4; run += 1) (await runner.nth(run)).end();
+  while (value(await system.turn(TENANT, taskId('three'))).status !== 'completed') await loopTurns(1);
+
+  assert.deepEqual(versions(), [1, 2, 1, 2]);
+  assert.deepEqual(await Promise.all(['one', 'two', 'pinned', 'three'].map(version)), [1, 2, 1, 2]);
+});
+
+test('an agent that is switched off is refused from the next turn on', async (t) => {
+  const { id, management, say } = await openNode(t);
+  value(
+    await management.agents.update(
+      someone(),
+      id,
+      { is_active: false },
+      { version: undefined, replace: false },
+    ),
+  );
+  const reply = await say('one');
+
+  assert.equal(reply.ok ? '' : reply.error.code, 'AGENT_INACTIVE');
+});
+
+test('the numbers of a node tell how many agents live and how often they were found', async (t) => {
+  const { system, runner, say } = await openNode(t);
+  await say('one');
+  (await runner.nth(0)).end();
+  await say('two');
+
+  assert.deepEqual(system.stats().agents, { live: 1, hits: 1, misses: 1 });
+});
+
+test('a notice reaches every client of its tenant, unnumbered, and nobody else', async (t) => {
+  const { system, management, caller, update } = await openNode(t);
+  management.bus.listen((notice) => system.notify(notice));
+  const [mine, other] = [listener('mine'), listener('other')];
+  system.attach(caller, SESSION, mine, undefined);
+  system.attach({ ...caller, tenantId: tenantId('other') }, SESSION, other, undefined);
+  await loopTurns(6);
+  const { id, version } = value(await update(0.2));
+
+  const frame = mine.frames.at(-1);
+  assert.equal(frame?.type, 'agent_updated');
+  assert.equal(frame?.seq, undefined);
+  assert.deepEqual(frame?.data, {
+    channel: 'tenant:acme',
+    event: 'agent_updated',
+    data: { agent_id: id, agent_name: 'Helper', version, changes: ['temperature'] },
+  });
+  assert.ok(other.frames.every(({ type }) => type === 'session.ready'));
+});

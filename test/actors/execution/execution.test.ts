@@ -1,0 +1,59 @@
+/** The execution's decisions: it runs once, is aborted once, reports once, and breaks aloud. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { type ExecutionMessage, execution, newExecution } from '../../../actors/execution/execution.ts';
+import type { ExecutionPlan } from '../../../src/ports/runner.ts';
+import { AGENT, answered, SESSION, TENANT, taskId } from '../fixtures.ts';
+
+const plan: ExecutionPlan = {
+  taskId: taskId('t'),
+  tenantId: TENANT,
+  sessionId: SESSION,
+  tier: 'free',
+  agent: AGENT,
+  history: [],
+  context: {},
+  limits: { timeoutMs: 1_000, maxIterations: 3, maxTokens: 100, tools: [] },
+};
+const play = (...messages: readonly ExecutionMessage[]) =>
+  messages.map(
+    ((state) => (message: ExecutionMessage) => {
+      const [next, effects] = execution(state, message);
+      state = next;
+      return { state: next, effects };
+    })(newExecution(plan)),
+  );
+const finished: ExecutionMessage = { type: 'finished', outcome: answered('hi'), atMs: 5 };
+
+test('an execution runs its plan once', () => {
+  const [first, second] = play({ type: 'start' }, { type: 'start' });
+  assert.deepEqual([first?.effects, second?.effects], [[{ type: 'run', plan }], []]);
+});
+
+test('a second cancel, and one after the end, change nothing', () => {
+  const steps = play({ type: 'start' }, { type: 'cancel' }, { type: 'cancel' }, finished, { type: 'cancel' });
+  assert.deepEqual(
+    steps.map(({ effects }) => effects.map(({ type }) => type)),
+    [['run'], ['abortRun'], [], ['report', 'stopExecution'], []],
+  );
+});
+
+test('an execution reports its end once', () => {
+  const [, , twice] = play({ type: 'start' }, finished, finished);
+  assert.deepEqual(twice?.effects, []);
+});
+
+test('the tools that run now are known by their calls', () => {
+  const steps = play(
+    { type: 'start' },
+    { type: 'toolStarted', callId: 'c1', tool: 'calculator' },
+    { type: 'toolStarted', callId: 'c2', tool: 'current_time' },
+    { type: 'toolFinished', callId: 'c1', tool: 'calculator', ok: true },
+  );
+  assert.deepEqual(steps[2]?.state.tools, { c1: 'calculator', c2: 'current_time' });
+  assert.deepEqual([steps[3]?.state.tools, steps[3]?.state.toolsUsed], [{ c2: 'current_time' }, 1]);
+});
+
+test('a run that threw crashes its execution, for its supervisor to tell the session', () => {
+  assert.throws(() => play({ type: 'start' }, { type: 'broke', error: new Error('bug') }), /bug/);
+});

@@ -1,0 +1,184 @@
+/** Messages to keep, a transport that fails on command, and a store that does, for tests of the outbox relay. */
+import type { DomainAction } from '../../src/domain/domain-action.ts';
+import { RefusalError, refusal } from '../../src/domain/errors.ts';
+import { tenantIdSchema } from '../../src/domain/ids.ts';
+import type { QueueName } from '../../src/domain/queues.ts';
+import { createRelay, type RelayDeps } from '../../src/outbox/relay.ts';
+import type { Relay } from '../../src/ports/outbox.ts';
+import type { Outgoing, Store, Write } from '../../src/ports/store.ts';
+import type { Log } from '../../src/ports/telemetry.ts';
+import type { Transport } from '../../src/ports/transport.ts';
+import { createMemoryStore } from '../../src/store/memory.ts';
+import { quiet } from '../support/quiet.ts';
+import { queue as queueNamed } from '../support/transport.ts';
+
+/** Short waits, so that tests need not wait long. */
+export const QUICK = { backoffMs: 5, maxBackoffMs: 40, ackMs: 2 };
+
+/** A message that says `n`, to a queue of that name. */
+export function outgoing(n: number, queue = 'q', more: Partial<Outgoing> = {}): Outgoing {
+  const tenantId = more.tenantId ?? tenantIdSchema.parse('acme');
+  const id = more.id ?? `${queue}-${n}`;
+  const action: DomainAction = {
+    action_id: id,
+    action_type: 'test.count',
+    tenant_id: tenantId,
+    data: { n },
+    metadata: {},
+    timestamp: '2026-01-02T03:04:05.678Z',
+  };
+  return {
+    tenantId,
+    id,
+    answers: undefined,
+    queue: queueNamed(queue),
+    format: 'json',
+    action,
+    ...more,
+  };
+}
+
+export const numbers = (from: number, to: number): readonly number[] =>
+  Array.from({ length: to - from }, (_, index) => from + index);
+
+/** The first time that each came. */
+export const firsts = <T>(items: readonly T[]): readonly T[] => [...new Set(items)];
+
+export type Fate = 'taken' | 'refused' | 'refused and taken' | 'never';
+
+export interface FakeTransport {
+  readonly transport: Pick<Transport, 'send' | 'ping'>;
+  /** What has arrived, in order, repeats too. */
+  readonly arrived: (queue: string) => readonly number[];
+  readonly ids: () => readonly string[];
+  readonly calls: () => number;
+  /** Asked at every send. */
+  fate: (queue: QueueName, action: DomainAction) => Fate;
+  /** Whether a ping is answered. */
+  well: boolean;
+  /** What a send waits for before it answers. */
+  pace: () => Promise<void>;
+}
+
+/** As the port says: behind a refusal that was not told yet it refuses all that comes to that queue. */
+export function fakeTransport(): FakeTransport {
+  const arrivals: { readonly queue: string; readonly action: DomainAction }[] = [];
+  const refusing = new Map<string, number>();
+  let calls = 0;
+  const fake: FakeTransport = {
+    arrived: (queue) =>
+      arrivals.filter((each) => each.queue === queue).map(({ action }) => Number(action.data.n)),
+    ids: () => arrivals.map(({ action }) => action.action_id),
+    calls: () => calls,
+    fate: () => 'taken',
+    well: true,
+    pace: async () => {},
+    transport: {
+      async send(queue, message) {
+        calls += 1;
+        if (!('action_id' in message)) throw new Error('not an action');
+        const count = refusing.get(queue) ?? 0;
+        const fate = count > 0 ? 'refused' : fake.fate(queue, message);
+        if (fate === 'taken' || fate === 'refused and taken') arrivals.push({ queue, action: message });
+        if (fate !== 'taken') refusing.set(queue, count + 1);
+        await fake.pace();
+        if (fate === 'taken') return;
+        const left = (refusing.get(queue) ?? 1) - 1;
+        refusing.set(queue, left);
+        throw new RefusalError(refusal(fate === 'never' ? 'TOO_LARGE' : 'TRANSPORT_UNAVAILABLE'));
+      },
+      async ping() {
+        if (!fake.well) throw new RefusalError(refusal('TRANSPORT_UNAVAILABLE'));
+      },
+    },
+  };
+  return fake;
+}
+
+/** Everything refused, pings too. */
+export function goAway(fake: FakeTransport): void {
+  fake.fate = () => 'refused';
+  fake.well = false;
+}
+
+export function comeBack(fake: FakeTransport): void {
+  fake.fate = () => 'taken';
+  fake.well = true;
+}
+
+export interface WatchedStore {
+  readonly store: Store;
+  readonly writes: Write[];
+  readonly reads: () => number;
+  /** An error makes the write reject; with `done` it is carried out all the same. */
+  fault: (write: Write) => { readonly error: Error; readonly done?: boolean } | undefined;
+  readFault: () => Error | undefined;
+}
+
+export function watchedStore(inner: Store = createMemoryStore({ delayTurns: 1 })): WatchedStore {
+  const writes: Write[] = [];
+  let reads = 0;
+  const watched: WatchedStore = {
+    writes,
+    reads: () => reads,
+    fault: () => undefined,
+    readFault: () => undefined,
+    store: {
+      ...inner,
+      async commit(write) {
+        writes.push(write);
+        const fault = watched.fault(write);
+        if (!fault) return inner.commit(write);
+        if (fault.done) await inner.commit(write);
+        else await null;
+        throw fault.error;
+      },
+      async unsent(afterSeq, limit) {
+        reads += 1;
+        const fault = watched.readFault();
+        if (fault) throw fault;
+        return inner.unsent(afterSeq, limit);
+      },
+    },
+  };
+  return watched;
+}
+
+export const storeAway = (): Error => new RefusalError(refusal('STORE_UNAVAILABLE'));
+
+export interface HeardLog extends Log {
+  readonly lines: { readonly level: string; readonly fields: object; readonly text: string }[];
+}
+
+export function hearingLog(): HeardLog {
+  const lines: HeardLog['lines'] = [];
+  const at = (level: string) => (fields: object, text: string) => void lines.push({ level, fields, text });
+  return {
+    lines,
+    debug: at('debug'),
+    info: at('info'),
+    warn: at('warn'),
+    error: at('error'),
+    child: () => quiet,
+  };
+}
+
+/** A started relay over them. */
+export function relayOver(
+  transport: RelayDeps['transport'],
+  store: Store,
+  more: Partial<Omit<RelayDeps, 'store' | 'transport'>> = {},
+): Relay {
+  const relay = createRelay({
+    store,
+    transport,
+    log: quiet,
+    ...more,
+    timing: { ...QUICK, ...more.timing },
+  });
+  relay.start();
+  return relay;
+}
+
+export const unsentIn = async (store: Store): Promise<readonly string[]> =>
+  (await store.unsent(0, 100_000)).map(({ outgoing: { id } }) => id);

@@ -1,0 +1,317 @@
+/** The outbox relay: what is kept with the end of a turn, and when it goes out. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { tenantIdSchema } from '../../src/domain/ids.ts';
+import { createRelay } from '../../src/outbox/relay.ts';
+import type { Outgoing } from '../../src/ports/store.ts';
+import { createMemoryStore } from '../../src/store/memory.ts';
+import { createMemoryTransport } from '../../transports/queue/memory.ts';
+import { accept, answer, named, taskOf, tenantOf, turnOf } from '../store/records.ts';
+import { leakFree } from '../support/leaks.ts';
+import { quiet } from '../support/quiet.ts';
+import { collecting, counting, queue, refusedWith } from '../support/transport.ts';
+import { until } from '../support/until.ts';
+import {
+  comeBack,
+  fakeTransport,
+  goAway,
+  hearingLog,
+  numbers,
+  outgoing,
+  relayOver,
+  storeAway,
+  unsentIn,
+  watchedStore,
+} from './relay-node.ts';
+
+const TURN = named('t1');
+const other = tenantIdSchema.parse('other');
+
+test('what is expected of a turn is kept in the same write as its end, and sent', async (t) => {
+  leakFree(t);
+  const [fake, watched] = [fakeTransport(), watchedStore()];
+  const relay = relayOver(fake.transport, watched.store);
+  await accept(relay.store, TURN);
+  const first = relay.expect(tenantOf(TURN), taskOf(TURN), (turn) => [outgoing(turn.content?.length ?? 0)]);
+  const second = relay.expect(tenantOf(TURN), taskOf(TURN), () => [outgoing(2)]);
+
+  const ending = answer(relay.store, TURN, 'four');
+  assert.deepEqual([first.kept(), second.kept()], [false, false]);
+  assert.equal(await ending, 'stored');
+  assert.deepEqual([first.kept(), second.kept()], [true, true]);
+
+  await until('both', () => fake.arrived('q').length === 2);
+  assert.deepEqual(fake.arrived('q'), [4, 2]);
+  const end = watched.writes.find((write) => write.type === 'turn-ended');
+  assert.deepEqual(
+    end?.outgoing?.map(({ id }) => id),
+    ['q-4', 'q-2'],
+  );
+  await relay.close();
+  assert.deepEqual(await unsentIn(watched.store), []);
+});
+
+test('the hook of ended turns adds to every end, behind what is expected', async (t) => {
+  leakFree(t);
+  const fake = fakeTransport();
+  const relay = relayOver(fake.transport, createMemoryStore(), {
+    onTurnEnded: (write) => [outgoing(9, 'save', { id: `save-${write.turn.taskId}` })],
+  });
+  await accept(relay.store, TURN);
+  await answer(relay.store, TURN);
+  await until('it', () => fake.ids().length === 1);
+  assert.deepEqual(fake.ids(), ['save-t1']);
+  await relay.close();
+});
+
+test('an expectation is met by its own turn only, once, and not after it was released', async (t) => {
+  leakFree(t);
+  const fake = fakeTransport();
+  const relay = relayOver(fake.transport, createMemoryStore());
+  const turns = [TURN, named('t2'), named('t1', 's1', 'other'), named('t3')];
+  for (const turn of turns) await accept(relay.store, turn);
+  let made = 0;
+  const make = (): readonly Outgoing[] => {
+    made += 1;
+    return [outgoing(made)];
+  };
+  const released = relay.expect(tenantOf(TURN), taskOf(named('t3')), make);
+  released.release();
+  released.release();
+  const mine = relay.expect(tenantOf(TURN), taskOf(TURN), make);
+  for (const turn of turns.slice(1)) await answer(relay.store, turn);
+  assert.deepEqual([made, mine.kept(), released.kept()], [0, false, false]);
+  await answer(relay.store, TURN);
+  assert.equal(await answer(relay.store, TURN), 'duplicate');
+  mine.release();
+  assert.deepEqual([made, mine.kept()], [1, true]);
+  await relay.close();
+  assert.deepEqual(fake.arrived('q'), [1]);
+});
+
+test('an end that is a duplicate or was refused keeps and sends nothing, and ends the expectation', async (t) => {
+  leakFree(t);
+  const [fake, watched] = [fakeTransport(), watchedStore()];
+  const relay = relayOver(fake.transport, watched.store);
+  await accept(relay.store, TURN);
+  await answer(relay.store, TURN);
+  const late = relay.expect(tenantOf(TURN), taskOf(TURN), () => [outgoing(1)]);
+  assert.equal(await answer(relay.store, TURN), 'duplicate');
+
+  const next = named('t2');
+  await accept(relay.store, next);
+  const lost = relay.expect(tenantOf(next), taskOf(next), () => [outgoing(2)]);
+  watched.fault = () => ({ error: storeAway() });
+  assert.equal(await refusedWith(answer(relay.store, next)), 'STORE_UNAVAILABLE');
+  watched.fault = () => undefined;
+  const reads = watched.reads();
+  await until('the store to be asked what became of it', () => watched.reads() > reads);
+  await answer(relay.store, next);
+  await relay.close();
+  assert.deepEqual([late.kept(), lost.kept(), fake.calls()], [false, false, 0]);
+});
+
+test('make or hook throwing, or making nonsense, does not lose the end of the turn', async (t) => {
+  leakFree(t);
+  const [fake, watched, log] = [fakeTransport(), watchedStore(), hearingLog()];
+  const relay = relayOver(fake.transport, watched.store, {
+    log,
+    onTurnEnded: () => {
+      throw new Error('hook');
+    },
+  });
+  await accept(relay.store, TURN);
+  const bad = [
+    () => {
+      throw new Error('make');
+    },
+    () => [outgoing(1, 'q', { action: undefined })],
+    () => [outgoing(2, 'q', { tenantId: other, action: outgoing(2).action })],
+    () => [outgoing(3, 'q', { id: '' })],
+  ].map((make) => relay.expect(tenantOf(TURN), taskOf(TURN), make));
+  const good = relay.expect(tenantOf(TURN), taskOf(TURN), () => [outgoing(4)]);
+
+  assert.equal(await answer(relay.store, TURN), 'stored');
+  assert.deepEqual(
+    bad.map((each) => each.kept()),
+    [false, false, false, false],
+  );
+  assert.equal(good.kept(), true);
+  await relay.close();
+  assert.deepEqual(fake.arrived('q'), [4]);
+  assert.equal(log.lines.filter(({ level }) => level === 'error').length, 5);
+});
+
+test('what the store can not write is left out, and the turn ends all the same', async (t) => {
+  leakFree(t);
+  const [fake, watched, log] = [fakeTransport(), watchedStore(), hearingLog()];
+  const relay = relayOver(fake.transport, watched.store, { log });
+  await accept(relay.store, TURN);
+  const expected = relay.expect(tenantOf(TURN), taskOf(TURN), () => [
+    outgoing(1, 'q', { id: 'lone \ud800', action: outgoing(1).action }),
+  ]);
+  assert.equal(await answer(relay.store, TURN), 'stored');
+  assert.equal(expected.kept(), false);
+  assert.equal((await watched.store.turn(tenantOf(TURN), taskOf(TURN)))?.status, 'completed');
+  await relay.close();
+  assert.equal(fake.calls(), 0);
+  assert.equal(log.lines.filter(({ level }) => level === 'error').length, 1);
+});
+
+test('writes reach the store in the tick and order of their calls', async (t) => {
+  leakFree(t);
+  const watched = watchedStore();
+  const relay = relayOver(fakeTransport().transport, watched.store);
+  const turnTold = { type: 'turn-told', tenantId: tenantOf(TURN), taskId: taskOf(TURN) } as const;
+  relay.expect(tenantOf(TURN), taskOf(TURN), () => [outgoing(1)]);
+  const calls = [
+    accept(relay.store, TURN),
+    relay.keep([outgoing(2)]),
+    answer(relay.store, TURN),
+    relay.store.commit(turnTold),
+    relay.keep([outgoing(3)]),
+  ];
+  assert.deepEqual(
+    watched.writes.map(({ type }) => type),
+    ['turn-accepted', 'outgoing', 'turn-ended', 'turn-told', 'outgoing'],
+  );
+  await Promise.all(calls);
+  await relay.close();
+});
+
+test('once caught up, what is kept is sent from memory, in order, and acknowledged in few writes', async (t) => {
+  leakFree(t);
+  const [fake, watched] = [fakeTransport(), watchedStore()];
+  const relay = relayOver(fake.transport, watched.store, { timing: { ackMs: 5 } });
+  await relay.keep([outgoing(0)]);
+  await until('the first', () => fake.arrived('q').length === 1);
+  await until('the acknowledgement', async () => (await unsentIn(watched.store)).length === 0);
+  const reads = watched.reads();
+  await Promise.all(numbers(1, 1_000).map((n) => relay.keep([outgoing(n)])));
+  await until('all', () => fake.arrived('q').length === 1_000);
+  assert.equal(watched.reads(), reads);
+  await until('the acknowledgements', async () => (await watched.store.unsent(0, 1)).length === 0);
+
+  assert.deepEqual(fake.arrived('q'), numbers(0, 1_000));
+  const acks = watched.writes.filter(({ type }) => type === 'outgoing-sent').length;
+  assert.ok(acks <= 20, `${acks} acknowledgements`);
+  await relay.close();
+});
+
+test('keep resolves when it is kept, whether or not it can be sent; what was not kept is never sent', async (t) => {
+  leakFree(t);
+  const [fake, watched] = [fakeTransport(), watchedStore()];
+  goAway(fake);
+  const relay = relayOver(fake.transport, watched.store);
+  await relay.keep([]);
+  assert.equal(watched.writes.length, 0);
+  await relay.keep([outgoing(1), outgoing(2)]);
+  watched.fault = (write) => (write.type === 'outgoing' ? { error: storeAway() } : undefined);
+  assert.equal(await refusedWith(relay.keep([outgoing(3)])), 'STORE_UNAVAILABLE');
+  watched.fault = () => undefined;
+  assert.equal(await refusedWith(relay.keep([outgoing(4, 'q', { action: undefined })])), 'INVALID_REQUEST');
+  await relay.keep([outgoing(5)]);
+  comeBack(fake);
+  await until('three', () => fake.arrived('q').length === 3);
+  await relay.close();
+  assert.deepEqual(fake.arrived('q'), [1, 2, 5]);
+});
+
+test('an id that was kept before is not sent again, but resend sends it', async (t) => {
+  leakFree(t);
+  const [fake, watched] = [fakeTransport(), watchedStore()];
+  const relay = relayOver(fake.transport, watched.store);
+  const mine = outgoing(1, 'q', { answers: 'asked' });
+  await Promise.all([relay.keep([mine, mine]), relay.keep([mine])]);
+  await until('it', () => fake.arrived('q').length === 1);
+  await relay.keep([mine]);
+  await relay.keep([outgoing(1, 'q', { tenantId: other, answers: 'asked' })]);
+  await until('the other tenant', () => fake.arrived('q').length === 2);
+  const answered = await relay.store.answered(mine.tenantId, 'asked');
+  assert.ok(answered);
+  await relay.resend(answered);
+  assert.equal(fake.arrived('q').length, 3);
+  goAway(fake);
+  assert.equal(await refusedWith(relay.resend(answered)), 'TRANSPORT_UNAVAILABLE');
+  await relay.resend({ ...answered, queue: undefined });
+  await relay.close();
+});
+
+test('what has no queue is kept and never sent', async (t) => {
+  leakFree(t);
+  const [fake, watched] = [fakeTransport(), watchedStore()];
+  const relay = relayOver(fake.transport, watched.store);
+  await relay.keep([outgoing(1, 'q', { queue: undefined, answers: 'a' }), outgoing(2)]);
+  await until('the one', () => fake.calls() === 1);
+  await relay.close();
+  assert.deepEqual(fake.arrived('q'), [2]);
+  assert.equal((await watched.store.answered(tenantOf(TURN), 'a'))?.id, 'q-1');
+});
+
+test('before the start nothing is sent; after the close it is kept for the next start', async (t) => {
+  leakFree(t);
+  const [fake, watched] = [fakeTransport(), watchedStore()];
+  const relay = createRelay({ store: watched.store, transport: fake.transport, log: quiet });
+  await relay.keep([outgoing(1)]);
+  assert.deepEqual([fake.calls(), watched.reads()], [0, 0]);
+  relay.start();
+  await until('it', () => fake.arrived('q').length === 1);
+  await Promise.all([relay.close(), relay.close()]);
+  relay.start();
+  await relay.keep([outgoing(2)]);
+  assert.deepEqual(await unsentIn(watched.store), ['q-2']);
+  const next = relayOver(fake.transport, watched.store);
+  await until('the second', () => fake.arrived('q').length === 2);
+  await next.close();
+  assert.deepEqual(await unsentIn(watched.store), []);
+});
+
+test('close waits for what is on its way, but not for ever', async (t) => {
+  leakFree(t);
+  const [fake, watched] = [fakeTransport(), watchedStore()];
+  const relay = relayOver(fake.transport, watched.store, { timing: { closeMs: 50, page: 2 } });
+  await relay.keep([outgoing(0)]);
+  await until('the first', () => fake.arrived('q').length === 1);
+  fake.pace = () => new Promise((resolve) => setImmediate(resolve));
+  await relay.keep(numbers(1, 9).map((n) => outgoing(n)));
+  await relay.close();
+  assert.deepEqual(await unsentIn(watched.store), []);
+
+  const stuck = relayOver(fake.transport, watched.store, { timing: { closeMs: 50 } });
+  let release = (): void => {};
+  fake.pace = () => new Promise((resolve) => (release = resolve));
+  await stuck.keep([outgoing(9)]);
+  await until('it to be on its way', () => fake.arrived('q').length === 10);
+  await stuck.close();
+  release();
+  assert.deepEqual(await unsentIn(watched.store), ['q-9']);
+});
+
+test('over the memory transport: answers are delivered in their format, in order', async (t) => {
+  leakFree(t);
+  const transport = createMemoryTransport(quiet, counting());
+  const heard = collecting();
+  const lane = { queue: queue('q'), group: 'all', weight: 1, share: 1 };
+  await transport.consume([lane], heard.listener, { credits: 1 });
+  const relay = relayOver(transport, createMemoryStore());
+  await Promise.all(
+    numbers(0, 300).map((n) => relay.keep([outgoing(n, 'q', { format: n % 2 ? 'msgpack' : 'json' })])),
+  );
+  await heard.heard(300);
+  assert.deepEqual(heard.numbers(), numbers(0, 300));
+  assert.deepEqual([heard.deliveries[0]?.format, heard.deliveries[1]?.format], ['json', 'msgpack']);
+  await relay.close();
+  await transport.close();
+});
+
+test('the end of a turn whose session is gone still answers who asked', async (t) => {
+  leakFree(t);
+  const fake = fakeTransport();
+  const relay = relayOver(fake.transport, createMemoryStore());
+  const expected = relay.expect(tenantOf(TURN), taskOf(TURN), () => [outgoing(1)]);
+  const ended = { ...turnOf(TURN), finishedAtMs: 1 };
+  await relay.store.commit({ type: 'turn-ended', turn: ended, message: undefined });
+  assert.equal(expected.kept(), true);
+  await relay.close();
+  assert.deepEqual(fake.arrived('q'), [1]);
+});

@@ -1,0 +1,67 @@
+/** A node with the execution routes over a scripted directory, whose clock of retries the test turns. */
+import assert from 'node:assert/strict';
+import { EventEmitter, once } from 'node:events';
+import type { TestContext } from 'node:test';
+import { createExecutions, type ExecutionDeps } from '../../../actors/executions/executions.ts';
+import type { SayRequest } from '../../../src/ports/sessions.ts';
+import type { Log } from '../../../src/ports/telemetry.ts';
+import { type CallbackDeps, createCallbacks } from '../../../transports/webhooks/callbacks.ts';
+import { answeredTurn, NOW_MS, openHttpNode, scriptedDirectory } from '../../support/http-node.ts';
+import { createHands } from '../webhooks/webhook-receiver.ts';
+
+export async function openExecutions(
+  t: TestContext,
+  {
+    callbacks,
+    ...more
+  }: Partial<Omit<ExecutionDeps, 'callbacks'>> & { readonly callbacks?: Partial<CallbackDeps> } = {},
+) {
+  const own = scriptedDirectory();
+  const hands = createHands();
+  const events = new EventEmitter();
+  const write = (_: object, text: string): void => void events.emit('logged', text);
+  const log: Log = { debug: write, info: write, warn: write, error: write, child: () => log };
+  const timing = { clock: { now: () => NOW_MS }, log, timers: hands.timers, random: () => 1 };
+  const executions = createExecutions({
+    directory: own.directory,
+    callbacks: createCallbacks({ ...timing, allowInsecure: true, blockPrivate: false, ...callbacks }),
+    ...timing,
+    atOnce: async () => 10,
+    ...more,
+  });
+  t.after(() => executions.close());
+  const node = await openHttpNode(t, { deps: { directory: own.directory, executions } });
+  const post = (body: unknown, path = '/api/executions') => node.ask(path, { body });
+  const { script } = own;
+  return {
+    ...node,
+    script,
+    hands,
+    executions,
+    post,
+    said: async (count: number): Promise<SayRequest> => {
+      while (script.said.length < count) await once(script.events, 'said');
+      const request = script.said[count - 1];
+      assert.ok(request);
+      return request;
+    },
+    /** Resolves once that is logged. */
+    logged: async (text: string): Promise<void> => {
+      while ((await once(events, 'logged'))[0] !== text);
+    },
+    detached: () => once(script.events, 'detached'),
+    /** The turn's record is there, and its end is told. */
+    answer({ taskId, sessionId }: SayRequest, content = 'hello'): void {
+      const turn = answeredTurn(taskId, { sessionId, content });
+      script.putTurn(turn);
+      const data = { content, role: 'assistant', execution_info: turn.info };
+      script.emit('acme', sessionId, taskId, 'chat.response', data);
+    },
+    async batch(id: string) {
+      return JSON.parse(await (await node.ask(`/api/executions/batch/${id}`)).text());
+    },
+  };
+}
+
+/** The least that an execution needs. */
+export const RUN = { agent_id: 'a1', input: 'hi' };

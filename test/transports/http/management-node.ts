@@ -1,0 +1,80 @@
+/** The HTTP edge over the real agent management, its stores in memory, for the tests of the management routes. */
+import type { Agent, TenantNotice } from '../../../src/domain/agent-record.ts';
+import { refusal } from '../../../src/domain/errors.ts';
+import type { TenantId } from '../../../src/domain/ids.ts';
+import { TIER_TABLE, type Tier } from '../../../src/domain/tiers.ts';
+import { defaultAgent } from '../../../src/llm/prompts.ts';
+import { createManagement, createNotices } from '../../../src/management/management.ts';
+import type { TenantAdmin } from '../../../src/ports/management.ts';
+import { createMemoryAgents } from '../../../src/store/memory-agents.ts';
+import { createMemoryTemplates } from '../../../src/store/memory-templates.ts';
+import { createMemoryWebhooks } from '../../../src/store/memory-webhooks.ts';
+import { createWebhooks } from '../../../transports/webhooks/webhooks.ts';
+import { openHttpNode } from '../../support/http-node.ts';
+import { quiet } from '../../support/quiet.ts';
+
+export const SERVICE_TOKEN = 'the token of all services';
+
+/** Opens a node whose tenants are professional unless a request or `setTier` says otherwise. */
+export async function openManagementNode(
+  options: { readonly mode?: 'open' | 'jwt'; readonly serviceToken?: string | undefined } = {
+    serviceToken: SERVICE_TOKEN,
+  },
+) {
+  const clock = { now: Date.now };
+  const notices = createNotices(quiet);
+  const told: TenantNotice[] = [];
+  notices.listen((notice) => told.push(notice));
+  const changed: Agent[] = [];
+  const tiers = new Map<TenantId, Tier>();
+  let ids = 0;
+  const management = createManagement({
+    agents: createMemoryAgents(),
+    templates: createMemoryTemplates(),
+    directory: { changed: (agent) => changed.push(agent), invalidate: () => {} },
+    builtIn: defaultAgent({
+      models: { defaultProvider: 'offline', defaultModel: 'offline-echo' },
+      execution: { defaultAgentType: 'conversational' },
+    }),
+    notices,
+    tiers: TIER_TABLE,
+    tierOf: async (tenantId, named) => tiers.get(tenantId) ?? named ?? 'professional',
+    knownTools: ['calculator', 'current_time'],
+    clock,
+    newId: () => `id-${++ids}`,
+    log: quiet,
+  });
+  const store = createMemoryWebhooks();
+  const webhooks = createWebhooks({ store, notices, clock, log: quiet, allowInsecure: false });
+  const tenants: TenantAdmin = {
+    async tenant(tenantId) {
+      const tier = tiers.get(tenantId);
+      return tier
+        ? { ok: true, value: { tenantId, tier, day: '2026-01-02', used: 3 } }
+        : { ok: false, error: refusal('NOT_FOUND') };
+    },
+    async setTier(tenantId, tier) {
+      tiers.set(tenantId, tier);
+      return { ok: true, value: null };
+    },
+  };
+  const { serviceToken } = options;
+  const node = await openHttpNode(undefined, {
+    ...(options.mode ? { mode: options.mode } : {}),
+    deps: {
+      management: { agents: management.agents, templates: management.templates, webhooks, tenants },
+      serviceToken,
+    },
+  });
+  return {
+    ...node,
+    told,
+    store,
+    webhooks,
+    async close() {
+      node.close();
+      await management.close();
+      await webhooks.close();
+    },
+  };
+}

@@ -1,0 +1,175 @@
+/** Clients that read slowly or not at all: memory stays bounded, they learn why where they can, and may come back. */
+import assert from 'node:assert/strict';
+import { afterEach, test } from 'node:test';
+import type { Client } from '../../../src/ports/sessions.ts';
+import {
+  createClients,
+  MAX_BUFFERED_BYTES,
+  SLOW_GRACE_MS,
+  type Wire,
+} from '../../../transports/websocket/connection.ts';
+import { createWatch } from '../../../transports/websocket/keep-alive.ts';
+import { type ChatPort, event, openChatPort } from '../../support/chat-port.ts';
+import { connect } from '../../support/websocket-client.ts';
+
+let port: ChatPort | undefined;
+const open = async (): Promise<ChatPort> => {
+  port = await openChatPort();
+  return port;
+};
+
+afterEach(async () => {
+  const attached = port?.directory.attached.length ?? 0;
+  port?.close();
+  await port?.directory.detachedClients(attached);
+  port = undefined;
+});
+
+const nextTurn = () => new Promise((resolve) => setImmediate(resolve));
+const delta = (seq: number, bytes: number) => event('chat.delta', seq, { content: 'x'.repeat(bytes) });
+
+/** Sends until `stop`, a loop turn at a time; the number of frames sent. */
+async function flood(client: Client, stop: () => boolean): Promise<number> {
+  let seq = 0;
+  for (; seq < 2_000 && !stop(); seq += 1) {
+    client.send(delta(seq + 1, 64 * 1024));
+    await nextTurn();
+  }
+  return seq;
+}
+
+test('a client that stops reading is detached at once; what it does read ends in 4408, and it can come back', async () => {
+  const { url, directory, chat, closeCodes } = await open();
+  const slow = await connect(`${url}/ws/acme/s1`);
+  const other = await connect(`${url}/ws/acme/s1`);
+  await Promise.all([slow.next('session.ready'), other.next('session.ready')]);
+  slow.pause();
+  const client = directory.attached[0]?.client;
+  assert.ok(client);
+  const sent = await flood(client, () => directory.detached.length > 0);
+  assert.ok(sent < 2_000, 'the flood ended by itself');
+  assert.deepEqual(directory.detached, [client.id]);
+  assert.equal(chat.stats().too_slow, 1);
+
+  other.send({ type: 'ping' });
+  await other.next('pong');
+  slow.resume();
+  assert.equal((await slow.closed).code, 4408);
+  const seqs = slow.frames.flatMap((frame) => frame.seq ?? []);
+  assert.deepEqual(
+    seqs,
+    Array.from(seqs, (_, index) => index + 1),
+    'no hole in what arrived',
+  );
+  assert.deepEqual(closeCodes, [4408]);
+
+  const back = await connect(`${url}/ws/acme/s1?last_seq=${seqs.length}&epoch=e-1`);
+  await back.next('session.ready');
+  assert.deepEqual(directory.attached.at(-1)?.resume, { lastSeq: seqs.length, epoch: 'e-1' });
+});
+
+test('what is held for a hundred clients that never read is bounded', async () => {
+  const { url, directory } = await open();
+  const clients = await Promise.all(Array.from({ length: 100 }, () => connect(`${url}/ws/acme/s1`)));
+  await Promise.all(clients.map((client) => client.next('session.ready')));
+  for (const client of clients) client.pause();
+  const before = process.memoryUsage().rss;
+  for (let seq = 1; seq < 400 && directory.detached.length < 100; seq += 1) {
+    const frame = delta(seq, 64 * 1024);
+    for (const { client } of directory.attached) client.send(frame);
+    await nextTurn();
+  }
+  assert.equal(directory.detached.length, 100);
+  // One MiB of limit, a frame above it, the kernel's share on both ends not counted.
+  assert.ok(process.memoryUsage().rss - before < 100 * 2.5 * 1024 * 1024);
+  for (const client of clients) client.destroy();
+});
+
+test('a large snapshot to a healthy client does not count as slowness', async () => {
+  const { url, directory, chat } = await open();
+  const client = await connect(`${url}/ws/acme/s1`);
+  const attached = directory.attached[0]?.client;
+  await client.next('session.ready');
+  client.pause();
+  attached?.send(event('session.ready', undefined, {}));
+  attached?.send(event('session.snapshot', undefined, { messages: 'x'.repeat(10 * 1024 * 1024) }));
+  await nextTurn();
+  for (let seq = 1; seq <= 10; seq += 1) {
+    attached?.send(delta(seq, 1024));
+    await nextTurn();
+  }
+  client.resume();
+  await client.next((frame) => frame.seq === 10);
+  assert.equal(chat.stats().too_slow, 0);
+});
+
+// --- Without a network -------------------------------------------------------------------------------------
+
+/** A wire whose buffer the test sets. */
+function fakeWire() {
+  const wire = { buffered: 0, writes: 0, corks: 0, ended: 0, cut: false };
+  const port: Wire = {
+    send: () => (wire.writes += 1),
+    getBufferedAmount: () => wire.buffered,
+    ping: () => 1,
+    cork: (write) => {
+      wire.corks += 1;
+      write();
+    },
+    end: (code) => {
+      wire.ended = code;
+    },
+    close: () => {
+      wire.cut = true;
+    },
+  };
+  return { wire, port };
+}
+
+const newClient = (port: Wire, onStalled = () => {}) =>
+  createClients()(port, { id: 'c', format: 'json', deltaWindowMs: 15, onStalled });
+
+test('the frames of one loop turn are written in one cork, none inside send', async () => {
+  const { wire, port: wirePort } = fakeWire();
+  const client = newClient(wirePort);
+  for (let seq = 1; seq <= 50; seq += 1) client.send(delta(seq, 10));
+  assert.equal(wire.writes, 0);
+  await nextTurn();
+  assert.deepEqual([wire.corks, wire.writes], [1, 50]);
+});
+
+test('more than is good for one turn is written before the turn ends', () => {
+  const { wire, port: wirePort } = fakeWire();
+  const client = newClient(wirePort);
+  for (let seq = 1; seq <= 10; seq += 1) client.send(delta(seq, 64 * 1024));
+  assert.ok(wire.writes >= 8);
+});
+
+test('a stalled client is cut off after the grace time, and nothing more is written to it', async (t) => {
+  t.mock.timers.enable({ apis: ['setInterval'] });
+  let atMs = 1_000;
+  t.mock.method(performance, 'now', () => atMs);
+  const { wire, port: wirePort } = fakeWire();
+  let stalls = 0;
+  const client = newClient(wirePort, () => {
+    stalls += 1;
+  });
+  const watch = createWatch({ pingIntervalMs: 30_000, pingTimeoutMs: 10_000 }, { now: () => 0 });
+  const watched = watch.add(client, undefined);
+  client.send(delta(1, 10));
+  await nextTurn();
+  wire.buffered = MAX_BUFFERED_BYTES + 1;
+  client.send(delta(2, 10));
+  await nextTurn();
+  client.send(delta(3, 10));
+  await nextTurn();
+  assert.deepEqual([stalls, wire.writes, client.stalledAtMs], [1, 2, 1_000]);
+  atMs += SLOW_GRACE_MS;
+  t.mock.timers.tick(1_000);
+  assert.equal(wire.cut, false);
+  atMs += 1;
+  t.mock.timers.tick(1_000);
+  assert.equal(wire.cut, true);
+  watch.remove(watched);
+  assert.equal(watch.size(), 0);
+});

@@ -1,0 +1,87 @@
+/** Leaves a service alone for a while that has left several requests in a row unanswered. */
+import {
+  BrokenCircuitError,
+  type CircuitBreakerPolicy,
+  CircuitState,
+  ConsecutiveBreaker,
+  circuitBreaker,
+  handleWhen,
+} from 'cockatiel';
+import type { DomainAction } from '../../src/domain/domain-action.ts';
+import { RefusalError, refusal } from '../../src/domain/errors.ts';
+import type { Log } from '../../src/ports/telemetry.ts';
+import type { TransportMeter } from '../../src/ports/transport.ts';
+
+/** Requests in a row that a service left unanswered before it is left alone, and for how long. */
+const MAX_TIMEOUTS = 5;
+const OPEN_MS = 5_000;
+/** Services with a circuit; beyond, the one that was asked first is forgotten. */
+const MAX_CIRCUITS = 1_000;
+
+/**
+ * A service's circuit. While it is closed, requests run beside the policy and only tell it how they ended: its
+ * wrapping costs a request four promises, and it has nothing to decide.
+ */
+export interface Circuit {
+  isClosed(): boolean;
+  /** A request begun while it was closed was answered. */
+  answered(): void;
+  /** A request begun while it was closed was not answered in time. Resolves when that is noted. Never rejects. */
+  timedOut(error: RefusalError): Promise<void>;
+  /** Runs a request through the policy: not at all while it is open, or as the probe that closes it. */
+  probe(work: () => Promise<DomainAction>): Promise<DomainAction>;
+}
+
+export function createCircuits(log: Log, meter: TransportMeter): (service: string) => Circuit {
+  const circuits = new Map<string, Circuit>();
+  return (service) => {
+    const known = circuits.get(service);
+    if (known) return known;
+    const [oldest] = circuits.size >= MAX_CIRCUITS ? circuits.keys() : [];
+    if (oldest !== undefined) circuits.delete(oldest);
+    const circuit = openCircuit(service, log, meter);
+    circuits.set(service, circuit);
+    return circuit;
+  };
+}
+
+function openCircuit(service: string, log: Log, meter: TransportMeter): Circuit {
+  const breaker = new ConsecutiveBreaker(MAX_TIMEOUTS);
+  const policy: CircuitBreakerPolicy = circuitBreaker(handleWhen(isTimeout), {
+    halfOpenAfter: OPEN_MS,
+    breaker,
+  });
+  policy.onBreak(() => {
+    meter.counted('circuit.opened', 1);
+    log.warn({ service, open_ms: OPEN_MS }, 'a service does not answer: it is left alone for a while');
+  });
+  const isClosed = (): boolean => policy.state === CircuitState.Closed;
+  return {
+    isClosed,
+    // What the policy does after a success in this state.
+    answered: () => breaker.success(),
+    async timedOut(error) {
+      // Otherwise the service has been found silent meanwhile, and its probe decides.
+      if (isClosed()) await policy.execute(() => Promise.reject(error)).catch(() => {});
+    },
+    async probe(work) {
+      try {
+        return await policy.execute(work);
+      } catch (error) {
+        if (error instanceof BrokenCircuitError) throw leftAlone(service);
+        throw error;
+      }
+    },
+  };
+}
+
+const isTimeout = (error: unknown): boolean =>
+  error instanceof RefusalError && error.data.code === 'PEER_TIMEOUT';
+
+const leftAlone = (service: string): RefusalError =>
+  new RefusalError(
+    refusal('PEER_TIMEOUT', {
+      message: `${service} has not been answering; it is asked again after a while.`,
+      retryAfterMs: OPEN_MS,
+    }),
+  );

@@ -1,0 +1,189 @@
+/** Brings a body off a queue to its listener and says what came of it; and the form in which a body is kept when dead. */
+import { randomUUID } from 'node:crypto';
+import { z } from 'zod';
+import { type ErrorData, errorDataSchema, RefusalError, refusal } from '../../src/domain/errors.ts';
+import { type QueueName, queueNameSchema } from '../../src/domain/queues.ts';
+import type { Log } from '../../src/ports/telemetry.ts';
+import {
+  type ConsumeOptions,
+  type DeadLetter,
+  type Delivery,
+  type Listener,
+  NOT_ITS_FAULT,
+  type ReadMessage,
+} from '../../src/ports/transport.ts';
+import { type DecodedAction, decodeAction, MAX_ACTION_BYTES } from '../wire/codec.ts';
+
+/** Dead letters a queue keeps; the oldest go first. */
+export const MAX_DEAD_LETTERS = 10_000;
+/** Bytes kept of a body that is larger than an action may be. */
+const MAX_HEAD_BYTES = 4_096;
+
+/** Bytes of an action, unless they are more than any receiver would take: then refused with TOO_LARGE. */
+export function sized(body: Uint8Array): Uint8Array {
+  if (body.length <= MAX_ACTION_BYTES) return body;
+  const message = `The action has ${body.length} bytes; at most ${MAX_ACTION_BYTES} are taken.`;
+  throw new RefusalError(refusal('TOO_LARGE', { message }));
+}
+
+export type Verdict =
+  | { readonly type: 'done' }
+  /** The listener failed: it may do better next time. */
+  | { readonly type: 'failed'; readonly error: ErrorData }
+  /** The listener can work on nothing now: NOT_ITS_FAULT. */
+  | { readonly type: 'given-back'; readonly error: ErrorData }
+  /** Nobody will ever do better. */
+  | { readonly type: 'malformed'; readonly error: ErrorData };
+
+const DONE: Verdict = { type: 'done' };
+
+/** Never rejects. The listener is called in this tick. */
+export async function deliver(
+  queue: QueueName,
+  body: Uint8Array,
+  listener: Listener,
+  log: Log,
+  read?: ReadMessage,
+): Promise<Verdict> {
+  const decoded = readBody(queue, body, read);
+  if (!decoded.ok) return { type: 'malformed', error: decoded.error };
+  const { action, idGiven, format } = decoded;
+  try {
+    await listener({ action, idGiven, format, queue });
+    return DONE;
+  } catch (error) {
+    if (error instanceof RefusalError) {
+      const type = NOT_ITS_FAULT.has(error.data.code) ? 'given-back' : 'failed';
+      return { type, error: error.data };
+    }
+    // What an exception says may quote a conversation: it goes to the log, not onto a queue.
+    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    log.error({ queue, type: action.action_type, error: text }, 'a listener crashed');
+    return { type: 'failed', error: refusal('INTERNAL') };
+  }
+}
+
+function readBody(queue: QueueName, body: Uint8Array, read?: ReadMessage): DecodedAction {
+  const own = read && ((raw: unknown, now: number, newId: () => string) => read(raw, queue, now, newId));
+  return decodeAction(body, Date.now(), randomUUID, own);
+}
+
+/** Tells a consumer of an action that is dead, as far as it can read it. */
+export type TellDead = (queue: QueueName, body: Uint8Array, error: ErrorData) => void;
+
+export function tellingDead({ onDead, read }: ConsumeOptions, log: Log): TellDead {
+  return (queue, body, error) => {
+    if (!onDead) return;
+    const decoded = readBody(queue, body, read);
+    if (!decoded.ok) return;
+    const { action, idGiven, format } = decoded;
+    const delivery: Delivery = { action, idGiven, format, queue };
+    try {
+      onDead(delivery, error);
+    } catch (thrown) {
+      const text = thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown);
+      log.error({ queue, error: text }, 'who was told of a dead action crashed');
+    }
+  };
+}
+
+const deadLetterSchema = z.object({
+  id: z.string(),
+  queue: queueNameSchema,
+  error: errorDataSchema,
+  diedAtMs: z.number(),
+  size: z.number(),
+  encoding: z.enum(['utf8', 'base64']),
+  body: z.string(),
+  replayable: z.boolean(),
+});
+
+/** A body with the reason why nobody works on it. */
+export function deadLetter(queue: QueueName, body: Uint8Array, error: ErrorData): DeadLetter {
+  const replayable = body.length <= MAX_ACTION_BYTES;
+  const kept = Buffer.from(replayable ? body : body.subarray(0, MAX_HEAD_BYTES));
+  const text = kept.toString('utf8');
+  const encoding = Buffer.from(text, 'utf8').equals(kept) ? 'utf8' : 'base64';
+  return {
+    id: randomUUID(),
+    queue,
+    error,
+    diedAtMs: Date.now(),
+    size: body.length,
+    encoding,
+    body: encoding === 'utf8' ? text : kept.toString('base64'),
+    replayable,
+  };
+}
+
+/** A dead letter out of its JSON text; null where it is none (another program may write to the list, too). */
+export function parseDeadLetter(text: string): DeadLetter | null {
+  try {
+    return deadLetterSchema.safeParse(JSON.parse(text)).data ?? null;
+  } catch {
+    return null;
+  }
+}
+
+export const bodyOf = (letter: DeadLetter): Buffer => Buffer.from(letter.body, letter.encoding);
+
+const labelSchema = z.object({
+  tenant_id: z.string(),
+  action_type: z.string().optional(),
+  type: z.string().optional(),
+});
+
+/** What a dead body says of itself: the type of an action, task or notice, and its tenant. Null where it is unreadable. */
+export function labelOf(letter: DeadLetter): { readonly type: string; readonly tenantId: string } | null {
+  const found: unknown[] = [];
+  decodeAction(
+    bodyOf(letter),
+    letter.diedAtMs,
+    () => '',
+    (raw) => {
+      found.push(raw);
+      return { ok: false, error: letter.error };
+    },
+  );
+  const { data } = labelSchema.safeParse(found[0]);
+  return data ? { type: data.action_type ?? data.type ?? '', tenantId: data.tenant_id } : null;
+}
+
+/** Where the refusal does not say when to try again, and the longest that it is believed. */
+const PAUSE_MS = 250;
+
+const MAX_PAUSE_MS = 10_000;
+
+export interface Pauses {
+  /** From now on for the refusal's `retry_after_ms`, or PAUSE_MS; one that lasts longer already stays as it is. */
+  pause(queue: QueueName, error: ErrorData): void;
+  has(queue: QueueName): boolean;
+  /** No more of them, and no more word of those that there are. */
+  close(): void;
+}
+
+/** `ended` hears of each that is over. */
+export function createPauses(ended: (queue: QueueName) => void): Pauses {
+  const pauses = new Map<QueueName, { readonly untilMs: number; readonly timer: NodeJS.Timeout }>();
+  let isClosed = false;
+  return {
+    pause(queue, error) {
+      const forMs = Math.min(error.retry_after_ms ?? PAUSE_MS, MAX_PAUSE_MS);
+      const untilMs = performance.now() + forMs;
+      const running = pauses.get(queue);
+      if (isClosed || (running && running.untilMs >= untilMs)) return;
+      clearTimeout(running?.timer);
+      const timer = setTimeout(() => {
+        pauses.delete(queue);
+        ended(queue);
+      }, forMs);
+      pauses.set(queue, { untilMs, timer });
+    },
+    has: (queue) => pauses.has(queue),
+    close() {
+      isClosed = true;
+      for (const { timer } of pauses.values()) clearTimeout(timer);
+      pauses.clear();
+    },
+  };
+}

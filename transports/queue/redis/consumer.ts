@@ -1,0 +1,292 @@
+/**
+ * Takes actions off many queues by weight, as many as there are credits for, without ever asking in vain.
+ *
+ * One loop: while anything is known to wait and there is room, a script takes a batch; when all is known to be empty,
+ * a BLMOVE waits on the queue that was busy last (intake.ts) and the watch tells of all others (watch.ts).
+ */
+import { type ErrorData, refusal } from '../../../src/domain/errors.ts';
+import { enrolled, type Lane, noTurns, type QueueName, served, shares } from '../../../src/domain/queues.ts';
+import type { Log } from '../../../src/ports/telemetry.ts';
+import type { ConsumeOptions, Consumption, Listener, TransportMeter } from '../../../src/ports/transport.ts';
+import { type TellDead, tellingDead } from '../delivery.ts';
+import { BLOCK_MS, createIntake } from './blocking-reader.ts';
+import { connected, type Endpoint, openLink, textOf, unavailable } from './connection.ts';
+import { createHeld, takeStock } from './in-flight.ts';
+import type { Watch } from './key-tracking.ts';
+import { holdLease, type LeaseTimes } from './lease.ts';
+import { createRoster, type LaneState } from './queue-set.ts';
+import { itemsOf, takenKey, takeScript } from './scripts.ts';
+
+/** Actions that come one by one before a script looks whether more are there; doubled each time that none are. */
+const MAX_PATIENCE = 32;
+/** Batches in a row from other queues than the one that is waited on, after which to wait on theirs. */
+const MAX_ELSEWHERE = 3;
+/** Actions and bytes of one batch, and queues that one script looks at. */
+const MAX_BATCH = 128;
+const MAX_BATCH_BYTES = 8 * 1024 * 1024;
+const MAX_LANES = 256;
+/** Everything is looked at anew that often, for whatever nobody has thought of. */
+const AUDIT_MS = 5_000;
+/** How long stop() tries to tell Redis what is done, while Redis is away. */
+const MAX_SETTLE_MS = 2_000;
+
+/** A consumer as others of its node see it: they may have to bury what it would have read. */
+export interface Reader {
+  covers(queue: QueueName): boolean;
+  readonly tellDead: TellDead;
+}
+
+export interface ConsumerSetup {
+  readonly endpoint: Endpoint;
+  readonly watch: Watch;
+  /** Unique for every consumer of every start of every node. */
+  readonly holder: string;
+  readonly lease: LeaseTimes;
+  /** All consumers of this node; this one is added while it runs. */
+  readonly readers: Set<Reader>;
+  readonly log: Log;
+  readonly meter: TransportMeter;
+}
+
+/** Resolves when it is taking; rejects with TRANSPORT_UNAVAILABLE where Redis is away. */
+export async function startConsumer(
+  setup: ConsumerSetup,
+  first: readonly Lane[],
+  listener: Listener,
+  options: ConsumeOptions,
+): Promise<Consumption> {
+  const { watch, log, meter, holder, readers } = setup;
+  const { credits, read, families = [] } = options;
+  const taken = takenKey(holder);
+  const blocker = openLink(setup.endpoint, 'blocker', BLOCK_MS);
+  await connected(blocker);
+
+  let turns = noTurns;
+  /** The queue to wait on next, and how often it was not the one that was waited on. */
+  let hot: QueueName | undefined;
+  let elsewhere = 0;
+  /** What came through the intake since a script looked last, and how much of it is due before one looks again. */
+  let inARow = 0;
+  let patience = 1;
+  let lastId = 0;
+  let auditDue = false;
+  let stopped = false;
+  let wakeUp: (() => void) | undefined;
+  let woken = false;
+
+  const wake = (): void => {
+    woken = true;
+    wakeUp?.();
+  };
+  const nextId = (count: number): number => {
+    const id = lastId + 1;
+    lastId += count;
+    return id;
+  };
+  const changed = (queue: QueueName): void => {
+    // What comes there comes through the intake.
+    if (intake.waitingOn() === queue) return;
+    roster.mistrust(queue);
+    wake();
+  };
+  const left = async (queue: QueueName): Promise<void> => {
+    if (intake.waitingOn() === queue) await intake.unblock();
+  };
+  const pause = (queue: QueueName, error: ErrorData): void => {
+    roster.pause(queue, error);
+    // Where that fails the connection is gone, and with it whatever waits.
+    left(queue).catch(() => {});
+  };
+  /** Only where there was no room before: otherwise the loop has nothing to do that it had not a moment ago. */
+  const freed = (): void => {
+    if (room() <= 1) wake();
+  };
+  const audit = (): void => {
+    auditDue = true;
+    wake();
+  };
+
+  const roster = createRoster(watch, families, {
+    changed,
+    wake,
+    lost: audit,
+    waitingOn: () => intake.waitingOn(),
+  });
+  const reader: Reader = { covers: roster.covers, tellDead: tellingDead(options, log) };
+  const tellDead: TellDead = (queue, body, error) => {
+    const mine = [reader, ...readers].find(({ covers }) => covers(queue)) ?? reader;
+    mine.tellDead(queue, body, error);
+  };
+  const held = createHeld(
+    { watch, taken, log, meter, read, freed, returned: changed, pause, left, tellDead },
+    listener,
+  );
+  const intake = createIntake(watch, blocker, { name: holder, taken }, log, {
+    arrived(source, body) {
+      elsewhere = 0;
+      inARow += 1;
+      held.start({ id: String(nextId(1)), ...source, body });
+    },
+    mayGoOn(queue) {
+      if (stopped || auditDue || room() < 0 || !watch.armed()) return false;
+      if (!roster.has(queue) || roster.isPaused(queue)) return false;
+      // More may be waiting there than come one by one: now and then a script looks, and takes them at once.
+      return inARow < patience && roster.waiting().length === 0 && elsewhere < MAX_ELSEWHERE;
+    },
+    ended(queue, failed) {
+      if (failed) hot = undefined;
+      if (queue) roster.mistrust(queue);
+      if (!failed) wake();
+    },
+  });
+
+  /** Runs the script over some lanes; what it took is started before anything else happens. */
+  const take = async (asked: readonly LaneState[], counts: ReadonlyMap<Lane, number>): Promise<void> => {
+    const before = asked.map(({ changes }) => changes);
+    const keys = [taken, ...asked.map(({ lane }) => lane.queue)];
+    const wanted = asked.map(({ lane }) => counts.get(lane) ?? 0);
+    const firstId = nextId(wanted.reduce((sum, count) => sum + count, 0));
+    const reply = itemsOf(await takeScript(watch.taker, keys, [firstId, MAX_BATCH_BYTES, ...wanted]));
+    const items = itemsOf(reply[0]);
+    for (let at = 0; at < items.length; at += 3) {
+      const lane = asked[Number(items[at + 1]) - 1]?.lane;
+      start(String(items[at]), lane?.queue, items[at + 2]);
+      if (lane) turns = served(turns, lane);
+      hot = lane?.queue ?? hot;
+    }
+    if (items.length > 0) elsewhere += 1;
+    inARow = 0;
+    patience = items.length > 3 ? 1 : Math.min(2 * patience, MAX_PATIENCE);
+    const left = itemsOf(reply[1]);
+    for (const [at, state] of asked.entries()) {
+      const length = Number(left[at] ?? 0);
+      state.length = length === 0 && state.changes !== before[at] ? Number.POSITIVE_INFINITY : length;
+    }
+  };
+
+  const start = (id: string, queue: QueueName | undefined, body: unknown): void => {
+    if (queue && Buffer.isBuffer(body)) held.start({ id, queue, body, list: undefined });
+  };
+
+  const room = (): number => credits - held.running() - (intake.waitingOn() === undefined ? 0 : 1);
+
+  /** Does what is to be done now; returns when the loop must wait to be woken. */
+  const advance = async (): Promise<void> => {
+    if (auditDue) {
+      await takeStock({ watch, taken, held, intake, nextId, room });
+      await roster.search();
+      roster.mistrustAll();
+      auditDue = false;
+    }
+    for (;;) {
+      const waiting = roster.waiting();
+      if (waiting.length > 0 && room() <= 0 && held.running() < credits) await intake.unblock();
+      const free = Math.min(room(), MAX_BATCH);
+      if (stopped || !watch.armed()) return;
+      if (waiting.length > 0 && free > 0) {
+        turns = enrolled(turns, waiting);
+        const counts = shares(turns, waiting, free);
+        // The lengths of those that get nothing now are worth knowing only while they are not known.
+        const asked = waiting.filter(({ lane, length }) => counts.has(lane) || !Number.isFinite(length));
+        await take(asked.slice(0, MAX_LANES), counts);
+      } else {
+        const next = roster.next(hot);
+        if (waiting.length > 0 || free <= 0 || next === undefined) return;
+        if (elsewhere >= MAX_ELSEWHERE && intake.waitingOn() !== next) await intake.unblock();
+        if (!intake.canWait()) return;
+        elsewhere = 0;
+        await intake.wait(next);
+        return;
+      }
+    }
+  };
+
+  const run = async (): Promise<void> => {
+    while (!stopped) {
+      woken = false;
+      if (watch.armed()) {
+        await advance().catch((error: unknown) => {
+          // The reset that follows a reconnect, or the next audit, brings us back.
+          auditDue = true;
+          log.warn({ error: textOf(error) }, 'taking actions broke off');
+        });
+      }
+      if (!woken && !stopped) {
+        await new Promise<void>((resolve) => {
+          wakeUp = resolve;
+        });
+        wakeUp = undefined;
+      }
+    }
+  };
+
+  await roster.listen(setup.endpoint).catch((error: unknown) => {
+    intake.close();
+    throw unavailable(error);
+  });
+  const lease = await holdLease(watch, holder, setup.lease, {
+    log,
+    meter,
+    nextId,
+    returned: audit,
+    bury: (poison) => held.bury({ ...poison, list: undefined }, abandoned),
+  }).catch((error: unknown) => {
+    intake.close();
+    roster.close();
+    throw unavailable(error);
+  });
+  const offReset = watch.onReset(audit);
+  const auditor = setInterval(audit, AUDIT_MS);
+  readers.add(reader);
+  for (const lane of first) roster.add(lane);
+  if (families.length > 0) audit();
+  const loop = run();
+
+  /** Settles what is left while Redis answers; what cannot be settled is given back by another node. */
+  const settleAll = async (): Promise<boolean> => {
+    const deadline = performance.now() + MAX_SETTLE_MS;
+    do {
+      await held.flush();
+      if (held.unsettled() === 0) return true;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    } while (performance.now() < deadline);
+    return false;
+  };
+
+  const shutDown = async (): Promise<void> => {
+    stopped = true;
+    wake();
+    await intake.unblock().catch(() => {});
+    await loop;
+    clearInterval(auditor);
+    offReset();
+    roster.close();
+    await held.idle();
+    const settled = await settleAll();
+    await lease.release(settled && (await nothingLeft(watch, taken)));
+    readers.delete(reader);
+    intake.close();
+  };
+  let stopping: Promise<void> | undefined;
+
+  return {
+    add: (lane) => roster.add(lane),
+    async remove(queue) {
+      roster.drop(queue);
+      await left(queue).catch(() => {});
+    },
+    stop() {
+      stopping ??= shutDown();
+      return stopping;
+    },
+  };
+}
+
+const abandoned = refusal('POISON', {
+  message: 'Its receivers died while they worked on it.',
+});
+
+const nothingLeft = async (watch: Watch, taken: string): Promise<boolean> => {
+  const ids = await watch.taker.hkeys(taken).catch(() => ['1']);
+  return ids.every((id) => id.startsWith('hot:'));
+};

@@ -1,0 +1,107 @@
+/**
+ * Tells at once when a list has changed that a script of ours found empty, without a connection for each list.
+ *
+ * It is Redis's own client-side caching: the server remembers which keys the `taker` connection has read (LLEN), and
+ * when anyone touches one of them, sends its name, once, to the `ear` connection. So plain LPUSHes by strangers wake
+ * us, thousands of queues cost nothing while idle, and a flood of pushes brings one message until we have looked
+ * again. Rejected: a blocking connection a queue (BLMOVE takes one source), BLMPOP (loses what it popped when the
+ * connection breaks), keyspace notifications (server-wide configuration).
+ */
+import type { Redis } from 'ioredis';
+import { closeLink, connected, type Endpoint, openLink, textOf } from './connection.ts';
+
+/** Where Redis names the keys that have changed. */
+export const INVALIDATIONS = '__redis__:invalidate';
+const RETRY_MS = 500;
+
+export interface Watch {
+  /** Reads and scripts go here: what it reads is watched. Its own writes wake nobody here (NOLOOP). */
+  readonly taker: Redis;
+  /** False while changes may go unheard; a reset follows. */
+  armed(): boolean;
+  /** Calls `changed` after the next change of a key that was read; returns how to end that. */
+  key(name: string, changed: () => void): () => void;
+  /** Calls `reset` whenever changes may have gone unheard and will be heard again from now on. */
+  onReset(reset: () => void): () => void;
+  close(): void;
+}
+
+/** Rejects where Redis is away, or its user may not use CLIENT TRACKING. */
+export async function openWatch(endpoint: Endpoint): Promise<Watch> {
+  const taker = openLink(endpoint, 'taker', 0);
+  const ear = openLink(endpoint, 'ear', 0);
+  const keys = new Map<string, Set<() => void>>();
+  const resets = new Set<() => void>();
+  let armed = false;
+  let isSubscribed = false;
+  let earId = 0;
+  let retry: NodeJS.Timeout | undefined;
+
+  const arm = async (): Promise<void> => {
+    if (armed || ear.status !== 'ready' || taker.status !== 'ready') return;
+    if (!isSubscribed) {
+      earId = await ear.client('ID');
+      await ear.subscribe(INVALIDATIONS);
+      isSubscribed = true;
+    }
+    await taker.call('CLIENT', 'TRACKING', 'ON', 'REDIRECT', earId, 'NOLOOP');
+    armed = true;
+    for (const reset of [...resets]) reset();
+  };
+  let arming = Promise.resolve();
+  const rearm = (): void => {
+    clearTimeout(retry);
+    arming = arming.then(arm).catch((error: unknown) => {
+      endpoint.log.warn({ error: textOf(error) }, 'Redis does not report changes of queues yet');
+      retry = setTimeout(rearm, RETRY_MS);
+    });
+  };
+  const broken = (): void => {
+    armed = false;
+  };
+
+  ear.on('messageBuffer', (_channel: Buffer, names: unknown) => {
+    // Null after FLUSHALL: everything has changed.
+    if (!Array.isArray(names)) for (const reset of [...resets]) reset();
+    else for (const name of names) for (const changed of keys.get(String(name)) ?? []) changed();
+  });
+  try {
+    await Promise.all([connected(taker), connected(ear)]);
+    await arm();
+  } catch (error) {
+    closeLink(taker);
+    closeLink(ear);
+    throw error;
+  }
+  ear.on('close', () => {
+    broken();
+    isSubscribed = false;
+  });
+  taker.on('close', broken);
+  ear.on('ready', rearm);
+  taker.on('ready', rearm);
+
+  return {
+    taker,
+    armed: () => armed,
+    key(name, changed) {
+      const listeners = keys.get(name) ?? new Set();
+      keys.set(name, listeners.add(changed));
+      return () => {
+        listeners.delete(changed);
+        if (listeners.size === 0) keys.delete(name);
+      };
+    },
+    onReset(reset) {
+      resets.add(reset);
+      return () => resets.delete(reset);
+    },
+    close() {
+      clearTimeout(retry);
+      for (const link of [taker, ear]) {
+        link.off('ready', rearm);
+        closeLink(link);
+      }
+    },
+  };
+}

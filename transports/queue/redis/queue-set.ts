@@ -1,0 +1,239 @@
+/** The queues that a consumer takes from, and what it knows of each: listed ones, and those of families while they last. */
+import type { Redis } from 'ioredis';
+import type { ErrorData } from '../../../src/domain/errors.ts';
+import {
+  type Family,
+  familyLane,
+  type Lane,
+  type QueueName,
+  queueNameSchema,
+} from '../../../src/domain/queues.ts';
+import { createPauses } from '../delivery.ts';
+import { closeLink, connected, type Endpoint, openLink, textOf } from './connection.ts';
+import { INVALIDATIONS, type Watch } from './key-tracking.ts';
+import { itemsOf } from './scripts.ts';
+
+/** Families are looked through that often although their scout hears of every write. */
+const SEARCH_MS = 60_000;
+
+export interface LaneState {
+  readonly lane: Lane;
+  /** What waits there; Infinity where only that it has changed is known. */
+  length: number;
+  /** Goes up with every change that the watch reports. */
+  changes: number;
+  readonly unwatch: () => void;
+  /** It was found, and goes again when it has been empty for a while. */
+  readonly found: boolean;
+}
+
+export interface Roster {
+  /** One that is there already is left as it is. */
+  add(lane: Lane): void;
+  drop(queue: QueueName): void;
+  has(queue: QueueName): boolean;
+  /** Whether it is taken from here, or would be if it held something. */
+  covers(queue: QueueName): boolean;
+  /** Those that may hold something and are not paused. */
+  waiting(): readonly LaneState[];
+  /** The queue to wait on: that one where it can be, else another, or undefined. */
+  next(hot: QueueName | undefined): QueueName | undefined;
+  /** What is known of its length is not true any more. */
+  mistrust(queue: QueueName): void;
+  mistrustAll(): void;
+  pause(queue: QueueName, error: ErrorData): void;
+  isPaused(queue: QueueName): boolean;
+  /** Finds families' queues, and lets those go that were found and are empty. */
+  search(): Promise<void>;
+  /** Hears of families' queues from now on. Rejects where Redis is away. */
+  listen(endpoint: Endpoint): Promise<void>;
+  close(): void;
+}
+
+export function createRoster(
+  watch: Watch,
+  families: readonly Family[],
+  events: {
+    /** The watch says so. */
+    readonly changed: (queue: QueueName) => void;
+    /** A queue has come, or may be taken from again. */
+    readonly wake: () => void;
+    /** Families must be searched. */
+    readonly lost: () => void;
+    readonly waitingOn: () => QueueName | undefined;
+  },
+): Roster {
+  const lanes = new Map<QueueName, LaneState>();
+  let found = 0;
+  let searchedMs = Number.NEGATIVE_INFINITY;
+  let scout: Awaited<ReturnType<typeof openScout>> | undefined;
+  const pauses = createPauses(() => events.wake());
+
+  const add = (lane: Lane, isFound: boolean): void => {
+    if (lanes.has(lane.queue)) return;
+    const unwatch = watch.key(lane.queue, () => events.changed(lane.queue));
+    lanes.set(lane.queue, { lane, length: Number.POSITIVE_INFINITY, changes: 0, unwatch, found: isFound });
+    if (isFound) found += 1;
+    events.wake();
+  };
+  const drop = (queue: QueueName): void => {
+    const state = lanes.get(queue);
+    if (!state) return;
+    state.unwatch();
+    lanes.delete(queue);
+    if (state.found) found -= 1;
+  };
+  const mistrust = (queue: QueueName): void => {
+    const state = lanes.get(queue);
+    if (!state) return;
+    state.length = Number.POSITIVE_INFINITY;
+    state.changes += 1;
+  };
+  const touched = (lane: Lane): void => {
+    const state = lanes.get(lane.queue);
+    if (!state && found < MAX_FOUND) add(lane, true);
+    // Known to be empty, it may be on its way out when this is heard.
+    else if (state?.found && state.length === 0) events.changed(lane.queue);
+  };
+
+  return {
+    add: (lane) => add(lane, false),
+    drop,
+    has: (queue) => lanes.has(queue),
+    covers: (queue) => lanes.has(queue) || familyLane(families, queue) !== null,
+    waiting: () =>
+      [...lanes.values()].filter(
+        ({ length, lane }) => length > 0 && lane.queue !== events.waitingOn() && !pauses.has(lane.queue),
+      ),
+    next(hot) {
+      if (hot !== undefined && lanes.has(hot) && !pauses.has(hot)) return hot;
+      for (const queue of lanes.keys()) if (!pauses.has(queue)) return queue;
+      return undefined;
+    },
+    mistrust,
+    mistrustAll() {
+      for (const queue of lanes.keys()) if (queue !== events.waitingOn()) mistrust(queue);
+    },
+    pause: (queue, error) => pauses.pause(queue, error),
+    isPaused: (queue) => pauses.has(queue),
+    async search() {
+      for (const state of [...lanes.values()])
+        if (state.found && state.length === 0 && state.lane.queue !== events.waitingOn())
+          drop(state.lane.queue);
+      const now = performance.now();
+      if (families.length === 0 || (scout?.armed() && now - searchedMs < SEARCH_MS)) return;
+      for (const lane of await findLanes(watch.taker, families)) add(lane, true);
+      searchedMs = now;
+    },
+    async listen(endpoint) {
+      if (families.length === 0) return;
+      const reset = (): void => {
+        searchedMs = Number.NEGATIVE_INFINITY;
+        events.lost();
+      };
+      scout = await openScout(endpoint, families, { touched, reset });
+    },
+    close() {
+      scout?.close();
+      pauses.close();
+      for (const { unwatch } of lanes.values()) unwatch();
+    },
+  };
+}
+
+/** Keys that Redis looks at before it answers others. */
+const SCAN_COUNT = 1_000;
+
+/** Queues found at once; the others are found when these are empty. */
+export const MAX_FOUND = 1_000;
+
+/** The lanes of families' queues that hold something: a list that is empty is no key. */
+export async function findLanes(redis: Redis, families: readonly Family[]): Promise<readonly Lane[]> {
+  const lanes: Lane[] = [];
+  for (const { prefix } of families) {
+    let cursor = '0';
+    do {
+      const more = ['MATCH', `${prefix}*`, 'COUNT', SCAN_COUNT, 'TYPE', 'list'];
+      const [next, keys] = itemsOf(await redis.call('SCAN', cursor, ...more));
+      cursor = String(next);
+      for (const key of itemsOf(keys)) {
+        const lane = laneOf(families, key);
+        if (lane) lanes.push(lane);
+      }
+    } while (cursor !== '0' && lanes.length < MAX_FOUND);
+  }
+  return lanes;
+}
+
+function laneOf(families: readonly Family[], key: unknown): Lane | null {
+  const queue = queueNameSchema.safeParse(String(key)).data;
+  return queue ? familyLane(families, queue) : null;
+}
+
+export interface Scout {
+  /** False while queues may appear unheard. */
+  armed(): boolean;
+  close(): void;
+}
+
+export interface ScoutEvents {
+  /** Somebody wrote to this queue: pushed to it, or took from it. */
+  touched(lane: Lane): void;
+  /** Queues may have appeared unheard; from now on they are heard. */
+  reset(): void;
+}
+
+/**
+ * Hears of every write to families' queues, also by strangers' plain LPUSHes, on a connection of its own: Redis's
+ * client-side caching in its broadcasting mode, which costs the server nothing a key. Without it a tenant's first
+ * message waits for the next SCAN. A user who may not do this is left with that; the reason is in the log.
+ * Rejects where Redis is away.
+ */
+export async function openScout(
+  endpoint: Endpoint,
+  families: readonly Family[],
+  events: ScoutEvents,
+): Promise<Scout> {
+  const link = openLink(endpoint, 'scout', 0);
+  let isArmed = false;
+  const arm = async (): Promise<void> => {
+    // To itself: what the old protocol allows on a connection that listens, it must be told before it does.
+    const id = await link.client('ID');
+    const prefixes = distinct(families).flatMap((prefix) => ['PREFIX', prefix]);
+    await link.call('CLIENT', 'TRACKING', 'ON', 'REDIRECT', id, 'BCAST', ...prefixes);
+    await link.subscribe(INVALIDATIONS);
+    isArmed = true;
+    events.reset();
+  };
+  const rearm = (): void => {
+    arm().catch((error: unknown) => {
+      endpoint.log.warn({ error: textOf(error) }, 'Redis does not report new queues: they are looked for');
+    });
+  };
+  link.on('messageBuffer', (_channel: Buffer, names: unknown) => {
+    // Null after FLUSHALL: nothing is there any more.
+    for (const name of itemsOf(names)) {
+      const lane = laneOf(families, name);
+      if (lane) events.touched(lane);
+    }
+  });
+  link.on('close', () => {
+    isArmed = false;
+  });
+  await connected(link);
+  rearm();
+  link.on('ready', rearm);
+  return {
+    armed: () => isArmed,
+    close() {
+      link.off('ready', rearm);
+      closeLink(link);
+    },
+  };
+}
+
+/** Redis refuses prefixes of which one begins with another. */
+function distinct(families: readonly Family[]): readonly string[] {
+  const prefixes = [...new Set(families.map(({ prefix }) => prefix))];
+  return prefixes.filter((one) => !prefixes.some((other) => other !== one && one.startsWith(other)));
+}

@@ -1,0 +1,142 @@
+/**
+ * The transport over Redis lists: senders push left, receivers take from the right (PROTOCOL 4).
+ * Redis carries messages and keeps no truth.
+ *
+ * Connections of a node: `sender`, `taker` and `ear` (watch.ts), `replies` once a request shares the common list, and
+ * a `blocker` for each consumer, with a `scout` (families.ts) where it takes families' queues.
+ */
+import { randomUUID } from 'node:crypto';
+import type { Redis } from 'ioredis';
+import { RefusalError, refusal } from '../../../src/domain/errors.ts';
+import { type QueueName, repliesQueue } from '../../../src/domain/queues.ts';
+import type { Log } from '../../../src/ports/telemetry.ts';
+import type {
+  ActionFormat,
+  Consumption,
+  Sendable,
+  Transport,
+  TransportMeter,
+} from '../../../src/ports/transport.ts';
+import { encodeAction } from '../../wire/codec.ts';
+import { sized } from '../delivery.ts';
+import { closed, createRequests } from '../requests.ts';
+import { closeLink, connected, type Endpoint, openLink, unavailable } from './connection.ts';
+import { type Reader, startConsumer } from './consumer.ts';
+import { createDeadLetters } from './dead-letters.ts';
+import { openWatch } from './key-tracking.ts';
+import { LEASE_TIMES, type LeaseTimes } from './lease.ts';
+import { createPost } from './producer.ts';
+import { createReplyReader } from './reply-reader.ts';
+import { redisOptions } from './url.ts';
+
+export interface RedisTransportOptions {
+  /** See redisOptions. */
+  readonly url: string;
+  /** Names this node in Redis; every start adds something of its own. */
+  readonly nodeId: string;
+  readonly log: Log;
+  readonly meter: TransportMeter;
+  readonly lease?: LeaseTimes;
+}
+
+/**
+ * Connects; rejects with TRANSPORT_UNAVAILABLE and the reason where the first try fails, and for a Redis Cluster.
+ * Throws an Error for a URL that is none.
+ */
+export async function openRedisTransport(settings: RedisTransportOptions): Promise<Transport> {
+  const { log, meter, nodeId } = settings;
+  const endpoint: Endpoint = { options: redisOptions(settings.url), log, meter };
+  const sender = openLink(endpoint, 'sender', 0);
+  await connected(sender);
+  const watch = await single(sender)
+    .then(() => openWatch(endpoint))
+    .catch((error: unknown) => {
+      closeLink(sender);
+      throw unavailable(error);
+    });
+
+  const start = `${nodeId}:${randomUUID()}`;
+  const shared = repliesQueue(start);
+  const requests = createRequests(shared, log, meter);
+  const replies = createReplyReader(endpoint, watch, shared, requests, log);
+  const consumers = new Set<Consumption>();
+  const readers = new Set<Reader>();
+  const post = createPost(sender);
+  let consumersStarted = 0;
+  let closing: Promise<void> | undefined;
+
+  const send = async (queue: QueueName, message: Sendable, format: ActionFormat): Promise<void> => {
+    if (closing) throw closed();
+    const body = sized(encodeAction(message, format));
+    await post.push(queue, Buffer.from(body.buffer, body.byteOffset, body.byteLength));
+  };
+
+  const close = async (): Promise<void> => {
+    await Promise.all([...consumers].map((consumer) => consumer.stop()));
+    requests.close();
+    await post.close();
+    await replies.close();
+    watch.close();
+    closeLink(sender);
+  };
+
+  return {
+    send,
+    async request(queue, action, options) {
+      if (closing) throw closed();
+      return requests.run(queue, action, options, async (sending) => {
+        if (options.replyQueue) {
+          const watching = replies.own(sending.replyQueue, sending.correlationId);
+          await Promise.all([watching, send(queue, sending.action, options.format)]).catch((error) => {
+            throw unavailable(error);
+          });
+        } else {
+          replies.shared();
+          await send(queue, sending.action, options.format);
+        }
+      });
+    },
+    async consume(lanes, listener, options) {
+      if (closing) throw closed();
+      if (!(options.credits >= 1))
+        throw new RefusalError(refusal('INVALID_REQUEST', { message: 'A consumer needs a credit.' }));
+      consumersStarted += 1;
+      const holder = `${start}:${consumersStarted}`;
+      const lease = settings.lease ?? LEASE_TIMES;
+      const setup = { endpoint, watch, holder, lease, readers, log, meter };
+      const consumer = await startConsumer(setup, lanes, listener, options);
+      consumers.add(consumer);
+      return {
+        ...consumer,
+        async stop() {
+          await consumer.stop();
+          consumers.delete(consumer);
+        },
+      };
+    },
+    replied: (reply) => requests.replied(reply),
+    dead: createDeadLetters(sender),
+    async ping() {
+      if (closing) throw closed();
+      await sender.ping().catch((error: unknown) => {
+        throw unavailable(error);
+      });
+    },
+    close() {
+      closing ??= close();
+      return closing;
+    },
+  };
+}
+
+/** Scripts touch several queues at once, which a cluster keeps on different machines. */
+async function single(redis: Redis): Promise<void> {
+  // A user who may not ask is believed: a cluster would refuse the first script.
+  const info = await redis.info('cluster').catch(() => '');
+  if (!/^cluster_enabled:1/m.test(info)) return;
+  throw new RefusalError(
+    refusal('TRANSPORT_UNAVAILABLE', {
+      message: 'REDIS_URL names a Redis Cluster; use a single server, a replicated one, or Sentinel.',
+    }),
+  );
+}
