@@ -8,10 +8,10 @@ import type { Client } from '../src/ports/sessions.ts';
 import type { NodeStats } from '../src/ports/telemetry.ts';
 import type { ExecutionMessage } from './execution/execution.ts';
 import type { Address } from './runtime/actor.ts';
-import { type Outbox, unnumbered } from './session/event-stream.ts';
+import { type EventStream, unnumbered } from './session/event-stream.ts';
 import type { SessionMessage } from './session/protocol.ts';
 import type { TenantMessage } from './tenant/protocol.ts';
-import { createRateBook, type RateBook } from './tenant/rate-memory.ts';
+import { createRateMemory, type RateMemory } from './tenant/rate-memory.ts';
 
 export interface TenantRef {
   readonly tenantId: TenantId;
@@ -25,7 +25,7 @@ export interface SessionRef {
   readonly tenant: TenantRef;
   readonly sessionId: SessionId;
   readonly address: Address<SessionMessage>;
-  readonly outbox: Outbox;
+  readonly stream: EventStream;
   /** Clients whose attach has not been handled yet. */
   readonly arriving: Map<string, Client>;
   /** The execution that runs now. */
@@ -47,8 +47,8 @@ interface LiveTurn {
 export interface Registry {
   readonly tenants: Map<TenantId, TenantRef>;
   /** What was used of the rates of those who left: of tenants by the minute, of sessions by the hour. */
-  readonly tenantRates: RateBook;
-  readonly sessionRates: RateBook;
+  readonly tenantRates: RateMemory;
+  readonly sessionRates: RateMemory;
   session(tenantId: TenantId, sessionId: SessionId): SessionRef | undefined;
   addSession(session: SessionRef): void;
   /** Forgets a session; a newer one of the same id stays. */
@@ -68,7 +68,7 @@ export interface Registry {
 
 /** Closes a session's clients, those too that are not attached yet; `told`: after an error. */
 export function closeClients(
-  { arriving, outbox }: SessionRef,
+  { arriving, stream: outbox }: SessionRef,
   close: Close,
   told: { readonly error: ErrorData; readonly atMs: number } | null,
 ): void {
@@ -88,7 +88,8 @@ export function notifyTenant(
   atMs: number,
 ): void {
   const frame = { type: event, taskId: task_id, data: { channel: `tenant:${tenant_id}`, event, data } };
-  for (const { outbox } of registry.tenants.get(tenant_id)?.sessions ?? []) outbox.notice(frame, atMs);
+  for (const { stream: outbox } of registry.tenants.get(tenant_id)?.sessions ?? [])
+    outbox.notice(frame, atMs);
 }
 
 /** Sends a frame to the clients of a tenant's sessions, each once; returns how many of them live here. */
@@ -102,7 +103,7 @@ export function pushFrame(
   const all = registry.tenants.get(tenantId)?.sessions ?? new Set<SessionRef>();
   const wanted = sessionIds?.map((sessionId) => registry.session(tenantId, sessionId));
   const found = wanted ? new Set(wanted.filter((session) => session !== undefined)) : all;
-  for (const { outbox } of found) outbox.notice(frame, atMs);
+  for (const { stream: outbox } of found) outbox.notice(frame, atMs);
   return found.size;
 }
 
@@ -117,8 +118,8 @@ export function createRegistry(): Registry {
 
   return {
     tenants,
-    tenantRates: createRateBook(),
-    sessionRates: createRateBook(),
+    tenantRates: createRateMemory(),
+    sessionRates: createRateMemory(),
     session: (tenantId, sessionId) => sessions.get(keyOf(tenantId, sessionId)),
     addSession(session) {
       sessions.set(keyOf(session.tenant.tenantId, session.sessionId), session);

@@ -22,11 +22,16 @@ import { answerUnhandled, recoverSession, returned } from './session/recovery.ts
 import { session } from './session/session.ts';
 import { endWrite } from './session/turn.ts';
 import type { TenantEffect, TenantMessage, TenantState } from './tenant/protocol.ts';
-import { type NodeEffect, type NodeMessage, type NodeState, node } from './tenant/scheduler.ts';
+import {
+  type SchedulerEffect,
+  type SchedulerMessage,
+  type SchedulerState,
+  scheduler,
+} from './tenant/scheduler.ts';
 import { minuteRate, recoverTenant, tenant } from './tenant/tenant.ts';
 
 export interface Kinds {
-  readonly node: ActorKind<NodeState, NodeMessage, NodeEffect>;
+  readonly node: ActorKind<SchedulerState, SchedulerMessage, SchedulerEffect>;
   readonly tenant: ActorKind<TenantState, TenantMessage, TenantEffect>;
   readonly session: ActorKind<SessionState, SessionMessage, SessionEffect>;
   readonly execution: ActorKind<ExecutionState, ExecutionMessage, ExecutionEffect>;
@@ -39,7 +44,7 @@ export interface SupervisionDeps {
   readonly clock: Clock;
   readonly log: Log;
   readonly idleMs: number;
-  readonly node: () => Address<NodeMessage>;
+  readonly node: () => Address<SchedulerMessage>;
 }
 
 const MINUTE_MS = 60_000;
@@ -80,7 +85,7 @@ export function createKinds(deps: SupervisionDeps): Kinds {
     // One whose beginning is being written was not told to anybody, but the store must not show it as waiting for ever.
     if (turn.kept === 'no' || turn.dropped) return;
     const atMs = clock.now();
-    if (turn.kept === 'yes') ref.outbox.event(turn.taskId, { type: 'error', data: error }, atMs);
+    if (turn.kept === 'yes') ref.stream.event(turn.taskId, { type: 'error', data: error }, atMs);
     if (turn.ended?.writing) return;
     const record = { ...recordOf(state, turn), status: 'failed', finishedAtMs: atMs, error } as const;
     store
@@ -115,7 +120,7 @@ export function createKinds(deps: SupervisionDeps): Kinds {
       actors.tell(ref.address, {
         type: 'executionLost',
         taskId,
-        text: ref.outbox.seal(taskId),
+        text: ref.stream.seal(taskId),
         atMs: clock.now(),
       });
   }
@@ -149,7 +154,7 @@ export function createKinds(deps: SupervisionDeps): Kinds {
   return {
     node: {
       kind: 'node',
-      behaviour: node,
+      behaviour: scheduler,
       mailboxLimit: 50_000,
       restarts: { max: 1_000, withinMs: MINUTE_MS },
     },

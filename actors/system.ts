@@ -26,13 +26,13 @@ import { createActorSystem } from './runtime/actor-system.ts';
 import { AskError, type AskFailure } from './runtime/asks.ts';
 import { createPacer, type Pacer } from './session/delta-pacer.ts';
 import { createEffects, type Effects, logSaid } from './session/effects.ts';
-import { createOutbox } from './session/event-stream.ts';
+import { createEventStream } from './session/event-stream.ts';
 import type { SessionConfig, SessionMessage } from './session/protocol.ts';
 import { newSession } from './session/session.ts';
 import { taskTaken } from './session/turn.ts';
 import { createKinds, type Kinds } from './supervision.ts';
 import { newTenant } from './tenant/protocol.ts';
-import { newNode } from './tenant/scheduler.ts';
+import { newScheduler } from './tenant/scheduler.ts';
 
 /** An answer that takes longer than this is given up; the turn itself may still be accepted. */
 const ANSWER_MS = 30_000;
@@ -73,7 +73,7 @@ export function createSystem(options: SystemOptions): System {
   });
   const nodeAddress = actors.spawn(null, kinds.node, {
     name: 'node',
-    initial: newNode(options.maxExecutions),
+    initial: newScheduler(options.maxExecutions),
     interpret: effects.node,
   });
 
@@ -121,7 +121,7 @@ export function createSystem(options: SystemOptions): System {
       const ref = registry.session(tenantId, sessionId);
       if (!ref) return;
       ref.arriving.delete(clientId);
-      ref.outbox.detach(clientId);
+      ref.stream.detach(clientId);
       actors.tell(ref.address, { type: 'detach', clientId });
     },
     async say(request, observer) {
@@ -133,7 +133,7 @@ export function createSystem(options: SystemOptions): System {
       if (live && live.session !== ref) return no(taskTaken());
       // From here on a cancel finds it, and a drain waits for it; the session takes it off again.
       if (!live) registry.track(ref, taskId, caller.tier ?? options.defaultTier);
-      if (observer) ref.outbox.watch(observer);
+      if (observer) ref.stream.watch(observer);
       const reply = await ask<SayReply>(
         ref,
         (replyTo) => ({
@@ -156,7 +156,7 @@ export function createSystem(options: SystemOptions): System {
           return no(error);
         },
       );
-      if (observer && !reply.ok) ref.outbox.detach(observer.id);
+      if (observer && !reply.ok) ref.stream.detach(observer.id);
       logSaid(log, request, reply);
       return reply;
     },
@@ -297,7 +297,7 @@ export function createActivation(
       initial: newSession(tenantId, sessionId, config, { bucket, own }),
       interpret: (effect) => effects.session(ref, effect),
     });
-    const outbox = createOutbox({
+    const outbox = createEventStream({
       epoch: randomUUID(),
       clock,
       pacer,
@@ -309,7 +309,7 @@ export function createActivation(
       tenant: owner,
       sessionId,
       address,
-      outbox,
+      stream: outbox,
       arriving: new Map(),
       execution: null,
     };

@@ -1,7 +1,7 @@
 /** Composition root: a node out of settings, from its store and transport over its actors to its edges. */
 import { randomUUID } from 'node:crypto';
 import { createAgentTasks } from '../actors/actions/agent-tasks.ts';
-import { createDesk, deskLanes } from '../actors/actions/worker.ts';
+import { createActionWorker, workSubscriptions } from '../actors/actions/worker.ts';
 import { createAgents } from '../actors/agent/agents.ts';
 import { createExecutions } from '../actors/executions/executions.ts';
 import { createActorSystem } from '../actors/runtime/actor-system.ts';
@@ -162,7 +162,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     log,
     atOnce: async (tenantId, named) => tiers[await tierOf(tenantId, named)].executions,
   });
-  const desk = createDesk({
+  const actionWorker = createActionWorker({
     transport,
     relay,
     directory: system,
@@ -172,7 +172,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
       remoteAgents ? remoteAgents.expire(tenantId, agentId) : agents.invalidate(tenantId, agentId),
     clock,
     log,
-    lanes: deskLanes(settings.extraQueues, defaultTier, tiers),
+    lanes: workSubscriptions(settings.extraQueues, defaultTier, tiers),
     credits: settings.execution.maxOnNode,
     newId: randomUUID,
   });
@@ -224,7 +224,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
       retention.close();
       await management.close();
       await agentTasks.close();
-      await desk.close();
+      await actionWorker.close();
       await webhooks.close();
       await executions.close();
       await system.close();
@@ -248,7 +248,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     relay.start();
     await agentTasks.start();
     draining = false;
-    await desk.start();
+    await actionWorker.start();
     return port;
   }
   const port = await open().catch(async (error: unknown) => {
@@ -262,7 +262,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     async drain() {
       draining = true;
       log.info({ grace_ms: settings.drainMs, ...system.stats().turns }, 'draining');
-      desk.drain();
+      actionWorker.drain();
       await system.drain(settings.drainMs);
       services.close(CLOSE.restart);
       const clients = () => chat.count() + services.count() + mounted.pending();

@@ -3,7 +3,7 @@ import { RefusalError, refusal } from '../../src/domain/errors.ts';
 import { systemTimers, type Timers } from '../../src/ports/telemetry.ts';
 
 /** Once ended, whoever waits or begins to wait is refused as DRAINING: the action is given back, and taken anew. */
-export interface Breaks {
+export interface Abortable {
   readonly signal: AbortSignal;
   wait(ms: number): Promise<void>;
   /** What the promise comes to, unless this ends before. */
@@ -13,12 +13,12 @@ export interface Breaks {
 
 const drained = (): RefusalError => new RefusalError(refusal('DRAINING'));
 
-export function createBreaks(timers: Timers = systemTimers): Breaks {
+export function createBreaks(timers: Timers = systemTimers): Abortable {
   const aborter = new AbortController();
   // Not Promise.race against one promise of the end: that keeps what it raced against for as long as the desk lives.
   const waiting = new Set<() => void>();
 
-  const breaks: Breaks = {
+  const abortable: Abortable = {
     signal: aborter.signal,
     of: <T>(promise: Promise<T>) =>
       new Promise<T>((resolve, reject) => {
@@ -32,7 +32,7 @@ export function createBreaks(timers: Timers = systemTimers): Breaks {
       const over = new Promise<void>((resolve) => {
         cancel = timers.after(ms, resolve);
       });
-      await breaks.of(over).finally(cancel);
+      await abortable.of(over).finally(cancel);
     },
     end() {
       aborter.abort();
@@ -40,5 +40,5 @@ export function createBreaks(timers: Timers = systemTimers): Breaks {
       waiting.clear();
     },
   };
-  return breaks;
+  return abortable;
 }

@@ -3,7 +3,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { agentTaskSchema } from '../../src/domain/agent-task.ts';
 import { type ErrorCode, RefusalError, refusal } from '../../src/domain/errors.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
-import { managementFamily, managementQueue, managementTenant } from '../../src/domain/queues.ts';
+import { managementPattern, managementQueue, managementTenant } from '../../src/domain/queues.ts';
 import type { Notices, TaskTaker } from '../../src/ports/management.ts';
 import type { Log } from '../../src/ports/telemetry.ts';
 import {
@@ -92,7 +92,7 @@ export function createAgentTasks({ transport, takeTask, notices, log }: AgentTas
 
   return {
     async start() {
-      const options = { credits: CREDITS, read: readTask, families: [managementFamily], onDead };
+      const options = { credits: CREDITS, read: readTask, families: [managementPattern], onDead };
       consumption = await transport.consume([], listener, options);
     },
     async close() {

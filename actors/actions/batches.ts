@@ -1,19 +1,19 @@
 /** Batches that actions ask for: every item is a run with a reply of its own, and then all of them are told together. */
 import type { EndStatus, ReplyBody } from '../../src/domain/action-replies.ts';
-import type { Order } from '../../src/domain/action-types.ts';
+import type { Command } from '../../src/domain/action-types.ts';
 import { replyId } from '../../src/domain/derived-ids.ts';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
 import type { Executions } from '../../src/ports/executions.ts';
 import type { Log } from '../../src/ports/telemetry.ts';
-import type { Breaks } from './abortable.ts';
+import type { Abortable } from './abortable.ts';
 import type { Replies, Request } from './replies.ts';
-import { type Begin, type DeskRuns, itemJobs, type RunJob, taskOf } from './runs.ts';
+import { type ActionRuns, type Begin, itemRequests, type RunRequest, taskOf } from './runs.ts';
 
-export interface DeskBatchDeps {
+export interface ActionBatchDeps {
   readonly executions: Pick<Executions, 'offers' | 'atOnce'>;
-  readonly runs: DeskRuns;
+  readonly runs: ActionRuns;
   readonly replies: Replies;
-  readonly pauses: Breaks;
+  readonly pauses: Abortable;
   readonly log: Log;
 }
 
@@ -24,7 +24,7 @@ const COMPLETED = 'completed';
  * Works on a batch: resolves once all its replies are kept or sent. Items begin in the order given. What is delivered
  * again goes on where it was: its items are found by their task ids.
  */
-export function createDeskBatches({ executions, runs, replies, pauses, log }: DeskBatchDeps) {
+export function createActionBatches({ executions, runs, replies, pauses, log }: ActionBatchDeps) {
   const begin: Begin = async (say, options) => {
     const begun = await executions.offers.begin(say, options, pauses.signal);
     // A limit that would have passed is no answer of a node that goes.
@@ -41,7 +41,7 @@ export function createDeskBatches({ executions, runs, replies, pauses, log }: De
   }
 
   /** How each item ended, by its place. Once one is to be given back, no other begins. */
-  async function ends(jobs: readonly RunJob[], workers: number): Promise<readonly EndStatus[]> {
+  async function ends(jobs: readonly RunRequest[], workers: number): Promise<readonly EndStatus[]> {
     const statuses: EndStatus[] = [];
     let next = 0;
     let broken = false;
@@ -65,7 +65,7 @@ export function createDeskBatches({ executions, runs, replies, pauses, log }: De
   }
 
   /** The answers of a batch that was worked on before, all of them. */
-  async function again(request: Request, jobs: readonly RunJob[]): Promise<boolean> {
+  async function again(request: Request, jobs: readonly RunRequest[]): Promise<boolean> {
     const before = await runs.insistently(() => replies.answered(request));
     const { tenant_id: tenantId, action_id: actionId } = request.action;
     if (before?.id !== replyId(tenantId, actionId, COMPLETED)) return false;
@@ -79,9 +79,9 @@ export function createDeskBatches({ executions, runs, replies, pauses, log }: De
 
   return async function answerBatch(
     request: Request,
-    { items, concurrency }: Extract<Order, { type: 'batch' }>,
+    { items, concurrency }: Extract<Command, { type: 'batch' }>,
   ): Promise<void> {
-    const jobs = itemJobs(request, items);
+    const jobs = itemRequests(request, items);
     if (await again(request, jobs)) return;
     const workers = await runs.insistently(() => atOnce(request, concurrency));
     const statuses = await ends(jobs, workers);
@@ -90,7 +90,7 @@ export function createDeskBatches({ executions, runs, replies, pauses, log }: De
   };
 }
 
-function completed(taskId: string, jobs: readonly RunJob[], statuses: readonly EndStatus[]): ReplyBody {
+function completed(taskId: string, jobs: readonly RunRequest[], statuses: readonly EndStatus[]): ReplyBody {
   const items = jobs.map(({ say }, index) => ({ task_id: say.taskId, status: statuses[index] ?? 'failed' }));
   const succeeded = items.filter(({ status }) => status === 'success').length;
   const counts = { total: items.length, completed: succeeded, failed: items.length - succeeded };

@@ -1,6 +1,6 @@
 /** Actions that ask how something stands, or what another service knows: read anew each time they come. */
 import { type ReplyBody, refusedResponse } from '../../src/domain/action-replies.ts';
-import type { Order } from '../../src/domain/action-types.ts';
+import type { Command } from '../../src/domain/action-types.ts';
 import { type ErrorData, RefusalError, refusal } from '../../src/domain/errors.ts';
 import type { SessionId } from '../../src/domain/ids.ts';
 import { firstOf, readHistory } from '../../src/domain/peer-replies.ts';
@@ -10,7 +10,7 @@ import type { Directory } from '../../src/ports/sessions.ts';
 import type { Clock, Log } from '../../src/ports/telemetry.ts';
 import type { Replies, Request } from './replies.ts';
 
-export interface QuestionDeps {
+export interface ActionQueryDeps {
   readonly directory: Directory;
   readonly peers: Peers;
   readonly replies: Replies;
@@ -20,11 +20,11 @@ export interface QuestionDeps {
   readonly signal: AbortSignal;
 }
 
-export type Question = Extract<Order, { type: 'status' | 'agent-config' | 'history' | 'context' }>;
+export type ActionQuery = Extract<Command, { type: 'status' | 'agent-config' | 'history' | 'context' }>;
 type Data = ReplyBody['data'];
 
 /** Answers questions. Nothing is read where nobody waits for the answer. */
-export function createDeskQuestions(deps: QuestionDeps) {
+export function createActionQueries(deps: ActionQueryDeps) {
   const { directory, peers, replies, clock, log, signal } = deps;
 
   /** What every request to a service says of who asks. */
@@ -55,7 +55,7 @@ export function createDeskQuestions(deps: QuestionDeps) {
     return read.map(messageBody);
   }
 
-  async function dataOf(request: Request, question: Question): Promise<Data> {
+  async function dataOf(request: Request, question: ActionQuery): Promise<Data> {
     const { tenant_id: tenantId } = request.action;
     switch (question.type) {
       case 'status': {
@@ -86,7 +86,7 @@ export function createDeskQuestions(deps: QuestionDeps) {
     }
   }
 
-  return async function answerQuestion(request: Request, question: Question): Promise<void> {
+  return async function answerQuestion(request: Request, question: ActionQuery): Promise<void> {
     if (request.queue === undefined) return;
     const { action_type: type } = request.action;
     const body = await dataOf(request, question).then(

@@ -13,7 +13,7 @@ import type { QueueName } from '../../src/domain/queues.ts';
 import type { Relay } from '../../src/ports/outbox.ts';
 import type { Outgoing } from '../../src/ports/store.ts';
 import type { Clock, Log } from '../../src/ports/telemetry.ts';
-import type { ActionFormat, Delivery, Transport } from '../../src/ports/transport.ts';
+import type { ActionDelivery, ActionFormat, Transport } from '../../src/ports/transport.ts';
 
 /** An action that may be answered. */
 export interface Request {
@@ -27,7 +27,7 @@ export interface Request {
   readonly taskId?: TaskId;
 }
 
-export const requestOf = ({ action, idGiven, format }: Delivery): Request => ({
+export const requestOf = ({ action, idGiven, format }: ActionDelivery): Request => ({
   action,
   format,
   queue: replyQueue(action),

@@ -6,7 +6,7 @@ import {
   type ReplyBody,
   turnReply,
 } from '../../src/domain/action-replies.ts';
-import type { Order, RunFields } from '../../src/domain/action-types.ts';
+import type { Command, RunFields } from '../../src/domain/action-types.ts';
 import type { TurnRecord } from '../../src/domain/conversation.ts';
 import { derivedId, itemTask, ownSession, replyId } from '../../src/domain/derived-ids.ts';
 import type { DomainAction } from '../../src/domain/domain-action.ts';
@@ -21,11 +21,11 @@ import {
 } from '../../src/domain/ids.ts';
 import type { Runs } from '../../src/ports/executions.ts';
 import type { Relay } from '../../src/ports/outbox.ts';
-import type { Directory, SayRequest } from '../../src/ports/sessions.ts';
+import type { Directory, TurnRequest } from '../../src/ports/sessions.ts';
 import type { Outgoing } from '../../src/ports/store.ts';
 import type { Log } from '../../src/ports/telemetry.ts';
 import { NOT_ITS_FAULT } from '../../src/ports/transport.ts';
-import type { Breaks } from './abortable.ts';
+import type { Abortable } from './abortable.ts';
 import type { Replies, Request } from './replies.ts';
 
 /** The store is asked again after what it says, within these. */
@@ -33,9 +33,9 @@ const MIN_STORE_WAIT_MS = 50;
 const MAX_STORE_WAIT_MS = 5_000;
 
 /** A run, and who is told of it. */
-export interface RunJob {
+export interface RunRequest {
   readonly request: Request;
-  readonly say: SayRequest;
+  readonly say: TurnRequest;
   /** Whether the sender chose the session. */
   readonly sessionGiven: boolean;
   readonly conversationId: string | undefined;
@@ -45,32 +45,32 @@ export interface RunJob {
   readonly name: string;
 }
 
-export interface DeskRunDeps {
+export interface ActionRunDeps {
   readonly directory: Directory;
   readonly relay: Relay;
   readonly replies: Replies;
   /** Ends waits for what may go better: nothing begins any more. */
-  readonly pauses: Breaks;
+  readonly pauses: Abortable;
   /** Ends waits for runs: they are left to whoever takes the action next. */
-  readonly runs: Breaks;
+  readonly runs: Abortable;
   readonly log: Log;
 }
 
 export type Begin = Runs['begin'];
 
-export interface DeskRuns {
+export interface ActionRuns {
   /** Resolves when the reply is kept or sent. Rejects where the action is to be given back. */
-  answer(job: RunJob, begin: Begin): Promise<EndStatus>;
+  answer(job: RunRequest, begin: Begin): Promise<EndStatus>;
   /** Does it once the store answers: it is asked again for as long as it does not. */
   insistently<T>(deed: () => Promise<T>): Promise<T>;
 }
 
-type Step =
+type RunStep =
   | { readonly type: 'done'; readonly status: EndStatus }
   /** In the session where the task is already. */
-  | { readonly type: 'elsewhere'; readonly say: SayRequest };
+  | { readonly type: 'elsewhere'; readonly say: TurnRequest };
 
-export function createDeskRuns(deps: DeskRunDeps): DeskRuns {
+export function createActionRuns(deps: ActionRunDeps): ActionRuns {
   const { directory, relay, replies, pauses, log } = deps;
 
   async function insistently<T>(deed: () => Promise<T>): Promise<T> {
@@ -85,7 +85,7 @@ export function createDeskRuns(deps: DeskRunDeps): DeskRuns {
     }
   }
 
-  async function answer(job: RunJob, begin: Begin): Promise<EndStatus> {
+  async function answer(job: RunRequest, begin: Begin): Promise<EndStatus> {
     let { say } = job;
     for (;;) {
       const step = await insistently(() => attempt({ ...job, say }, begin));
@@ -95,7 +95,7 @@ export function createDeskRuns(deps: DeskRunDeps): DeskRuns {
   }
 
   /** One offer of the run. Its reply is expected before it begins, so that it is kept with the turn's end. */
-  async function attempt(job: RunJob, begin: Begin): Promise<Step> {
+  async function attempt(job: RunRequest, begin: Begin): Promise<RunStep> {
     const { request, say } = job;
     const replyOf = (turn: TurnRecord) => replies.made(request, job.name, toldOf(job, turn), turn);
     const wanted = request.queue !== undefined || request.answers !== undefined;
@@ -135,13 +135,13 @@ export function createDeskRuns(deps: DeskRunDeps): DeskRuns {
     return true;
   }
 
-  async function known({ say }: RunJob): Promise<Step> {
+  async function known({ say }: RunRequest): Promise<RunStep> {
     const turn = await directory.turn(say.caller.tenantId, say.taskId);
     return turn.ok ? done(turn.value) : FAILED;
   }
 
   /** What is refused before it began, or has an end that is not known. */
-  async function refused(job: RunJob, error: ErrorData): Promise<Step> {
+  async function refused(job: RunRequest, error: ErrorData): Promise<RunStep> {
     const { request, say, sessionGiven } = job;
     const { tenantId } = say.caller;
     // A run that this node gives up because it goes is no failure: whoever takes the action next goes on.
@@ -170,7 +170,7 @@ export function createDeskRuns(deps: DeskRunDeps): DeskRuns {
   }
 
   /** Where the sockets are the only readers they hear of a refusal, too: no turn will tell them. */
-  function tellSockets({ request, say }: RunJob, error: ErrorData): void {
+  function tellSockets({ request, say }: RunRequest, error: ErrorData): void {
     if (request.action.action_type !== 'chat.process') return;
     const frame = { type: 'error', data: { ...error }, taskId: say.taskId };
     directory.push(say.caller.tenantId, [say.sessionId], frame);
@@ -182,17 +182,17 @@ export function createDeskRuns(deps: DeskRunDeps): DeskRuns {
 /** Refusals that come out the same without being remembered. */
 const FOUND_AGAIN: ReadonlySet<ErrorCode> = new Set(['INVALID_REQUEST']);
 
-const FAILED: Step = { type: 'done', status: 'failed' };
+const FAILED: RunStep = { type: 'done', status: 'failed' };
 
-const done = ({ status }: TurnRecord): Step => {
+const done = ({ status }: TurnRecord): RunStep => {
   const ended = endStatus(status);
   return ended === 'queued' || ended === 'processing' ? FAILED : { type: 'done', status: ended };
 };
 
-const toldOf = ({ conversationId, index }: RunJob, turn: TurnRecord): ReplyBody =>
+const toldOf = ({ conversationId, index }: RunRequest, turn: TurnRecord): ReplyBody =>
   turnReply(turn, { conversationId: conversationId ?? turn.sessionId, index });
 
-const refusalOf = ({ say, conversationId, index }: RunJob, error: ErrorData): ReplyBody =>
+const refusalOf = ({ say, conversationId, index }: RunRequest, error: ErrorData): ReplyBody =>
   errorReply(error, {
     agentId: say.agentId ?? DEFAULT_AGENT_ID,
     sessionId: say.sessionId,
@@ -201,10 +201,10 @@ const refusalOf = ({ say, conversationId, index }: RunJob, error: ErrorData): Re
   });
 
 /** The run that an action asks for. */
-export function runJob(request: Request, { fields }: Extract<Order, { type: 'run' }>): RunJob {
+export function runRequest(request: Request, { fields }: Extract<Command, { type: 'run' }>): RunRequest {
   const { stream = false, on_busy: onBusy = 'enqueue' } = fields;
   const job = jobOf(request, fields, fields.task_id ?? taskOf(request.action));
-  const say: SayRequest = {
+  const say: TurnRequest = {
     ...job.say,
     taskIdGiven: fields.task_id !== undefined || request.answers !== undefined,
     stream,
@@ -214,7 +214,7 @@ export function runJob(request: Request, { fields }: Extract<Order, { type: 'run
 }
 
 /** The runs of a batch's items, each with an answer of its own to be remembered by. */
-export function itemJobs(request: Request, items: readonly RunFields[]): readonly RunJob[] {
+export function itemRequests(request: Request, items: readonly RunFields[]): readonly RunRequest[] {
   const { action } = request;
   const taskId = taskOf(action);
   return items.map((fields, index) => {
@@ -231,11 +231,11 @@ export function itemJobs(request: Request, items: readonly RunFields[]): readonl
 export const taskOf = ({ task_id, action_id }: DomainAction): TaskId =>
   task_id ?? taskIdSchema.parse(action_id);
 
-function jobOf(request: Request, fields: RunFields, taskId: TaskId): RunJob {
+function jobOf(request: Request, fields: RunFields, taskId: TaskId): RunRequest {
   const { action } = request;
   const sessionGiven = fields.session_id ?? fields.conversation_id;
   const overrides = within(overridesOf(fields), action.timeout);
-  const say: SayRequest = {
+  const say: TurnRequest = {
     caller: { tenantId: action.tenant_id, tier: action.tenant_tier, userId: userOf(action, fields) },
     sessionId: sessionGiven ?? ownSession(taskId),
     taskId,

@@ -6,12 +6,17 @@ import {
   type ReplyBody,
   replyQueue,
 } from '../../src/domain/action-replies.ts';
-import { expectsReply, type Order, readOrder } from '../../src/domain/action-types.ts';
+import { type Command, expectsReply, readCommand } from '../../src/domain/action-types.ts';
 import { replyId } from '../../src/domain/derived-ids.ts';
 import { parseDomainAction } from '../../src/domain/domain-action.ts';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
 import type { AgentId, TaskId, TenantId } from '../../src/domain/ids.ts';
-import { type Lane, nodeLanes, type QueueName, tierLane } from '../../src/domain/queues.ts';
+import {
+  nodeSubscriptions,
+  type QueueName,
+  type Subscription,
+  tierSubscription,
+} from '../../src/domain/queues.ts';
 import { type Tier, type TierTable, tierSchema } from '../../src/domain/tiers.ts';
 import type { Executions } from '../../src/ports/executions.ts';
 import type { Relay } from '../../src/ports/outbox.ts';
@@ -19,18 +24,18 @@ import type { Peers } from '../../src/ports/peers.ts';
 import type { CancelReply, Directory } from '../../src/ports/sessions.ts';
 import type { Clock, Log, Timers } from '../../src/ports/telemetry.ts';
 import {
+  type ActionDelivery,
   type Consumption,
-  type Delivery,
   type Listener,
   NOT_ITS_FAULT,
   type ReadMessage,
   type Transport,
 } from '../../src/ports/transport.ts';
 import { createBreaks } from './abortable.ts';
-import { createDeskBatches } from './batches.ts';
-import { createDeskQuestions } from './queries.ts';
+import { createActionBatches } from './batches.ts';
+import { createActionQueries } from './queries.ts';
 import { createReplies, type Request, requestOf } from './replies.ts';
-import { createDeskRuns, runJob } from './runs.ts';
+import { createActionRuns, runRequest } from './runs.ts';
 
 /** Pushes that are remembered, so that one delivered again is not shown again; sockets do not outlive the process. */
 const MAX_SEEN = 10_000;
@@ -38,9 +43,9 @@ const MAX_SEEN = 10_000;
 /** Callbacks are taken beside the runs for which a node has places: runs wait for them. */
 const CALLBACKS_AT_ONCE = 64;
 
-const isCallbacks = ({ queue }: Lane): boolean => queue.startsWith('agent_execution_service:');
+const isCallbacks = ({ queue }: Subscription): boolean => queue.startsWith('agent_execution_service:');
 
-export interface DeskDeps {
+export interface ActionWorkerDeps {
   readonly transport: Transport;
   readonly relay: Relay;
   readonly directory: Directory;
@@ -50,14 +55,14 @@ export interface DeskDeps {
   readonly invalidateAgent: (tenantId: TenantId, agentId: AgentId) => void;
   readonly clock: Clock;
   readonly log: Log;
-  readonly lanes: readonly Lane[];
+  readonly lanes: readonly Subscription[];
   /** Actions worked on at once. A run holds its place to its end. */
   readonly credits: number;
   readonly newId: () => string;
   readonly timers?: Timers;
 }
 
-export interface Desk {
+export interface ActionWorker {
   /** Begins to take actions. */
   start(): Promise<void>;
   /** Takes no more, and gives back what waits for a better moment; runs go on, and are answered. */
@@ -70,21 +75,21 @@ export interface Desk {
  * Delivery: each action is done once and answered alike however often it comes, where it has an `action_id`. Order:
  * actions begin as the transport hands them over; a session takes its turns in that order.
  */
-export function createDesk(deps: DeskDeps): Desk {
+export function createActionWorker(deps: ActionWorkerDeps): ActionWorker {
   const { transport, relay, directory, executions, log } = deps;
   const pauses = createBreaks(deps.timers);
   const running = createBreaks(deps.timers);
   const replies = createReplies(deps);
-  const runs = createDeskRuns({ directory, relay, replies, pauses, runs: running, log });
-  const answerBatch = createDeskBatches({ executions, runs, replies, pauses, log });
-  const answerQuestion = createDeskQuestions({ ...deps, replies, signal: running.signal });
+  const runs = createActionRuns({ directory, relay, replies, pauses, runs: running, log });
+  const answerBatch = createActionBatches({ executions, runs, replies, pauses, log });
+  const answerQuestion = createActionQueries({ ...deps, replies, signal: running.signal });
   /** Actions that are being worked on: the same one again waits for that. */
   const open = new Map<string, Promise<void>>();
   const seen = new Set<string>();
   let consumptions: readonly Consumption[] = [];
   let stopping: Promise<void> | undefined;
 
-  const keyOf = ({ action }: Delivery): string =>
+  const keyOf = ({ action }: ActionDelivery): string =>
     `${action.tenant_id} ${action.action_type} ${action.action_id}`;
 
   const listener: Listener = (delivery) => {
@@ -98,20 +103,20 @@ export function createDesk(deps: DeskDeps): Desk {
     return done;
   };
 
-  async function work(delivery: Delivery): Promise<void> {
+  async function work(delivery: ActionDelivery): Promise<void> {
     const { action } = delivery;
     const request = requestOf(delivery);
-    const read = readOrder(action);
-    if (read.ok) return carryOut(delivery, request, read.order);
+    const read = readCommand(action);
+    if (read.ok) return perform(delivery, request, read.order);
     // Without a queue it went to the dead list when it was read. The same again is refused alike, unremembered.
     await replies.send(request, errorReply(read.error));
   }
 
-  async function carryOut(delivery: Delivery, request: Request, order: Order): Promise<void> {
+  async function perform(delivery: ActionDelivery, request: Request, order: Command): Promise<void> {
     const { action } = delivery;
     switch (order.type) {
       case 'run':
-        await runs.answer(runJob(request, order), executions.runs.begin);
+        await runs.answer(runRequest(request, order), executions.runs.begin);
         return;
       case 'batch':
         return answerBatch(request, order);
@@ -151,7 +156,7 @@ export function createDesk(deps: DeskDeps): Desk {
     await replies.send(request, withTask(errorReply(reply.error), taskId), about);
   }
 
-  function push(delivery: Delivery, { sessions, frame }: Extract<Order, { type: 'push' }>): void {
+  function push(delivery: ActionDelivery, { sessions, frame }: Extract<Command, { type: 'push' }>): void {
     const key = keyOf(delivery);
     if (delivery.idGiven && seen.has(key)) return;
     directory.push(delivery.action.tenant_id, sessions, frame);
@@ -162,7 +167,7 @@ export function createDesk(deps: DeskDeps): Desk {
   }
 
   /** Whoever waits for an action that nobody will work on any more is told why. */
-  function onDead(delivery: Delivery, error: RefusalError['data']): void {
+  function onDead(delivery: ActionDelivery, error: RefusalError['data']): void {
     const { action } = delivery;
     const queue = replyQueue(action);
     if (queue === undefined || !expectsReply(action.action_type)) return;
@@ -187,7 +192,7 @@ export function createDesk(deps: DeskDeps): Desk {
 
   return {
     async start() {
-      const take = async (lanes: readonly Lane[], credits: number): Promise<void> => {
+      const take = async (lanes: readonly Subscription[], credits: number): Promise<void> => {
         if (lanes.length === 0) return;
         const options = { credits, read: readDelivered, onDead };
         consumptions = [...consumptions, await transport.consume(lanes, listener, options)];
@@ -230,7 +235,7 @@ export const readDelivered: ReadMessage = (raw, _queue, nowMs, newId) => {
   const problem = callbackProblem(action);
   if (problem !== null) return { ok: false, error: refusal('FORBIDDEN', { message: problem }) };
   if (replyQueue(action) !== undefined && expectsReply(action.action_type)) return parsed;
-  const read = readOrder(action);
+  const read = readCommand(action);
   return read.ok ? parsed : { ok: false, error: read.error };
 };
 
@@ -238,14 +243,14 @@ export const readDelivered: ReadMessage = (raw, _queue, nowMs, newId) => {
  * `extra`: EXECUTION_EXTRA_QUEUES (`execution:{context_id}:{tier}`). Each counts among the queues of the tier that its
  * last segment names, or of `defaultTier`.
  */
-export const deskLanes = (
+export const workSubscriptions = (
   extra: readonly QueueName[],
   defaultTier: Tier,
   table: TierTable,
-): readonly Lane[] => [
-  ...nodeLanes(table),
+): readonly Subscription[] => [
+  ...nodeSubscriptions(table),
   ...extra.map((queue) => {
     const named = tierSchema.safeParse(queue.slice(queue.lastIndexOf(':') + 1));
-    return tierLane(queue, named.data ?? defaultTier, 1, table);
+    return tierSubscription(queue, named.data ?? defaultTier, 1, table);
   }),
 ];

@@ -64,7 +64,7 @@ export type AgentEffect =
   | { readonly type: 'leave' }
   | { readonly type: 'leaveIfUnused' };
 
-type Step = readonly [AgentState, readonly AgentEffect[]];
+type AgentStep = readonly [AgentState, readonly AgentEffect[]];
 
 /** A load that takes longer is given up; whoever asks next begins another. Askers wait no longer either. */
 export const LOAD_MS = 10_000;
@@ -121,7 +121,7 @@ export const recoverAgent: Behaviour<AgentState, AgentMessage, AgentEffect> = (s
   message.type === 'find' ? [answer(message.replyTo, no(refusal('INTERNAL')))] : [],
 ];
 
-function loaded(state: AgentState, message: Extract<AgentMessage, { type: 'loaded' }>): Step {
+function loaded(state: AgentState, message: Extract<AgentMessage, { type: 'loaded' }>): AgentStep {
   const load = state.loads.find(({ attempt }) => attempt === message.attempt);
   if (!load) return [state, []]; // given up, or out of date since an invalidation
   const { agent: found, atMs } = message;
@@ -140,7 +140,7 @@ function loaded(state: AgentState, message: Extract<AgentMessage, { type: 'loade
 function loadFailed(
   state: AgentState,
   { attempt, error }: Extract<AgentMessage, { type: 'loadFailed' }>,
-): Step {
+): AgentStep {
   const load = state.loads.find((one) => one.attempt === attempt);
   if (!load) return [state, []];
   const rest = { ...state, loads: state.loads.filter((other) => other !== load) };
@@ -153,7 +153,7 @@ function loadFailed(
 }
 
 /** Takes over what is stored, where null is nothing. */
-function learn(state: AgentState, found: Agent | null, atMs: number): Step {
+function learn(state: AgentState, found: Agent | null, atMs: number): AgentStep {
   const version = found?.version ?? state.version;
   if (found && found.deleted_at === null) return share({ ...state, version, current: toConfig(found) }, atMs);
   const gone: AgentState = { ...state, version, current: null, pins: [] };
@@ -164,7 +164,7 @@ function learn(state: AgentState, found: Agent | null, atMs: number): Step {
   ];
 }
 
-function share(state: AgentState, atMs: number): Step {
+function share(state: AgentState, atMs: number): AgentStep {
   const [next, effects] = settle(state, atMs);
   const { current, pins } = state;
   if (!current) return [next, effects];
@@ -173,7 +173,7 @@ function share(state: AgentState, atMs: number): Step {
 }
 
 /** Answers those who can be answered, and loads what the others wait for. */
-function settle(state: AgentState, atMs: number): Step {
+function settle(state: AgentState, atMs: number): AgentStep {
   const effects: AgentEffect[] = [];
   const waiting: Asker[] = [];
   let next = state;
@@ -204,7 +204,7 @@ const asPinned = (pin: AgentConfig, current: AgentConfig): AgentConfig => ({
   isActive: current.isActive,
 });
 
-function ensureLoad(state: AgentState, version: Wanted, atMs: number): Step {
+function ensureLoad(state: AgentState, version: Wanted, atMs: number): AgentStep {
   const running = state.loads.find((load) => load.version === version);
   if (running && atMs - running.sinceMs < LOAD_MS) return [state, []];
   const attempt = state.attempts + 1;
@@ -212,7 +212,7 @@ function ensureLoad(state: AgentState, version: Wanted, atMs: number): Step {
   return [{ ...state, attempts: attempt, loads }, [{ type: 'load', attempt, version }]];
 }
 
-function refuse(state: AgentState, whom: (asker: Asker) => boolean, error: ErrorData): Step {
+function refuse(state: AgentState, whom: (asker: Asker) => boolean, error: ErrorData): AgentStep {
   const effects = state.waiting.filter(whom).map(({ replyTo }) => answer(replyTo, no(error)));
   return [{ ...state, waiting: state.waiting.filter((asker) => !whom(asker)) }, effects];
 }

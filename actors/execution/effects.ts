@@ -24,10 +24,10 @@ export interface ExecutionDeps {
 type Execute = Extract<SessionEffect, { type: 'execute' }>;
 
 /** Returns what starts an execution for a turn of a session. */
-export function createExecutions(deps: ExecutionDeps): (ref: SessionRef, effect: Execute) => void {
+export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, effect: Execute) => void {
   const { actors, runner, store, clock } = deps;
 
-  function carryOut(ref: SessionRef, run: ExecutionRef, sink: TurnSink, effect: ExecutionEffect): void {
+  function perform(ref: SessionRef, run: ExecutionRef, sink: TurnSink, effect: ExecutionEffect): void {
     switch (effect.type) {
       case 'run':
         return start(run, sink, effect.plan);
@@ -40,7 +40,7 @@ export function createExecutions(deps: ExecutionDeps): (ref: SessionRef, effect:
           type: 'ended',
           taskId,
           outcome,
-          text: ref.outbox.seal(taskId),
+          text: ref.stream.seal(taskId),
           atMs,
         });
       }
@@ -55,11 +55,11 @@ export function createExecutions(deps: ExecutionDeps): (ref: SessionRef, effect:
   function execute(ref: SessionRef, { plan, options }: Execute): void {
     const abort = new AbortController();
     // Opened now: the turn may be accepted before the execution has handled its first message.
-    const sink = ref.outbox.turn(plan.taskId, options);
+    const sink = ref.stream.turn(plan.taskId, options);
     const address = actors.spawn(ref.address, deps.execution, {
       name: plan.taskId,
       initial: newExecution(plan),
-      interpret: (effect: ExecutionEffect) => carryOut(ref, run, sink, effect),
+      interpret: (effect: ExecutionEffect) => perform(ref, run, sink, effect),
     });
     const run: ExecutionRef = { taskId: plan.taskId, tier: plan.tier, address, abort };
     ref.execution = run;

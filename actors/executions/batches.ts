@@ -3,8 +3,8 @@ import type { TurnRecord } from '../../src/domain/conversation.ts';
 import { type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
 import { type BatchBody, type BatchItem, executionBody } from '../../src/domain/turn-schemas.ts';
-import type { Batches, Offers, Order, Runs } from '../../src/ports/executions.ts';
-import type { SayRequest } from '../../src/ports/sessions.ts';
+import type { Batches, ItemRequest, Offers, Runs } from '../../src/ports/executions.ts';
+import type { TurnRequest } from '../../src/ports/sessions.ts';
 import { type Log, systemTimers, type Timers } from '../../src/ports/telemetry.ts';
 
 export interface BatchBounds {
@@ -29,7 +29,7 @@ const TOO_MANY_RETRY_MS = 5_000;
 
 interface Item {
   /** Let go once the item has begun: it holds the input. */
-  order: Order | null;
+  order: ItemRequest | null;
   told: BatchItem;
 }
 
@@ -143,7 +143,7 @@ const tooMany = (): ErrorData =>
     retryAfterMs: TOO_MANY_RETRY_MS,
   });
 
-const waitingItem = ({ taskId, sessionId }: SayRequest): BatchItem => ({
+const waitingItem = ({ taskId, sessionId }: TurnRequest): BatchItem => ({
   execution_id: taskId,
   session_id: sessionId,
   status: 'queued',

@@ -8,11 +8,11 @@ import type {
   Accepted,
   CallbackPlace,
   Callbacks,
-  Run,
   RunOptions,
   Runs,
+  StartedRun,
 } from '../../src/ports/executions.ts';
-import type { Client, Directory, SayRequest } from '../../src/ports/sessions.ts';
+import type { Client, Directory, TurnRequest } from '../../src/ports/sessions.ts';
 import type { Clock, Log } from '../../src/ports/telemetry.ts';
 
 /** After this long a tenant with too many callbacks may try again. */
@@ -40,7 +40,7 @@ export function createRuns({ directory, callbacks, clock, log }: RunDeps): Runs 
   let closed = false;
 
   function listen(
-    request: SayRequest,
+    request: TurnRequest,
     sessionId: SessionId,
     told: { onReady?: () => void } & Pick<RunOptions, 'onStarted' | 'brief'>,
   ): Listener {
@@ -111,7 +111,7 @@ export function createRuns({ directory, callbacks, clock, log }: RunDeps): Runs 
   }
 
   /** What is left to hear of a turn that was accepted before. */
-  async function resume(request: SayRequest, accepted: Accepted, options: RunOptions): Promise<Run> {
+  async function resume(request: TurnRequest, accepted: Accepted, options: RunOptions): Promise<StartedRun> {
     const { caller, taskId } = request;
     const found = await directory.turn(caller.tenantId, taskId);
     const sessionId = found.ok ? found.value.sessionId : request.sessionId;
@@ -124,7 +124,7 @@ export function createRuns({ directory, callbacks, clock, log }: RunDeps): Runs 
     return { ok: true, taskId, sessionId, accepted, ended: listener.ended };
   }
 
-  async function run(request: SayRequest, options: RunOptions): ReturnType<Runs['begin']> {
+  async function run(request: TurnRequest, options: RunOptions): ReturnType<Runs['begin']> {
     const { sessionId } = request;
     const listener = options.hear ? listen(request, sessionId, options) : undefined;
     const reply = await directory.say(request, listener?.client).catch((error: unknown) => {
@@ -138,7 +138,7 @@ export function createRuns({ directory, callbacks, clock, log }: RunDeps): Runs 
     return reply.ok ? resume(request, reply.accepted, options) : { ok: false, error: reply.error };
   }
 
-  async function deliver(place: CallbackPlace, { ended, taskId }: Run): Promise<void> {
+  async function deliver(place: CallbackPlace, { ended, taskId }: StartedRun): Promise<void> {
     const end = await ended;
     if (end.ok) return place.send(JSON.stringify(executionBody(end.value)));
     place.release();

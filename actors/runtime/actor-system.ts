@@ -15,10 +15,10 @@ import type {
   Address,
   Behaviour,
   StopReason,
-  Told,
+  TellOutcome,
 } from './actor.ts';
 import { AskError, createAsks } from './asks.ts';
-import { createIdleness } from './idle-timer.ts';
+import { createIdleTimer } from './idle-timer.ts';
 
 export interface Mailbox {
   items: unknown[];
@@ -76,7 +76,7 @@ interface Cell {
   readonly interpret: (effect: Any, self: Address<Any>) => void;
   readonly parent: Cell | null;
   ref: NactRef;
-  nursery: NactRef | null;
+  childrenSupervisor: NactRef | null;
   children: Set<Cell> | null;
   state: Any;
   readonly mail: Mailbox;
@@ -96,7 +96,7 @@ export function createActorSystem(options: ActorSystemOptions): ActorSystem {
   const kinds = new Map<string, KindNumbers>();
   const roots = new Set<Cell>();
   const asks = createAsks(clock);
-  const idleness = createIdleness<Cell>(
+  const idleness = createIdleTimer<Cell>(
     () => clock.now(),
     (cell) => {
       const { idle, mailboxLimit } = cell.kind;
@@ -111,7 +111,7 @@ export function createActorSystem(options: ActorSystemOptions): ActorSystem {
     return numbers;
   };
 
-  function bury(cell: Cell, message: unknown): void {
+  function deadLetter(cell: Cell, message: unknown): void {
     options.onDeadLetter?.(cell.kind.kind);
     guarded(cell, () => cell.kind.onDeadLetter?.(message, cell.state));
   }
@@ -125,7 +125,7 @@ export function createActorSystem(options: ActorSystemOptions): ActorSystem {
     }
   }
 
-  function deliver(cell: Cell, message: unknown, limit: number): Told {
+  function deliver(cell: Cell, message: unknown, limit: number): TellOutcome {
     if (cell.stopped) return 'dead';
     const waiting = waitingIn(cell.mail);
     if (waiting >= limit) return 'full';
@@ -214,7 +214,7 @@ export function createActorSystem(options: ActorSystemOptions): ActorSystem {
     shift(cell);
     const { recover } = cell.kind;
     if (!recover) {
-      bury(cell, message);
+      deadLetter(cell, message);
       return true;
     }
     try {
@@ -222,7 +222,7 @@ export function createActorSystem(options: ActorSystemOptions): ActorSystem {
       return true;
     } catch (error) {
       log.error({ err: error, actor: cell.kind.kind }, 'actor crashed while it recovered');
-      if (!cell.handled) bury(cell, message);
+      if (!cell.handled) deadLetter(cell, message);
       return false;
     }
   }
@@ -237,7 +237,7 @@ export function createActorSystem(options: ActorSystemOptions): ActorSystem {
     cell.numbers.alive -= 1;
     const left = takeAll(cell.mail);
     cell.numbers.depth -= left.length;
-    for (const message of cell.handling ? left.slice(1) : left) bury(cell, message);
+    for (const message of cell.handling ? left.slice(1) : left) deadLetter(cell, message);
     guarded(cell, () => cell.kind.onStopped?.(cell.state, reason));
   }
 
@@ -252,7 +252,7 @@ export function createActorSystem(options: ActorSystemOptions): ActorSystem {
         interpret: seed.interpret,
         parent: over,
         ref: root as NactRef,
-        nursery: null,
+        childrenSupervisor: null,
         children: null,
         state: seed.initial,
         mail: emptyMailbox(),
@@ -264,10 +264,16 @@ export function createActorSystem(options: ActorSystemOptions): ActorSystem {
         activeAtMs: clock.now(),
       };
       names += 1;
-      cell.ref = spawnNact(over ? (over.nursery ?? over.ref) : root, () => drain(cell), names.toString(36), {
-        onCrash: (_message, error, context) => (survives(cell, error) ? context.resume : context.stop),
-      }) as NactRef;
-      if (kind.manyChildren) cell.nursery = spawnNact(cell.ref, () => undefined, 'children') as NactRef;
+      cell.ref = spawnNact(
+        over ? (over.childrenSupervisor ?? over.ref) : root,
+        () => drain(cell),
+        names.toString(36),
+        {
+          onCrash: (_message, error, context) => (survives(cell, error) ? context.resume : context.stop),
+        },
+      ) as NactRef;
+      if (kind.manyChildren)
+        cell.childrenSupervisor = spawnNact(cell.ref, () => undefined, 'children') as NactRef;
       if (over) {
         over.children ??= new Set();
         over.children.add(cell);
@@ -279,7 +285,7 @@ export function createActorSystem(options: ActorSystemOptions): ActorSystem {
     tell(to, message) {
       const cell = to as Cell;
       const told = deliver(cell, message, cell.kind.mailboxLimit * INSIDE_FACTOR);
-      if (told !== 'delivered') bury(cell, message);
+      if (told !== 'delivered') deadLetter(cell, message);
       return told;
     },
     offer(to, message) {

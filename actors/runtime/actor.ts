@@ -45,7 +45,7 @@ export interface ActorSeed<S, M, E> {
   readonly interpret: (effect: E, self: Address<M>) => void;
 }
 
-export type Told = 'delivered' | 'full' | 'dead';
+export type TellOutcome = 'delivered' | 'full' | 'dead';
 
 /**
  * Delivery: at most once, in order per receiver; what can not be delivered is counted as a dead letter and answered.
@@ -58,9 +58,9 @@ export interface ActorSystem {
   /** Throws AskError (`dead`) where the parent has stopped. */
   spawn<S, M, E>(parent: AnyAddress | null, kind: ActorKind<S, M, E>, seed: ActorSeed<S, M, E>): Address<M>;
   /** For actors and effects. */
-  tell<M>(to: Address<M>, message: M): Told;
+  tell<M>(to: Address<M>, message: M): TellOutcome;
   /** For edges: refuses (`full`) beyond the mailbox limit, and leaves answering to the caller. */
-  offer<M>(to: Address<M>, message: M): Told;
+  offer<M>(to: Address<M>, message: M): TellOutcome;
   /** Offers a message that carries a number for `reply`; `taken` is called at once where it was. Rejects with AskError. */
   ask<M, R>(to: Address<M>, timeoutMs: number, make: (replyTo: number) => M, taken?: () => void): Promise<R>;
   /** Settles an ask. Late and double replies are ignored. */

@@ -13,7 +13,7 @@ export class AskError extends Error {
   }
 }
 
-interface Waiting {
+interface PendingAsk {
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: AskError) => void;
   readonly untilMs: number;
@@ -33,11 +33,11 @@ export interface Asks {
 const SWEEP_MS = 100;
 
 export function createAsks(clock: Clock): Asks {
-  const waiting = new Map<number, Waiting>();
+  const waiting = new Map<number, PendingAsk>();
   let last = 0;
   let timer: NodeJS.Timeout | undefined;
 
-  function take(replyTo: number): Waiting | undefined {
+  function take(replyTo: number): PendingAsk | undefined {
     const found = waiting.get(replyTo);
     waiting.delete(replyTo);
     if (waiting.size === 0) {

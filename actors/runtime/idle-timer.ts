@@ -1,11 +1,11 @@
 /** Looks for idle actors: one timer for all that wait the same time. */
 
 /** What is watched: `activeAtMs` is when it last did something. */
-export interface Watched {
+export interface IdleCandidate {
   readonly activeAtMs: number;
 }
 
-export interface Idleness<C extends Watched> {
+export interface IdleTimer<C extends IdleCandidate> {
   /** From now on `found` is told of it at each look that finds it idle for `afterMs`. */
   watch(one: C, afterMs: number): void;
   leave(one: C): void;
@@ -23,7 +23,10 @@ const MIN_EVERY_MS = 50;
 const MAX_EVERY_MS = 30_000;
 
 /** `nowMs` is the clock of `activeAtMs`. Timers hold no process open. */
-export function createIdleness<C extends Watched>(nowMs: () => number, found: (one: C) => void): Idleness<C> {
+export function createIdleTimer<C extends IdleCandidate>(
+  nowMs: () => number,
+  found: (one: C) => void,
+): IdleTimer<C> {
   const rounds = new Map<number, Round<C>>();
 
   function begin(afterMs: number): Round<C> {

@@ -4,14 +4,14 @@ import { CLOSE, refusal } from '../../src/domain/errors.ts';
 import type { TaskId } from '../../src/domain/ids.ts';
 import { dayOf } from '../../src/domain/rate-limit.ts';
 import type { AgentSource } from '../../src/ports/runner.ts';
-import type { SayReply, SayRequest } from '../../src/ports/sessions.ts';
+import type { SayReply, TurnRequest } from '../../src/ports/sessions.ts';
 import type { Store } from '../../src/ports/store.ts';
 import type { Clock, Log, Metrics } from '../../src/ports/telemetry.ts';
-import { createExecutions, type ExecutionDeps } from '../execution/effects.ts';
+import { createExecutionEffects, type ExecutionDeps } from '../execution/effects.ts';
 import { closeClients, type Registry, type SessionRef, type TenantRef } from '../registry.ts';
 import { type ActorSystem, type Address, unreachable } from '../runtime/actor.ts';
 import type { TenantEffect } from '../tenant/protocol.ts';
-import type { NodeEffect, NodeMessage } from '../tenant/scheduler.ts';
+import type { SchedulerEffect, SchedulerMessage } from '../tenant/scheduler.ts';
 import { unnumbered } from './event-stream.ts';
 import type { SessionEffect, SessionMessage } from './protocol.ts';
 import { returned } from './recovery.ts';
@@ -23,11 +23,11 @@ export interface EffectDeps extends ExecutionDeps {
   readonly agents: AgentSource;
   readonly metrics: Metrics;
   readonly log: Log;
-  readonly node: () => Address<NodeMessage>;
+  readonly node: () => Address<SchedulerMessage>;
 }
 
 export interface Effects {
-  node(effect: NodeEffect, self: Address<NodeMessage>): void;
+  node(effect: SchedulerEffect, self: Address<SchedulerMessage>): void;
   tenant(ref: TenantRef, effect: TenantEffect): void;
   session(ref: SessionRef, effect: SessionEffect): void;
 }
@@ -37,7 +37,7 @@ const LOADED_MESSAGES = 100;
 
 export function createEffects(deps: EffectDeps): Effects {
   const { actors, registry, store, agents, clock, metrics, log } = deps;
-  const execute = createExecutions(deps);
+  const execute = createExecutionEffects(deps);
   const keep = createKeeping(deps);
 
   agents.onChange?.((tenantId, agent) => {
@@ -47,7 +47,7 @@ export function createEffects(deps: EffectDeps): Effects {
   const tellSession = (ref: SessionRef, message: SessionMessage): void =>
     void actors.tell(ref.address, message);
 
-  function node(effect: NodeEffect, self: Address<NodeMessage>): void {
+  function node(effect: SchedulerEffect, self: Address<SchedulerMessage>): void {
     switch (effect.type) {
       case 'grant': {
         const { tenantId, tenancy, sessionId, taskId, attempt } = effect;
@@ -112,7 +112,7 @@ export function createEffects(deps: EffectDeps): Effects {
   /** A deed that throws is a bug and crashes the session; whoever waits for what it would bring is told. */
   function session(ref: SessionRef, effect: SessionEffect): void {
     try {
-      carryOut(ref, effect);
+      perform(ref, effect);
     } catch (error) {
       const lost = lostOf(effect, clock.now());
       if (lost) tellSession(ref, lost);
@@ -120,9 +120,9 @@ export function createEffects(deps: EffectDeps): Effects {
     }
   }
 
-  function carryOut(ref: SessionRef, effect: SessionEffect): void {
+  function perform(ref: SessionRef, effect: SessionEffect): void {
     const { tenantId, address: tenantAddress } = ref.tenant;
-    const { sessionId, outbox } = ref;
+    const { sessionId, stream: outbox } = ref;
     switch (effect.type) {
       case 'load':
         attempt(() => store.session(tenantId, sessionId, { limit: LOADED_MESSAGES, before: undefined })).then(
@@ -329,7 +329,7 @@ export function createKeeping({
 }
 
 /** Ties a request to its turn. */
-export function logSaid(log: Log, request: SayRequest, reply: SayReply): void {
+export function logSaid(log: Log, request: TurnRequest, reply: SayReply): void {
   const ids = {
     tenant_id: request.caller.tenantId,
     session_id: request.sessionId,

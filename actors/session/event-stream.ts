@@ -29,7 +29,7 @@ export interface TurnOptions {
  * Order: events get their numbers in the order of the calls. A turn's execution events wait until its
  * `chat.accepted` is out, and are dropped once the turn is sealed.
  */
-export interface Outbox {
+export interface EventStream {
   readonly epoch: string;
   /** Numbers, keeps and sends an event. */
   event(taskId: TaskId, event: TurnEvent, atMs: number): void;
@@ -87,7 +87,13 @@ interface OpenTurn {
 
 const ALREADY: Promise<void> = Promise.resolve();
 
-export function createOutbox({ epoch, clock, pacer, deltaWindowMs, onFault }: OutboxOptions): Outbox {
+export function createEventStream({
+  epoch,
+  clock,
+  pacer,
+  deltaWindowMs,
+  onFault,
+}: OutboxOptions): EventStream {
   const clients = new Map<string, Client>();
   const log = createReplayLog();
   let windowMs = deltaWindowMs;
@@ -150,7 +156,7 @@ export function createOutbox({ epoch, clock, pacer, deltaWindowMs, onFault }: Ou
     for (const client of clients.values()) windowMs = Math.min(windowMs, client.deltaWindowMs);
   }
 
-  const outbox: Outbox = {
+  const outbox: EventStream = {
     epoch,
     event(taskId, event, atMs) {
       const turn = open?.taskId === taskId ? open : null;

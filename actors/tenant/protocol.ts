@@ -7,7 +7,7 @@ import type { TenantRecord } from '../../src/ports/store.ts';
 import type { SessionMessage, Slot } from '../session/protocol.ts';
 
 /** A turn that waits until one of the tenant's executions has ended. */
-export interface Waiting {
+export interface WaitingTurn {
   readonly sessionId: SessionId;
   readonly taskId: TaskId;
   readonly attempt: number;
@@ -31,7 +31,7 @@ export interface TenantState {
   readonly running: number;
   /** Turns that were counted and do not run yet, wherever they wait. */
   readonly queued: number;
-  readonly waiting: Fifo<Waiting>;
+  readonly waiting: Fifo<WaitingTurn>;
   /** The next look at the positions of those who wait is under way. */
   readonly announcing: boolean;
 }

@@ -6,7 +6,7 @@
  */
 import { type Bucket, fullAtMs, type Rate } from '../../src/domain/rate-limit.ts';
 
-export interface RateBook {
+export interface RateMemory {
   /** Keeps a bucket until it is full again, in place of the one before; one that is full now is not kept. */
   keep(key: string, bucket: Bucket | null, rate: Rate | null, nowMs: number): void;
   /** What is kept, or null where nothing is used of it any more. */
@@ -22,7 +22,7 @@ interface Kept {
 /** About 20 MB where every key is as long as keys may be. */
 export const MAX_KEPT = 50_000;
 
-export function createRateBook(max: number = MAX_KEPT): RateBook {
+export function createRateMemory(max: number = MAX_KEPT): RateMemory {
   const kept = new Map<string, Kept>();
 
   /** From the oldest on: what is full by now, and what is too much. */

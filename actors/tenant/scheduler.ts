@@ -6,7 +6,7 @@ import { dequeued, emptyFairQueue, enqueued, type FairQueue, removed } from '../
 import type { SessionId, TaskId, TenantId } from '../../src/domain/ids.ts';
 import { type Behaviour, unreachable } from '../runtime/actor.ts';
 
-interface Wanted {
+interface SlotRequest {
   readonly tenantId: TenantId;
   /** Which of the tenant's lives wants it: one that was stopped and is back has nothing to do with it. */
   readonly tenancy: number;
@@ -15,24 +15,24 @@ interface Wanted {
   readonly attempt: number;
 }
 
-export interface NodeState {
+export interface SchedulerState {
   readonly capacity: number;
   readonly running: number;
-  readonly queue: FairQueue<Wanted>;
+  readonly queue: FairQueue<SlotRequest>;
   /** Executions that were started since the last tick. */
   readonly started: number;
   readonly ticking: boolean;
 }
 
-export type NodeMessage =
-  | ({ readonly type: 'want'; readonly weight: number } & Wanted)
+export type SchedulerMessage =
+  | ({ readonly type: 'want'; readonly weight: number } & SlotRequest)
   | { readonly type: 'done' }
   /** A tenant has stopped with so many executions wanted or granted; nobody else gives them back. */
   | { readonly type: 'tenantGone'; readonly tenantId: TenantId; readonly held: number }
   /** A loop turn has passed. */
   | { readonly type: 'tick' };
 
-export type NodeEffect = ({ readonly type: 'grant' } & Wanted) | { readonly type: 'tickSoon' };
+export type SchedulerEffect = ({ readonly type: 'grant' } & SlotRequest) | { readonly type: 'tickSoon' };
 
 /**
  * Executions started in one loop turn. A start costs up to a millisecond (request, schemas), so that a tenant's
@@ -40,7 +40,7 @@ export type NodeEffect = ({ readonly type: 'grant' } & Wanted) | { readonly type
  */
 const STARTS_PER_TICK = 8;
 
-export const newNode = (capacity: number): NodeState => ({
+export const newScheduler = (capacity: number): SchedulerState => ({
   capacity,
   running: 0,
   queue: emptyFairQueue,
@@ -48,7 +48,7 @@ export const newNode = (capacity: number): NodeState => ({
   ticking: false,
 });
 
-export const node: Behaviour<NodeState, NodeMessage, NodeEffect> = (state, message) => {
+export const scheduler: Behaviour<SchedulerState, SchedulerMessage, SchedulerEffect> = (state, message) => {
   switch (message.type) {
     case 'want': {
       const { type, weight, ...wanted } = message;
@@ -68,8 +68,8 @@ export const node: Behaviour<NodeState, NodeMessage, NodeEffect> = (state, messa
   }
 };
 
-function serve(state: NodeState): readonly [NodeState, readonly NodeEffect[]] {
-  const effects: NodeEffect[] = [];
+function serve(state: SchedulerState): readonly [SchedulerState, readonly SchedulerEffect[]] {
+  const effects: SchedulerEffect[] = [];
   let { queue, running, started } = state;
   while (running < state.capacity && started < STARTS_PER_TICK) {
     const next = dequeued(queue);

@@ -10,9 +10,9 @@ import type { Tier, TierLimits } from '../../src/domain/tiers.ts';
 import type { TenantRecord } from '../../src/ports/store.ts';
 import { type Behaviour, unreachable } from '../runtime/actor.ts';
 import type { SessionMessage } from '../session/protocol.ts';
-import type { TenantEffect, TenantMessage, TenantState, Waiting } from './protocol.ts';
+import type { TenantEffect, TenantMessage, TenantState, WaitingTurn } from './protocol.ts';
 
-type Step = readonly [TenantState, readonly TenantEffect[]];
+type TenantStep = readonly [TenantState, readonly TenantEffect[]];
 
 /** How often those who wait hear of their position, and how many of the first in line do. */
 const ANNOUNCE_MS = 250;
@@ -73,11 +73,11 @@ const tell = (sessionId: SessionId, message: SessionMessage): TenantEffect => ({
 });
 
 /** Access named a tier: where the header or the token is trusted, the last word counts. A higher one lets more run. */
-const named = (state: TenantState, tier: Tier | undefined): Step =>
+const named = (state: TenantState, tier: Tier | undefined): TenantStep =>
   tier && tier !== state.tier && !state.fixed ? startWaiting({ ...state, tier }) : [state, []];
 
 /** What comes before the tenant's record waits for it; the first such message asks for it. */
-function stash(state: TenantState, waiting: Fifo<TenantMessage>, message: TenantMessage): Step {
+function stash(state: TenantState, waiting: Fifo<TenantMessage>, message: TenantMessage): TenantStep {
   if (message.type === 'idle') return [state, waiting.size === 0 ? [{ type: 'leaveNode' }] : []];
   if (waiting.size >= MAX_STASH)
     return [
@@ -90,7 +90,7 @@ function stash(state: TenantState, waiting: Fifo<TenantMessage>, message: Tenant
   ];
 }
 
-function goLive(state: TenantState, record: TenantRecord | null): Step {
+function goLive(state: TenantState, record: TenantRecord | null): TenantStep {
   const effects: TenantEffect[] = [];
   const loaded: TenantState = {
     ...state,
@@ -112,11 +112,11 @@ export const minuteRate = ({ tiers, tier }: TenantState): Rate | null =>
   rateOf(tiers[tier].requests_per_minute, MINUTE_MS);
 
 /** Counts a turn against the rates, finds it a place in line, and lets it ask to run where it wants to. */
-function claim(state: TenantState, message: Extract<TenantMessage, { type: 'claim' }>): Step {
+function claim(state: TenantState, message: Extract<TenantMessage, { type: 'claim' }>): TenantStep {
   const { sessionId, taskId, attempt, slot, atMs } = message;
   const limits = state.tiers[state.tier];
   const rate = minuteRate(state);
-  const no = (error: ErrorData): Step => [
+  const no = (error: ErrorData): TenantStep => [
     state,
     [tell(sessionId, { type: 'claimRefused', taskId, attempt, error, atMs })],
   ];
@@ -152,7 +152,7 @@ function claim(state: TenantState, message: Extract<TenantMessage, { type: 'clai
   ];
 }
 
-function acquire(state: TenantState, turn: Waiting): Step {
+function acquire(state: TenantState, turn: WaitingTurn): TenantStep {
   const limits = state.tiers[state.tier];
   if (state.running >= limits.executions || state.waiting.size > 0) {
     const effects: TenantEffect[] = state.announcing ? [] : [{ type: 'announceLater', afterMs: ANNOUNCE_MS }];
@@ -161,14 +161,14 @@ function acquire(state: TenantState, turn: Waiting): Step {
   return start(state, turn, limits);
 }
 
-const waitingOf = ({ sessionId, taskId, attempt }: Omit<Waiting, 'ahead'>): Waiting => ({
+const waitingOf = ({ sessionId, taskId, attempt }: Omit<WaitingTurn, 'ahead'>): WaitingTurn => ({
   sessionId,
   taskId,
   attempt,
   ahead: -1,
 });
 
-const start = (state: TenantState, turn: Waiting, { weight }: TierLimits): Step => [
+const start = (state: TenantState, turn: WaitingTurn, { weight }: TierLimits): TenantStep => [
   { ...state, running: state.running + 1, queued: state.queued - 1 },
   [{ type: 'want', sessionId: turn.sessionId, taskId: turn.taskId, attempt: turn.attempt, weight }],
 ];
@@ -180,7 +180,7 @@ const start = (state: TenantState, turn: Waiting, { weight }: TierLimits): Step 
 function release(
   state: TenantState,
   { taskId, attempt, slot, refund }: Extract<TenantMessage, { type: 'release' }>,
-): Step {
+): TenantStep {
   const back = refund ? refunded(state) : state;
   if (slot === 'none') return [{ ...back, queued: back.queued - 1 }, []];
   if (slot === 'asked') {
@@ -198,7 +198,7 @@ const refunded = (state: TenantState): TenantState => ({
 });
 
 /** Lets as many of those who wait run as the tier allows. */
-function startWaiting(state: TenantState): Step {
+function startWaiting(state: TenantState): TenantStep {
   const limits = state.tiers[state.tier];
   const effects: TenantEffect[] = [];
   let next = state;
@@ -213,7 +213,7 @@ function startWaiting(state: TenantState): Step {
 }
 
 /** Tells the first in line how many turns are ahead of them, where that has changed. */
-function announce(state: TenantState, atMs: number): Step {
+function announce(state: TenantState, atMs: number): TenantStep {
   if (state.waiting.size === 0) return [{ ...state, announcing: false }, []];
   const effects: TenantEffect[] = [{ type: 'announceLater', afterMs: ANNOUNCE_MS }];
   const line = items(state.waiting).map((turn, index) => {
@@ -223,7 +223,10 @@ function announce(state: TenantState, atMs: number): Step {
     effects.push(tell(sessionId, { type: 'moved', taskId, attempt, ahead, atMs }));
     return { ...turn, ahead };
   });
-  return [{ ...state, waiting: line.reduce<Fifo<Waiting>>(pushed, emptyFifo), announcing: true }, effects];
+  return [
+    { ...state, waiting: line.reduce<Fifo<WaitingTurn>>(pushed, emptyFifo), announcing: true },
+    effects,
+  ];
 }
 
 /** What a tenant goes on with after it crashed over a message: a claim is refused, all else stays as it was. */

@@ -1,5 +1,5 @@
 /** Ours: `request` of the Redis transport, and a consumer that sends the reply to the action's `callback_queue`. */
-import { queueNameSchema, tierLane } from '../../src/domain/queues.ts';
+import { queueNameSchema, tierSubscription } from '../../src/domain/queues.ts';
 import type { ActionFormat } from '../../src/ports/transport.ts';
 import { quiet } from '../../test/support/quiet.ts';
 import { openRedisTransport } from '../../transports/queue/redis/transport.ts';
@@ -24,7 +24,7 @@ export const overTransport = (format: ActionFormat): Exchange => {
     async answerer(url) {
       const transport = await open(url, 'answerer');
       await transport.consume(
-        [tierLane(queue, 'enterprise')],
+        [tierSubscription(queue, 'enterprise')],
         ({ action, format: asked }) =>
           transport.send(queueNameSchema.parse(action.callback_queue), replyTo(action), asked),
         { credits: CREDITS },

@@ -94,7 +94,7 @@ interface AboutSession<T extends string> {
 }
 
 /** What an action asks for. */
-export type Order =
+export type Command =
   | {
       readonly type: 'run';
       readonly fields: RunFields & Partial<Pick<z.infer<typeof chatSchema>, 'stream' | 'on_busy'>>;
@@ -114,14 +114,14 @@ export type Order =
       readonly frame: PushedFrame;
     };
 
-export type ReadOrder =
-  | { readonly ok: true; readonly order: Order }
+export type ReadCommand =
+  | { readonly ok: true; readonly order: Command }
   | { readonly ok: false; readonly error: ErrorData };
 
-type Reader = (action: DomainAction) => ReadOrder;
+type Reader = (action: DomainAction) => ReadCommand;
 
 /** Reads `fields` by a schema. Refuses with INVALID_REQUEST, naming the fields. */
-function fitting<T>(schema: z.ZodType<T>, fields: unknown, order: (value: T) => Order): ReadOrder {
+function fitting<T>(schema: z.ZodType<T>, fields: unknown, order: (value: T) => Command): ReadCommand {
   const parsed = schema.safeParse(fields);
   if (parsed.success) return { ok: true, order: order(parsed.data) };
   const details = parsed.error.issues
@@ -253,7 +253,7 @@ const READERS: ReadonlyMap<string, Reader> = new Map([
 ]);
 
 /** Reads what an action asks for; refuses with INVALID_REQUEST what nobody here does, and data that does not fit. */
-export function readOrder(action: DomainAction): ReadOrder {
+export function readCommand(action: DomainAction): ReadCommand {
   const reader = READERS.get(action.action_type);
   if (reader) return reader(action);
   const why = isReplyType(action.action_type)

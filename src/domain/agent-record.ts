@@ -171,4 +171,4 @@ export const deliverySchema = z.object({
   created_at: time,
   delivered_at: time.nullable(),
 });
-export type Delivery = z.infer<typeof deliverySchema>;
+export type WebhookDelivery = z.infer<typeof deliverySchema>;

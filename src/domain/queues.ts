@@ -76,7 +76,7 @@ export const afterFailure = (deliveries: number): 'again' | 'dead' =>
  * A queue to take from. Groups (tiers) share the node by `weight`, the queues of a group share its part by `share`:
  * a thousand tenants' queues in one group get no more than the group.
  */
-export interface Lane {
+export interface Subscription {
   readonly queue: QueueName;
   readonly group: string;
   readonly weight: number;
@@ -87,26 +87,33 @@ export interface Lane {
 const SHARES: Readonly<Record<Priority, number>> = { high_priority: 16, default: 1 };
 
 /** Queues that begin alike and are found by themselves, as tenants' are: nobody could list them beforehand. */
-export interface Family {
+export interface QueuePattern {
   /** Without characters that mean something in a Redis pattern. */
   readonly prefix: string;
   /** Null: a queue that only looks like one of them. */
-  readonly lane: (queue: QueueName) => Lane | null;
+  readonly lane: (queue: QueueName) => Subscription | null;
 }
 
 /** How a queue is taken from by those who take its family; null where it is of none. */
-export const familyLane = (families: readonly Family[], queue: QueueName): Lane | null =>
-  families.find(({ prefix }) => queue.startsWith(prefix))?.lane(queue) ?? null;
+export const patternSubscription = (
+  families: readonly QueuePattern[],
+  queue: QueueName,
+): Subscription | null => families.find(({ prefix }) => queue.startsWith(prefix))?.lane(queue) ?? null;
 
 /** What tenants want of agent management. All tenants alike: who puts many there waits for those who put few. */
-export const managementFamily: Family = {
+export const managementPattern: QueuePattern = {
   prefix: MANAGEMENT,
   lane: (queue) =>
     managementTenant(queue) === null ? null : { queue, group: MANAGEMENT, weight: 1, share: 1 },
 };
 
 /** A queue that counts among its tier's. */
-export const tierLane = (queue: QueueName, tier: Tier, share = 1, table: TierTable = TIER_TABLE): Lane => ({
+export const tierSubscription = (
+  queue: QueueName,
+  tier: Tier,
+  share = 1,
+  table: TierTable = TIER_TABLE,
+): Subscription => ({
   queue,
   group: tier,
   weight: table[tier].weight,
@@ -114,12 +121,14 @@ export const tierLane = (queue: QueueName, tier: Tier, share = 1, table: TierTab
 });
 
 /** What every node takes from, the first to be served first where all else is equal. */
-export const nodeLanes = (table: TierTable = TIER_TABLE): readonly Lane[] =>
+export const nodeSubscriptions = (table: TierTable = TIER_TABLE): readonly Subscription[] =>
   [...TIERS]
     .reverse()
     .flatMap((tier) => [
-      ...PRIORITIES.map((priority) => tierLane(workQueue(tier, priority), tier, SHARES[priority], table)),
-      tierLane(callbackQueue(tier), tier, SHARES.high_priority, table),
+      ...PRIORITIES.map((priority) =>
+        tierSubscription(workQueue(tier, priority), tier, SHARES[priority], table),
+      ),
+      tierSubscription(callbackQueue(tier), tier, SHARES.high_priority, table),
     ]);
 
 /**
@@ -141,13 +150,13 @@ export interface Turns {
 export const noTurns: Turns = { groups: START, lanes: new Map() };
 
 /** A lane that holds something; `length` may be Infinity where it is not known. */
-export interface Waiting {
-  readonly lane: Lane;
+export interface WaitingQueue {
+  readonly lane: Subscription;
   readonly length: number;
 }
 
 /** The turns once it is known who waits: newcomers begin at the clock, and who is done and due nothing is forgotten. */
-export function enrolled(turns: Turns, waiting: readonly Waiting[]): Turns {
+export function enrolled(turns: Turns, waiting: readonly WaitingQueue[]): Turns {
   const queues = new Map<string, Set<string>>();
   for (const { lane, length } of waiting) {
     if (length <= 0) continue;
@@ -171,7 +180,7 @@ function enrol(round: Round, names: ReadonlySet<string>): Round {
 }
 
 /** The lane to be served next, or undefined where nothing waits. Ties go to the one listed first. Enrol before. */
-export function nextLane(turns: Turns, waiting: readonly Waiting[]): Lane | undefined {
+export function nextSubscription(turns: Turns, waiting: readonly WaitingQueue[]): Subscription | undefined {
   const filled = waiting.filter(({ length }) => length > 0).map(({ lane }) => lane);
   const first = dueFirst(
     turns.groups,
@@ -189,7 +198,7 @@ export function nextLane(turns: Turns, waiting: readonly Waiting[]): Lane | unde
 }
 
 /** The turns after one action of a lane was taken; it costs 1/weight of virtual time. */
-export function served(turns: Turns, lane: Lane): Turns {
+export function served(turns: Turns, lane: Subscription): Turns {
   const inner = turns.lanes.get(lane.group) ?? START;
   return {
     groups: charged(turns.groups, lane.group, 1 / lane.weight),
@@ -198,12 +207,16 @@ export function served(turns: Turns, lane: Lane): Turns {
 }
 
 /** How many to take from which lane, `free` in all, as if nothing else arrived meanwhile. */
-export function shares(turns: Turns, waiting: readonly Waiting[], free: number): ReadonlyMap<Lane, number> {
-  const counts = new Map<Lane, number>();
+export function shares(
+  turns: Turns,
+  waiting: readonly WaitingQueue[],
+  free: number,
+): ReadonlyMap<Subscription, number> {
+  const counts = new Map<Subscription, number>();
   let left = waiting;
   let now = enrolled(turns, waiting);
   for (let n = 0; n < free; n += 1) {
-    const lane = nextLane(now, left);
+    const lane = nextSubscription(now, left);
     if (!lane) break;
     now = served(now, lane);
     counts.set(lane, (counts.get(lane) ?? 0) + 1);
@@ -214,11 +227,11 @@ export function shares(turns: Turns, waiting: readonly Waiting[], free: number):
 
 function dueFirst(
   round: Round,
-  lanes: readonly Lane[],
-  key: (lane: Lane) => string,
-  weight: (lane: Lane) => number,
-): Lane | undefined {
-  let first: Lane | undefined;
+  lanes: readonly Subscription[],
+  key: (lane: Subscription) => string,
+  weight: (lane: Subscription) => number,
+): Subscription | undefined {
+  let first: Subscription | undefined;
   let firstDue = Number.POSITIVE_INFINITY;
   for (const lane of lanes) {
     const due = startOf(round, key(lane)) + 1 / weight(lane);

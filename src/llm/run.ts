@@ -6,13 +6,13 @@ import type { ExecutionContext, ExecutionEvent, ExecutionOutcome, ExecutionPlan 
 import type { Log } from '../ports/telemetry.ts';
 
 /** Something with deadlines. `check` is called every tick with performance.now(). */
-export interface Watched {
+export interface Deadlined {
   check(nowMs: number): void;
 }
 
 export interface Watchdog {
-  add(watched: Watched): void;
-  remove(watched: Watched): void;
+  add(watched: Deadlined): void;
+  remove(watched: Deadlined): void;
   /** Stops the timer, whoever is still watched. */
   close(): void;
 }
@@ -22,7 +22,7 @@ const TICK_MS = 20;
 
 /** The timer runs while there is something to watch, and at most one tick longer. */
 export function createWatchdog(): Watchdog {
-  const all = new Set<Watched>();
+  const all = new Set<Deadlined>();
   let timer: NodeJS.Timeout | undefined;
   const stop = (): void => {
     clearInterval(timer);
@@ -133,7 +133,7 @@ export function supervise(
       settle({ type: 'aborted', info: info() });
       controller.abort();
     };
-    const watched: Watched = {
+    const watched: Deadlined = {
       check(now) {
         if (now >= endsAt) return fail(outOfTime(plan.limits.timeoutMs, now - startedAt));
         if (!call || paused) return;

@@ -3,18 +3,26 @@ import { type ResourceLimits, Worker } from 'node:worker_threads';
 import type { z } from 'zod';
 
 /** Why a job has no result; `late` and `memory` are the job's own fault. */
-export type LineFault = 'cancelled' | 'closed' | 'busy' | 'late' | 'memory' | 'crashed' | 'stopped' | 'start';
+export type WorkerPoolFault =
+  | 'cancelled'
+  | 'closed'
+  | 'busy'
+  | 'late'
+  | 'memory'
+  | 'crashed'
+  | 'stopped'
+  | 'start';
 
-export class LineError extends Error {
-  readonly fault: LineFault;
-  constructor(fault: LineFault) {
+export class WorkerPoolError extends Error {
+  readonly fault: WorkerPoolFault;
+  constructor(fault: WorkerPoolFault) {
     super(`The worker gave no result: ${fault}.`);
     this.name = 'LineError';
     this.fault = fault;
   }
 }
 
-export interface WorkerLineOptions<R> {
+export interface WorkerPoolOptions<R> {
   /** A module that posts `'ready'` when it has loaded, and then one reply for each job. */
   readonly url: URL;
   readonly limits: ResourceLimits;
@@ -29,29 +37,29 @@ export interface WorkerLineOptions<R> {
 }
 
 /** Rejections are LineErrors. The thread starts with the first job, and again after one that hung or crashed it. */
-export interface WorkerLine<J, R> {
+export interface WorkerPool<J, R> {
   /** One that is cancelled while it runs goes on in the thread until it is done; nobody hears of it. */
   run(job: J, signal?: AbortSignal): Promise<R>;
   /** Ends the thread. Whoever waits is refused. */
   close(): Promise<void>;
 }
 
-interface Waiting<J, R> {
+interface PendingJob<J, R> {
   readonly job: J;
   readonly resolve: (reply: R) => void;
   readonly reject: (error: Error) => void;
 }
 
-export function createWorkerLine<J, R>(options: WorkerLineOptions<R>): WorkerLine<J, R> {
-  const waiting: Waiting<J, R>[] = [];
-  let running: Waiting<J, R> | undefined;
+export function createWorkerPool<J, R>(options: WorkerPoolOptions<R>): WorkerPool<J, R> {
+  const waiting: PendingJob<J, R>[] = [];
+  let running: PendingJob<J, R> | undefined;
   let worker: Worker | undefined;
   let ready = false;
   let closed = false;
   let deadline: NodeJS.Timeout | undefined;
 
   /** Ends the running job and the worker under it; `next` starts another when there is need. */
-  function fail(from: Worker, fault: LineFault): void {
+  function fail(from: Worker, fault: WorkerPoolFault): void {
     if (from !== worker) return;
     const failed = running;
     clearTimeout(deadline);
@@ -59,7 +67,7 @@ export function createWorkerLine<J, R>(options: WorkerLineOptions<R>): WorkerLin
     worker = undefined;
     ready = false;
     from.terminate().catch(() => {});
-    failed?.reject(new LineError(fault));
+    failed?.reject(new WorkerPoolError(fault));
     next();
   }
 
@@ -117,17 +125,17 @@ export function createWorkerLine<J, R>(options: WorkerLineOptions<R>): WorkerLin
 
   return {
     run(job, signal) {
-      if (signal?.aborted) return Promise.reject(new LineError('cancelled'));
-      if (closed) return Promise.reject(new LineError('closed'));
-      if (waiting.length >= options.maxWaiting) return Promise.reject(new LineError('busy'));
+      if (signal?.aborted) return Promise.reject(new WorkerPoolError('cancelled'));
+      if (closed) return Promise.reject(new WorkerPoolError('closed'));
+      if (waiting.length >= options.maxWaiting) return Promise.reject(new WorkerPoolError('busy'));
       return new Promise((resolve, reject) => {
         const giveUp = (): void => {
           const place = waiting.indexOf(mine);
           if (place >= 0) waiting.splice(place, 1);
-          reject(new LineError('cancelled'));
+          reject(new WorkerPoolError('cancelled'));
         };
         const settled = (): void => signal?.removeEventListener('abort', giveUp);
-        const mine: Waiting<J, R> = {
+        const mine: PendingJob<J, R> = {
           job,
           resolve: (reply) => {
             settled();
@@ -145,11 +153,11 @@ export function createWorkerLine<J, R>(options: WorkerLineOptions<R>): WorkerLin
     },
     async close() {
       closed = true;
-      for (const one of waiting.splice(0)) one.reject(new LineError('closed'));
+      for (const one of waiting.splice(0)) one.reject(new WorkerPoolError('closed'));
       const ending = worker;
       worker = undefined;
       clearTimeout(deadline);
-      running?.reject(new LineError('closed'));
+      running?.reject(new WorkerPoolError('closed'));
       running = undefined;
       await ending?.terminate();
     },

@@ -10,12 +10,12 @@ import type { Tier } from '../domain/tiers.ts';
 import type { Expected, SaveOutcome } from '../ports/management.ts';
 import {
   broken,
-  type Deed,
   guarded,
   isoNow,
   type ManagementOptions,
   no,
   noAgent,
+  type Operation,
   ok,
   rulesOf,
   storedIssues,
@@ -24,19 +24,24 @@ import {
 
 export interface AgentWriter {
   create(
-    deed: Deed,
+    operation: Operation,
     raw: unknown,
     more: { readonly id?: AgentId; readonly templateId?: string },
   ): Promise<Reply<Agent>>;
   update(
-    deed: Deed,
+    operation: Operation,
     agentId: AgentId,
     raw: unknown,
     options: Expected & { readonly replace: boolean },
   ): Promise<Reply<Agent>>;
-  remove(deed: Deed, agentId: AgentId, expected: Expected): Promise<Reply<Agent>>;
-  restore(deed: Deed, agentId: AgentId): Promise<Reply<Agent>>;
-  rollback(deed: Deed, agentId: AgentId, version: number, expected: Expected): Promise<Reply<Agent>>;
+  remove(operation: Operation, agentId: AgentId, expected: Expected): Promise<Reply<Agent>>;
+  restore(operation: Operation, agentId: AgentId): Promise<Reply<Agent>>;
+  rollback(
+    operation: Operation,
+    agentId: AgentId,
+    version: number,
+    expected: Expected,
+  ): Promise<Reply<Agent>>;
 }
 
 /** What a write makes of the stored version. */
@@ -64,17 +69,17 @@ const NUMBERED_SLUGS = 9;
 export function createAgentWriter(options: ManagementOptions): AgentWriter {
   const { agents, directory, tiers, clock, newId, log } = options;
   const rules = rulesOf(options);
-  const line = createLine();
+  const line = createKeyedQueue();
 
-  const tierOf = ({ actor }: Deed): Promise<Tier> => options.tierOf(actor.tenantId, actor.tier);
+  const tierOf = ({ actor }: Operation): Promise<Tier> => options.tierOf(actor.tenantId, actor.tier);
 
   /** Keeps a version; once it is kept, its actor has it and everybody is told. */
   async function keep(
-    deed: Deed,
+    operation: Operation,
     agent: Agent,
     { action, event, changes, maxAgents }: Pick<Store, 'action' | 'event' | 'changes' | 'maxAgents'>,
   ): Promise<SaveOutcome> {
-    const { actor } = deed;
+    const { actor } = operation;
     const audit: AuditEntry = {
       agent_id: agent.id,
       version: agent.version,
@@ -88,7 +93,7 @@ export function createAgentWriter(options: ManagementOptions): AgentWriter {
     const outcome = await agents.save(actor.tenantId, { agent, audit, replaces, maxAgents });
     if (outcome !== 'saved') return outcome;
     directory.changed(agent);
-    tell(options, deed, event, {
+    tell(options, operation, event, {
       agent_id: agent.id,
       agent_name: agent.name,
       version: agent.version,
@@ -98,13 +103,13 @@ export function createAgentWriter(options: ManagementOptions): AgentWriter {
   }
 
   async function create(
-    deed: Deed,
+    operation: Operation,
     raw: unknown,
     { id = agentIdSchema.parse(newId()), templateId = null }: { id?: AgentId; templateId?: string | null },
   ): Promise<Reply<Agent>> {
     if (id === options.builtIn.id) return no(immutable());
-    const { tenantId } = deed.actor;
-    const tier = await tierOf(deed);
+    const { tenantId } = operation.actor;
+    const tier = await tierOf(operation);
     const draft = draftNew(raw, tier, rules);
     const maxAgents = tiers[tier].agents;
     if (draft.issues.length > 0) {
@@ -125,7 +130,7 @@ export function createAgentWriter(options: ManagementOptions): AgentWriter {
         deleted_at: null,
       };
       const changes = diffAgents(null, fields);
-      const outcome = await keep(deed, agent, {
+      const outcome = await keep(operation, agent, {
         action: 'created',
         event: 'agent_created',
         changes,
@@ -154,13 +159,13 @@ export function createAgentWriter(options: ManagementOptions): AgentWriter {
 
   /** Writes a version after the stored one. Without an expected version the write wins over whoever was faster. */
   function rewrite(
-    deed: Deed,
+    operation: Operation,
     agentId: AgentId,
     expected: number | undefined,
     decide: (current: Agent) => Promise<Decision>,
   ): Promise<Reply<Agent>> {
     if (agentId === options.builtIn.id) return Promise.resolve(no(immutable()));
-    const { tenantId } = deed.actor;
+    const { tenantId } = operation.actor;
     return line(`${tenantId}/${agentId}`, async () => {
       for (let tries = 1; ; tries += 1) {
         const current = await agents.get(tenantId, agentId);
@@ -176,7 +181,7 @@ export function createAgentWriter(options: ManagementOptions): AgentWriter {
           updated_at: isoNow(clock),
           deleted_at: decision.deletedAt,
         };
-        const outcome = await keep(deed, agent, decision);
+        const outcome = await keep(operation, agent, decision);
         if (outcome === 'saved') return ok(agent);
         if (outcome === 'taken') return no(slugTaken(agent.slug));
         if (outcome === 'full') return broken([tooManyAgents(decision.maxAgents, tiers)]);
@@ -188,24 +193,24 @@ export function createAgentWriter(options: ManagementOptions): AgentWriter {
   }
 
   return {
-    create: (deed, raw, more) => guarded(log, () => create(deed, raw, more)),
-    update: (deed, agentId, raw, { version, replace }) =>
+    create: (operation, raw, more) => guarded(log, () => create(operation, raw, more)),
+    update: (operation, agentId, raw, { version, replace }) =>
       guarded(log, () =>
-        rewrite(deed, agentId, version, async (current) => {
+        rewrite(operation, agentId, version, async (current) => {
           if (current.deleted_at !== null) return refuse(noAgent());
-          const tier = await tierOf(deed);
+          const tier = await tierOf(operation);
           const draft = draftChange(raw, current, { replace, tier, rules });
           if (draft.issues.length > 0) {
-            const { tenantId } = deed.actor;
+            const { tenantId } = operation.actor;
             const more = await storedIssues(options, tenantId, draft, { tier, self: current });
             return refuse(broken([...draft.issues, ...more]).error);
           }
           return storeChanges(draft.fields, draft.changes, 'updated');
         }),
       ),
-    remove: (deed, agentId, { version }) =>
+    remove: (operation, agentId, { version }) =>
       guarded(log, () =>
-        rewrite(deed, agentId, version, async (current) => {
+        rewrite(operation, agentId, version, async (current) => {
           if (current.deleted_at !== null) return refuse(noAgent());
           const deletedAt = isoNow(clock);
           return {
@@ -215,23 +220,23 @@ export function createAgentWriter(options: ManagementOptions): AgentWriter {
           };
         }),
       ),
-    restore: (deed, agentId) =>
+    restore: (operation, agentId) =>
       guarded(log, () =>
-        rewrite(deed, agentId, undefined, async (current) => {
+        rewrite(operation, agentId, undefined, async (current) => {
           if (current.deleted_at === null) return LEAVE;
-          const { agents: maxAgents } = tiers[await tierOf(deed)];
+          const { agents: maxAgents } = tiers[await tierOf(operation)];
           const changes = [deletedChange(current.deleted_at, null)];
           return { ...store(fieldsOf(current), changes, 'restored'), maxAgents };
         }),
       ),
-    rollback: (deed, agentId, to, { version }) =>
+    rollback: (operation, agentId, to, { version }) =>
       guarded(log, () =>
-        rewrite(deed, agentId, version, async (current) => {
+        rewrite(operation, agentId, version, async (current) => {
           if (current.deleted_at !== null) return refuse(noAgent());
-          const target = await agents.get(deed.actor.tenantId, agentId, to);
+          const target = await agents.get(operation.actor.tenantId, agentId, to);
           if (!target) return refuse(noVersion(to));
           const fields = fieldsOf(target);
-          const issues = checkAgent(fields, await tierOf(deed), rules);
+          const issues = checkAgent(fields, await tierOf(operation), rules);
           if (issues.length > 0) return refuse(broken(issues).error);
           return storeChanges(fields, diffAgents(fieldsOf(current), fields), 'rolled_back');
         }),
@@ -281,18 +286,18 @@ const slugTaken = (slug: string): ErrorData =>
   });
 
 /** Runs deeds with the same key one after the other, in the order of the calls; a failed one holds up nobody. */
-export type Line = <T>(key: string, deed: () => Promise<Reply<T>>) => Promise<Reply<T>>;
+export type KeyedQueue = <T>(key: string, operation: () => Promise<Reply<T>>) => Promise<Reply<T>>;
 
 /** Deeds that may stand in one line; a store that hangs would otherwise gather them without end. */
 const MAX_IN_LINE = 1_000;
 
-export function createLine(): Line {
+export function createKeyedQueue(): KeyedQueue {
   const lines = new Map<string, { length: number; last: Promise<unknown> }>();
-  return (key, deed) => {
+  return (key, operation) => {
     const line = lines.get(key) ?? { length: 0, last: Promise.resolve() };
     if (line.length >= MAX_IN_LINE)
       return Promise.resolve({ ok: false, error: refusal('OVERLOADED', { retryAfterMs: 1_000 }) });
-    const mine = line.last.then(deed, deed);
+    const mine = line.last.then(operation, operation);
     const gone = (): void => {
       line.length -= 1;
       if (line.length === 0) lines.delete(key);

@@ -10,11 +10,11 @@ import { type AgentWriter, immutable, noVersion } from './agent-writer.ts';
 import type { Bulk } from './bulk.ts';
 import {
   broken,
-  type Deed,
   guarded,
   type ManagementOptions,
   no,
   noAgent,
+  type Operation,
   ok,
   rulesOf,
   storedIssues,
@@ -22,15 +22,19 @@ import {
 } from './context.ts';
 
 /** A dry run, with its notices. */
-export type Validate = (deed: Deed, raw: unknown, agentId: AgentId | undefined) => Promise<Reply<Validation>>;
+export type Validate = (
+  operation: Operation,
+  raw: unknown,
+  agentId: AgentId | undefined,
+) => Promise<Reply<Validation>>;
 
 export function createValidate(options: ManagementOptions): Validate {
   const { agents, builtIn, log } = options;
   const rules = rulesOf(options);
 
-  return (deed, raw, agentId) =>
+  return (operation, raw, agentId) =>
     guarded(log, async () => {
-      const { tenantId, tier: named } = deed.actor;
+      const { tenantId, tier: named } = operation.actor;
       if (agentId === builtIn.id) return no(immutable());
       const tier = await options.tierOf(tenantId, named);
       const self = agentId === undefined ? undefined : await agents.get(tenantId, agentId);
@@ -48,8 +52,8 @@ export function createValidate(options: ManagementOptions): Validate {
         valid,
         issues,
       };
-      tell(options, deed, 'agent_validated', data);
-      tell(options, deed, 'validation_complete', data);
+      tell(options, operation, 'agent_validated', data);
+      tell(options, operation, 'validation_complete', data);
       return ok({ valid, issues });
     });
 }
@@ -61,7 +65,7 @@ export function createAgentManagement(
   const { agents, templates, builtIn, tiers, newId, log } = options;
   const { writer, validate, bulk } = parts;
 
-  const deedOf = (actor: Actor): Deed => ({ actor, taskId: newId() });
+  const operationOf = (actor: Actor): Operation => ({ actor, taskId: newId() });
 
   /** A version, of deleted agents too. */
   async function versionOf(tenantId: TenantId, agentId: AgentId, version: number): Promise<Reply<Agent>> {
@@ -80,16 +84,16 @@ export function createAgentManagement(
         const found = await agents.get(tenantId, agentId);
         return found && found.deleted_at === null ? ok(found) : no(noAgent());
       }),
-    create: (actor, input) => writer.create(deedOf(actor), input, {}),
-    update: (actor, agentId, patch, more) => writer.update(deedOf(actor), agentId, patch, more),
+    create: (actor, input) => writer.create(operationOf(actor), input, {}),
+    update: (actor, agentId, patch, more) => writer.update(operationOf(actor), agentId, patch, more),
     async remove(actor, agentId, expected) {
-      const removed = await writer.remove(deedOf(actor), agentId, expected);
+      const removed = await writer.remove(operationOf(actor), agentId, expected);
       return removed.ok ? ok(null) : removed;
     },
-    restore: (actor, agentId) => writer.restore(deedOf(actor), agentId),
+    restore: (actor, agentId) => writer.restore(operationOf(actor), agentId),
     rollback: (actor, agentId, version, expected) =>
-      writer.rollback(deedOf(actor), agentId, version, expected),
-    validate: (actor, input, agentId) => validate(deedOf(actor), input, agentId),
+      writer.rollback(operationOf(actor), agentId, version, expected),
+    validate: (actor, input, agentId) => validate(operationOf(actor), input, agentId),
     versions: (tenantId, agentId) =>
       guarded(log, async () => {
         if (agentId === builtIn.id) return ok([defaultRecord(builtIn, tenantId)]);
@@ -118,7 +122,7 @@ export function createAgentManagement(
         if (!template) return no(refusal('NOT_FOUND', { message: `There is no template ${templateId}.` }));
         const issue = templateIssue(template, await options.tierOf(actor.tenantId, actor.tier), tiers);
         if (issue) return broken([issue]);
-        return writer.create(deedOf(actor), instantiate(template, input), { templateId: template.id });
+        return writer.create(operationOf(actor), instantiate(template, input), { templateId: template.id });
       }),
     bulk: async (actor, items) => bulk.start(actor, items),
   };

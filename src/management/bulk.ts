@@ -4,7 +4,7 @@ import { type Reply, refusal } from '../domain/errors.ts';
 import { type TaskId, type TenantId, taskIdSchema } from '../domain/ids.ts';
 import type { Actor, BulkItem } from '../ports/management.ts';
 import type { AgentWriter } from './agent-writer.ts';
-import { type Deed, type ManagementOptions, no, ok, tell } from './context.ts';
+import { type ManagementOptions, no, type Operation, ok, tell } from './context.ts';
 
 /**
  * A task that was taken lives as long as this process. close(): items that were not begun are told as failed;
@@ -28,12 +28,12 @@ export function createBulk(options: ManagementOptions, writer: AgentWriter): Bul
   const tasks = new Set<Promise<void>>();
   let closing = false;
 
-  async function one(deed: Deed, { id, changes, version }: BulkItem): Promise<Reply<Agent>> {
+  async function one(operation: Operation, { id, changes, version }: BulkItem): Promise<Reply<Agent>> {
     if (closing) return no(refusal('DRAINING', { retryAfterMs: 1_000 }));
-    return writer.update(deed, id, changes, { version, replace: false });
+    return writer.update(operation, id, changes, { version, replace: false });
   }
 
-  async function run(deed: Deed, items: readonly BulkItem[]): Promise<void> {
+  async function run(operation: Operation, items: readonly BulkItem[]): Promise<void> {
     const total = items.length;
     const every = Math.max(1, Math.ceil(total / STEPS));
     const results: object[] = new Array(total);
@@ -41,25 +41,25 @@ export function createBulk(options: ManagementOptions, writer: AgentWriter): Bul
     let done = 0;
     let failed = 0;
     const progress = () => ({ progress: { done, failed, total } });
-    tell(options, deed, 'task_status_update', { status: 'processing', ...progress() });
+    tell(options, operation, 'task_status_update', { status: 'processing', ...progress() });
 
     async function work(): Promise<void> {
       for (let index = next++; index < total; index = next++) {
         const item = items[index];
         if (!item) return;
-        const reply = await one(deed, item);
+        const reply = await one(operation, item);
         done += 1;
         if (!reply.ok) failed += 1;
         results[index] = resultOf(item, reply);
         if (done % every === 0 && done < total)
-          tell(options, deed, 'task_status_update', { status: 'processing', ...progress() });
+          tell(options, operation, 'task_status_update', { status: 'processing', ...progress() });
       }
     }
     await Promise.all(Array.from({ length: AT_ONCE }, work));
     const all = { ...progress(), results };
-    if (failed < total) tell(options, deed, 'task_completed', { status: 'completed', ...all });
+    if (failed < total) tell(options, operation, 'task_completed', { status: 'completed', ...all });
     else
-      tell(options, deed, 'task_failed', {
+      tell(options, operation, 'task_failed', {
         status: 'failed',
         error: 'None of the updates could be made.',
         error_type: 'INVALID_REQUEST',

@@ -32,7 +32,7 @@ export interface ManagementOptions {
 }
 
 /** Somebody's doing: it carries its task id into every notice that comes of it. */
-export interface Deed {
+export interface Operation {
   readonly actor: Actor;
   readonly taskId: string;
   readonly globalTaskId?: string | null | undefined;
@@ -60,7 +60,7 @@ export const isoNow = (clock: Clock): string => new Date(clock.now()).toISOStrin
 /** Tells whoever listens what a deed has come to. */
 export function tell(
   { notices, clock }: Pick<ManagementOptions, 'notices' | 'clock'>,
-  { actor, taskId, globalTaskId }: Deed,
+  { actor, taskId, globalTaskId }: Operation,
   event: NoticeEvent,
   data: Readonly<Record<string, unknown>>,
 ): void {
@@ -76,9 +76,9 @@ export function tell(
 }
 
 /** Does something with the store; where that fails, nothing was kept and the answer says so. */
-export async function guarded<T>(log: Log, deed: () => Promise<Reply<T>>): Promise<Reply<T>> {
+export async function guarded<T>(log: Log, operation: () => Promise<Reply<T>>): Promise<Reply<T>> {
   try {
-    return await deed();
+    return await operation();
   } catch (error) {
     if (error instanceof RefusalError) return no(error.data);
     log.error({ err: error }, 'agent management failed');

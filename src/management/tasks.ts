@@ -6,7 +6,7 @@ import type { TaskOrigin, TaskTaker } from '../ports/management.ts';
 import { NOT_ITS_FAULT } from '../ports/transport.ts';
 import type { AgentWriter } from './agent-writer.ts';
 import type { Validate } from './agents.ts';
-import { type Deed, guarded, type ManagementOptions, no, noAgent, ok, tell } from './context.ts';
+import { guarded, type ManagementOptions, no, noAgent, type Operation, ok, tell } from './context.ts';
 
 type Result = Readonly<Record<string, unknown>>;
 
@@ -26,54 +26,54 @@ export function createTaskTaker(
   const standing = new Map<string, Standing>();
 
   /** The same is not told twice in a row: a task may be tried for as long as the store is away. */
-  function tellStanding(deed: Deed, status: Standing, data: Result): void {
-    const key = keyOf(deed.actor.tenantId, deed.taskId);
+  function tellStanding(operation: Operation, status: Standing, data: Result): void {
+    const key = keyOf(operation.actor.tenantId, operation.taskId);
     if (standing.get(key) === status) return;
     standing.delete(key);
     standing.set(key, status);
     forgetOldest(standing);
-    tell(options, deed, status === 'failed' ? 'task_failed' : 'task_status_update', { status, ...data });
+    tell(options, operation, status === 'failed' ? 'task_failed' : 'task_status_update', { status, ...data });
   }
 
-  function carryOut(deed: Deed, { type, payload }: AgentTask): Promise<Reply<Result>> {
+  function perform(operation: Operation, { type, payload }: AgentTask): Promise<Reply<Result>> {
     const id = payload.agent_id ?? undefined;
     const fields = taskFields(payload);
     switch (type) {
       case 'agent_create':
-        return writer.create(deed, fields, id === undefined ? {} : { id }).then(resultOf);
+        return writer.create(operation, fields, id === undefined ? {} : { id }).then(resultOf);
       case 'agent_update':
         if (id === undefined) return Promise.resolve(no(nameless()));
         return writer
-          .update(deed, id, fields, { version: payload.version ?? undefined, replace: false })
+          .update(operation, id, fields, { version: payload.version ?? undefined, replace: false })
           .then(resultOf);
       case 'agent_validate':
-        return validate(deed, fields, id).then((found) => (found.ok ? ok({ ...found.value }) : found));
+        return validate(operation, fields, id).then((found) => (found.ok ? ok({ ...found.value }) : found));
       case 'agent_notify':
         return guarded(log, async () => {
           if (id === undefined) return no(nameless());
-          const { tenantId } = deed.actor;
+          const { tenantId } = operation.actor;
           const agent = await agents.get(tenantId, id);
           if (!agent || agent.deleted_at !== null) return no(noAgent());
           directory.invalidate(tenantId, id);
-          tell(options, deed, 'agent_updated', { ...factsOf(agent), changes: [] });
+          tell(options, operation, 'agent_updated', { ...factsOf(agent), changes: [] });
           return ok(factsOf(agent));
         });
     }
   }
 
   /** What comes again has not failed: it waits, unless the store or the node does and it is brought again uncounted. */
-  async function run(deed: Deed, task: AgentTask): Promise<Reply<Result>> {
+  async function run(operation: Operation, task: AgentTask): Promise<Reply<Result>> {
     const { type } = task;
-    tellStanding(deed, 'processing', { type, details: {} });
-    const reply = await carryOut(deed, task);
+    tellStanding(operation, 'processing', { type, details: {} });
+    const reply = await perform(operation, task);
     if (!reply.ok && NOT_ITS_FAULT.has(reply.error.code)) return reply;
     if (!reply.ok && reply.error.retryable) {
-      tellStanding(deed, 'pending', { type, ...whatFailed(reply.error) });
+      tellStanding(operation, 'pending', { type, ...whatFailed(reply.error) });
       return reply;
     }
     standing.delete(keyOf(task.tenant_id, task.task_id));
-    if (reply.ok) tell(options, deed, 'task_completed', { status: 'completed', type, ...reply.value });
-    else tell(options, deed, 'task_failed', { status: 'failed', type, ...whatFailed(reply.error) });
+    if (reply.ok) tell(options, operation, 'task_completed', { status: 'completed', type, ...reply.value });
+    else tell(options, operation, 'task_failed', { status: 'failed', type, ...whatFailed(reply.error) });
     return reply;
   }
 
@@ -106,12 +106,12 @@ export function createTaskTaker(
     const key = keyOf(task.tenant_id, task.task_id);
     const known = recent.get(key);
     if (known) return known;
-    const deed = deedOf(task, origin);
+    const operation = deedOf(task, origin);
     if (origin.givenUp) {
-      tellStanding(deed, 'failed', { type: task.type, ...whatFailed(origin.givenUp) });
+      tellStanding(operation, 'failed', { type: task.type, ...whatFailed(origin.givenUp) });
       return no(origin.givenUp);
     }
-    const answer = run(deed, task);
+    const answer = run(operation, task);
     remember(key, answer);
     return answer;
   };
@@ -125,7 +125,7 @@ function forgetOldest(tasks: Map<string, unknown>): void {
   if (tasks.size > REMEMBERED && !oldest.done) tasks.delete(oldest.value);
 }
 
-const deedOf = (task: AgentTask, origin: TaskOrigin): Deed => ({
+const deedOf = (task: AgentTask, origin: TaskOrigin): Operation => ({
   actor: {
     tenantId: task.tenant_id,
     tier: undefined,

@@ -5,7 +5,7 @@ import { readTemplate } from '../domain/template-rules.ts';
 import { BUILT_IN_TEMPLATES, builtInTemplate, templateIssue } from '../domain/templates.ts';
 import type { Tier } from '../domain/tiers.ts';
 import type { Actor, TemplateManagement } from '../ports/management.ts';
-import { createLine } from './agent-writer.ts';
+import { createKeyedQueue } from './agent-writer.ts';
 import { broken, guarded, isoNow, type ManagementOptions, no, ok, rulesOf, tell } from './context.ts';
 
 /** Templates one tenant may have of its own. */
@@ -14,7 +14,7 @@ const MAX_TEMPLATES = 1_000;
 export function createTemplateManagement(options: ManagementOptions): TemplateManagement {
   const { templates, tiers, clock, newId, log } = options;
   const rules = rulesOf(options);
-  const line = createLine();
+  const line = createKeyedQueue();
 
   const tierOf = (actor: Actor): Promise<Tier> => options.tierOf(actor.tenantId, actor.tier);
 
@@ -87,10 +87,14 @@ export function createTemplateManagement(options: ManagementOptions): TemplateMa
     return ok(template);
   }
 
-  const inLine = <T>(actor: Actor, templateId: string, deed: () => Promise<Reply<T>>): Promise<Reply<T>> =>
+  const inLine = <T>(
+    actor: Actor,
+    templateId: string,
+    operation: () => Promise<Reply<T>>,
+  ): Promise<Reply<T>> =>
     builtInTemplate(templateId)
       ? Promise.resolve(no(immutable()))
-      : line(`${actor.tenantId}/${templateId}`, () => guarded(log, deed));
+      : line(`${actor.tenantId}/${templateId}`, () => guarded(log, operation));
 
   return {
     list: (actor) =>

@@ -3,7 +3,7 @@ import type { QueueName } from '../domain/queues.ts';
 import type { Outgoing, Store, Unsent } from '../ports/store.ts';
 import type { Log } from '../ports/telemetry.ts';
 import type { Transport } from '../ports/transport.ts';
-import { anyBehind, type Behind, isBehind, type Lines } from './lines.ts';
+import { anyBehind, isLagging, type Lagging, type Lines } from './lines.ts';
 import { backoff, type RelayTiming, type SendKept } from './sender.ts';
 
 export interface CatchUp {
@@ -28,7 +28,7 @@ const NAMED_QUEUES = 10;
 
 /** What a pass has come to: which queues are behind still, and what the log should say of it. */
 interface Passed {
-  readonly still: Behind;
+  readonly still: Lagging;
   /** Something could be sent, or nothing had to be. */
   readonly moved: boolean;
   readonly trouble?: object;
@@ -46,14 +46,14 @@ export function createCatchUp(deps: CatchUpDeps): CatchUp {
     running = run(when === 'now' ? 0 : 1).finally(() => {
       running = undefined;
       // What fell between its last look and here.
-      if (anyBehind(lines.behind())) wake('soon');
+      if (anyBehind(lines.lagging())) wake('soon');
     });
   }
 
   async function run(failuresBefore: number): Promise<void> {
     let failures = failuresBefore;
     let troubled = false;
-    while (!closed && anyBehind(lines.behind())) {
+    while (!closed && anyBehind(lines.lagging())) {
       if (failures > 0) await pause(backoff(failures, timing, random));
       if (closed) return;
       const { moved, trouble } = await pass();
@@ -83,7 +83,7 @@ export function createCatchUp(deps: CatchUpDeps): CatchUp {
     return passed;
   }
 
-  async function readAll(scope: Behind): Promise<Passed> {
+  async function readAll(scope: Lagging): Promise<Passed> {
     const refused = new Set<QueueName>();
     let moved = false;
     for (let afterSeq = 0; ; ) {
@@ -104,10 +104,10 @@ export function createCatchUp(deps: CatchUpDeps): CatchUp {
   /** Queues side by side, each in its order; those that refuse are added to `refused` and skipped from then on. */
   async function sendPage(
     page: readonly Unsent[],
-    scope: Behind,
+    scope: Lagging,
     refused: Set<QueueName>,
   ): Promise<{ readonly taken: boolean; readonly refused: boolean }> {
-    const wanted = byQueue(page, (queue) => isBehind(scope, queue) && !refused.has(queue));
+    const wanted = byQueue(page, (queue) => isLagging(scope, queue) && !refused.has(queue));
     const before = refused.size;
     let taken = false;
     await Promise.all(

@@ -4,7 +4,7 @@ import type { QueueName } from '../domain/queues.ts';
 import type { Outgoing, WriteOutcome } from '../ports/store.ts';
 import type { RelayTiming, SendKept } from './sender.ts';
 
-interface Line {
+interface OutboxLine {
   waiting: Outgoing[];
   /** While some of it is on its way. Never rejects. */
   running: Promise<void> | undefined;
@@ -20,13 +20,13 @@ export interface Lines {
   post(outgoing: Outgoing): void;
   /** From now on what the queue has is read from the store. */
   fall(queue: QueueName): void;
-  behind(): Behind;
+  lagging(): Lagging;
   /** What this pass is for. Resolves when nothing more is on its way to those queues. */
-  beginPass(): Promise<Behind>;
+  beginPass(): Promise<Lagging>;
   /** Forgets what is held for queues that are behind, and holds what is kept from now on. */
   hold(): void;
   /** Only `still`, and what fell during the pass, is behind. */
-  endPass(still: Behind): void;
+  endPass(still: Lagging): void;
   /** Takes no more; resolves when what waits was sent. */
   drain(): Promise<void>;
   /** Leaves what waits to the next start. */
@@ -41,8 +41,8 @@ export interface LinesDeps {
 
 /** Begins with all queues behind: an earlier process may have left something for any. */
 export function createLines({ send, timing, onFall }: LinesDeps): Lines {
-  const lines = new Map<QueueName, Line>();
-  let behind: Behind = 'all';
+  const lines = new Map<QueueName, OutboxLine>();
+  let lagging: Lagging = 'all';
   /** Fell since the pass began, perhaps too late for it. */
   const fallen = new Set<QueueName>();
   let holding = false;
@@ -60,11 +60,11 @@ export function createLines({ send, timing, onFall }: LinesDeps): Lines {
   function fall(queue: QueueName): void {
     drop(queue);
     fallen.add(queue);
-    behind = joined(behind, [queue]);
+    lagging = joined(lagging, [queue]);
     onFall(queue);
   }
 
-  function push(queue: QueueName, outgoing: Outgoing): Line {
+  function push(queue: QueueName, outgoing: Outgoing): OutboxLine {
     const line = lines.get(queue) ?? { waiting: [], running: undefined };
     lines.set(queue, line);
     line.waiting.push(outgoing);
@@ -72,7 +72,7 @@ export function createLines({ send, timing, onFall }: LinesDeps): Lines {
     return line;
   }
 
-  function run(queue: QueueName, line: Line): void {
+  function run(queue: QueueName, line: OutboxLine): void {
     if (line.running || line.waiting.length === 0) return;
     line.running = sendOff(queue, line).finally(() => {
       line.running = undefined;
@@ -81,8 +81,8 @@ export function createLines({ send, timing, onFall }: LinesDeps): Lines {
   }
 
   /** A batch at a time: all of it in one tick, so that the transport can send it together. */
-  async function sendOff(queue: QueueName, line: Line): Promise<void> {
-    while (line.waiting.length > 0 && !isBehind(behind, queue)) {
+  async function sendOff(queue: QueueName, line: OutboxLine): Promise<void> {
+    while (line.waiting.length > 0 && !isLagging(lagging, queue)) {
       const batch = line.waiting.splice(0, timing.page);
       const settled = await Promise.all(batch.map(send));
       held -= batch.length;
@@ -90,34 +90,34 @@ export function createLines({ send, timing, onFall }: LinesDeps): Lines {
     }
   }
 
-  const running = (among: Behind): readonly Promise<void>[] =>
-    [...lines].flatMap(([queue, line]) => (line.running && isBehind(among, queue) ? [line.running] : []));
+  const running = (among: Lagging): readonly Promise<void>[] =>
+    [...lines].flatMap(([queue, line]) => (line.running && isLagging(among, queue) ? [line.running] : []));
 
   return {
     post(outgoing) {
       const { queue } = outgoing;
-      const isHeld = queue !== undefined && isBehind(behind, queue);
+      const isHeld = queue !== undefined && isLagging(lagging, queue);
       if (queue === undefined || draining || (isHeld && (!holding || fallen.has(queue)))) return;
       if (held >= timing.maxHeld) return fall(queue);
       const line = push(queue, outgoing);
       if (!isHeld) run(queue, line);
     },
     fall,
-    behind: () => behind,
+    lagging: () => lagging,
     async beginPass() {
-      for (let busy = running(behind); busy.length > 0; busy = running(behind)) await Promise.all(busy);
+      for (let busy = running(lagging); busy.length > 0; busy = running(lagging)) await Promise.all(busy);
       fallen.clear();
-      return behind;
+      return lagging;
     },
     hold() {
-      for (const queue of [...lines.keys()]) if (isBehind(behind, queue)) drop(queue);
+      for (const queue of [...lines.keys()]) if (isLagging(lagging, queue)) drop(queue);
       holding = true;
     },
     endPass(still) {
-      behind = joined(still, fallen);
+      lagging = joined(still, fallen);
       holding = false;
       for (const [queue, line] of [...lines])
-        if (isBehind(behind, queue)) drop(queue);
+        if (isLagging(lagging, queue)) drop(queue);
         else run(queue, line);
     },
     async drain() {
@@ -130,24 +130,25 @@ export function createLines({ send, timing, onFall }: LinesDeps): Lines {
   };
 }
 
-export type Behind = 'all' | ReadonlySet<QueueName>;
+export type Lagging = 'all' | ReadonlySet<QueueName>;
 
 /** Queues that are behind one by one; where there are more, all are. */
-export const MAX_BEHIND = 1_000;
+export const MAX_LAGGING = 1_000;
 
-export const noneBehind: Behind = new Set<QueueName>();
+export const noneLagging: Lagging = new Set<QueueName>();
 
-export const isBehind = (behind: Behind, queue: QueueName): boolean => behind === 'all' || behind.has(queue);
+export const isLagging = (lagging: Lagging, queue: QueueName): boolean =>
+  lagging === 'all' || lagging.has(queue);
 
-export const anyBehind = (behind: Behind): boolean => behind === 'all' || behind.size > 0;
+export const anyBehind = (lagging: Lagging): boolean => lagging === 'all' || lagging.size > 0;
 
-export function joined(some: Behind, more: Iterable<QueueName>): Behind {
+export function joined(some: Lagging, more: Iterable<QueueName>): Lagging {
   if (some === 'all') return some;
   const both = new Set([...some, ...more]);
-  return both.size > MAX_BEHIND ? 'all' : both;
+  return both.size > MAX_LAGGING ? 'all' : both;
 }
 
-interface Slot {
+interface OrderedWrite {
   readonly outgoing: readonly Outgoing[];
   state: 'writing' | 'stored' | 'unknown' | 'none';
 }
@@ -159,7 +160,7 @@ export interface InOrder {
 
 /** A write that the store gave up may be carried out all the same: its queues are read from the store. */
 export function createInOrder(lines: Pick<Lines, 'post' | 'fall'>): InOrder {
-  const slots = new Set<Slot>();
+  const slots = new Set<OrderedWrite>();
 
   function release(): void {
     for (const slot of slots) {
@@ -174,7 +175,7 @@ export function createInOrder(lines: Pick<Lines, 'post' | 'fall'>): InOrder {
   return {
     async watch(outgoing, result) {
       if (outgoing.length === 0) return result;
-      const slot: Slot = { outgoing, state: 'writing' };
+      const slot: OrderedWrite = { outgoing, state: 'writing' };
       slots.add(slot);
       try {
         const outcome = await result;

@@ -4,7 +4,7 @@ import type { ErrorData, Reply } from '../domain/errors.ts';
 import type { SessionId, TaskId, TenantId } from '../domain/ids.ts';
 import type { Tier } from '../domain/tiers.ts';
 import type { BatchBody } from '../domain/turn-schemas.ts';
-import type { SayReply, SayRequest } from './sessions.ts';
+import type { SayReply, TurnRequest } from './sessions.ts';
 
 /** A place for one callback. It ends with `send` or `release`, whichever is called first. */
 export interface CallbackPlace {
@@ -39,7 +39,7 @@ export interface RunOptions {
 
 export type Accepted = Extract<SayReply, { ok: true }>['accepted'];
 
-export interface Run {
+export interface StartedRun {
   readonly ok: true;
   readonly taskId: TaskId;
   /** Of a repeated request: the session of the first. */
@@ -52,9 +52,9 @@ export interface Run {
 export interface Runs {
   /** Begins an execution, or finds it under way or over where its task id was used before. */
   begin(
-    request: SayRequest,
+    request: TurnRequest,
     options: RunOptions,
-  ): Promise<Run | { readonly ok: false; readonly error: ErrorData }>;
+  ): Promise<StartedRun | { readonly ok: false; readonly error: ErrorData }>;
   /** Stops listening: who waits for an end hears INTERRUPTED. The executions themselves are the directory's. */
   close(): void;
 }
@@ -65,13 +65,13 @@ export interface Offers {
    * Begins an execution as soon as the tenant's limits let it: refused with OVERLOADED or RATE_LIMITED it is offered
    * again after `retry_after_ms`. Resolves to the last refusal where that takes too long, or `signal` is aborted.
    */
-  begin(request: SayRequest, options: RunOptions, signal?: AbortSignal): ReturnType<Runs['begin']>;
+  begin(request: TurnRequest, options: RunOptions, signal?: AbortSignal): ReturnType<Runs['begin']>;
   close(): void;
 }
 
 /** One item, ready to be said. */
-export interface Order {
-  readonly request: SayRequest;
+export interface ItemRequest {
+  readonly request: TurnRequest;
   readonly callbackUrl: string | undefined;
 }
 
@@ -80,7 +80,7 @@ export interface Order {
  * (offers.ts). Nothing survives the process. close(): no batch begins any more; its items are the offers' to end.
  */
 export interface Batches {
-  start(tenantId: TenantId, orders: readonly Order[], concurrency: number): Reply<BatchBody>;
+  start(tenantId: TenantId, orders: readonly ItemRequest[], concurrency: number): Reply<BatchBody>;
   /** Undefined for the batches of other tenants too. */
   find(tenantId: TenantId, batchId: string): BatchBody | undefined;
   close(): void;

@@ -3,11 +3,11 @@ import type {
   Agent,
   AuditEntry,
   Change,
-  Delivery,
   RuleIssue,
   Template,
   TenantNotice,
   Webhook,
+  WebhookDelivery,
   WebhookInput,
 } from '../domain/agent-record.ts';
 import type { Message, TurnRecord } from '../domain/conversation.ts';
@@ -87,15 +87,15 @@ export interface WebhookStore {
     tenantId: TenantId,
     webhookId: string,
     query: Pick<ListQuery, 'page' | 'pageSize'>,
-  ): Promise<Page<Delivery>>;
-  delivery(tenantId: TenantId, deliveryId: string): Promise<Delivery | null>;
+  ): Promise<Page<WebhookDelivery>>;
+  delivery(tenantId: TenantId, deliveryId: string): Promise<WebhookDelivery | null>;
   /** Writes a delivery, new or changed. */
-  keep(delivery: Delivery): Promise<void>;
+  keep(delivery: WebhookDelivery): Promise<void>;
   /** Pending deliveries of all tenants that are due, oldest first, with their webhooks. */
   due(
     nowMs: number,
     limit: number,
-  ): Promise<readonly { readonly delivery: Delivery; readonly webhook: Webhook }[]>;
+  ): Promise<readonly { readonly delivery: WebhookDelivery; readonly webhook: Webhook }[]>;
   /**
    * Deletes settled deliveries of all tenants, chunk by chunk, so that other writes go in between; those deleted
    * before a failure stay deleted. A pending one is never deleted. Resolves to how many went.
@@ -244,9 +244,9 @@ export interface WebhookManagement {
     tenantId: TenantId,
     webhookId: string,
     page: Pick<ListQuery, 'page' | 'pageSize'>,
-  ): Promise<Reply<Page<Delivery>>>;
+  ): Promise<Reply<Page<WebhookDelivery>>>;
   /** Sends a dead delivery again. */
-  replay(tenantId: TenantId, deliveryId: string): Promise<Reply<Delivery>>;
+  replay(tenantId: TenantId, deliveryId: string): Promise<Reply<WebhookDelivery>>;
 }
 
 /** What operators and other services may ask about any tenant, behind the service token. */

@@ -35,7 +35,7 @@ export interface Caller {
   readonly userId: UserId | undefined;
 }
 
-export interface SayRequest {
+export interface TurnRequest {
   readonly caller: Caller;
   readonly sessionId: SessionId;
   readonly taskId: TaskId;
@@ -83,7 +83,7 @@ export interface Directory {
   attach(caller: Caller, sessionId: SessionId, client: Client, resume: ResumePoint | undefined): void;
   detach(tenantId: TenantId, sessionId: SessionId, clientId: string): void;
   /** `observer`, where given, is attached before the turn's first frame and must detach itself. */
-  say(request: SayRequest, observer?: Client): Promise<SayReply>;
+  say(request: TurnRequest, observer?: Client): Promise<SayReply>;
   cancel(tenantId: TenantId, taskId: TaskId): Promise<CancelReply>;
   /** A turn, live or stored; NOT_FOUND for those of other tenants too. */
   turn(tenantId: TenantId, taskId: TaskId): Promise<Reply<TurnRecord>>;

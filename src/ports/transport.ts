@@ -3,7 +3,7 @@ import type { TenantNotice } from '../domain/agent-record.ts';
 import type { AgentTaskMessage } from '../domain/agent-task.ts';
 import type { DomainAction, ParsedAction } from '../domain/domain-action.ts';
 import type { ErrorCode, ErrorData } from '../domain/errors.ts';
-import type { Family, Lane, QueueName } from '../domain/queues.ts';
+import type { QueueName, QueuePattern, Subscription } from '../domain/queues.ts';
 
 /** How a body is written. A reply has the format of its request. */
 export type ActionFormat = 'json' | 'msgpack';
@@ -20,7 +20,7 @@ export type ReadMessage = (
 ) => ParsedAction;
 
 /** One action, taken off a queue and not yet acknowledged. */
-export interface Delivery {
+export interface ActionDelivery {
   readonly action: DomainAction;
   /** False where the sender gave no `action_id`: it cannot be deduplicated. */
   readonly idGiven: boolean;
@@ -32,7 +32,7 @@ export interface Delivery {
  * Resolved: acknowledged. Rejected: delivered again, at most MAX_DELIVERIES times, then put on the dead list. Rejected
  * with a RefusalError of NOT_ITS_FAULT: given back uncounted, for whoever takes it next.
  */
-export type Listener = (delivery: Delivery) => Promise<void>;
+export type Listener = (delivery: ActionDelivery) => Promise<void>;
 
 export interface ConsumeOptions {
   /** Deliveries that may run at once; what is beyond stays on its queue, for other nodes to take. */
@@ -43,12 +43,12 @@ export interface ConsumeOptions {
    * Besides the lanes, every queue of these that holds something, for as long as it does. In process it is found at
    * once, on Redis within seconds; from then on until it has been empty for some, as quickly as a lane.
    */
-  readonly families?: readonly Family[] | undefined;
+  readonly families?: readonly QueuePattern[] | undefined;
   /**
    * Told of what went to the dead list by this consumer's doing, or by the death of those that had it (POISON), as
    * far as its body can be read: its sender may want to know. At least once where it is told at all.
    */
-  readonly onDead?: ((delivery: Delivery, error: ErrorData) => void) | undefined;
+  readonly onDead?: ((delivery: ActionDelivery, error: ErrorData) => void) | undefined;
 }
 
 /** Refusals that say nothing about the action: the node goes away, or what it needs is out. */
@@ -61,7 +61,7 @@ export const NOT_ITS_FAULT: ReadonlySet<ErrorCode> = new Set([
 /** A running consumer. Queues come and go while it runs. */
 export interface Consumption {
   /** A queue that is there already is left as it is. */
-  add(lane: Lane): void;
+  add(lane: Subscription): void;
   /** Resolves when nothing more will be taken from it; what was taken still reaches the listener. */
   remove(queue: QueueName): Promise<void>;
   /** Takes no more; resolves when what was taken is settled. Safe to call twice. */
@@ -146,7 +146,7 @@ export interface Transport {
    */
   request(queue: QueueName, action: DomainAction, options: RequestOptions): Promise<DomainAction>;
   /** Hears parsed actions only: a malformed body goes to the dead list with its reason. Resolves when it is taking. */
-  consume(lanes: readonly Lane[], listener: Listener, options: ConsumeOptions): Promise<Consumption>;
+  consume(lanes: readonly Subscription[], listener: Listener, options: ConsumeOptions): Promise<Consumption>;
   /**
    * Hands a reply that came another way (on a queue of callbacks) to the request that waits for it by its
    * `correlation_id`; false where none of this node's does: then it is recorded as late, foreign or duplicate.

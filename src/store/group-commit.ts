@@ -48,7 +48,7 @@ export interface GroupCommit<W, R> {
   close(): Promise<void>;
 }
 
-interface Waiting<W, R> {
+interface PendingWrite<W, R> {
   readonly write: W;
   readonly bytes: number;
   readonly atMs: number;
@@ -64,7 +64,7 @@ interface Waiting<W, R> {
 export function createGroupCommit<W, R>(options: GroupCommitOptions<W, R>): GroupCommit<W, R> {
   const limits = { ...GROUP_COMMIT_LIMITS, ...options.limits };
   const now = options.now ?? (() => performance.now());
-  let waiting: Waiting<W, R>[] = [];
+  let waiting: PendingWrite<W, R>[] = [];
   let waitingBytes = 0;
   let running = false;
   let closed = false;
@@ -85,7 +85,7 @@ export function createGroupCommit<W, R>(options: GroupCommitOptions<W, R>): Grou
   const gather = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, limits.gatherMs));
 
   /** The next transaction's writes: at least one, at most what the bounds allow. */
-  function take(): readonly Waiting<W, R>[] {
+  function take(): readonly PendingWrite<W, R>[] {
     let bytes = 0;
     let count = 0;
     for (const { bytes: more } of waiting) {
@@ -99,7 +99,7 @@ export function createGroupCommit<W, R>(options: GroupCommitOptions<W, R>): Grou
     return batch;
   }
 
-  function refuseLate(batch: readonly Waiting<W, R>[]): readonly Waiting<W, R>[] {
+  function refuseLate(batch: readonly PendingWrite<W, R>[]): readonly PendingWrite<W, R>[] {
     const since = now() - limits.maxWaitMs;
     if ((batch[0]?.atMs ?? 0) >= since) return batch;
     for (const entry of batch)
@@ -107,7 +107,7 @@ export function createGroupCommit<W, R>(options: GroupCommitOptions<W, R>): Grou
     return batch.filter((entry) => entry.atMs >= since);
   }
 
-  async function settle(batch: readonly Waiting<W, R>[]): Promise<void> {
+  async function settle(batch: readonly PendingWrite<W, R>[]): Promise<void> {
     try {
       const outcomes = await options.apply(batch.map((entry) => entry.write));
       for (const [index, entry] of batch.entries()) {

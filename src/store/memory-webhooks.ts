@@ -1,5 +1,5 @@
 /** Webhooks and their deliveries in plain Maps, for nodes without a database and for tests. */
-import type { Delivery, Webhook } from '../domain/agent-record.ts';
+import type { Webhook, WebhookDelivery } from '../domain/agent-record.ts';
 import type { TenantId } from '../domain/ids.ts';
 import type { SettledLimits, WebhookStore } from '../ports/management.ts';
 import { pageOf } from './memory-agents.ts';
@@ -8,7 +8,7 @@ import { dueAt, settledAt } from './webhooks.ts';
 
 interface StoredWebhook {
   webhook: Webhook;
-  readonly deliveries: Map<string, Delivery>;
+  readonly deliveries: Map<string, WebhookDelivery>;
   /** When deliveries were settled, in ms; pending ones are not in it. */
   readonly settled: Map<string, number>;
 }
@@ -22,7 +22,7 @@ export function createMemoryWebhooks(now: () => number = Date.now): WebhookStore
     async save(tenantId, webhook) {
       const webhooks = webhooksOf(tenantId);
       const { deliveries, settled } = webhooks.get(webhook.id) ?? {
-        deliveries: new Map<string, Delivery>(),
+        deliveries: new Map<string, WebhookDelivery>(),
         settled: new Map<string, number>(),
       };
       tenants.set(tenantId, webhooks.set(webhook.id, { webhook, deliveries, settled }));

@@ -1,16 +1,16 @@
 /** Webhooks and their deliveries over a database. */
 import { sql } from 'kysely';
-import { type Delivery, deliverySchema, type Webhook, webhookSchema } from '../domain/agent-record.ts';
+import { deliverySchema, type Webhook, type WebhookDelivery, webhookSchema } from '../domain/agent-record.ts';
 import type { WebhookStore } from '../ports/management.ts';
 import type { Database } from './database.ts';
 import { expireDeliveries } from './settled-deliveries.ts';
 
 /** When a pending delivery is to be tried: one without a time at once. Null for all others. */
-export const dueAt = (delivery: Delivery): number | null =>
+export const dueAt = (delivery: WebhookDelivery): number | null =>
   delivery.status === 'pending' ? Date.parse(delivery.next_attempt_at ?? delivery.created_at) : null;
 
 /** When a settled delivery was settled, as far as it says so itself; `nowMs` for a dead one. Null while it is pending. */
-export function settledAt({ status, delivered_at }: Delivery, nowMs: number): number | null {
+export function settledAt({ status, delivered_at }: WebhookDelivery, nowMs: number): number | null {
   if (status === 'pending') return null;
   return delivered_at === null ? nowMs : Date.parse(delivered_at);
 }
@@ -100,7 +100,7 @@ export function createWebhookStore(database: Database, now: () => number = Date.
 }
 
 /** A delivery whose webhook was removed meanwhile has nowhere to go and is dropped. */
-function keep(database: Database, delivery: Delivery, nowMs: number): Promise<void> {
+function keep(database: Database, delivery: WebhookDelivery, nowMs: number): Promise<void> {
   const row = {
     status: delivery.status,
     due_at: dueAt(delivery),
@@ -131,4 +131,4 @@ function keep(database: Database, delivery: Delivery, nowMs: number): Promise<vo
 }
 
 const webhookOf = (body: string): Webhook => webhookSchema.parse(JSON.parse(body));
-const deliveryOf = (body: string): Delivery => deliverySchema.parse(JSON.parse(body));
+const deliveryOf = (body: string): WebhookDelivery => deliverySchema.parse(JSON.parse(body));

@@ -8,7 +8,12 @@ import type { SessionEffect, SessionMessage, SessionState } from '../../actors/s
 import { answerUnhandled, recoverSession, returned } from '../../actors/session/recovery.ts';
 import { newSession, session } from '../../actors/session/session.ts';
 import { newTenant, type TenantMessage, type TenantState } from '../../actors/tenant/protocol.ts';
-import { type NodeMessage, type NodeState, newNode, node } from '../../actors/tenant/scheduler.ts';
+import {
+  newScheduler,
+  type SchedulerMessage,
+  type SchedulerState,
+  scheduler,
+} from '../../actors/tenant/scheduler.ts';
 import { tenant } from '../../actors/tenant/tenant.ts';
 import type { Message, TurnRecord } from '../../src/domain/conversation.ts';
 import { refusal } from '../../src/domain/errors.ts';
@@ -66,8 +71,8 @@ export interface World {
 }
 
 export function createWorld(random: () => number, capacity: number, faults: Faults): World {
-  let nodeState: NodeState = newNode(capacity);
-  const nodeMail: NodeMessage[] = [];
+  let nodeState: SchedulerState = newScheduler(capacity);
+  const nodeMail: SchedulerMessage[] = [];
   const tenants = new Map<TenantId, TenantBox>();
   const sessions = new Map<string, SessionBox>();
   const pending: (() => void)[] = [];
@@ -298,7 +303,7 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
   function handleNode(): void {
     const message = nodeMail.shift();
     if (!message) return;
-    const [state, effects] = node(nodeState, message);
+    const [state, effects] = scheduler(nodeState, message);
     nodeState = state;
     assert.ok(state.running >= 0 && state.running <= capacity, 'the node keeps to its capacity');
     assert.ok(running.size <= capacity, 'no more executions than the node allows');

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { runCli } from '../../src/cli/cli.ts';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
-import { managementQueue, tierLane } from '../../src/domain/queues.ts';
+import { managementQueue, tierSubscription } from '../../src/domain/queues.ts';
 import { openDeadLetters } from '../../transports/queue/redis/dead-letters.ts';
 import { MAX_ACTION_BYTES } from '../../transports/wire/codec.ts';
 import { leakFree } from '../support/leaks.ts';
@@ -36,7 +36,7 @@ async function withDead(t: TestContext) {
   const heard = collecting(async () => {
     if (broken) throw new RefusalError(refusal('MODEL_ERROR', { message: 'It said\u001b[2J no.' }));
   });
-  const lanes = [tierLane(WORK, 'free'), tierLane(TASKS, 'free')];
+  const lanes = [tierSubscription(WORK, 'free'), tierSubscription(TASKS, 'free')];
   await transport.consume(lanes, heard.listener, { credits: 1 });
   const died = async (name: typeof WORK, count: number) =>
     until('the dead', async () => (await transport.dead.list(name, 99)).length === count);

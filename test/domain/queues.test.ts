@@ -7,34 +7,34 @@ import {
   deadQueue,
   enrolled,
   isReplyQueue,
-  type Lane,
   managementQueue,
-  nextLane,
-  nodeLanes,
+  nextSubscription,
+  nodeSubscriptions,
   noTurns,
   orchestratorQueue,
   queueNameSchema,
   responseQueue,
+  type Subscription,
   served,
   serviceOf,
   serviceQueue,
   shares,
-  tierLane,
-  type Waiting,
+  tierSubscription,
+  type WaitingQueue,
   workQueue,
 } from '../../src/domain/queues.ts';
 import { TIERS } from '../../src/domain/tiers.ts';
 
 const named = (name: string) => queueNameSchema.parse(name);
-const full = (lanes: readonly Lane[], length = 1_000): readonly Waiting[] =>
+const full = (lanes: readonly Subscription[], length = 1_000): readonly WaitingQueue[] =>
   lanes.map((lane) => ({ lane, length }));
 
 /** The queues served one by one, `count` times, while the same queues go on waiting. */
-function order(waiting: readonly Waiting[], count: number, from = noTurns): readonly string[] {
+function order(waiting: readonly WaitingQueue[], count: number, from = noTurns): readonly string[] {
   let turns = from;
   return Array.from({ length: count }, () => {
     turns = enrolled(turns, waiting);
-    const lane = nextLane(turns, waiting);
+    const lane = nextSubscription(turns, waiting);
     if (!lane) return '';
     turns = served(turns, lane);
     return lane.queue;
@@ -68,26 +68,26 @@ test('an action that fails is delivered three times', () => {
 });
 
 test('under full load tiers share by weight: 8, 4, 2, 1', () => {
-  const heard = order(full(nodeLanes()), 150);
+  const heard = order(full(nodeSubscriptions()), 150);
   const of = (tier: string) => heard.filter((name) => name.includes(`:${tier}:`)).length;
   assert.deepEqual([...TIERS].reverse().map(of), [80, 40, 20, 10]);
 });
 
 test('high priority comes first and does not starve the rest of its tier', () => {
-  const heard = order(full(nodeLanes().filter(({ group }) => group === 'free')), 33);
+  const heard = order(full(nodeSubscriptions().filter(({ group }) => group === 'free')), 33);
   const of = (end: string) => heard.filter((name) => name.endsWith(end)).length;
   assert.equal(heard[0], 'execution_service:free:high_priority');
   assert.deepEqual([of('high_priority'), of('callbacks'), of('default')], [16, 16, 1]);
 });
 
 test("a thousand queues of one tier get no more than the tier's share", () => {
-  const many = Array.from({ length: 1_000 }, (_, n) => tierLane(named(`free-${n}`), 'free'));
-  const heard = order(full([...many, tierLane(named('one'), 'enterprise')]), 90);
+  const many = Array.from({ length: 1_000 }, (_, n) => tierSubscription(named(`free-${n}`), 'free'));
+  const heard = order(full([...many, tierSubscription(named('one'), 'enterprise')]), 90);
   assert.equal(heard.filter((name) => name === 'one').length, 80);
 });
 
 test('a queue that was empty for long has saved nothing up', () => {
-  const [busy, idle] = [tierLane(named('busy'), 'free'), tierLane(named('idle'), 'advance')];
+  const [busy, idle] = [tierSubscription(named('busy'), 'free'), tierSubscription(named('idle'), 'advance')];
   let turns = noTurns;
   const alone = full([busy]);
   for (let n = 0; n < 100; n += 1) turns = served(enrolled(turns, alone), busy);
@@ -97,7 +97,7 @@ test('a queue that was empty for long has saved nothing up', () => {
 });
 
 test('shares give out what is free, and no more than there is', () => {
-  const [a, b] = [tierLane(named('a'), 'enterprise'), tierLane(named('b'), 'free')];
+  const [a, b] = [tierSubscription(named('a'), 'enterprise'), tierSubscription(named('b'), 'free')];
   const some = [
     { lane: a, length: 3 },
     { lane: b, length: Number.POSITIVE_INFINITY },

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import type { AgentTaskMessage } from '../../src/domain/agent-task.ts';
-import { managementQueue, tierLane } from '../../src/domain/queues.ts';
+import { managementQueue, tierSubscription } from '../../src/domain/queues.ts';
 import { createMemoryTransport } from '../../transports/queue/memory.ts';
 import type { Chatter } from '../support/chatter.ts';
 import { leakFree } from '../support/leaks.ts';
@@ -94,10 +94,14 @@ test('a tenant nobody has heard of is served; what is malformed, or another’s,
 test('whoever reads the tenant’s notifications hears of every change', async (t) => {
   const { transport, ask } = await open(t);
   const heard = collecting();
-  await transport.consume([tierLane(managementQueue('notifications', 'acme'), 'free')], heard.listener, {
-    credits: 1,
-    read: (raw) => ({ ok: true, idGiven: false, action: action(1, { data: { raw } }) }),
-  });
+  await transport.consume(
+    [tierSubscription(managementQueue('notifications', 'acme'), 'free')],
+    heard.listener,
+    {
+      credits: 1,
+      read: (raw) => ({ ok: true, idGiven: false, action: action(1, { data: { raw } }) }),
+    },
+  );
   const { body: agent } = await ask('/api/agents', { body: { name: 'Guide' } });
   await heard.heard(1);
   assert.match(JSON.stringify(heard.deliveries[0]?.action.data), /"event":"agent_created"/);

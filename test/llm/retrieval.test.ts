@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { tenantIdSchema } from '../../src/domain/ids.ts';
 import { createCollections } from '../../src/llm/retrieval/collections.ts';
 import { piecesOf } from '../../src/llm/retrieval/passages.ts';
-import { createShelf, type ShelfOptions } from '../../src/llm/retrieval/search-index.ts';
+import { createSearchIndex, type SearchIndexOptions } from '../../src/llm/retrieval/search-index.ts';
 import { leakFree } from '../support/leaks.ts';
 import { quiet } from '../support/quiet.ts';
 import { temporary } from '../support/temporary.ts';
@@ -27,14 +27,14 @@ function folderFor(t: TestContext) {
   };
 }
 
-const shelfOver = (root: string, more: Partial<ShelfOptions> = {}) =>
-  createShelf({ root, readMs: 60_000, now: () => performance.now(), ...more });
+const shelfOver = (root: string, more: Partial<SearchIndexOptions> = {}) =>
+  createSearchIndex({ root, readMs: 60_000, now: () => performance.now(), ...more });
 
 const ask = (text: string, more = {}) => ({
   ...{ tenant: 'acme', collections: ['docs'], text, limit: 5 },
   ...more,
 });
-const sources = (reply: ReturnType<ReturnType<typeof createShelf>['query']>): readonly string[] =>
+const sources = (reply: ReturnType<ReturnType<typeof createSearchIndex>['query']>): readonly string[] =>
   reply.type === 'found' ? reply.passages.map(({ source }) => source) : [reply.type];
 
 test('a text is cut on its paragraphs, under its headings, and nothing of it is lost', () => {

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
-import { createLines, MAX_BEHIND } from '../../src/outbox/lines.ts';
+import { createLines, MAX_LAGGING } from '../../src/outbox/lines.ts';
 import { RELAY_TIMING } from '../../src/outbox/sender.ts';
 import { createMemoryTransport } from '../../transports/queue/memory.ts';
 import { leakFree } from '../support/leaks.ts';
@@ -120,7 +120,7 @@ test('more queues that refuse than are told apart: all are behind, and nothing i
   await relay.keep([outgoing(0)]);
   await until('the first', () => fake.arrived('q').length === 1);
   fake.fate = () => 'refused';
-  const names = numbers(0, MAX_BEHIND + 50).map((n) => `reply:${n}`);
+  const names = numbers(0, MAX_LAGGING + 50).map((n) => `reply:${n}`);
   await Promise.all(names.map((name) => relay.keep([outgoing(1, name)])));
   await relay.keep([outgoing(1)]);
   comeBack(fake);

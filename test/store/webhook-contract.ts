@@ -1,7 +1,7 @@
 /** What every webhook store must do, whatever is behind it. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Delivery, Webhook } from '../../src/domain/agent-record.ts';
+import type { Webhook, WebhookDelivery } from '../../src/domain/agent-record.ts';
 import { type TenantId, tenantIdSchema } from '../../src/domain/ids.ts';
 import type { SettledLimits, WebhookStore } from '../../src/ports/management.ts';
 
@@ -20,7 +20,11 @@ const webhook = (id: string, more: Partial<Webhook> = {}): Webhook => ({
   ...more,
 });
 
-const delivery = (id: string, more: Partial<Delivery> = {}, tenantId: TenantId = acme): Delivery => ({
+const delivery = (
+  id: string,
+  more: Partial<WebhookDelivery> = {},
+  tenantId: TenantId = acme,
+): WebhookDelivery => ({
   id,
   webhook_id: 'w1',
   tenant_id: tenantId,

@@ -11,7 +11,7 @@ import type {
   Directory,
   ResumePoint,
   SayReply,
-  SayRequest,
+  TurnRequest,
 } from '../../src/ports/sessions.ts';
 import type { Log, Metrics } from '../../src/ports/telemetry.ts';
 import { type Chat, type ChatSettings, mountChat } from '../../transports/websocket/chat.ts';
@@ -29,9 +29,9 @@ export interface Attached {
 export class RecordingDirectory implements Directory {
   readonly attached: Attached[] = [];
   readonly detached: string[] = [];
-  readonly said: SayRequest[] = [];
+  readonly said: TurnRequest[] = [];
   readonly cancelled: { tenantId: string; taskId: string }[] = [];
-  onSay: (request: SayRequest) => SayReply | Promise<SayReply> = (request) => ({
+  onSay: (request: TurnRequest) => SayReply | Promise<SayReply> = (request) => ({
     ok: true,
     taskId: request.taskId,
     accepted: { status: 'processing', position: 0 },
@@ -63,7 +63,7 @@ export class RecordingDirectory implements Directory {
     if (this.detached.length >= count) return Promise.resolve();
     return new Promise((resolve) => this.waiting.push({ count, resolve }));
   }
-  async say(request: SayRequest): Promise<SayReply> {
+  async say(request: TurnRequest): Promise<SayReply> {
     this.said.push(request);
     return this.onSay(request);
   }

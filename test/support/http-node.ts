@@ -4,7 +4,7 @@ import { EventEmitter, once } from 'node:events';
 import type { TurnRecord } from '../../src/domain/conversation.ts';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import { DEFAULT_AGENT_ID, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
-import type { Client, Directory, SayRequest } from '../../src/ports/sessions.ts';
+import type { Client, Directory, TurnRequest } from '../../src/ports/sessions.ts';
 import type { MessagePage, PageRequest } from '../../src/ports/store.ts';
 import type { Log } from '../../src/ports/telemetry.ts';
 import { mountHttp, openServer } from '../../transports/http/adapter.ts';
@@ -27,7 +27,7 @@ export function scriptedDirectory() {
     events,
     turns,
     pages,
-    said: [] as SayRequest[],
+    said: [] as TurnRequest[],
     pagesAsked: [] as PageRequest[],
     /** The next `say` is refused with this. */
     refusal: undefined as ErrorData | undefined,

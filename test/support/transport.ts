@@ -5,7 +5,7 @@ import { RefusalError } from '../../src/domain/errors.ts';
 import { tenantIdSchema } from '../../src/domain/ids.ts';
 import { type QueueName, queueNameSchema } from '../../src/domain/queues.ts';
 import type {
-  Delivery,
+  ActionDelivery,
   Listener,
   Transport,
   TransportEvent,
@@ -39,7 +39,7 @@ export function counting(): Meter {
 
 export interface Collected {
   readonly listener: Listener;
-  readonly deliveries: Delivery[];
+  readonly deliveries: ActionDelivery[];
   /** The numbers heard so far, in order. */
   readonly numbers: () => readonly number[];
   /** Resolves when that many deliveries have begun. */
@@ -47,8 +47,8 @@ export interface Collected {
 }
 
 /** Keeps what it hears, and then does what `then` says. */
-export function collecting(then: (delivery: Delivery) => Promise<void> = async () => {}): Collected {
-  const deliveries: Delivery[] = [];
+export function collecting(then: (delivery: ActionDelivery) => Promise<void> = async () => {}): Collected {
+  const deliveries: ActionDelivery[] = [];
   return {
     deliveries,
     numbers: () => deliveries.map(({ action: { data } }) => Number(data.n)),
@@ -71,7 +71,7 @@ export function gate(): { readonly opened: Promise<void>; readonly open: () => v
 
 /** Answers a request as a peer does: on the queue it names, in its format. */
 export const answering =
-  (transport: Transport, more: (delivery: Delivery) => Partial<DomainAction> = () => ({})): Listener =>
+  (transport: Transport, more: (delivery: ActionDelivery) => Partial<DomainAction> = () => ({})): Listener =>
   async (delivery) => {
     const { action: request, format } = delivery;
     const { callback_queue: replyQueue, ...rest } = request;

@@ -4,7 +4,7 @@
  */
 import { writeSync } from 'node:fs';
 import { setTimeout as wait } from 'node:timers/promises';
-import { tierLane } from '../../src/domain/queues.ts';
+import { tierSubscription } from '../../src/domain/queues.ts';
 import { openRedisTransport } from '../../transports/queue/redis/transport.ts';
 import { quiet } from './quiet.ts';
 import { counting, queue } from './transport.ts';
@@ -15,7 +15,7 @@ const say = (text: string): void => void writeSync(1, `${text}\n`);
 const lease = { ttlMs: 400, renewMs: 100 };
 const transport = await openRedisTransport({ url, nodeId: 'victim', log: quiet, meter: counting(), lease });
 await transport.consume(
-  [tierLane(queue(name), 'free')],
+  [tierSubscription(queue(name), 'free')],
   async ({ action }) => {
     say(String(action.data.n));
     await (workMs === undefined ? new Promise(() => {}) : wait(Number(workMs)));

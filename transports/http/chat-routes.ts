@@ -13,7 +13,7 @@ import {
   turnFrameSchema,
   turnSchema,
 } from '../../src/domain/turn-schemas.ts';
-import type { SayRequest } from '../../src/ports/sessions.ts';
+import type { TurnRequest } from '../../src/ports/sessions.ts';
 import type { HttpDeps } from './deps.ts';
 import { failure, type HttpEnv, refuse } from './errors.ts';
 import { jsonBody, needs } from './gate.ts';
@@ -56,7 +56,7 @@ export function addChatRoutes(app: OpenAPIHono<HttpEnv>, deps: HttpDeps): void {
     async (c) => {
       const body = c.req.valid('json');
       const named = c.req.valid('header');
-      const request: SayRequest = {
+      const request: TurnRequest = {
         caller: c.get('caller'),
         sessionId: body.session_id ?? named['x-session-id'] ?? (await sessionFor(deps, c, body.task_id)),
         taskId: body.task_id ?? deps.newTaskId(),
@@ -141,7 +141,7 @@ async function sessionFor(
   return known?.ok ? known.value.sessionId : deps.newSessionId();
 }
 
-async function send(c: Context<HttpEnv>, deps: HttpDeps, request: SayRequest) {
+async function send(c: Context<HttpEnv>, deps: HttpDeps, request: TurnRequest) {
   const reply = await deps.directory.say(request);
   if (!reply.ok) return refuse(c, reply.error);
   const { status, deduplicated } = reply.accepted;
@@ -155,7 +155,7 @@ async function send(c: Context<HttpEnv>, deps: HttpDeps, request: SayRequest) {
   return c.json(deduplicated ? { ...answer, deduplicated } : answer, 202);
 }
 
-async function sendStreaming(c: Context<HttpEnv>, deps: HttpDeps, request: SayRequest) {
+async function sendStreaming(c: Context<HttpEnv>, deps: HttpDeps, request: TurnRequest) {
   const said = await sayAndStream(deps, request);
   if (!('body' in said)) return refuse(c, said.reply.error);
   c.header('Content-Type', 'text/event-stream; charset=utf-8');

@@ -4,8 +4,8 @@ import type { Context } from 'hono';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import { overridesOf } from '../../src/domain/execution-params.ts';
 import { batchSchema, executionBody, executionSchema } from '../../src/domain/turn-schemas.ts';
-import type { Executions, Order } from '../../src/ports/executions.ts';
-import type { SayRequest } from '../../src/ports/sessions.ts';
+import type { Executions, ItemRequest } from '../../src/ports/executions.ts';
+import type { TurnRequest } from '../../src/ports/sessions.ts';
 import type { HttpDeps } from './deps.ts';
 import { failure, type HttpEnv, refuse } from './errors.ts';
 import {
@@ -182,7 +182,7 @@ async function orderOf(
   deps: HttpDeps,
   executions: Executions,
   item: ExecutionItem,
-): Promise<Order> {
+): Promise<ItemRequest> {
   const caller = c.get('caller');
   const given = item.task_id ?? item.execution_id;
   const overrides = overridesOf(item);
@@ -190,7 +190,7 @@ async function orderOf(
     given !== undefined && item.session_id === undefined
       ? await deps.directory.turn(caller.tenantId, given)
       : undefined;
-  const request: SayRequest = {
+  const request: TurnRequest = {
     caller,
     sessionId: item.session_id ?? (known?.ok ? known.value.sessionId : executions.newSessionId()),
     taskId: given ?? deps.newTaskId(),

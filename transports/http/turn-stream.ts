@@ -3,7 +3,7 @@ import type { TurnRecord } from '../../src/domain/conversation.ts';
 import { refusal } from '../../src/domain/errors.ts';
 import type { Frame, TurnEvent } from '../../src/domain/frames.ts';
 import type { SessionId } from '../../src/domain/ids.ts';
-import type { SayReply, SayRequest } from '../../src/ports/sessions.ts';
+import type { SayReply, TurnRequest } from '../../src/ports/sessions.ts';
 import { HTTP_TIMING, type HttpDeps } from './deps.ts';
 import { openTurnStream, type TurnStream } from './sse.ts';
 
@@ -22,7 +22,7 @@ export interface Streamed {
 /** Says the message. Resolves to the refusal, or to the stream of its turn. */
 export async function sayAndStream(
   deps: HttpDeps,
-  request: SayRequest,
+  request: TurnRequest,
 ): Promise<Streamed | { readonly reply: Refused }> {
   const own = open(deps, request, request.sessionId);
   const reply = await deps.directory.say(request, own.client).catch((error: unknown) => {
@@ -35,7 +35,7 @@ export async function sayAndStream(
   return reply.ok ? resend(deps, request, reply) : { reply };
 }
 
-function open(deps: HttpDeps, request: SayRequest, sessionId: SessionId, onReady?: () => void): TurnStream {
+function open(deps: HttpDeps, request: TurnRequest, sessionId: SessionId, onReady?: () => void): TurnStream {
   const timing = { ...HTTP_TIMING, ...deps.timing };
   opened += 1;
   const id = `sse-${opened}`;
@@ -54,7 +54,7 @@ function open(deps: HttpDeps, request: SayRequest, sessionId: SessionId, onReady
  * The stream of a turn that was accepted before: the acceptance, then what the turn still brings, then its end. Where
  * it has ended, the end is told again out of the record. Frames told again have no number: theirs went to others.
  */
-async function resend(deps: HttpDeps, request: SayRequest, reply: Accepted): Promise<Streamed> {
+async function resend(deps: HttpDeps, request: TurnRequest, reply: Accepted): Promise<Streamed> {
   const { tenantId } = request.caller;
   const found = await deps.directory.turn(tenantId, request.taskId);
   const sessionId = found.ok ? found.value.sessionId : request.sessionId;

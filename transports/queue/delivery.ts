@@ -5,9 +5,9 @@ import { type ErrorData, errorDataSchema, RefusalError, refusal } from '../../sr
 import { type QueueName, queueNameSchema } from '../../src/domain/queues.ts';
 import type { Log } from '../../src/ports/telemetry.ts';
 import {
+  type ActionDelivery,
   type ConsumeOptions,
   type DeadLetter,
-  type Delivery,
   type Listener,
   NOT_ITS_FAULT,
   type ReadMessage,
@@ -26,7 +26,7 @@ export function sized(body: Uint8Array): Uint8Array {
   throw new RefusalError(refusal('TOO_LARGE', { message }));
 }
 
-export type Verdict =
+export type DeliveryVerdict =
   | { readonly type: 'done' }
   /** The listener failed: it may do better next time. */
   | { readonly type: 'failed'; readonly error: ErrorData }
@@ -35,7 +35,7 @@ export type Verdict =
   /** Nobody will ever do better. */
   | { readonly type: 'malformed'; readonly error: ErrorData };
 
-const DONE: Verdict = { type: 'done' };
+const DONE: DeliveryVerdict = { type: 'done' };
 
 /** Never rejects. The listener is called in this tick. */
 export async function deliver(
@@ -44,7 +44,7 @@ export async function deliver(
   listener: Listener,
   log: Log,
   read?: ReadMessage,
-): Promise<Verdict> {
+): Promise<DeliveryVerdict> {
   const decoded = readBody(queue, body, read);
   if (!decoded.ok) return { type: 'malformed', error: decoded.error };
   const { action, idGiven, format } = decoded;
@@ -77,7 +77,7 @@ export function tellingDead({ onDead, read }: ConsumeOptions, log: Log): TellDea
     const decoded = readBody(queue, body, read);
     if (!decoded.ok) return;
     const { action, idGiven, format } = decoded;
-    const delivery: Delivery = { action, idGiven, format, queue };
+    const delivery: ActionDelivery = { action, idGiven, format, queue };
     try {
       onDead(delivery, error);
     } catch (thrown) {

@@ -3,16 +3,16 @@ import { RefusalError, refusal } from '../../src/domain/errors.ts';
 import {
   afterFailure,
   enrolled,
-  familyLane,
   isNoticeQueue,
-  type Lane,
   MAX_UNREAD_NOTICES,
-  nextLane,
+  nextSubscription,
   noTurns,
+  patternSubscription,
   type QueueName,
   repliesQueue,
+  type Subscription,
   served,
-  type Waiting,
+  type WaitingQueue,
 } from '../../src/domain/queues.ts';
 import type { Log } from '../../src/ports/telemetry.ts';
 import type {
@@ -49,7 +49,7 @@ interface Item {
 }
 
 interface Consumer {
-  readonly lanes: Map<QueueName, Lane>;
+  readonly lanes: Map<QueueName, Subscription>;
   takesFrom(queue: QueueName): boolean;
   look(): void;
   stop(): Promise<void>;
@@ -134,18 +134,23 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
     log.warn({ queue: letter.queue, id: letter.id, code: letter.error.code }, 'an action is dead');
   };
 
-  const startConsumer = (first: readonly Lane[], listener: Listener, options: ConsumeOptions): Consumer => {
+  const startConsumer = (
+    first: readonly Subscription[],
+    listener: Listener,
+    options: ConsumeOptions,
+  ): Consumer => {
     const { credits, families = [] } = options;
     const tellDead = tellingDead(options, log);
     const lanes = new Map(first.map((lane) => [lane.queue, lane]));
     const running = new Set<Promise<void>>();
     let turns = noTurns;
     let stopped = false;
-    const laneOf = (queue: QueueName): Lane | null => lanes.get(queue) ?? familyLane(families, queue);
+    const laneOf = (queue: QueueName): Subscription | null =>
+      lanes.get(queue) ?? patternSubscription(families, queue);
     const lengthOf = (queue: QueueName): number => (pauses.has(queue) ? 0 : (queues.get(queue)?.length ?? 0));
-    const listed = (): readonly Waiting[] =>
+    const listed = (): readonly WaitingQueue[] =>
       [...lanes.values()].map((lane) => ({ lane, length: lengthOf(lane.queue) }));
-    const found = (): readonly Waiting[] =>
+    const found = (): readonly WaitingQueue[] =>
       [...queues.keys()].flatMap((queue) => {
         const lane = lanes.has(queue) ? null : laneOf(queue);
         return lane ? [{ lane, length: lengthOf(queue) }] : [];
@@ -170,7 +175,7 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
       while (!stopped && running.size < credits) {
         const waiting = families.length === 0 ? listed() : [...listed(), ...found()];
         turns = enrolled(turns, waiting);
-        const lane = nextLane(turns, waiting);
+        const lane = nextSubscription(turns, waiting);
         const item = lane && take(lane.queue);
         if (!lane || !item) return;
         turns = served(turns, lane);

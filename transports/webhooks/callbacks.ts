@@ -41,7 +41,7 @@ export interface CallbackDeps {
   readonly bounds?: Partial<CallbackBounds>;
 }
 
-interface Job {
+interface CallbackJob {
   readonly key: string;
   readonly tenantId: TenantId;
   readonly taskId: TaskId;
@@ -62,7 +62,7 @@ export function createCallbacks(deps: CallbackDeps): Callbacks {
   const held = new Map<string, TenantId>();
   const heldBy = createCounter<TenantId>();
   const runningBy = createCounter<TenantId>();
-  const waiting: Job[] = [];
+  const waiting: CallbackJob[] = [];
   const retries = new Set<() => void>();
   const running = new Set<Promise<void>>();
   const aborter = new AbortController();
@@ -72,7 +72,7 @@ export function createCallbacks(deps: CallbackDeps): Callbacks {
     if (tenantId !== undefined && held.delete(key)) heldBy.add(tenantId, -1);
   }
 
-  function place(job: Job): void {
+  function place(job: CallbackJob): void {
     if (aborter.signal.aborted) return;
     waiting.push(job);
     next();
@@ -94,7 +94,7 @@ export function createCallbacks(deps: CallbackDeps): Callbacks {
     }
   }
 
-  async function attempt(job: Job): Promise<void> {
+  async function attempt(job: CallbackJob): Promise<void> {
     const { key, taskId, url, body } = job;
     const attempts = job.attempts + 1;
     const sent = await send({ url, id: taskId, atMs: clock.now(), body }, aborter.signal);

@@ -1,10 +1,10 @@
 /** Brings notices to webhooks: keeps each as a delivery, makes attempts as they fall due, and writes down how they ended. */
 import { randomUUID } from 'node:crypto';
-import type { Delivery, TenantNotice, Webhook } from '../../src/domain/agent-record.ts';
+import type { TenantNotice, Webhook, WebhookDelivery } from '../../src/domain/agent-record.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
 import type { Notices, WebhookStore } from '../../src/ports/management.ts';
 import { type Clock, type Log, systemTimers, type Timers } from '../../src/ports/telemetry.ts';
-import { createDeliveryQueue, type Job, QUEUE_BOUNDS, type QueueBounds } from './queue.ts';
+import { createDeliveryQueue, type DeliveryJob, QUEUE_BOUNDS, type QueueBounds } from './queue.ts';
 import { afterAttempt } from './retry.ts';
 import type { Send } from './send.ts';
 
@@ -49,7 +49,7 @@ export interface DispatcherDeps {
 export interface Dispatcher {
   start(): void;
   /** A kept delivery that is due now. */
-  place(job: Job): void;
+  place(job: DeliveryJob): void;
   drop(tenantId: TenantId, webhookId: string): Promise<void>;
   close(): Promise<void>;
 }
@@ -124,7 +124,7 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
     });
 
   // 2. Deliveries wait in the queue; what it can not hold is put off in the store.
-  function place(job: Job): void {
+  function place(job: DeliveryJob): void {
     if (closed || queue.has(job.delivery.id) || queue.add(job)) return;
     const soonest = clock.now() + DEFER_MS;
     const atMs = Math.max(soonest, (deferredTo.get(job.webhook.id) ?? 0) + DEFER_STEP_MS);
@@ -173,9 +173,9 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
   }
 
   // 4. One attempt: counted before it is made, so that a process that dies of it does not make it for ever.
-  async function attempt(job: Job, signal: AbortSignal): Promise<void> {
+  async function attempt(job: DeliveryJob, signal: AbortSignal): Promise<void> {
     const { webhook, delivery } = job;
-    const begun: Delivery = {
+    const begun: WebhookDelivery = {
       ...delivery,
       attempts: delivery.attempts + 1,
       next_attempt_at: new Date(clock.now() + LEASE_MS).toISOString(),
@@ -200,12 +200,12 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
   }
 
   /** An attempt that was broken off, not failed: due at once, for whoever comes next. */
-  async function giveBack(delivery: Delivery, signal: AbortSignal): Promise<void> {
+  async function giveBack(delivery: WebhookDelivery, signal: AbortSignal): Promise<void> {
     if (signal.reason === 'closing')
       await store.keep({ ...delivery, next_attempt_at: new Date(clock.now()).toISOString() });
   }
 
-  function report(delivery: Delivery): void {
+  function report(delivery: WebhookDelivery): void {
     const { id, webhook_id, status, attempts, last_error, next_attempt_at } = delivery;
     const outcome = status === 'pending' ? 'retrying' : status;
     deps.metrics?.webhookAttempted(outcome);
@@ -237,7 +237,7 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
 const wants = (webhook: Webhook, notice: TenantNotice): boolean =>
   webhook.events === null || webhook.events.includes(notice.event);
 
-const newDelivery = (webhook: Webhook, notice: TenantNotice, nowMs: number): Delivery => ({
+const newDelivery = (webhook: Webhook, notice: TenantNotice, nowMs: number): WebhookDelivery => ({
   id: `msg_${randomUUID()}`,
   webhook_id: webhook.id,
   tenant_id: webhook.tenant_id,

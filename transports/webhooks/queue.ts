@@ -1,9 +1,9 @@
 /** The deliveries that this node holds: a line for each webhook, taken in turns, so that a dead receiver delays nobody else. */
-import type { Delivery, Webhook } from '../../src/domain/agent-record.ts';
+import type { Webhook, WebhookDelivery } from '../../src/domain/agent-record.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
 
-export interface Job {
-  readonly delivery: Delivery;
+export interface DeliveryJob {
+  readonly delivery: WebhookDelivery;
   readonly webhook: Webhook;
 }
 
@@ -30,7 +30,7 @@ export type Stop = 'removed' | 'closing';
 
 export interface DeliveryQueue {
   /** False where it is held already, or too many are: then it stays in the store. */
-  add(job: Job): boolean;
+  add(job: DeliveryJob): boolean;
   has(deliveryId: string): boolean;
   size(): number;
   /** Forgets a webhook's deliveries; resolves when none of its attempts runs. */
@@ -39,20 +39,20 @@ export interface DeliveryQueue {
   close(): Promise<void>;
 }
 
-interface Line {
+interface WebhookLine {
   readonly tenantId: TenantId;
   readonly webhookId: string;
-  readonly waiting: Job[];
+  readonly waiting: DeliveryJob[];
   readonly running: Map<Promise<void>, AbortController>;
 }
 
 /** `run` makes one attempt and never rejects; its signal's reason is a Stop. */
 export function createDeliveryQueue(
   bounds: QueueBounds,
-  run: (job: Job, signal: AbortSignal) => Promise<void>,
+  run: (job: DeliveryJob, signal: AbortSignal) => Promise<void>,
 ): DeliveryQueue {
   /** In the order of their turns: the line that was served last stands last. */
-  const lines = new Map<string, Line>();
+  const lines = new Map<string, WebhookLine>();
   const held = new Set<string>();
   const tenants = new Map<TenantId, { running: number; held: number }>();
   let running = 0;
@@ -64,14 +64,14 @@ export function createDeliveryQueue(
     return known;
   };
 
-  const letGo = (job: Job): void => {
+  const letGo = (job: DeliveryJob): void => {
     held.delete(job.delivery.id);
     const tenant = tenantOf(job.webhook.tenant_id);
     tenant.held -= 1;
     if (tenant.held === 0) tenants.delete(job.webhook.tenant_id);
   };
 
-  const start = (line: Line, job: Job): void => {
+  const start = (line: WebhookLine, job: DeliveryJob): void => {
     const aborter = new AbortController();
     const tenant = tenantOf(line.tenantId);
     running += 1;
@@ -101,7 +101,7 @@ export function createDeliveryQueue(
     }
   };
 
-  const stop = (line: Line, reason: Stop): Promise<unknown> => {
+  const stop = (line: WebhookLine, reason: Stop): Promise<unknown> => {
     for (const job of line.waiting.splice(0)) letGo(job);
     for (const aborter of line.running.values()) aborter.abort(reason);
     if (line.running.size === 0) lines.delete(line.webhookId);
@@ -112,7 +112,7 @@ export function createDeliveryQueue(
     add(job) {
       const { webhook, delivery } = job;
       if (closed || held.has(delivery.id) || held.size >= bounds.held) return false;
-      const line: Line = lines.get(webhook.id) ?? {
+      const line: WebhookLine = lines.get(webhook.id) ?? {
         tenantId: webhook.tenant_id,
         webhookId: webhook.id,
         waiting: [],

@@ -1,5 +1,5 @@
 /** When a delivery is tried again, and when it is given up: pure arithmetic over what an attempt found. */
-import type { Delivery } from '../../src/domain/agent-record.ts';
+import type { WebhookDelivery } from '../../src/domain/agent-record.ts';
 import type { Sent } from './send.ts';
 
 const SECOND = 1_000;
@@ -27,7 +27,7 @@ const isDelivered = (sent: Sent): boolean =>
   sent.type === 'answered' && sent.status >= 200 && sent.status < 300;
 
 /** What follows from an attempt. `waitMs`: how long until the next one. */
-export type Verdict =
+export type RetryVerdict =
   | { readonly type: 'delivered' }
   | { readonly type: 'dead'; readonly reason: string }
   | { readonly type: 'retry'; readonly reason: string; readonly waitMs: number };
@@ -42,7 +42,7 @@ export function judge(
   waits: readonly number[],
   nowMs: number,
   random: number,
-): Verdict {
+): RetryVerdict {
   if (isDelivered(sent)) return { type: 'delivered' };
   const reason = reasonOf(sent);
   const bound = waits[attempts - 1];
@@ -53,7 +53,12 @@ export function judge(
 }
 
 /** The delivery after an attempt that its `attempts` counts already. `random` is from 0 to 1. */
-export function afterAttempt(delivery: Delivery, sent: Sent, nowMs: number, random: number): Delivery {
+export function afterAttempt(
+  delivery: WebhookDelivery,
+  sent: Sent,
+  nowMs: number,
+  random: number,
+): WebhookDelivery {
   const verdict = judge(sent, delivery.attempts, RETRY_WAITS_MS, nowMs, random);
   if (verdict.type === 'delivered') {
     const delivered_at = new Date(nowMs).toISOString();

@@ -1,6 +1,6 @@
 /** A tenant's webhooks: kept, listed and replayed here, and sent by the dispatcher. */
 import { randomBytes, randomUUID } from 'node:crypto';
-import type { Delivery, Webhook } from '../../src/domain/agent-record.ts';
+import type { Webhook, WebhookDelivery } from '../../src/domain/agent-record.ts';
 import { type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
 import type { Notices, RuleIssue, WebhookManagement, WebhookStore } from '../../src/ports/management.ts';
@@ -111,7 +111,7 @@ export function createWebhooks(deps: WebhookDeps): Webhooks {
         if (!delivery || !webhook) return notFound('delivery');
         if (delivery.status !== 'dead')
           return conflict(`Only a dead delivery can be replayed; this one is ${delivery.status}.`);
-        const again: Delivery = {
+        const again: WebhookDelivery = {
           ...delivery,
           status: 'pending',
           attempts: 0,

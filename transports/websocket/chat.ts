@@ -9,15 +9,15 @@ import type { Settings } from '../../src/settings.ts';
 import type { Access } from '../wire/access.ts';
 import { decodeClientFrame, type Format, wrongKindOfFrame } from '../wire/codec.ts';
 import { createClients, errorFrame, type SocketClient } from './connection.ts';
-import { createWatch, uwsIdleSeconds, type Watched } from './keep-alive.ts';
+import { createKeepAlive, type MonitoredSocket, uwsIdleSeconds } from './keep-alive.ts';
 import {
-  type Address,
   createDoor,
-  type Entry,
   type RefusedHandshake,
   readHandshake,
   refusedHandshake,
-  type Verdict,
+  type SessionPath,
+  type UpgradeRequest,
+  type UpgradeVerdict,
 } from './upgrade.ts';
 
 /** Unread bytes at which uWS itself cuts a socket off: a backstop far above what websocket-client.ts allows. */
@@ -59,22 +59,22 @@ export interface Chat {
 }
 
 /** One socket, from its handshake to its end. */
-interface Seat {
+interface ConnectionState {
   readonly format: Format;
-  readonly entry: Entry;
-  watched: Watched | undefined;
+  readonly entry: UpgradeRequest;
+  watched: MonitoredSocket | undefined;
   /** Tells the directory, once: when the socket goes, or before that when its client is given up. */
   detach: () => void;
   /** Gives the tenant's place back when the socket goes. */
   leave: () => void;
 }
 
-type Socket = WebSocket<{ seat: Seat }>;
+type Socket = WebSocket<{ seat: ConnectionState }>;
 
 /** Mounts `/ws/{tenant_id}/{session_id}` on the app. Its only timer runs while there are sockets. */
 export function mountChat(app: TemplatedApp, deps: ChatDeps): Chat {
   const { settings, log, metrics } = deps;
-  const watch = createWatch(settings.sockets, deps.clock);
+  const watch = createKeepAlive(settings.sockets, deps.clock);
   const newClient = createClients();
   const take = createFrameTaker(deps);
   const perTenant = new Map<TenantId, number>();
@@ -93,14 +93,14 @@ export function mountChat(app: TemplatedApp, deps: ChatDeps): Chat {
     const key = req.getHeader('sec-websocket-key');
     const extensions = req.getHeader('sec-websocket-extensions');
 
-    const carryOut = (verdict: Verdict): void => {
+    const perform = (verdict: UpgradeVerdict): void => {
       if (verdict.type === 'refuse') {
         totals.refused += 1;
         log.debug({ code: verdict.error.code }, 'socket refused');
         answer(res, refusedHandshake(verdict.error, handshake.requestId));
         return;
       }
-      const seat: Seat = {
+      const seat: ConnectionState = {
         format,
         entry: verdict.entry,
         watched: undefined,
@@ -113,7 +113,7 @@ export function mountChat(app: TemplatedApp, deps: ChatDeps): Chat {
 
     const verdict = check(handshake);
     if (!(verdict instanceof Promise)) {
-      carryOut(verdict);
+      perform(verdict);
       return;
     }
     let aborted = false;
@@ -121,7 +121,7 @@ export function mountChat(app: TemplatedApp, deps: ChatDeps): Chat {
       aborted = true;
     });
     void verdict.then((late) => {
-      if (!aborted) carryOut(late);
+      if (!aborted) perform(late);
     });
   }
 
@@ -157,7 +157,7 @@ export function mountChat(app: TemplatedApp, deps: ChatDeps): Chat {
   }
 
   /** Counts and attaches a client. What undoes it stands ready first: the directory may close the client at once. */
-  function join(seat: Seat, client: SocketClient, caller: Caller, address: Address): void {
+  function join(seat: ConnectionState, client: SocketClient, caller: Caller, address: SessionPath): void {
     const { tenantId } = caller;
     perTenant.set(tenantId, (perTenant.get(tenantId) ?? 0) + 1);
     seat.leave = () => {
@@ -216,7 +216,7 @@ export function mountChat(app: TemplatedApp, deps: ChatDeps): Chat {
     metrics.socketClosed(watched.client.stalledAtMs === undefined ? code : CLOSE.tooSlow.code);
   }
 
-  app.ws<{ seat: Seat }>('/ws/:tenant/:session', {
+  app.ws<{ seat: ConnectionState }>('/ws/:tenant/:session', {
     maxPayloadLength: MAX_FRAME_BYTES,
     maxBackpressure: MAX_BACKPRESSURE_BYTES,
     // By default uWS silently skips what a slow socket can not take: a hole in the stream that nobody hears of.
@@ -250,7 +250,7 @@ const over = (status: string): ErrorData =>
 function createFrameTaker(deps: ChatDeps) {
   const { directory, clock, log } = deps;
 
-  return (client: SocketClient, caller: Caller, address: Address, frame: ClientFrame): void => {
+  return (client: SocketClient, caller: Caller, address: SessionPath, frame: ClientFrame): void => {
     const refuse = (error: ErrorData, taskId: TaskId): void =>
       client.send(errorFrame(error, taskId, clock.now()));
     const broken = (taskId: TaskId) => (error: unknown) => {

@@ -15,7 +15,7 @@ export interface PingSettings {
 }
 
 /** One socket under watch. Times of performance.now(), which no change of the clock moves. */
-export interface Watched {
+export interface MonitoredSocket {
   readonly client: SocketClient;
   /** When its token expires, ms since the epoch. */
   readonly expiresAtMs: number | undefined;
@@ -23,9 +23,9 @@ export interface Watched {
   pingAtMs: number;
 }
 
-export interface Watch {
-  add(client: SocketClient, expiresAtMs: number | undefined): Watched;
-  remove(watched: Watched): void;
+export interface KeepAlive {
+  add(client: SocketClient, expiresAtMs: number | undefined): MonitoredSocket;
+  remove(watched: MonitoredSocket): void;
   clients(): Iterable<SocketClient>;
   size(): number;
 }
@@ -35,10 +35,10 @@ export interface Watch {
  * any sign of life. One timer for all, which runs only while there are sockets. (uWS's own timeout counts in steps
  * of seconds, from 8.)
  */
-export function createWatch(settings: PingSettings, clock: Clock): Watch {
+export function createKeepAlive(settings: PingSettings, clock: Clock): KeepAlive {
   const { pingIntervalMs, pingTimeoutMs } = settings;
   const sweepMs = Math.max(MIN_SWEEP_MS, Math.min(MAX_SWEEP_MS, pingIntervalMs / 4, pingTimeoutMs / 4));
-  const all = new Set<Watched>();
+  const all = new Set<MonitoredSocket>();
   let timer: NodeJS.Timeout | undefined;
 
   const sweep = (): void => {
@@ -47,7 +47,7 @@ export function createWatch(settings: PingSettings, clock: Clock): Watch {
     for (const watched of all) look(watched, nowMs, wallMs);
   };
 
-  const look = (watched: Watched, nowMs: number, wallMs: number): void => {
+  const look = (watched: MonitoredSocket, nowMs: number, wallMs: number): void => {
     const { client, expiresAtMs, heardAtMs, pingAtMs } = watched;
     if (expiresAtMs !== undefined && wallMs >= expiresAtMs) client.close(CLOSE.unauthenticated);
     else if (nowMs - heardAtMs > pingIntervalMs + pingTimeoutMs) client.close(CLOSE.goingAway);

@@ -55,16 +55,16 @@ export function readHandshake(req: Request): Handshake {
 }
 
 /** Admitted, or upgraded only to be told why not: a browser can not read the answer to a failed handshake. */
-export type Entry =
-  | { readonly ok: true; readonly admitted: Admitted; readonly address: Address }
+export type UpgradeRequest =
+  | { readonly ok: true; readonly admitted: Admitted; readonly address: SessionPath }
   | { readonly ok: false; readonly error: ErrorData; readonly close: Close };
 
 /** `refuse`: with an HTTP answer, before the upgrade. */
-export type Verdict =
-  | { readonly type: 'upgrade'; readonly entry: Entry }
+export type UpgradeVerdict =
+  | { readonly type: 'upgrade'; readonly entry: UpgradeRequest }
   | { readonly type: 'refuse'; readonly error: ErrorData };
 
-export interface DoorDeps {
+export interface UpgradeDeps {
   readonly access: Access;
   readonly allowedOrigins: readonly string[];
   readonly draining: () => boolean;
@@ -73,7 +73,9 @@ export interface DoorDeps {
 }
 
 /** Makes the check of a handshake. It answers in the same tick wherever the access check does (open mode). */
-export function createDoor(deps: DoorDeps): (handshake: Handshake) => Verdict | Promise<Verdict> {
+export function createDoor(
+  deps: UpgradeDeps,
+): (handshake: Handshake) => UpgradeVerdict | Promise<UpgradeVerdict> {
   const originAllowed = createOriginCheck(deps.allowedOrigins);
 
   const closed = (): ErrorData | null => {
@@ -100,14 +102,14 @@ export function createDoor(deps: DoorDeps): (handshake: Handshake) => Verdict | 
   };
 }
 
-const refuse = (error: ErrorData): Verdict => ({ type: 'refuse', error });
+const refuse = (error: ErrorData): UpgradeVerdict => ({ type: 'refuse', error });
 
-const badPath = (error: ErrorData): Verdict => ({
+const badPath = (error: ErrorData): UpgradeVerdict => ({
   type: 'upgrade',
   entry: { ok: false, error, close: CLOSE.badPath },
 });
 
-function verdict(reply: Awaited<ReturnType<Access['check']>>, address: Address): Verdict {
+function verdict(reply: Awaited<ReturnType<Access['check']>>, address: SessionPath): UpgradeVerdict {
   if (reply.ok) return { type: 'upgrade', entry: { ok: true, admitted: reply.admitted, address } };
   return reply.error.code === 'INVALID_REQUEST' ? badPath(reply.error) : refuse(reply.error);
 }
@@ -169,7 +171,7 @@ export const hasTokenInQuery = (query: URLSearchParams): boolean =>
   TOKEN_PARAMETERS.some((name) => query.has(name));
 
 /** What path and query ask for, in form but not yet in right. */
-export interface Address {
+export interface SessionPath {
   readonly tenantId: string;
   readonly sessionId: SessionId;
   readonly tier: string | undefined;
@@ -201,7 +203,7 @@ const addressSchema = z.object({
 const OPTIONS = ['tier', 'user_id', 'agent_id', 'last_seq', 'epoch', 'delta_window_ms'] as const;
 
 export type AddressReply =
-  | { readonly ok: true; readonly address: Address }
+  | { readonly ok: true; readonly address: SessionPath }
   | { readonly ok: false; readonly error: ErrorData };
 
 /**

@@ -4,9 +4,9 @@ import { RefusalError, refusal } from '../../domain/errors.ts';
 import type { TenantId } from '../../domain/ids.ts';
 import type { Collections } from '../../ports/peers.ts';
 import type { Log } from '../../ports/telemetry.ts';
-import { createWorkerLine, LineError, type LineFault } from '../worker-pool.ts';
+import { createWorkerPool, WorkerPoolError, type WorkerPoolFault } from '../worker-pool.ts';
 import { isFolderName } from './folder.ts';
-import { type ShelfQuery, type ShelfReply, shelfReplySchema } from './messages.ts';
+import { type SearchQuery, type SearchReply, searchReplySchema } from './messages.ts';
 
 /**
  * One query may read for so long, or one file; then it is told to come again, and others have their turn. What it has
@@ -34,27 +34,27 @@ export interface CollectionsOptions {
 /** `{folder}/{tenant_id}/{collection}/*.{md,txt}`; the thread starts with the first query. */
 export function createCollections(options: CollectionsOptions): Collections {
   const { log } = options;
-  const line = createWorkerLine<ShelfQuery, ShelfReply>({
+  const line = createWorkerPool<SearchQuery, SearchReply>({
     url: new URL('./search-worker.ts', import.meta.url),
     limits: LIMITS,
     deadlineMs: options.deadlineMs ?? DEADLINE_MS,
     startDeadlineMs: START_DEADLINE_MS,
     maxWaiting: MAX_WAITING,
-    reply: shelfReplySchema,
+    reply: searchReplySchema,
     data: { root: resolve(options.folder), readMs: options.readMs ?? READ_MS },
   });
   /** Queries of each tenant that wait or run. */
   const asked = new Map<TenantId, number>();
   const said = new Set<string>();
 
-  async function ask(query: ShelfQuery, tenantId: TenantId, signal?: AbortSignal): Promise<ShelfReply> {
+  async function ask(query: SearchQuery, tenantId: TenantId, signal?: AbortSignal): Promise<SearchReply> {
     const before = asked.get(tenantId) ?? 0;
     if (before >= MAX_WAITING_OF_ONE) throw refused('busy');
     asked.set(tenantId, before + 1);
     try {
       return await line.run(query, signal);
     } catch (error) {
-      if (!(error instanceof LineError)) throw error;
+      if (!(error instanceof WorkerPoolError)) throw error;
       if (LOGGED.has(error.fault)) log.warn({ fault: error.fault, tenant_id: tenantId }, 'a query failed');
       throw refused(error.fault);
     } finally {
@@ -65,7 +65,7 @@ export function createCollections(options: CollectionsOptions): Collections {
   }
 
   /** Once for each number of files, not with each question. */
-  function sayLeftOut({ tenant, collections }: ShelfQuery, files: number): void {
+  function sayLeftOut({ tenant, collections }: SearchQuery, files: number): void {
     const key = `${tenant}/${collections.join('/')} ${files}`;
     if (files === 0 || said.has(key)) return;
     if (said.size >= MAX_SAID) said.clear();
@@ -100,9 +100,9 @@ export function createCollections(options: CollectionsOptions): Collections {
   };
 }
 
-const LOGGED: ReadonlySet<LineFault> = new Set(['late', 'memory', 'crashed', 'stopped', 'start']);
+const LOGGED: ReadonlySet<WorkerPoolFault> = new Set(['late', 'memory', 'crashed', 'stopped', 'start']);
 
-function refused(fault: LineFault): RefusalError {
+function refused(fault: WorkerPoolFault): RefusalError {
   switch (fault) {
     case 'cancelled':
       return new RefusalError(refusal('INTERRUPTED', { message: 'The query was called off.' }));

@@ -1,13 +1,13 @@
 /** What is said between the node and the thread that reads collections. */
 import { z } from 'zod';
 
-export const shelfQuerySchema = z.object({
+export const searchQuerySchema = z.object({
   tenant: z.string(),
   collections: z.array(z.string()),
   text: z.string(),
   limit: z.number().int().positive(),
 });
-export type ShelfQuery = z.infer<typeof shelfQuerySchema>;
+export type SearchQuery = z.infer<typeof searchQuerySchema>;
 
 const passageSchema = z.object({
   text: z.string(),
@@ -16,16 +16,16 @@ const passageSchema = z.object({
   score: z.number(),
 });
 
-export const shelfReplySchema = z.discriminatedUnion('type', [
+export const searchReplySchema = z.discriminatedUnion('type', [
   /** `leftOut`: files of these collections that are too large or too many to be read. */
   z.object({ type: z.literal('found'), passages: z.array(passageSchema), leftOut: z.number() }),
   /** A collection is being read; what has been read is kept, so that asking again goes on from there. */
   z.object({ type: z.literal('reading'), collection: z.string() }),
   z.object({ type: z.literal('refused'), problem: z.string() }),
 ]);
-export type ShelfReply = z.infer<typeof shelfReplySchema>;
+export type SearchReply = z.infer<typeof searchReplySchema>;
 
-export const shelfDataSchema = z.object({
+export const searchIndexDataSchema = z.object({
   /** A folder for each tenant, in it one for each collection, in it texts: `{tenant}/{collection}/*.md`. */
   root: z.string(),
   /** How long one query may read before it is told to come again, in ms. */

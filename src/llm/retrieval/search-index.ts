@@ -1,7 +1,7 @@
 /** Collections in memory, indexed for search by words (BM25+): read when asked for, read again when files change. */
 import MiniSearch from 'minisearch';
 import { listTexts, readText, type TextFile } from './folder.ts';
-import type { ShelfQuery, ShelfReply } from './messages.ts';
+import type { SearchQuery, SearchReply } from './messages.ts';
 import { piecesOf } from './passages.ts';
 
 /** Collections held at once, and bytes of their files together; the ones unused for longest go. */
@@ -14,7 +14,7 @@ const MAX_WORD_UNITS = 40;
 const PREFIX_FROM = 4;
 const FUZZY_FROM = 6;
 
-export interface ShelfOptions {
+export interface SearchIndexOptions {
   readonly root: string;
   readonly readMs: number;
   /** Ms, growing. */
@@ -42,13 +42,13 @@ interface Open {
   leftOut: number;
 }
 
-export interface Shelf {
-  query(query: ShelfQuery): ShelfReply;
+export interface SearchIndex {
+  query(query: SearchQuery): SearchReply;
   /** Collections in memory. */
   size(): number;
 }
 
-export function createShelf({ root, readMs, now, limits }: ShelfOptions): Shelf {
+export function createSearchIndex({ root, readMs, now, limits }: SearchIndexOptions): SearchIndex {
   const { open: maxOpen, bytes: maxBytes } = limits ?? { open: MAX_OPEN, bytes: MAX_OPEN_BYTES };
   /** The one that was used last stands at the end. */
   const shelf = new Map<string, Open>();

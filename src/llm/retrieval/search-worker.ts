@@ -1,14 +1,14 @@
 /** The thread that reads and searches collections: the only place that loads the index. */
 import { parentPort, workerData } from 'node:worker_threads';
-import { type ShelfReply, shelfDataSchema, shelfQuerySchema } from './messages.ts';
-import { createShelf } from './search-index.ts';
+import { type SearchReply, searchIndexDataSchema, searchQuerySchema } from './messages.ts';
+import { createSearchIndex } from './search-index.ts';
 
-const { root, readMs } = shelfDataSchema.parse(workerData);
-const shelf = createShelf({ root, readMs, now: () => performance.now() });
+const { root, readMs } = searchIndexDataSchema.parse(workerData);
+const shelf = createSearchIndex({ root, readMs, now: () => performance.now() });
 
-function answer(message: unknown): ShelfReply {
+function answer(message: unknown): SearchReply {
   try {
-    return shelf.query(shelfQuerySchema.parse(message));
+    return shelf.query(searchQuerySchema.parse(message));
   } catch (error) {
     return { type: 'refused', problem: error instanceof Error ? error.message : 'The collection is broken.' };
   }

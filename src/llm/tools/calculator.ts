@@ -1,6 +1,6 @@
 /** Arithmetic for the model: one worker thread with a deadline, so that no expression can hold up the node. */
 import { z } from 'zod';
-import { createWorkerLine, LineError, type LineFault } from '../worker-pool.ts';
+import { createWorkerPool, WorkerPoolError, type WorkerPoolFault } from '../worker-pool.ts';
 import { defineTool, type Tool } from './tool.ts';
 
 /** UTF-16 units of an expression. */
@@ -30,7 +30,7 @@ export interface Calculator {
 /** `calculator {expression}`. The worker starts with the first call, and again after one that hung or crashed it. */
 export function createCalculator(options: { readonly deadlineMs?: number } = {}): Calculator {
   const deadlineMs = options.deadlineMs ?? DEADLINE_MS;
-  const line = createWorkerLine<string, z.infer<typeof replySchema>>({
+  const line = createWorkerPool<string, z.infer<typeof replySchema>>({
     url: new URL('./calculator-worker.ts', import.meta.url),
     limits: WORKER_LIMITS,
     deadlineMs,
@@ -41,7 +41,7 @@ export function createCalculator(options: { readonly deadlineMs?: number } = {})
 
   async function workOut(expression: string, signal: AbortSignal): Promise<string> {
     const reply = await line.run(expression, signal).catch((error: unknown) => {
-      throw error instanceof LineError ? new Error(said(error.fault, deadlineMs)) : error;
+      throw error instanceof WorkerPoolError ? new Error(said(error.fault, deadlineMs)) : error;
     });
     if (!reply.ok) throw new Error(reply.text);
     return reply.text;
@@ -59,7 +59,7 @@ export function createCalculator(options: { readonly deadlineMs?: number } = {})
 }
 
 /** What the model reads. */
-function said(fault: LineFault, deadlineMs: number): string {
+function said(fault: WorkerPoolFault, deadlineMs: number): string {
   switch (fault) {
     case 'cancelled':
       return 'Cancelled.';

@@ -8,13 +8,13 @@ import {
   columnsOf,
   endsOf,
   outgoingOf,
+  type PlanStep,
   pairsOf,
   planBatch,
-  type Step,
   transposed,
 } from './plan.ts';
 
-type Statement = Step['kind'];
+type Statement = PlanStep['kind'];
 const KEY = ['tenant_id', 'task_id'];
 
 const NUMBERS: ReadonlySet<string> = new Set([
@@ -165,7 +165,7 @@ export async function runBatch(pool: Pool, writes: readonly EncodedWrite[]): Pro
 async function transaction(
   client: PoolClient,
   writes: readonly EncodedWrite[],
-  steps: readonly Step[],
+  steps: readonly PlanStep[],
 ): Promise<readonly number[]> {
   const begun = [client.query('begin'), client.query({ name: 'scope', text: SCOPE })];
   const answers = steps.map((step) =>
@@ -200,7 +200,7 @@ async function transaction(
 /** Every statement has a name of its own, by which each connection prepares it once. */
 function queryOf(
   writes: readonly EncodedWrite[],
-  step: Step,
+  step: PlanStep,
 ): { readonly name: Statement; readonly text: string; readonly values: unknown[] } {
   const { kind, members } = step;
   const query = (name: Statement, values: readonly unknown[]) => ({

@@ -5,7 +5,7 @@ import type { EncodedWrite, Param } from '../encode.ts';
  * Writes that one statement carries out; `members` are their places in the batch. `ended` takes writes that only keep
  * outgoing messages along; `resumed` looks once more at those of `accepted` that may go on.
  */
-export interface Step {
+export interface PlanStep {
   readonly kind: EncodedWrite['kind'] | 'resumed';
   readonly members: readonly number[];
 }
@@ -26,8 +26,8 @@ const RANK: Readonly<Record<Place, number>> = { accepted: 0, resumed: 1, effects
  * What touches a turn or a message that a later statement of the run touches starts a new run; so do a second end or
  * resumption of one turn, of which only the first counts, and a new day.
  */
-export function planBatch(writes: readonly EncodedWrite[]): readonly Step[] {
-  const steps: Step[] = [];
+export function planBatch(writes: readonly EncodedWrite[]): readonly PlanStep[] {
+  const steps: PlanStep[] = [];
   let run: Record<Place, number[]> = emptyRun();
   /** The last statement of the run that touches a key. Beginnings are the first: they need not be noted. */
   const touched = new Map<string, number>();
@@ -127,11 +127,11 @@ export const transposed = (
   Array.from({ length: width }, (_, column) => rows.map((row) => row[column] ?? null));
 
 /** Those of the members that end a turn: `ended` may hold others. */
-export const endsOf = (writes: readonly EncodedWrite[], step: Step): readonly number[] =>
+export const endsOf = (writes: readonly EncodedWrite[], step: PlanStep): readonly number[] =>
   step.members.filter((member) => writes[member]?.kind === 'ended');
 
 /** The outgoing messages of an `ended` in their order, behind each the place (from 1) of its end among `endsOf`, or 0. */
-export function outgoingOf(writes: readonly EncodedWrite[], step: Step): readonly (readonly Param[])[] {
+export function outgoingOf(writes: readonly EncodedWrite[], step: PlanStep): readonly (readonly Param[])[] {
   let place = 0;
   return step.members.flatMap((member) => {
     const write = writes[member];
@@ -146,7 +146,7 @@ export function outgoingOf(writes: readonly EncodedWrite[], step: Step): readonl
  */
 export function acceptedOutcomes(
   writes: readonly EncodedWrite[],
-  step: Step,
+  step: PlanStep,
   stored: Set<string>,
 ): readonly number[] {
   return step.members.map((member) => {

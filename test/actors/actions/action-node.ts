@@ -1,7 +1,7 @@
 /** A node's desk over real actors, a store in memory, the real relay and the in-process transport; the model is a script. */
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
-import { createDesk, deskLanes } from '../../../actors/actions/worker.ts';
+import { createActionWorker, workSubscriptions } from '../../../actors/actions/worker.ts';
 import { createExecutions } from '../../../actors/executions/executions.ts';
 import { createSystem } from '../../../actors/system.ts';
 import { replyId } from '../../../src/domain/derived-ids.ts';
@@ -173,7 +173,7 @@ export async function openDesk(t: TestContext, options: WorldOptions = {}) {
   };
   const invalidated: string[] = [];
   let ids = 0;
-  const desk = createDesk({
+  const desk = createActionWorker({
     transport,
     relay,
     directory: { ...system, ...options.directory },
@@ -188,7 +188,7 @@ export async function openDesk(t: TestContext, options: WorldOptions = {}) {
     invalidateAgent: (tenantId, agentId) => void invalidated.push(`${tenantId}/${agentId}`),
     clock,
     log: quiet,
-    lanes: deskLanes([queue('execution:ctx-1:free'), queue('old:work')], 'professional', tiers),
+    lanes: workSubscriptions([queue('execution:ctx-1:free'), queue('old:work')], 'professional', tiers),
     credits: options.credits ?? 16,
     newId: () => {
       ids += 1;

@@ -4,7 +4,7 @@ import { type TestContext, test } from 'node:test';
 import { createAgentTasks } from '../../../actors/actions/agent-tasks.ts';
 import type { AgentTaskMessage } from '../../../src/domain/agent-task.ts';
 import { refusal } from '../../../src/domain/errors.ts';
-import { managementQueue, tierLane } from '../../../src/domain/queues.ts';
+import { managementQueue, tierSubscription } from '../../../src/domain/queues.ts';
 import { createNotices } from '../../../src/management/management.ts';
 import type { TaskOrigin, TaskTaker } from '../../../src/ports/management.ts';
 import { createMemoryTransport } from '../../../transports/queue/memory.ts';
@@ -143,7 +143,7 @@ test('every notice is sent to its tenant’s queue, as it is', async (t) => {
   const { transport, notices } = await open(t);
   const queue = managementQueue('notifications', 'globex');
   const heard = collecting();
-  await transport.consume([tierLane(queue, 'free')], heard.listener, {
+  await transport.consume([tierSubscription(queue, 'free')], heard.listener, {
     credits: 1,
     read: (raw) => ({ ok: true, idGiven: false, action: action(1, { data: { raw } }) }),
   });

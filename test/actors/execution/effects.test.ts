@@ -1,7 +1,7 @@
 /** What an execution's effects do in the world: the run it starts, what it writes, and how its end is told. */
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { createExecutions } from '../../../actors/execution/effects.ts';
+import { createExecutionEffects } from '../../../actors/execution/effects.ts';
 import {
   type ExecutionEffect,
   type ExecutionMessage,
@@ -12,7 +12,7 @@ import type { SessionRef } from '../../../actors/registry.ts';
 import type { ActorKind } from '../../../actors/runtime/actor.ts';
 import { createActorSystem } from '../../../actors/runtime/actor-system.ts';
 import { createPacer } from '../../../actors/session/delta-pacer.ts';
-import { createOutbox } from '../../../actors/session/event-stream.ts';
+import { createEventStream } from '../../../actors/session/event-stream.ts';
 import type { SessionMessage } from '../../../actors/session/protocol.ts';
 import type { TenantMessage } from '../../../actors/tenant/protocol.ts';
 import type { AgentRunner, ExecutionContext, ExecutionPlan } from '../../../src/ports/runner.ts';
@@ -71,7 +71,7 @@ function open(t: TestContext, run: AgentRunner['run'], commit: Commit = stored) 
     },
     { name: 'session', initial: null, interpret() {} },
   );
-  const outbox = createOutbox({
+  const outbox = createEventStream({
     epoch: 'e',
     clock,
     pacer,
@@ -84,11 +84,11 @@ function open(t: TestContext, run: AgentRunner['run'], commit: Commit = stored) 
     tenant: { tenantId: TENANT, tenancy: 1, address: tenant, sessions: new Set() },
     sessionId: SESSION,
     address,
-    outbox,
+    stream: outbox,
     arriving: new Map(),
     execution: null,
   };
-  const execute = createExecutions({
+  const execute = createExecutionEffects({
     actors,
     clock,
     runner: { run, close: async () => {} },

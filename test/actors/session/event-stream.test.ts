@@ -3,7 +3,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { Pacer } from '../../../actors/session/delta-pacer.ts';
-import { type AttachReady, createOutbox, type Outbox } from '../../../actors/session/event-stream.ts';
+import {
+  type AttachReady,
+  createEventStream,
+  type EventStream,
+} from '../../../actors/session/event-stream.ts';
 import type { Frame, TurnEvent } from '../../../src/domain/frames.ts';
 import type { ExecutionEvent } from '../../../src/ports/runner.ts';
 import type { ResumePoint } from '../../../src/ports/sessions.ts';
@@ -51,7 +55,7 @@ function handPacer(): Pacer & { turn(): void; window(): void; readonly windows: 
 function open(deltaWindowMs = 15) {
   const pacer = handPacer();
   const faults: unknown[] = [];
-  const outbox = createOutbox({
+  const outbox = createEventStream({
     epoch: 'e1',
     clock: handClock(),
     pacer,
@@ -81,7 +85,7 @@ const contents = (frames: readonly Frame[]): readonly string[] =>
       ? [String(data.content)]
       : [],
   );
-const watch = (outbox: Outbox, id = 'c', windowMs = 15) => {
+const watch = (outbox: EventStream, id = 'c', windowMs = 15) => {
   const client = listener(id, windowMs);
   outbox.watch(client);
   return client;

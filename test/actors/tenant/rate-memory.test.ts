@@ -1,7 +1,7 @@
 /** What is kept of the rates of those who left: until it has flowed back, and never too much of it. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createRateBook } from '../../../actors/tenant/rate-memory.ts';
+import { createRateMemory } from '../../../actors/tenant/rate-memory.ts';
 import { fullAtMs, rateOf } from '../../../src/domain/rate-limit.ts';
 
 const HOUR_MS = 3_600_000;
@@ -9,7 +9,7 @@ const TEN_AN_HOUR = rateOf(10, HOUR_MS);
 const used = (tokens: number, atMs = 0) => ({ tokens, atMs });
 
 test('a bucket is found until it is full again, and not after', () => {
-  const book = createRateBook();
+  const book = createRateMemory();
   book.keep('a', used(7), TEN_AN_HOUR, 0);
   assert.deepEqual(book.find('a', 0.3 * HOUR_MS - 1), used(7));
   assert.equal(book.find('a', 0.3 * HOUR_MS), null);
@@ -17,7 +17,7 @@ test('a bucket is found until it is full again, and not after', () => {
 });
 
 test('what is full, was never used, or has no limit is not kept, and what was kept before is gone', () => {
-  const book = createRateBook();
+  const book = createRateMemory();
   for (const [bucket, rate] of [
     [used(10), TEN_AN_HOUR],
     [used(11), TEN_AN_HOUR],
@@ -32,14 +32,14 @@ test('what is full, was never used, or has no limit is not kept, and what was ke
 });
 
 test('the last word on a bucket holds', () => {
-  const book = createRateBook();
+  const book = createRateMemory();
   book.keep('a', used(3), TEN_AN_HOUR, 0);
   book.keep('a', used(2, 5), TEN_AN_HOUR, 5);
   assert.deepEqual([book.find('a', 5), book.size()], [used(2, 5), 1]);
 });
 
 test('past its bound the book forgets the oldest, and what is full by now makes room first', () => {
-  const book = createRateBook(3);
+  const book = createRateMemory(3);
   for (const key of ['a', 'b', 'c', 'd', 'e']) book.keep(key, used(9), TEN_AN_HOUR, 0);
   assert.deepEqual([book.size(), book.find('a', 0), book.find('b', 0)], [3, null, null]);
   assert.deepEqual(book.find('c', 0), used(9));
@@ -48,7 +48,7 @@ test('past its bound the book forgets the oldest, and what is full by now makes 
 });
 
 test('a flood of sessions is bounded', () => {
-  const book = createRateBook();
+  const book = createRateMemory();
   for (let index = 0; index < 200_000; index += 1) book.keep(`acme/s${index}`, used(0), TEN_AN_HOUR, 0);
   assert.equal(book.size(), 50_000);
 });

@@ -2,15 +2,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
-  type NodeEffect,
-  type NodeMessage,
-  type NodeState,
-  newNode,
-  node,
+  newScheduler,
+  type SchedulerEffect,
+  type SchedulerMessage,
+  type SchedulerState,
+  scheduler,
 } from '../../../actors/tenant/scheduler.ts';
 import { SESSION, taskId, tenantId } from '../fixtures.ts';
 
-const want = (tenant: string, task: string, weight = 1): NodeMessage => ({
+const want = (tenant: string, task: string, weight = 1): SchedulerMessage => ({
   type: 'want',
   tenantId: tenantId(tenant),
   tenancy: 1,
@@ -21,25 +21,25 @@ const want = (tenant: string, task: string, weight = 1): NodeMessage => ({
 });
 
 function play(
-  state: NodeState,
-  messages: readonly NodeMessage[],
-): readonly [NodeState, readonly NodeEffect[]] {
-  const effects: NodeEffect[] = [];
+  state: SchedulerState,
+  messages: readonly SchedulerMessage[],
+): readonly [SchedulerState, readonly SchedulerEffect[]] {
+  const effects: SchedulerEffect[] = [];
   const end = messages.reduce((current, message) => {
-    const [next, more] = node(current, message);
+    const [next, more] = scheduler(current, message);
     effects.push(...more);
     return next;
   }, state);
   return [end, effects];
 }
 
-const granted = (effects: readonly NodeEffect[]): readonly string[] =>
+const granted = (effects: readonly SchedulerEffect[]): readonly string[] =>
   effects.flatMap((effect) => (effect.type === 'grant' ? [effect.taskId] : []));
-const ticks = (effects: readonly NodeEffect[]): number =>
+const ticks = (effects: readonly SchedulerEffect[]): number =>
   effects.filter(({ type }) => type === 'tickSoon').length;
 
 test('executions are granted up to the capacity; each one done lets another start', () => {
-  const [full, effects] = play(newNode(2), [want('a', '1'), want('a', '2'), want('a', '3')]);
+  const [full, effects] = play(newScheduler(2), [want('a', '1'), want('a', '2'), want('a', '3')]);
   assert.deepEqual([granted(effects), full.running, full.queue.size], [['1', '2'], 2, 1]);
   const [next, more] = play(full, [{ type: 'done' }]);
   assert.deepEqual([granted(more), next.running, next.queue.size], [['3'], 2, 0]);
@@ -49,7 +49,7 @@ test('executions are granted up to the capacity; each one done lets another star
 
 test('no more than eight start in one loop turn, and the tick that lets the rest start is asked for once', () => {
   const flood = Array.from({ length: 20 }, (_, index) => want('a', `${index}`));
-  const [first, effects] = play(newNode(100), flood);
+  const [first, effects] = play(newScheduler(100), flood);
   assert.deepEqual([granted(effects).length, ticks(effects)], [8, 1]);
   const [second, more] = play(first, [{ type: 'tick' }]);
   assert.deepEqual([granted(more).length, ticks(more)], [8, 1]);
@@ -61,13 +61,13 @@ test('no more than eight start in one loop turn, and the tick that lets the rest
 
 test('a quiet tenant is served next, however many executions another has asked for before it', () => {
   const flood = Array.from({ length: 50 }, (_, index) => want('loud', `loud${index}`));
-  const [busy] = play(newNode(1), flood);
+  const [busy] = play(newScheduler(1), flood);
   const [, effects] = play(busy, [want('quiet', 'quiet0'), { type: 'done' }, { type: 'done' }]);
   assert.ok(granted(effects).includes('quiet0'));
 });
 
 test('while all want more than there is, tenants are served by their weights', () => {
-  let [state] = play(newNode(1), [want('none', 'first')]);
+  let [state] = play(newScheduler(1), [want('none', 'first')]);
   for (let index = 0; index < 90; index += 1)
     [state] = play(state, [want('light', `light${index}`, 1), want('heavy', `heavy${index}`, 8)]);
   const order: string[] = [];
@@ -85,7 +85,7 @@ test('while all want more than there is, tenants are served by their weights', (
 
 test('a tenant that stops gives back what it was granted, and wants nothing more', () => {
   const wants = [want('gone', '1'), want('gone', '2'), want('stays', '3'), want('gone', '4')];
-  const [busy] = play(newNode(2), wants);
+  const [busy] = play(newScheduler(2), wants);
   assert.deepEqual([busy.running, busy.queue.size], [2, 2]);
   const [after, effects] = play(busy, [{ type: 'tenantGone', tenantId: tenantId('gone'), held: 3 }]);
   assert.deepEqual([granted(effects), after.running, after.queue.size], [['3'], 1, 0]);

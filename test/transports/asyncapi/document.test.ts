@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { z } from 'zod';
-import { expectsReply, readOrder } from '../../../src/domain/action-types.ts';
+import { expectsReply, readCommand } from '../../../src/domain/action-types.ts';
 import { type DomainAction, parseDomainAction } from '../../../src/domain/domain-action.ts';
 import { refusal } from '../../../src/domain/errors.ts';
 import { type EventData, eventData } from '../../../src/domain/frames.ts';
@@ -58,7 +58,7 @@ test('every reference resolves, and operations speak of messages of their channe
 });
 
 test('every type that the node works on is described, and whether it is answered', () => {
-  const unknown = readOrder({ ...action('no.such_type'), data: {} });
+  const unknown = readCommand({ ...action('no.such_type'), data: {} });
   const known = /Known are: (.+)\.$/.exec(unknown.ok ? '' : unknown.error.message)?.[1]?.split(', ') ?? [];
   assert.ok(known.length > 10);
   const { work, olderSenders, callbacks } = document.channels;
@@ -111,7 +111,7 @@ const action = (type: string, more: object = {}): DomainAction => {
 };
 const isTaken = (type: string, more: object): boolean => {
   const read = parsed(type, more);
-  return read.ok && readOrder(read.action).ok;
+  return read.ok && readCommand(read.action).ok;
 };
 
 test('what the document allows is taken, and what it forbids is refused', () => {

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { EventEmitter, once } from 'node:events';
 import type { TestContext } from 'node:test';
 import { createExecutions, type ExecutionDeps } from '../../../actors/executions/executions.ts';
-import type { SayRequest } from '../../../src/ports/sessions.ts';
+import type { TurnRequest } from '../../../src/ports/sessions.ts';
 import type { Log } from '../../../src/ports/telemetry.ts';
 import { type CallbackDeps, createCallbacks } from '../../../transports/webhooks/callbacks.ts';
 import { answeredTurn, NOW_MS, openHttpNode, scriptedDirectory } from '../../support/http-node.ts';
@@ -39,7 +39,7 @@ export async function openExecutions(
     hands,
     executions,
     post,
-    said: async (count: number): Promise<SayRequest> => {
+    said: async (count: number): Promise<TurnRequest> => {
       while (script.said.length < count) await once(script.events, 'said');
       const request = script.said[count - 1];
       assert.ok(request);
@@ -51,7 +51,7 @@ export async function openExecutions(
     },
     detached: () => once(script.events, 'detached'),
     /** The turn's record is there, and its end is told. */
-    answer({ taskId, sessionId }: SayRequest, content = 'hello'): void {
+    answer({ taskId, sessionId }: TurnRequest, content = 'hello'): void {
       const turn = answeredTurn(taskId, { sessionId, content });
       script.putTurn(turn);
       const data = { content, role: 'assistant', execution_info: turn.info };

@@ -7,7 +7,7 @@ import { blankAgent } from '../../../src/domain/agent-rules.ts';
 import type { DomainAction } from '../../../src/domain/domain-action.ts';
 import { RefusalError, refusal } from '../../../src/domain/errors.ts';
 import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../../../src/domain/ids.ts';
-import { serviceQueue, tierLane } from '../../../src/domain/queues.ts';
+import { serviceQueue, tierSubscription } from '../../../src/domain/queues.ts';
 import { createEmbeddings } from '../../../src/llm/embeddings.ts';
 import { createCollections } from '../../../src/llm/retrieval/collections.ts';
 import { createTools } from '../../../src/llm/tools/tool-set.ts';
@@ -152,7 +152,7 @@ export async function startServices(
     }
   };
   await transport.consume(
-    [...queues].map((name) => tierLane(name, 'advance')),
+    [...queues].map((name) => tierSubscription(name, 'advance')),
     async ({ action }) => {
       heard.push(action);
       await reply(action, await answer(action));

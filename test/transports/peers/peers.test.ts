@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { test } from 'node:test';
 import type { DomainAction } from '../../../src/domain/domain-action.ts';
-import { tierLane } from '../../../src/domain/queues.ts';
+import { tierSubscription } from '../../../src/domain/queues.ts';
 import type { PeerRequest } from '../../../src/ports/peers.ts';
 import { createMemoryTransport } from '../../../transports/queue/memory.ts';
 import { leakFree } from '../../support/leaks.ts';
@@ -101,7 +101,7 @@ test("a query may be answered on the tier's queue of callbacks, and a second ans
     await transport.send(callbacks, reply(), 'json');
   });
   await transport.consume(
-    [tierLane(callbacks, 'advance')],
+    [tierSubscription(callbacks, 'advance')],
     async ({ action }) => void transport.replied(action),
     {
       credits: 1,

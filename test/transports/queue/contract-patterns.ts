@@ -3,9 +3,9 @@ import assert from 'node:assert/strict';
 import { refusal } from '../../../src/domain/errors.ts';
 import {
   MAX_UNREAD_NOTICES,
-  managementFamily,
+  managementPattern,
   managementQueue,
-  tierLane,
+  tierSubscription,
 } from '../../../src/domain/queues.ts';
 import type { ReadMessage } from '../../../src/ports/transport.ts';
 import { action, collecting, gate } from '../../support/transport.ts';
@@ -21,8 +21,8 @@ export function familyContract(over: Over): void {
     const heard = collecting();
     await transport.send(ACME, action(1), 'json');
     await transport.send(NOTICES, action(7), 'json');
-    const families = [managementFamily];
-    const lanes = [tierLane(managementQueue('templates', 'acme'), 'free')];
+    const families = [managementPattern];
+    const lanes = [tierSubscription(managementQueue('templates', 'acme'), 'free')];
     await transport.consume(lanes, heard.listener, { credits: 2, families });
     await heard.heard(1);
     await transport.send(managementQueue('validation', 'tenant.of:many@parts'), action(2), 'json');
@@ -40,7 +40,7 @@ export function familyContract(over: Over): void {
     'the first message of a tenant that was quiet is found within a second',
     async ({ transport, push }) => {
       const heard = collecting();
-      await transport.consume([], heard.listener, { credits: 2, families: [managementFamily] });
+      await transport.consume([], heard.listener, { credits: 2, families: [managementPattern] });
       await transport.send(ACME, action(0), 'json');
       await heard.heard(1);
       for (let n = 1; n < 5; n += 1) {
@@ -56,7 +56,7 @@ export function familyContract(over: Over): void {
   over('a dead list is no queue of its family', async ({ transport }) => {
     const read: ReadMessage = () => ({ ok: false, error: refusal('FORBIDDEN') });
     const heard = collecting();
-    await transport.consume([], heard.listener, { credits: 2, families: [managementFamily], read });
+    await transport.consume([], heard.listener, { credits: 2, families: [managementPattern], read });
     await transport.send(ACME, action(1), 'json');
     await until('a dead letter', async () => (await transport.dead.list(ACME, 9)).length === 1);
     await transport.send(managementQueue('tasks', 'acme:dead'), action(2), 'json');
@@ -75,7 +75,7 @@ export function familyContract(over: Over): void {
       action: action(1, { action_id: newId(), data: { raw, queue, isTime: nowMs > 0 } }),
     });
     const heard = collecting();
-    await transport.consume([tierLane(ACME, 'free')], heard.listener, { credits: 1, read });
+    await transport.consume([tierSubscription(ACME, 'free')], heard.listener, { credits: 1, read });
     await push(ACME, Buffer.from('{"any":["thing"]}'));
     await heard.heard(1);
 
@@ -87,7 +87,7 @@ export function familyContract(over: Over): void {
     const read: ReadMessage = (raw) => ({ ok: true, idGiven: false, action: action(0, { data: { raw } }) });
     const door = gate();
     const heard = collecting(() => door.opened);
-    await transport.consume([tierLane(NOTICES, 'free')], heard.listener, { credits: 1, read });
+    await transport.consume([tierSubscription(NOTICES, 'free')], heard.listener, { credits: 1, read });
     const count = MAX_UNREAD_NOTICES + 100;
     const send = (n: number) => transport.send(NOTICES, { ...notice(), task_id: `task-${n}` }, 'json');
     await send(0);

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { RefusalError } from '../../../src/domain/errors.ts';
 import { tenantIdSchema } from '../../../src/domain/ids.ts';
-import { type Lane, responseQueue, tierLane } from '../../../src/domain/queues.ts';
+import { responseQueue, type Subscription, tierSubscription } from '../../../src/domain/queues.ts';
 import type { Transport } from '../../../src/ports/transport.ts';
 import {
   action,
@@ -25,7 +25,7 @@ export interface Subject {
 /** Makes a test of a sentence and what proves it. */
 export type Over = (sentence: string, body: (subject: Subject) => Promise<void>) => void;
 
-const lane = (name: string): Lane => tierLane(queue(name), 'free');
+const lane = (name: string): Subscription => tierSubscription(queue(name), 'free');
 const WORK = queue('execution_service:free:default');
 const ASK = { timeoutMs: 5_000, format: 'msgpack' } as const;
 

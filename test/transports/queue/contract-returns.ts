@@ -2,13 +2,13 @@
 import assert from 'node:assert/strict';
 import { RefusalError, refusal } from '../../../src/domain/errors.ts';
 import { tenantIdSchema } from '../../../src/domain/ids.ts';
-import { type Lane, tierLane } from '../../../src/domain/queues.ts';
-import { type Delivery, NOT_ITS_FAULT, type ReadMessage } from '../../../src/ports/transport.ts';
+import { type Subscription, tierSubscription } from '../../../src/domain/queues.ts';
+import { type ActionDelivery, NOT_ITS_FAULT, type ReadMessage } from '../../../src/ports/transport.ts';
 import { action, collecting, gate, queue } from '../../support/transport.ts';
 import { until } from '../../support/until.ts';
 import type { Over } from './contract-requests.ts';
 
-const lane = (name: string): Lane => tierLane(queue(name), 'free');
+const lane = (name: string): Subscription => tierSubscription(queue(name), 'free');
 const WORK = queue('execution_service:free:default');
 const OTHER = queue('execution_service:enterprise:default');
 
@@ -132,10 +132,10 @@ export function returnContract(over: Over): void {
 
   over('who wants to know is told of what is dead, as far as it can be read', async (subject) => {
     const { transport, push } = subject;
-    const told: { readonly delivery: Delivery; readonly code: string }[] = [];
+    const told: { readonly delivery: ActionDelivery; readonly code: string }[] = [];
     const options = {
       credits: 2,
-      onDead: (delivery: Delivery, { code }: { readonly code: string }) => {
+      onDead: (delivery: ActionDelivery, { code }: { readonly code: string }) => {
         told.push({ delivery, code });
         throw new Error('a listener of its own kind');
       },
@@ -156,7 +156,7 @@ export function returnContract(over: Over): void {
   over('who reads a form of its own is told of it in that form', async ({ transport, push }) => {
     const read: ReadMessage = (raw) => ({ ok: true, idGiven: false, action: action(0, { data: { raw } }) });
     const told: unknown[] = [];
-    const onDead = ({ action: { data } }: Delivery): void => void told.push(data);
+    const onDead = ({ action: { data } }: ActionDelivery): void => void told.push(data);
     const failing = () => Promise.reject(new RefusalError(refusal('MODEL_ERROR')));
     await transport.consume([lane(WORK)], failing, { credits: 1, read, onDead });
     await push(WORK, Buffer.from('{"of":"its own"}'));

@@ -2,7 +2,13 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { RefusalError, refusal } from '../../../src/domain/errors.ts';
-import { type Lane, nodeLanes, PRIORITIES, tierLane, workQueue } from '../../../src/domain/queues.ts';
+import {
+  nodeSubscriptions,
+  PRIORITIES,
+  type Subscription,
+  tierSubscription,
+  workQueue,
+} from '../../../src/domain/queues.ts';
 import { TIERS } from '../../../src/domain/tiers.ts';
 import { MAX_ACTION_BYTES } from '../../../transports/wire/codec.ts';
 import { leakFree } from '../../support/leaks.ts';
@@ -23,7 +29,7 @@ import { returnContract } from './contract-returns.ts';
 /** Opens a transport that is closed after the test, with nothing on any queue. */
 export type Open = (t: TestContext, meter: Meter) => Promise<Subject>;
 
-const lane = (name: string): Lane => tierLane(queue(name), 'free');
+const lane = (name: string): Subscription => tierSubscription(queue(name), 'free');
 const WORK = queue('execution_service:free:default');
 const ASK = { timeoutMs: 5_000, format: 'msgpack' } as const;
 
@@ -84,7 +90,7 @@ export function transportContract(name: string, open: Open): void {
 
   over('an action on any queue starts although the node waits on another', async ({ transport }) => {
     const heard = collecting();
-    const lanes = nodeLanes();
+    const lanes = nodeSubscriptions();
     await transport.consume(lanes, heard.listener, { credits: 1 });
     for (const [n, each] of [...lanes, ...lanes].entries()) {
       await transport.send(each.queue, action(n), 'json');
@@ -101,7 +107,7 @@ export function transportContract(name: string, open: Open): void {
         for (let n = 0; n < each; n += 1)
           await transport.send(workQueue(tier, priority), action(n), 'msgpack');
     const heard = collecting();
-    await transport.consume(nodeLanes(), heard.listener, { credits: 1 });
+    await transport.consume(nodeSubscriptions(), heard.listener, { credits: 1 });
     await heard.heard(each * TIERS.length * PRIORITIES.length);
 
     const order = heard.deliveries.map(({ queue: from }) => from.split(':').slice(1).join(' '));

@@ -1,7 +1,7 @@
 /** The in-process transport keeps the contract of transports. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { managementQueue, tierLane } from '../../../src/domain/queues.ts';
+import { managementQueue, tierSubscription } from '../../../src/domain/queues.ts';
 import { createMemoryTransport } from '../../../transports/queue/memory.ts';
 import { leakFree } from '../../support/leaks.ts';
 import { quiet } from '../../support/quiet.ts';
@@ -27,7 +27,7 @@ test('memory: notices that nobody reads are not kept', async (t) => {
   await transport.send(notices, notice(), 'json');
   const heard = collecting();
   const options = { credits: 1, read: () => ({ ok: true, idGiven: false, action: action(1) }) as const };
-  await transport.consume([tierLane(notices, 'free')], heard.listener, options);
+  await transport.consume([tierSubscription(notices, 'free')], heard.listener, options);
   await transport.send(notices, notice(), 'json');
   await heard.heard(1);
   assert.equal(heard.deliveries.length, 1);
@@ -52,7 +52,7 @@ test('memory: what is sent behind something refused does not overtake it, and ot
   await new Promise((resolve) => setImmediate(resolve));
   await transport.send(queue('q'), action(4), 'json');
   const heard = collecting();
-  await transport.consume([tierLane(queue('q'), 'free')], heard.listener, { credits: 1 });
+  await transport.consume([tierSubscription(queue('q'), 'free')], heard.listener, { credits: 1 });
   await heard.heard(1);
   assert.deepEqual(heard.numbers(), [4]);
 });

@@ -1,7 +1,7 @@
 /** A restricted user of Redis does: the whole contract of transports with the rights that docs/protocol.md names. */
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
-import { nodeLanes, workQueue } from '../../../src/domain/queues.ts';
+import { nodeSubscriptions, workQueue } from '../../../src/domain/queues.ts';
 import { openRedisTransport } from '../../../transports/queue/redis/transport.ts';
 import { leakFree } from '../../support/leaks.ts';
 import { quiet } from '../../support/quiet.ts';
@@ -76,7 +76,7 @@ for (const [name, rights] of USERS) {
     await server.client.hset('nooble:taken:dead:1', `hot:${intake}`, WORK);
     await server.client.lpush(intake, JSON.stringify(action(2)));
     await server.client.sadd('nooble:holders', 'dead:1');
-    await transport.consume(nodeLanes(), heard.listener, { credits: 1 });
+    await transport.consume(nodeSubscriptions(), heard.listener, { credits: 1 });
     await heard.heard(2);
     assert.deepEqual(heard.numbers(), [1, 2]);
     await nothingRefused();

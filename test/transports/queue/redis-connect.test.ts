@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { RefusalError } from '../../../src/domain/errors.ts';
-import { nodeLanes, workQueue } from '../../../src/domain/queues.ts';
+import { nodeSubscriptions, workQueue } from '../../../src/domain/queues.ts';
 import { openRedisTransport } from '../../../transports/queue/redis/transport.ts';
 import { redisOptions } from '../../../transports/queue/redis/url.ts';
 import { leakFree } from '../../support/leaks.ts';
@@ -64,7 +64,7 @@ test('a password and a user with the rights that are needed do', async (t) => {
   const transport = await open(`redis://nooble:word@127.0.0.1:${redis.port}`);
   beforeRedisStops(t, () => transport.close());
   const heard = collecting();
-  await transport.consume(nodeLanes(), heard.listener, { credits: 1 });
+  await transport.consume(nodeSubscriptions(), heard.listener, { credits: 1 });
   await transport.send(workQueue('free', 'default'), action(1), 'json');
   await heard.heard(1);
 

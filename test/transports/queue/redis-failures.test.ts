@@ -1,7 +1,7 @@
 /** What happens to actions when Redis, the network, or a node fails: nothing is lost, senders learn it soon, readers come back. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type Lane, tierLane } from '../../../src/domain/queues.ts';
+import { type Subscription, tierSubscription } from '../../../src/domain/queues.ts';
 import type { Transport } from '../../../src/ports/transport.ts';
 import { beforeRedisStops, redisFor, transportFor } from '../../support/redis-node.ts';
 import { startTcpProxy } from '../../support/tcp-proxy.ts';
@@ -9,7 +9,7 @@ import { action, answering, collecting, gate, queue, refusedWith } from '../../s
 import { until } from '../../support/until.ts';
 
 const WORK = queue('execution_service:free:default');
-const LANES: readonly Lane[] = [tierLane(WORK, 'free')];
+const LANES: readonly Subscription[] = [tierSubscription(WORK, 'free')];
 const ASK = { timeoutMs: 5_000, format: 'json' } as const;
 
 /** Sends numbers until told to stop; returns those that Redis has confirmed. */

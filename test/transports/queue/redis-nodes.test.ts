@@ -3,8 +3,13 @@ import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
 import { type TestContext, test } from 'node:test';
 import type { ErrorData } from '../../../src/domain/errors.ts';
-import { type Lane, managementFamily, managementQueue, tierLane } from '../../../src/domain/queues.ts';
-import type { Delivery } from '../../../src/ports/transport.ts';
+import {
+  managementPattern,
+  managementQueue,
+  type Subscription,
+  tierSubscription,
+} from '../../../src/domain/queues.ts';
+import type { ActionDelivery } from '../../../src/ports/transport.ts';
 import type { RedisServer } from '../../support/redis.ts';
 import { redisFor, transportFor } from '../../support/redis-node.ts';
 import { killed, startWorker } from '../../support/redis-workers.ts';
@@ -12,7 +17,7 @@ import { action, collecting, counting, gate, queue, refusedWith } from '../../su
 import { until } from '../../support/until.ts';
 
 const WORK = queue('execution_service:free:default');
-const LANES: readonly Lane[] = [tierLane(WORK, 'free')];
+const LANES: readonly Subscription[] = [tierSubscription(WORK, 'free')];
 
 /** A consumer in a process of its own; resolves when it has begun work on so many actions. */
 async function victim(t: TestContext, redis: RedisServer, count: number): Promise<ChildProcess> {
@@ -31,7 +36,7 @@ test("a killed node's actions go back to the front of their queue, in their orde
   const child = await victim(t, redis, 3);
   await killed(child);
   await sender.send(WORK, action(4), 'json');
-  const idle = [tierLane(queue('elsewhere'), 'free')];
+  const idle = [tierSubscription(queue('elsewhere'), 'free')];
   const meter = counting();
   const janitors = await Promise.all([1, 2, 3].map(() => transportFor(t, redis.url, meter)));
   for (const janitor of janitors) await janitor.consume(idle, async () => {}, { credits: 1 });
@@ -53,9 +58,9 @@ test('an action that kills three nodes is dead, and who reads its queue is told'
   const meter = counting();
   const janitor = await transportFor(t, redis.url, meter);
   const told: unknown[] = [];
-  const onDead = (from: string) => (delivery: Delivery, error: ErrorData) =>
+  const onDead = (from: string) => (delivery: ActionDelivery, error: ErrorData) =>
     void told.push([from, delivery.action.data.n, delivery.queue, error.code]);
-  const elsewhere = [tierLane(queue('elsewhere'), 'free')];
+  const elsewhere = [tierSubscription(queue('elsewhere'), 'free')];
   await janitor.consume(elsewhere, async () => {}, { credits: 1, onDead: onDead('elsewhere') });
   // It reads the queue, and has no room for what waits there.
   const busy = gate();
@@ -84,7 +89,7 @@ test('a key of another type where a queue should be stops nothing else', async (
   const transport = await transportFor(t, redis.url);
   await redis.client.set('execution_service:enterprise:default', 'not a list');
   const heard = collecting();
-  const lanes = [tierLane(queue('execution_service:enterprise:default'), 'enterprise'), ...LANES];
+  const lanes = [tierSubscription(queue('execution_service:enterprise:default'), 'enterprise'), ...LANES];
   await transport.consume(lanes, heard.listener, { credits: 2 });
   for (const n of [1, 2, 3]) await transport.send(WORK, action(n), 'json');
   await heard.heard(3);
@@ -111,7 +116,7 @@ test('a queue that appears while the connection that would tell of it is broken 
   const redis = await redisFor(t);
   const transport = await transportFor(t, redis.url);
   const heard = collecting();
-  await transport.consume([], heard.listener, { credits: 2, families: [managementFamily] });
+  await transport.consume([], heard.listener, { credits: 2, families: [managementPattern] });
   for (let n = 1; n < 6; n += 1) {
     await redis.client.call('CLIENT', 'KILL', 'TYPE', 'pubsub');
     await redis.client.lpush(managementQueue('tasks', `tenant-${n}`), JSON.stringify(action(n)));

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { RefusalError } from '../../../src/domain/errors.ts';
-import { tierLane } from '../../../src/domain/queues.ts';
+import { tierSubscription } from '../../../src/domain/queues.ts';
 import { lpushBytes } from '../../../transports/queue/redis/producer.ts';
 import { beforeRedisStops, redisFor, transportFor } from '../../support/redis-node.ts';
 import { startTcpProxy } from '../../support/tcp-proxy.ts';
@@ -74,7 +74,7 @@ test('what was handed over behind a write that fails is refused with it, and doe
   await elsewhere;
   await Promise.all([5, 6].map((n) => transport.send(WORK, action(n), 'json')));
   const heard = collecting();
-  await transport.consume([tierLane(WORK, 'free')], heard.listener, { credits: 1 });
+  await transport.consume([tierSubscription(WORK, 'free')], heard.listener, { credits: 1 });
   await heard.heard(2);
   assert.deepEqual(heard.numbers(), [5, 6]);
 });

@@ -3,7 +3,12 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { checkRedisUrl } from '../../../src/cli/redis-check.ts';
 import { RefusalError } from '../../../src/domain/errors.ts';
-import { managementFamily, managementQueue, responseQueue, tierLane } from '../../../src/domain/queues.ts';
+import {
+  managementPattern,
+  managementQueue,
+  responseQueue,
+  tierSubscription,
+} from '../../../src/domain/queues.ts';
 import type { Transport } from '../../../src/ports/transport.ts';
 import { openRedisTransport } from '../../../transports/queue/redis/transport.ts';
 import { openShell } from '../../cli/shell.ts';
@@ -16,7 +21,7 @@ import { until } from '../../support/until.ts';
 
 const WORK = queue('execution_service:free:default');
 const ASKED = queue('query_service:free:default');
-const LANES = [tierLane(WORK, 'free')];
+const LANES = [tierSubscription(WORK, 'free')];
 const ASK = { timeoutMs: 2_000, format: 'msgpack' } as const;
 const OWN = { ...ASK, replyQueue: (id: string) => responseQueue('execution_service', 'test', id) };
 
@@ -84,8 +89,8 @@ test('a master that is killed costs nothing that its replica had', async (t) => 
   const [sender, receiver] = [await node(), await node()];
   const heard = collecting();
   const families = collecting();
-  await receiver.consume([tierLane(ASKED, 'free')], answering(receiver), { credits: 4 });
-  await receiver.consume([], families.listener, { credits: 1, families: [managementFamily] });
+  await receiver.consume([tierSubscription(ASKED, 'free')], answering(receiver), { credits: 4 });
+  await receiver.consume([], families.listener, { credits: 1, families: [managementPattern] });
   await works(sender, 1);
   for (let n = 0; n < 50; n += 1) await sender.send(WORK, action(n), 'json');
   await town.replicated();
@@ -110,7 +115,7 @@ test('masters that are exchanged while all live are followed before anything is 
   const { town, node } = await townFor(t, {}, ({ place }) => `redis+sentinel://${place}`);
   const [sender, receiver] = [await node(), await node()];
   const heard = collecting();
-  await receiver.consume([tierLane(ASKED, 'free')], answering(receiver), { credits: 4 });
+  await receiver.consume([tierSubscription(ASKED, 'free')], answering(receiver), { credits: 4 });
   await receiver.consume(LANES, heard.listener, { credits: 4 });
   await town.exchange();
   const begunMs = performance.now();
@@ -143,7 +148,7 @@ test('sentinels with a password, over TLS, of which one is down and one hangs', 
   const { town, node } = await townFor(t, { ...secrets, tls: true }, url);
   await town.killSentinel(0);
   const transport = await node();
-  await transport.consume([tierLane(ASKED, 'free')], answering(transport), { credits: 4 });
+  await transport.consume([tierSubscription(ASKED, 'free')], answering(transport), { credits: 4 });
   await works(transport, 1);
   await town.killMaster();
   await town.failedOver();

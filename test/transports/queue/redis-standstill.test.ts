@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as wait } from 'node:timers/promises';
-import { tierLane } from '../../../src/domain/queues.ts';
+import { tierSubscription } from '../../../src/domain/queues.ts';
 import { openRedisTransport } from '../../../transports/queue/redis/transport.ts';
 import { quiet } from '../../support/quiet.ts';
 import { beforeRedisStops, redisFor } from '../../support/redis-node.ts';
@@ -25,7 +25,7 @@ test('Redis stopped for 20 s: nothing is lost, and nothing runs twice unseen', a
   // Some are in work when it stops, and end while it stands still.
   const heard = collecting(() => wait(5));
   for (const receiver of receivers)
-    await receiver.consume([tierLane(WORK, 'free')], heard.listener, { credits: 4 });
+    await receiver.consume([tierSubscription(WORK, 'free')], heard.listener, { credits: 4 });
 
   const confirmed: number[] = [];
   let isOver = false;

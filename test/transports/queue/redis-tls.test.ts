@@ -5,7 +5,7 @@ import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { RefusalError } from '../../../src/domain/errors.ts';
-import { tierLane, workQueue } from '../../../src/domain/queues.ts';
+import { tierSubscription, workQueue } from '../../../src/domain/queues.ts';
 import { openRedisTransport } from '../../../transports/queue/redis/transport.ts';
 import { openShell } from '../../cli/shell.ts';
 import { leakFree } from '../../support/leaks.ts';
@@ -48,7 +48,7 @@ test('a server that dies and comes back is found again', async (t) => {
   const transport = await opened(`rediss://127.0.0.1:${open.port}/3?${TRUSTING}`);
   t.after(() => transport.close());
   const heard = collecting();
-  await transport.consume([tierLane(WORK, 'free')], heard.listener, { credits: 1 });
+  await transport.consume([tierSubscription(WORK, 'free')], heard.listener, { credits: 1 });
   await open.restart();
   await until('the transport', () =>
     transport.ping().then(

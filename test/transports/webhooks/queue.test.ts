@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { deliverySchema, type Webhook } from '../../../src/domain/agent-record.ts';
-import { createDeliveryQueue, type Job, QUEUE_BOUNDS } from '../../../transports/webhooks/queue.ts';
+import { createDeliveryQueue, type DeliveryJob, QUEUE_BOUNDS } from '../../../transports/webhooks/queue.ts';
 import { afterAttempt, MAX_ATTEMPTS, RETRY_WAITS_MS } from '../../../transports/webhooks/retry.ts';
 import type { Sent } from '../../../transports/webhooks/send.ts';
 import { notice, SECRET, tenant } from './webhook-receiver.ts';
@@ -24,7 +24,7 @@ const delivery = (id: string, webhookId: string, tenantId = 'acme', attempts = 0
     delivered_at: null,
   });
 
-function job(id: string, webhookId: string, tenantId = 'acme'): Job {
+function job(id: string, webhookId: string, tenantId = 'acme'): DeliveryJob {
   const webhook: Webhook = {
     id: webhookId,
     tenant_id: tenant(tenantId),

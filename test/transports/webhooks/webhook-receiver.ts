@@ -5,11 +5,11 @@ import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { TestContext } from 'node:test';
 import {
-  type Delivery,
   type NoticeEvent,
   type TenantNotice,
   tenantNoticeSchema,
   type Webhook,
+  type WebhookDelivery,
 } from '../../../src/domain/agent-record.ts';
 import { type TenantId, tenantIdSchema } from '../../../src/domain/ids.ts';
 import { createNotices } from '../../../src/management/management.ts';
@@ -112,9 +112,9 @@ export function createHands() {
 export function watchedStore(store: WebhookStore = createMemoryWebhooks()) {
   const events = new EventEmitter();
   events.setMaxListeners(0);
-  const kept: Delivery[] = [];
+  const kept: WebhookDelivery[] = [];
   const script = { failures: 0 };
-  const until = async (fits: () => Delivery | undefined): Promise<Delivery> => {
+  const until = async (fits: () => WebhookDelivery | undefined): Promise<WebhookDelivery> => {
     for (let found = fits(); ; found = fits()) {
       if (found) return found;
       await once(events, 'kept');
@@ -124,7 +124,7 @@ export function watchedStore(store: WebhookStore = createMemoryWebhooks()) {
     ...store,
     script,
     kept,
-    async keep(delivery: Delivery) {
+    async keep(delivery: WebhookDelivery) {
       if (script.failures > 0) {
         script.failures -= 1;
         throw new Error('the store broke');
@@ -135,7 +135,7 @@ export function watchedStore(store: WebhookStore = createMemoryWebhooks()) {
       setImmediate(() => events.emit('kept'));
     },
     /** Resolves to the first delivery kept, past or future, that fits. */
-    until: (fits: (delivery: Delivery) => boolean) => until(() => kept.find(fits)),
+    until: (fits: (delivery: WebhookDelivery) => boolean) => until(() => kept.find(fits)),
     /** What the only delivery was after that attempt: it is kept when new, then before and after each. */
     outcome: (attempt: number) => until(() => kept[2 * attempt]),
   };

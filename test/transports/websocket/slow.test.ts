@@ -8,7 +8,7 @@ import {
   SLOW_GRACE_MS,
   type Wire,
 } from '../../../transports/websocket/connection.ts';
-import { createWatch } from '../../../transports/websocket/keep-alive.ts';
+import { createKeepAlive } from '../../../transports/websocket/keep-alive.ts';
 import { type ChatPort, event, openChatPort } from '../../support/chat-port.ts';
 import { connect } from '../../support/websocket-client.ts';
 
@@ -154,7 +154,7 @@ test('a stalled client is cut off after the grace time, and nothing more is writ
   const client = newClient(wirePort, () => {
     stalls += 1;
   });
-  const watch = createWatch({ pingIntervalMs: 30_000, pingTimeoutMs: 10_000 }, { now: () => 0 });
+  const watch = createKeepAlive({ pingIntervalMs: 30_000, pingTimeoutMs: 10_000 }, { now: () => 0 });
   const watched = watch.add(client, undefined);
   client.send(delta(1, 10));
   await nextTurn();

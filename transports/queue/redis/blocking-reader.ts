@@ -7,8 +7,8 @@
 import type { Redis } from 'ioredis';
 import type { QueueName } from '../../../src/domain/queues.ts';
 import type { Log } from '../../../src/ports/telemetry.ts';
-import { closeLink, textOf } from './connection.ts';
-import type { Watch } from './key-tracking.ts';
+import { closeConnection, textOf } from './connection.ts';
+import type { KeyTracking } from './key-tracking.ts';
 import { intakeKey } from './scripts.ts';
 
 /** How long one BLMOVE blocks; well under a lease, so that none outlives its consumer's lease on a dead connection. */
@@ -26,7 +26,7 @@ export interface Source {
   readonly queue: QueueName;
 }
 
-export interface Intake {
+export interface BlockingReader {
   /** The queue it waits on. */
   waitingOn(): QueueName | undefined;
   canWait(): boolean;
@@ -39,7 +39,7 @@ export interface Intake {
   close(): void;
 }
 
-export interface IntakeEvents {
+export interface BlockingReaderEvents {
   arrived(source: Source, body: Buffer): void;
   /** Asked after each arrival, and when nothing came for a while. */
   mayGoOn(queue: QueueName): boolean;
@@ -47,13 +47,13 @@ export interface IntakeEvents {
   ended(queue: QueueName | undefined, failed: boolean): void;
 }
 
-export function createIntake(
-  watch: Watch,
+export function createBlockingReader(
+  watch: KeyTracking,
   blocker: Redis,
   holder: { readonly name: string; readonly taken: string },
   log: Log,
-  events: IntakeEvents,
-): Intake {
+  events: BlockingReaderEvents,
+): BlockingReader {
   let generation = 0;
   let waiting: { readonly queue: QueueName; readonly over: Promise<void> } | undefined;
   /** Callers that want it to end. */
@@ -139,7 +139,7 @@ export function createIntake(
     },
     close() {
       blocker.off('ready', back);
-      closeLink(blocker);
+      closeConnection(blocker);
     },
   };
 }

@@ -32,7 +32,7 @@ export interface Endpoint {
 }
 
 /** `blockMs`: how long its reads may block on the server; 0 for connections that never block. */
-export function openLink(endpoint: Endpoint, name: string, blockMs: number): Redis {
+export function openConnection(endpoint: Endpoint, name: string, blockMs: number): Redis {
   const { options, log, meter } = endpoint;
   const settled: RedisOptions = {
     ...options,
@@ -115,7 +115,7 @@ function heartbeat(redis: Redis, limitMs: number): () => void {
 }
 
 /** Closes a link for good. */
-export function closeLink(redis: Redis): void {
+export function closeConnection(redis: Redis): void {
   attendants.get(redis)?.();
   redis.disconnect();
 }
@@ -137,7 +137,7 @@ export async function connected(redis: Redis): Promise<void> {
   try {
     await Promise.race([connecting, failure]);
   } catch (error) {
-    closeLink(redis);
+    closeConnection(redis);
     connecting.catch(() => {});
     throw unavailable(explained(error, sentinels, redis.options.tls !== undefined));
   } finally {

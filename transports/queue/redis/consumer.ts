@@ -5,16 +5,23 @@
  * a BLMOVE waits on the queue that was busy last (intake.ts) and the watch tells of all others (watch.ts).
  */
 import { type ErrorData, refusal } from '../../../src/domain/errors.ts';
-import { enrolled, type Lane, noTurns, type QueueName, served, shares } from '../../../src/domain/queues.ts';
+import {
+  enrolled,
+  noTurns,
+  type QueueName,
+  type Subscription,
+  served,
+  shares,
+} from '../../../src/domain/queues.ts';
 import type { Log } from '../../../src/ports/telemetry.ts';
 import type { ConsumeOptions, Consumption, Listener, TransportMeter } from '../../../src/ports/transport.ts';
 import { type TellDead, tellingDead } from '../delivery.ts';
-import { BLOCK_MS, createIntake } from './blocking-reader.ts';
-import { connected, type Endpoint, openLink, textOf, unavailable } from './connection.ts';
-import { createHeld, takeStock } from './in-flight.ts';
-import type { Watch } from './key-tracking.ts';
+import { BLOCK_MS, createBlockingReader } from './blocking-reader.ts';
+import { connected, type Endpoint, openConnection, textOf, unavailable } from './connection.ts';
+import { createInFlight, reconcile } from './in-flight.ts';
+import type { KeyTracking } from './key-tracking.ts';
 import { holdLease, type LeaseTimes } from './lease.ts';
-import { createRoster, type LaneState } from './queue-set.ts';
+import { createQueueSet, type SubscriptionState } from './queue-set.ts';
 import { itemsOf, takenKey, takeScript } from './scripts.ts';
 
 /** Actions that come one by one before a script looks whether more are there; doubled each time that none are. */
@@ -38,7 +45,7 @@ export interface Reader {
 
 export interface ConsumerSetup {
   readonly endpoint: Endpoint;
-  readonly watch: Watch;
+  readonly watch: KeyTracking;
   /** Unique for every consumer of every start of every node. */
   readonly holder: string;
   readonly lease: LeaseTimes;
@@ -51,14 +58,14 @@ export interface ConsumerSetup {
 /** Resolves when it is taking; rejects with TRANSPORT_UNAVAILABLE where Redis is away. */
 export async function startConsumer(
   setup: ConsumerSetup,
-  first: readonly Lane[],
+  first: readonly Subscription[],
   listener: Listener,
   options: ConsumeOptions,
 ): Promise<Consumption> {
   const { watch, log, meter, holder, readers } = setup;
   const { credits, read, families = [] } = options;
   const taken = takenKey(holder);
-  const blocker = openLink(setup.endpoint, 'blocker', BLOCK_MS);
+  const blocker = openConnection(setup.endpoint, 'blocker', BLOCK_MS);
   await connected(blocker);
 
   let turns = noTurns;
@@ -85,15 +92,15 @@ export async function startConsumer(
   };
   const changed = (queue: QueueName): void => {
     // What comes there comes through the intake.
-    if (intake.waitingOn() === queue) return;
-    roster.mistrust(queue);
+    if (reader.waitingOn() === queue) return;
+    queueSet.mistrust(queue);
     wake();
   };
   const left = async (queue: QueueName): Promise<void> => {
-    if (intake.waitingOn() === queue) await intake.unblock();
+    if (reader.waitingOn() === queue) await reader.unblock();
   };
   const pause = (queue: QueueName, error: ErrorData): void => {
-    roster.pause(queue, error);
+    queueSet.pause(queue, error);
     // Where that fails the connection is gone, and with it whatever waits.
     left(queue).catch(() => {});
   };
@@ -106,42 +113,45 @@ export async function startConsumer(
     wake();
   };
 
-  const roster = createRoster(watch, families, {
+  const queueSet = createQueueSet(watch, families, {
     changed,
     wake,
     lost: audit,
-    waitingOn: () => intake.waitingOn(),
+    waitingOn: () => reader.waitingOn(),
   });
-  const reader: Reader = { covers: roster.covers, tellDead: tellingDead(options, log) };
+  const self: Reader = { covers: queueSet.covers, tellDead: tellingDead(options, log) };
   const tellDead: TellDead = (queue, body, error) => {
-    const mine = [reader, ...readers].find(({ covers }) => covers(queue)) ?? reader;
+    const mine = [self, ...readers].find(({ covers }) => covers(queue)) ?? self;
     mine.tellDead(queue, body, error);
   };
-  const held = createHeld(
+  const inFlight = createInFlight(
     { watch, taken, log, meter, read, freed, returned: changed, pause, left, tellDead },
     listener,
   );
-  const intake = createIntake(watch, blocker, { name: holder, taken }, log, {
+  const reader = createBlockingReader(watch, blocker, { name: holder, taken }, log, {
     arrived(source, body) {
       elsewhere = 0;
       inARow += 1;
-      held.start({ id: String(nextId(1)), ...source, body });
+      inFlight.start({ id: String(nextId(1)), ...source, body });
     },
     mayGoOn(queue) {
       if (stopped || auditDue || room() < 0 || !watch.armed()) return false;
-      if (!roster.has(queue) || roster.isPaused(queue)) return false;
+      if (!queueSet.has(queue) || queueSet.isPaused(queue)) return false;
       // More may be waiting there than come one by one: now and then a script looks, and takes them at once.
-      return inARow < patience && roster.waiting().length === 0 && elsewhere < MAX_ELSEWHERE;
+      return inARow < patience && queueSet.waiting().length === 0 && elsewhere < MAX_ELSEWHERE;
     },
     ended(queue, failed) {
       if (failed) hot = undefined;
-      if (queue) roster.mistrust(queue);
+      if (queue) queueSet.mistrust(queue);
       if (!failed) wake();
     },
   });
 
   /** Runs the script over some lanes; what it took is started before anything else happens. */
-  const take = async (asked: readonly LaneState[], counts: ReadonlyMap<Lane, number>): Promise<void> => {
+  const take = async (
+    asked: readonly SubscriptionState[],
+    counts: ReadonlyMap<Subscription, number>,
+  ): Promise<void> => {
     const before = asked.map(({ changes }) => changes);
     const keys = [taken, ...asked.map(({ lane }) => lane.queue)];
     const wanted = asked.map(({ lane }) => counts.get(lane) ?? 0);
@@ -165,22 +175,22 @@ export async function startConsumer(
   };
 
   const start = (id: string, queue: QueueName | undefined, body: unknown): void => {
-    if (queue && Buffer.isBuffer(body)) held.start({ id, queue, body, list: undefined });
+    if (queue && Buffer.isBuffer(body)) inFlight.start({ id, queue, body, list: undefined });
   };
 
-  const room = (): number => credits - held.running() - (intake.waitingOn() === undefined ? 0 : 1);
+  const room = (): number => credits - inFlight.running() - (reader.waitingOn() === undefined ? 0 : 1);
 
   /** Does what is to be done now; returns when the loop must wait to be woken. */
   const advance = async (): Promise<void> => {
     if (auditDue) {
-      await takeStock({ watch, taken, held, intake, nextId, room });
-      await roster.search();
-      roster.mistrustAll();
+      await reconcile({ watch, taken, held: inFlight, intake: reader, nextId, room });
+      await queueSet.search();
+      queueSet.mistrustAll();
       auditDue = false;
     }
     for (;;) {
-      const waiting = roster.waiting();
-      if (waiting.length > 0 && room() <= 0 && held.running() < credits) await intake.unblock();
+      const waiting = queueSet.waiting();
+      if (waiting.length > 0 && room() <= 0 && inFlight.running() < credits) await reader.unblock();
       const free = Math.min(room(), MAX_BATCH);
       if (stopped || !watch.armed()) return;
       if (waiting.length > 0 && free > 0) {
@@ -190,12 +200,12 @@ export async function startConsumer(
         const asked = waiting.filter(({ lane, length }) => counts.has(lane) || !Number.isFinite(length));
         await take(asked.slice(0, MAX_LANES), counts);
       } else {
-        const next = roster.next(hot);
+        const next = queueSet.next(hot);
         if (waiting.length > 0 || free <= 0 || next === undefined) return;
-        if (elsewhere >= MAX_ELSEWHERE && intake.waitingOn() !== next) await intake.unblock();
-        if (!intake.canWait()) return;
+        if (elsewhere >= MAX_ELSEWHERE && reader.waitingOn() !== next) await reader.unblock();
+        if (!reader.canWait()) return;
         elsewhere = 0;
-        await intake.wait(next);
+        await reader.wait(next);
         return;
       }
     }
@@ -220,8 +230,8 @@ export async function startConsumer(
     }
   };
 
-  await roster.listen(setup.endpoint).catch((error: unknown) => {
-    intake.close();
+  await queueSet.listen(setup.endpoint).catch((error: unknown) => {
+    reader.close();
     throw unavailable(error);
   });
   const lease = await holdLease(watch, holder, setup.lease, {
@@ -229,16 +239,16 @@ export async function startConsumer(
     meter,
     nextId,
     returned: audit,
-    bury: (poison) => held.bury({ ...poison, list: undefined }, abandoned),
+    bury: (poison) => inFlight.deadLetter({ ...poison, list: undefined }, abandoned),
   }).catch((error: unknown) => {
-    intake.close();
-    roster.close();
+    reader.close();
+    queueSet.close();
     throw unavailable(error);
   });
   const offReset = watch.onReset(audit);
   const auditor = setInterval(audit, AUDIT_MS);
-  readers.add(reader);
-  for (const lane of first) roster.add(lane);
+  readers.add(self);
+  for (const lane of first) queueSet.add(lane);
   if (families.length > 0) audit();
   const loop = run();
 
@@ -246,8 +256,8 @@ export async function startConsumer(
   const settleAll = async (): Promise<boolean> => {
     const deadline = performance.now() + MAX_SETTLE_MS;
     do {
-      await held.flush();
-      if (held.unsettled() === 0) return true;
+      await inFlight.flush();
+      if (inFlight.unsettled() === 0) return true;
       await new Promise((resolve) => setTimeout(resolve, 50));
     } while (performance.now() < deadline);
     return false;
@@ -256,23 +266,23 @@ export async function startConsumer(
   const shutDown = async (): Promise<void> => {
     stopped = true;
     wake();
-    await intake.unblock().catch(() => {});
+    await reader.unblock().catch(() => {});
     await loop;
     clearInterval(auditor);
     offReset();
-    roster.close();
-    await held.idle();
+    queueSet.close();
+    await inFlight.idle();
     const settled = await settleAll();
     await lease.release(settled && (await nothingLeft(watch, taken)));
-    readers.delete(reader);
-    intake.close();
+    readers.delete(self);
+    reader.close();
   };
   let stopping: Promise<void> | undefined;
 
   return {
-    add: (lane) => roster.add(lane),
+    add: (lane) => queueSet.add(lane),
     async remove(queue) {
-      roster.drop(queue);
+      queueSet.drop(queue);
       await left(queue).catch(() => {});
     },
     stop() {
@@ -286,7 +296,7 @@ const abandoned = refusal('POISON', {
   message: 'Its receivers died while they worked on it.',
 });
 
-const nothingLeft = async (watch: Watch, taken: string): Promise<boolean> => {
+const nothingLeft = async (watch: KeyTracking, taken: string): Promise<boolean> => {
   const ids = await watch.taker.hkeys(taken).catch(() => ['1']);
   return ids.every((id) => id.startsWith('hot:'));
 };

@@ -4,7 +4,7 @@ import { deadQueue, type QueueName, queueNameSchema } from '../../../src/domain/
 import type { Log } from '../../../src/ports/telemetry.ts';
 import type { DeadLetter, DeadLetters } from '../../../src/ports/transport.ts';
 import { bodyOf, labelOf, MAX_DEAD_LETTERS, parseDeadLetter } from '../delivery.ts';
-import { closeLink, connected, openLink, unavailable } from './connection.ts';
+import { closeConnection, connected, openConnection, unavailable } from './connection.ts';
 import { DEAD_QUEUES, unburyScript } from './scripts.ts';
 import { redisOptions } from './url.ts';
 
@@ -77,11 +77,11 @@ async function orUnavailable<T>(work: () => Promise<T>): Promise<T> {
  */
 export async function openDeadLetters(url: string, log: Log) {
   const options = redisOptions(url);
-  const redis = openLink({ options, log, meter: { counted: () => {} } }, 'dead', 0);
+  const redis = openConnection({ options, log, meter: { counted: () => {} } }, 'dead', 0);
   await connected(redis);
   return {
     letters: createDeadLetters(redis),
     labelOf,
-    close: async (): Promise<void> => closeLink(redis),
+    close: async (): Promise<void> => closeConnection(redis),
   };
 }

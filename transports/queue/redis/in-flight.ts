@@ -4,9 +4,9 @@ import { deadQueue, MAX_DELIVERIES, type QueueName, queueNameSchema } from '../.
 import type { Log } from '../../../src/ports/telemetry.ts';
 import type { Listener, ReadMessage, TransportMeter } from '../../../src/ports/transport.ts';
 import { deadLetter, deliver, MAX_DEAD_LETTERS, type TellDead } from '../delivery.ts';
-import type { Intake } from './blocking-reader.ts';
+import type { BlockingReader } from './blocking-reader.ts';
 import { textOf } from './connection.ts';
-import type { Watch } from './key-tracking.ts';
+import type { KeyTracking } from './key-tracking.ts';
 import { buryScript, DEAD_QUEUES, failScript, giveBackScript, itemsOf, recoverScript } from './scripts.ts';
 
 /** How long Redis remembers that an action has failed. */
@@ -16,7 +16,7 @@ const MAX_ACKS = 500;
 const SETTLE_DELAY_MS = 2;
 
 /** One delivery, by the id under which it lies in the hash, or, with a list, by its body in the list of a BLMOVE. */
-export interface Entry {
+export interface InFlightEntry {
   id: string;
   list: string | undefined;
   readonly queue: QueueName;
@@ -33,17 +33,17 @@ interface BadEnd {
 type Settlement = { readonly type: 'ack' | 'give-back' } | BadEnd;
 const ACK: Settlement = { type: 'ack' };
 
-export interface Held {
+export interface InFlight {
   /** Listeners that run. */
   running(): number;
   /** Ids that this process works on or has yet to settle. */
   knows(id: string): boolean;
   /** Calls the listener in this tick. */
-  start(entry: Entry): void;
+  start(entry: InFlightEntry): void;
   /** Takes note that a body was moved from a list to the hash; false where nothing of that list has that body. */
   moved(list: string, body: Buffer, id: string): boolean;
   /** Puts on the dead list what lies in the hash under that id. */
-  bury(entry: Entry, error: ErrorData): void;
+  deadLetter(entry: InFlightEntry, error: ErrorData): void;
   /** Tells Redis what is settled; what fails stays for the next time. */
   flush(): Promise<void>;
   /** Resolves when no listener runs. */
@@ -51,9 +51,9 @@ export interface Held {
   unsettled(): number;
 }
 
-export function createHeld(
+export function createInFlight(
   deps: {
-    readonly watch: Watch;
+    readonly watch: KeyTracking;
     readonly taken: string;
     readonly log: Log;
     readonly meter: TransportMeter;
@@ -69,14 +69,14 @@ export function createHeld(
     readonly tellDead: TellDead;
   },
   listener: Listener,
-): Held {
+): InFlight {
   const { watch, taken, log, meter } = deps;
-  const running = new Map<Entry, Promise<void>>();
-  const settlements = new Map<Entry, Settlement>();
+  const running = new Map<InFlightEntry, Promise<void>>();
+  const settlements = new Map<InFlightEntry, Settlement>();
   let flushing: Promise<void> | undefined;
   let timer: NodeJS.Timeout | undefined;
 
-  const settle = (entry: Entry, settlement: Settlement): void => {
+  const settle = (entry: InFlightEntry, settlement: Settlement): void => {
     settlements.set(entry, settlement);
     // Told together, a moment later: what is given back together keeps its order, and an acknowledgement each would
     // cost a quarter of the latency of the next action.
@@ -86,7 +86,7 @@ export function createHeld(
     }, SETTLE_DELAY_MS);
   };
 
-  const work = async (entry: Entry): Promise<void> => {
+  const work = async (entry: InFlightEntry): Promise<void> => {
     const verdict = await deliver(entry.queue, entry.body, listener, log, deps.read);
     running.delete(entry);
     if (verdict.type === 'done') settle(entry, ACK);
@@ -97,13 +97,13 @@ export function createHeld(
     deps.freed();
   };
 
-  const ack = async (entries: readonly Entry[]): Promise<void> => {
+  const ack = async (entries: readonly InFlightEntry[]): Promise<void> => {
     await watch.taker.hdel(taken, ...entries.map(({ id }) => id));
     for (const entry of entries) settlements.delete(entry);
   };
 
   /** By body, since what lies in a list has no other name; near its right end, as it is among the oldest. */
-  const ackListed = async (entries: readonly Entry[]): Promise<void> => {
+  const ackListed = async (entries: readonly InFlightEntry[]): Promise<void> => {
     const pipeline = watch.taker.pipeline();
     const lists = entries.map(({ list }) => list);
     for (const { list = '', body } of entries) pipeline.lrem(list, -1, body);
@@ -116,7 +116,11 @@ export function createHeld(
     }
   };
 
-  const buryNow = async (entry: Entry, error: ErrorData, isRepeated: boolean): Promise<void> => {
+  const deadLetterNow = async (
+    entry: InFlightEntry,
+    error: ErrorData,
+    isRepeated: boolean,
+  ): Promise<void> => {
     const letter = deadLetter(entry.queue, entry.body, error);
     const keys = [taken, deadQueue(letter.queue), DEAD_QUEUES];
     const args = [entry.id, JSON.stringify(letter), letter.queue, MAX_DEAD_LETTERS];
@@ -132,19 +136,22 @@ export function createHeld(
   };
 
   /** Moves what lies in the list of a BLMOVE to the hash, where scripts find it. */
-  const intoHash = async (entry: Entry): Promise<void> => {
+  const intoHash = async (entry: InFlightEntry): Promise<void> => {
     if (entry.list === undefined) return;
     await recoverScript(watch.taker, [taken, entry.list], [entry.id, entry.queue, entry.body]);
     entry.list = undefined;
   };
 
-  const settleBadly = async (entry: Entry, { type, error, isRepeated = false }: BadEnd): Promise<void> => {
+  const settleBadly = async (
+    entry: InFlightEntry,
+    { type, error, isRepeated = false }: BadEnd,
+  ): Promise<void> => {
     await intoHash(entry);
-    if (type === 'bury') return buryNow(entry, error, isRepeated);
+    if (type === 'bury') return deadLetterNow(entry, error, isRepeated);
     const keys = [taken, entry.queue];
     const outcome = Number(await failScript(watch.taker, keys, [entry.id, MAX_DELIVERIES, FAILURES_TTL_S]));
     // Poison. From here on it must not be counted again, whatever breaks.
-    if (outcome === 2) return buryNow(entry, error, false);
+    if (outcome === 2) return deadLetterNow(entry, error, false);
     settlements.delete(entry);
     if (outcome === 0) return;
     meter.counted('action.redelivered', 1);
@@ -152,7 +159,7 @@ export function createHeld(
   };
 
   /** All of one queue, in one step and in their order: what one flush brings was taken together. */
-  const giveBack = async (queue: QueueName, entries: readonly Entry[]): Promise<void> => {
+  const requeue = async (queue: QueueName, entries: readonly InFlightEntry[]): Promise<void> => {
     await deps.left(queue);
     await Promise.all(entries.map(intoHash));
     const ids = entries.map(({ id }) => id).sort((a, b) => Number(b) - Number(a));
@@ -163,9 +170,9 @@ export function createHeld(
   };
 
   const flushAll = async (): Promise<void> => {
-    const acks: Entry[] = [];
-    const listed: Entry[] = [];
-    const returns = new Map<QueueName, Entry[]>();
+    const acks: InFlightEntry[] = [];
+    const listed: InFlightEntry[] = [];
+    const returns = new Map<QueueName, InFlightEntry[]>();
     const deeds: Promise<void>[] = [];
     for (const [entry, settlement] of settlements) {
       if (settlement.type === 'give-back') {
@@ -179,7 +186,7 @@ export function createHeld(
     }
     for (let at = 0; at < acks.length; at += MAX_ACKS) deeds.push(ack(acks.slice(at, at + MAX_ACKS)));
     if (listed.length > 0) deeds.push(ackListed(listed));
-    for (const [queue, entries] of returns) deeds.push(giveBack(queue, entries));
+    for (const [queue, entries] of returns) deeds.push(requeue(queue, entries));
     const results = await Promise.allSettled(deeds);
     const failed = results.find((result) => result.status === 'rejected');
     if (failed) throw failed.reason;
@@ -214,7 +221,7 @@ export function createHeld(
       entry.id = id;
       return true;
     },
-    bury: (entry, error) => settle(entry, { type: 'bury', error }),
+    deadLetter: (entry, error) => settle(entry, { type: 'bury', error }),
     flush,
     async idle() {
       while (running.size > 0) await Promise.all(running.values());
@@ -227,11 +234,11 @@ export function createHeld(
 const SPARE_IDS = 1_000;
 
 /** Tells Redis what it has missed, and starts what this process has missed, as far as there is room. */
-export async function takeStock(consumer: {
-  readonly watch: Watch;
+export async function reconcile(consumer: {
+  readonly watch: KeyTracking;
   readonly taken: string;
-  readonly held: Held;
-  readonly intake: Intake;
+  readonly held: InFlight;
+  readonly intake: BlockingReader;
   readonly nextId: (count: number) => number;
   readonly room: () => number;
 }): Promise<void> {

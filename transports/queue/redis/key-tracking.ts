@@ -8,13 +8,13 @@
  * connection breaks), keyspace notifications (server-wide configuration).
  */
 import type { Redis } from 'ioredis';
-import { closeLink, connected, type Endpoint, openLink, textOf } from './connection.ts';
+import { closeConnection, connected, type Endpoint, openConnection, textOf } from './connection.ts';
 
 /** Where Redis names the keys that have changed. */
 export const INVALIDATIONS = '__redis__:invalidate';
 const RETRY_MS = 500;
 
-export interface Watch {
+export interface KeyTracking {
   /** Reads and scripts go here: what it reads is watched. Its own writes wake nobody here (NOLOOP). */
   readonly taker: Redis;
   /** False while changes may go unheard; a reset follows. */
@@ -27,9 +27,9 @@ export interface Watch {
 }
 
 /** Rejects where Redis is away, or its user may not use CLIENT TRACKING. */
-export async function openWatch(endpoint: Endpoint): Promise<Watch> {
-  const taker = openLink(endpoint, 'taker', 0);
-  const ear = openLink(endpoint, 'ear', 0);
+export async function openKeyTracking(endpoint: Endpoint): Promise<KeyTracking> {
+  const taker = openConnection(endpoint, 'taker', 0);
+  const ear = openConnection(endpoint, 'ear', 0);
   const keys = new Map<string, Set<() => void>>();
   const resets = new Set<() => void>();
   let armed = false;
@@ -69,8 +69,8 @@ export async function openWatch(endpoint: Endpoint): Promise<Watch> {
     await Promise.all([connected(taker), connected(ear)]);
     await arm();
   } catch (error) {
-    closeLink(taker);
-    closeLink(ear);
+    closeConnection(taker);
+    closeConnection(ear);
     throw error;
   }
   ear.on('close', () => {
@@ -100,7 +100,7 @@ export async function openWatch(endpoint: Endpoint): Promise<Watch> {
       clearTimeout(retry);
       for (const link of [taker, ear]) {
         link.off('ready', rearm);
-        closeLink(link);
+        closeConnection(link);
       }
     },
   };

@@ -4,7 +4,7 @@ import type { Log } from '../../../src/ports/telemetry.ts';
 import type { TransportMeter } from '../../../src/ports/transport.ts';
 import { textOf } from './connection.ts';
 import { FAILURES_TTL_S } from './in-flight.ts';
-import type { Watch } from './key-tracking.ts';
+import type { KeyTracking } from './key-tracking.ts';
 import { HOLDERS, itemsOf, leaseKey, reclaimScript, takenKey } from './scripts.ts';
 
 export interface LeaseTimes {
@@ -31,7 +31,7 @@ export interface Lease {
 
 /** Resolves once the lease is held; rejects where Redis is away. */
 export async function holdLease(
-  watch: Watch,
+  watch: KeyTracking,
   holder: string,
   times: LeaseTimes,
   deps: {

@@ -23,13 +23,13 @@ const MAX_BATCH = 500;
 const EXPIRE_MS = 1_000;
 const SHARED_REPLIES = repliesQueue('');
 
-interface Item {
+interface PendingPush {
   readonly body: Buffer;
   readonly sent: () => void;
   readonly failed: (error: unknown) => void;
 }
 
-export interface Post {
+export interface Producer {
   /**
    * Resolves once Redis has it. Rejects with TRANSPORT_UNAVAILABLE, and then Redis may have it all the same; with
    * INVALID_REQUEST where it never will: the queue is no list, or this node may not write to it. What was handed over
@@ -40,14 +40,14 @@ export interface Post {
   close(): Promise<void>;
 }
 
-export function createPost(sender: Redis): Post {
+export function createProducer(sender: Redis): Producer {
   /** Queues to which something is on its way, with what waits behind it. */
-  const waiting = new Map<QueueName, Item[]>();
+  const waiting = new Map<QueueName, PendingPush[]>();
   let idle: (() => void) | undefined;
   const toExpire = new Set<QueueName>();
   let expiry: NodeJS.Timeout | undefined;
 
-  const start = (queue: QueueName, items: readonly Item[], behind: Item[]): void => {
+  const start = (queue: QueueName, items: readonly PendingPush[], behind: PendingPush[]): void => {
     write(queue, items).then(
       () => {
         for (const { sent } of items) sent();
@@ -68,7 +68,7 @@ export function createPost(sender: Redis): Post {
     if (waiting.size === 0) idle?.();
   };
 
-  const write = (queue: QueueName, items: readonly Item[]): Promise<unknown> => {
+  const write = (queue: QueueName, items: readonly PendingPush[]): Promise<unknown> => {
     const bodies = items.map(({ body }) => body);
     const pushed = lpush(sender, queue, bodies);
     if (isReplyQueue(queue) || isNoticeQueue(queue)) return pushed.then(() => bounded(queue));
@@ -107,7 +107,7 @@ export function createPost(sender: Redis): Post {
           behind.push(item);
           return;
         }
-        const later: Item[] = [];
+        const later: PendingPush[] = [];
         waiting.set(queue, later);
         start(queue, [item], later);
       }),
@@ -133,7 +133,7 @@ function refusalOf(error: unknown): RefusalError {
 const never = (message: string): RefusalError => new RefusalError(refusal('INVALID_REQUEST', { message }));
 
 /** How many of them fit into one command; one at least. */
-function batchOf(items: readonly Item[]): number {
+function batchOf(items: readonly PendingPush[]): number {
   let bytes = 0;
   const over = items.findIndex(({ body }, at) => {
     bytes += body.length;

@@ -2,22 +2,22 @@
 import type { Redis } from 'ioredis';
 import type { ErrorData } from '../../../src/domain/errors.ts';
 import {
-  type Family,
-  familyLane,
-  type Lane,
+  patternSubscription,
   type QueueName,
+  type QueuePattern,
   queueNameSchema,
+  type Subscription,
 } from '../../../src/domain/queues.ts';
 import { createPauses } from '../delivery.ts';
-import { closeLink, connected, type Endpoint, openLink, textOf } from './connection.ts';
-import { INVALIDATIONS, type Watch } from './key-tracking.ts';
+import { closeConnection, connected, type Endpoint, openConnection, textOf } from './connection.ts';
+import { INVALIDATIONS, type KeyTracking } from './key-tracking.ts';
 import { itemsOf } from './scripts.ts';
 
 /** Families are looked through that often although their scout hears of every write. */
 const SEARCH_MS = 60_000;
 
-export interface LaneState {
-  readonly lane: Lane;
+export interface SubscriptionState {
+  readonly lane: Subscription;
   /** What waits there; Infinity where only that it has changed is known. */
   length: number;
   /** Goes up with every change that the watch reports. */
@@ -27,15 +27,15 @@ export interface LaneState {
   readonly found: boolean;
 }
 
-export interface Roster {
+export interface QueueSet {
   /** One that is there already is left as it is. */
-  add(lane: Lane): void;
+  add(lane: Subscription): void;
   drop(queue: QueueName): void;
   has(queue: QueueName): boolean;
   /** Whether it is taken from here, or would be if it held something. */
   covers(queue: QueueName): boolean;
   /** Those that may hold something and are not paused. */
-  waiting(): readonly LaneState[];
+  waiting(): readonly SubscriptionState[];
   /** The queue to wait on: that one where it can be, else another, or undefined. */
   next(hot: QueueName | undefined): QueueName | undefined;
   /** What is known of its length is not true any more. */
@@ -50,9 +50,9 @@ export interface Roster {
   close(): void;
 }
 
-export function createRoster(
-  watch: Watch,
-  families: readonly Family[],
+export function createQueueSet(
+  watch: KeyTracking,
+  families: readonly QueuePattern[],
   events: {
     /** The watch says so. */
     readonly changed: (queue: QueueName) => void;
@@ -62,14 +62,14 @@ export function createRoster(
     readonly lost: () => void;
     readonly waitingOn: () => QueueName | undefined;
   },
-): Roster {
-  const lanes = new Map<QueueName, LaneState>();
+): QueueSet {
+  const lanes = new Map<QueueName, SubscriptionState>();
   let found = 0;
   let searchedMs = Number.NEGATIVE_INFINITY;
-  let scout: Awaited<ReturnType<typeof openScout>> | undefined;
+  let discovery: Awaited<ReturnType<typeof openScout>> | undefined;
   const pauses = createPauses(() => events.wake());
 
-  const add = (lane: Lane, isFound: boolean): void => {
+  const add = (lane: Subscription, isFound: boolean): void => {
     if (lanes.has(lane.queue)) return;
     const unwatch = watch.key(lane.queue, () => events.changed(lane.queue));
     lanes.set(lane.queue, { lane, length: Number.POSITIVE_INFINITY, changes: 0, unwatch, found: isFound });
@@ -89,7 +89,7 @@ export function createRoster(
     state.length = Number.POSITIVE_INFINITY;
     state.changes += 1;
   };
-  const touched = (lane: Lane): void => {
+  const touched = (lane: Subscription): void => {
     const state = lanes.get(lane.queue);
     if (!state && found < MAX_FOUND) add(lane, true);
     // Known to be empty, it may be on its way out when this is heard.
@@ -100,7 +100,7 @@ export function createRoster(
     add: (lane) => add(lane, false),
     drop,
     has: (queue) => lanes.has(queue),
-    covers: (queue) => lanes.has(queue) || familyLane(families, queue) !== null,
+    covers: (queue) => lanes.has(queue) || patternSubscription(families, queue) !== null,
     waiting: () =>
       [...lanes.values()].filter(
         ({ length, lane }) => length > 0 && lane.queue !== events.waitingOn() && !pauses.has(lane.queue),
@@ -121,7 +121,7 @@ export function createRoster(
         if (state.found && state.length === 0 && state.lane.queue !== events.waitingOn())
           drop(state.lane.queue);
       const now = performance.now();
-      if (families.length === 0 || (scout?.armed() && now - searchedMs < SEARCH_MS)) return;
+      if (families.length === 0 || (discovery?.armed() && now - searchedMs < SEARCH_MS)) return;
       for (const lane of await findLanes(watch.taker, families)) add(lane, true);
       searchedMs = now;
     },
@@ -131,10 +131,10 @@ export function createRoster(
         searchedMs = Number.NEGATIVE_INFINITY;
         events.lost();
       };
-      scout = await openScout(endpoint, families, { touched, reset });
+      discovery = await openScout(endpoint, families, { touched, reset });
     },
     close() {
-      scout?.close();
+      discovery?.close();
       pauses.close();
       for (const { unwatch } of lanes.values()) unwatch();
     },
@@ -148,8 +148,11 @@ const SCAN_COUNT = 1_000;
 export const MAX_FOUND = 1_000;
 
 /** The lanes of families' queues that hold something: a list that is empty is no key. */
-export async function findLanes(redis: Redis, families: readonly Family[]): Promise<readonly Lane[]> {
-  const lanes: Lane[] = [];
+export async function findLanes(
+  redis: Redis,
+  families: readonly QueuePattern[],
+): Promise<readonly Subscription[]> {
+  const lanes: Subscription[] = [];
   for (const { prefix } of families) {
     let cursor = '0';
     do {
@@ -165,20 +168,20 @@ export async function findLanes(redis: Redis, families: readonly Family[]): Prom
   return lanes;
 }
 
-function laneOf(families: readonly Family[], key: unknown): Lane | null {
+function laneOf(families: readonly QueuePattern[], key: unknown): Subscription | null {
   const queue = queueNameSchema.safeParse(String(key)).data;
-  return queue ? familyLane(families, queue) : null;
+  return queue ? patternSubscription(families, queue) : null;
 }
 
-export interface Scout {
+export interface QueueDiscovery {
   /** False while queues may appear unheard. */
   armed(): boolean;
   close(): void;
 }
 
-export interface ScoutEvents {
+export interface DiscoveryEvents {
   /** Somebody wrote to this queue: pushed to it, or took from it. */
-  touched(lane: Lane): void;
+  touched(lane: Subscription): void;
   /** Queues may have appeared unheard; from now on they are heard. */
   reset(): void;
 }
@@ -191,10 +194,10 @@ export interface ScoutEvents {
  */
 export async function openScout(
   endpoint: Endpoint,
-  families: readonly Family[],
-  events: ScoutEvents,
-): Promise<Scout> {
-  const link = openLink(endpoint, 'scout', 0);
+  families: readonly QueuePattern[],
+  events: DiscoveryEvents,
+): Promise<QueueDiscovery> {
+  const link = openConnection(endpoint, 'scout', 0);
   let isArmed = false;
   const arm = async (): Promise<void> => {
     // To itself: what the old protocol allows on a connection that listens, it must be told before it does.
@@ -227,13 +230,13 @@ export async function openScout(
     armed: () => isArmed,
     close() {
       link.off('ready', rearm);
-      closeLink(link);
+      closeConnection(link);
     },
   };
 }
 
 /** Redis refuses prefixes of which one begins with another. */
-function distinct(families: readonly Family[]): readonly string[] {
+function distinct(families: readonly QueuePattern[]): readonly string[] {
   const prefixes = [...new Set(families.map(({ prefix }) => prefix))];
   return prefixes.filter((one) => !prefixes.some((other) => other !== one && one.startsWith(other)));
 }

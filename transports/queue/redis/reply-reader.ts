@@ -10,8 +10,8 @@ import type { Redis } from 'ioredis';
 import { type QueueName, REPLY_TTL_S } from '../../../src/domain/queues.ts';
 import type { Log } from '../../../src/ports/telemetry.ts';
 import { MAX_OWN_LISTS, type Requests } from '../requests.ts';
-import { closeLink, type Endpoint, openLink, textOf } from './connection.ts';
-import type { Watch } from './key-tracking.ts';
+import { closeConnection, type Endpoint, openConnection, textOf } from './connection.ts';
+import type { KeyTracking } from './key-tracking.ts';
 import { itemsOf } from './scripts.ts';
 
 const BLOCK_S = 2;
@@ -27,7 +27,7 @@ export interface ReplyReader {
 
 export function createReplyReader(
   endpoint: Endpoint,
-  watch: Watch,
+  watch: KeyTracking,
   sharedQueue: QueueName,
   requests: Requests,
   log: Log,
@@ -95,7 +95,7 @@ export function createReplyReader(
   return {
     shared() {
       if (reader) return;
-      const link = openLink(endpoint, 'replies', BLOCK_S * 1_000);
+      const link = openConnection(endpoint, 'replies', BLOCK_S * 1_000);
       reader = link;
       // Where it fails it is tried again; requests have deadlines.
       link.connect().catch(() => {});
@@ -117,7 +117,7 @@ export function createReplyReader(
       offReset();
       for (const { unwatch } of lists.values()) unwatch();
       lists.clear();
-      if (reader) closeLink(reader);
+      if (reader) closeConnection(reader);
       goOn();
       await reading;
     },

@@ -9,7 +9,7 @@ type Argument = string | number | Buffer;
 export type Script = (redis: Redis, keys: readonly string[], args: readonly Argument[]) => Promise<unknown>;
 
 function script(name: string): Script {
-  const lua = readFileSync(new URL(`./${name}.lua`, import.meta.url), 'utf8');
+  const lua = readFileSync(new URL(`./lua/${name}.lua`, import.meta.url), 'utf8');
   const digest = createHash('sha1').update(lua).digest('hex');
   return async (redis, keys, args) => {
     const rest: Argument[] = [keys.length, ...keys, ...args];

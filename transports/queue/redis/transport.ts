@@ -20,12 +20,12 @@ import type {
 import { encodeAction } from '../../wire/codec.ts';
 import { sized } from '../delivery.ts';
 import { closed, createRequests } from '../requests.ts';
-import { closeLink, connected, type Endpoint, openLink, unavailable } from './connection.ts';
+import { closeConnection, connected, type Endpoint, openConnection, unavailable } from './connection.ts';
 import { type Reader, startConsumer } from './consumer.ts';
 import { createDeadLetters } from './dead-letters.ts';
-import { openWatch } from './key-tracking.ts';
+import { openKeyTracking } from './key-tracking.ts';
 import { LEASE_TIMES, type LeaseTimes } from './lease.ts';
-import { createPost } from './producer.ts';
+import { createProducer } from './producer.ts';
 import { createReplyReader } from './reply-reader.ts';
 import { redisOptions } from './url.ts';
 
@@ -46,12 +46,12 @@ export interface RedisTransportOptions {
 export async function openRedisTransport(settings: RedisTransportOptions): Promise<Transport> {
   const { log, meter, nodeId } = settings;
   const endpoint: Endpoint = { options: redisOptions(settings.url), log, meter };
-  const sender = openLink(endpoint, 'sender', 0);
+  const sender = openConnection(endpoint, 'sender', 0);
   await connected(sender);
   const watch = await single(sender)
-    .then(() => openWatch(endpoint))
+    .then(() => openKeyTracking(endpoint))
     .catch((error: unknown) => {
-      closeLink(sender);
+      closeConnection(sender);
       throw unavailable(error);
     });
 
@@ -61,23 +61,23 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
   const replies = createReplyReader(endpoint, watch, shared, requests, log);
   const consumers = new Set<Consumption>();
   const readers = new Set<Reader>();
-  const post = createPost(sender);
+  const producer = createProducer(sender);
   let consumersStarted = 0;
   let closing: Promise<void> | undefined;
 
   const send = async (queue: QueueName, message: Sendable, format: ActionFormat): Promise<void> => {
     if (closing) throw closed();
     const body = sized(encodeAction(message, format));
-    await post.push(queue, Buffer.from(body.buffer, body.byteOffset, body.byteLength));
+    await producer.push(queue, Buffer.from(body.buffer, body.byteOffset, body.byteLength));
   };
 
   const close = async (): Promise<void> => {
     await Promise.all([...consumers].map((consumer) => consumer.stop()));
     requests.close();
-    await post.close();
+    await producer.close();
     await replies.close();
     watch.close();
-    closeLink(sender);
+    closeConnection(sender);
   };
 
   return {
