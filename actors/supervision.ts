@@ -61,7 +61,8 @@ export function createKinds(deps: SupervisionDeps): Kinds {
     registry.removeSession(ref);
     const key = keyOf(state.tenantId, state.sessionId);
     // Without a tier it has handled nothing, and what is kept of it holds.
-    if (state.tier && !state.own) registry.sessionRates.keep(key, state.bucket, hourRate(state), clock.now());
+    if (state.tier && !state.ephemeral)
+      registry.sessionRates.keep(key, state.bucket, hourRate(state), clock.now());
     const error = refusal(reason === 'crashed' ? 'INTERNAL' : 'INTERRUPTED');
     const told = reason === 'crashed' ? { error, atMs: clock.now() } : null;
     for (const message of state.stash ?? []) answer(ref, message, error);

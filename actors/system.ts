@@ -2,14 +2,15 @@
  * The actors of a node from outside: the directory that edges speak to. It finds or makes the tenant and the
  * session a request is for, offers it the message, and answers with what the session decides.
  */
+
 import { randomUUID } from 'node:crypto';
 import type { TenantNotice } from '../src/domain/agent-record.ts';
-import type { TurnRecord } from '../src/domain/conversation.ts';
 import { CLOSE, type ErrorData, RefusalError, type Reply, refusal } from '../src/domain/errors.ts';
 import { DEFAULT_AGENT_ID, type SessionId, type TenantId } from '../src/domain/ids.ts';
 import type { Tier } from '../src/domain/tiers.ts';
+import type { CancelReply, SayReply, TurnRecord } from '../src/domain/turn.ts';
 import type { AgentRunner, AgentSource } from '../src/ports/runner.ts';
-import type { CancelReply, Directory, SayReply } from '../src/ports/sessions.ts';
+import type { Directory } from '../src/ports/sessions.ts';
 import type { Store } from '../src/ports/store.ts';
 import type { Clock, Log, Metrics } from '../src/ports/telemetry.ts';
 import {
@@ -128,7 +129,7 @@ export function createSystem(options: SystemOptions): System {
       const { caller, taskId, sessionId } = request;
       const no = (error: ErrorData): SayReply => ({ ok: false, taskId, error });
       if (draining) return no(refusal('DRAINING', { retryAfterMs: 1_000 }));
-      const ref = sessionOf(caller.tenantId, sessionId, caller.tier, request.ownSession);
+      const ref = sessionOf(caller.tenantId, sessionId, caller.tier, request.ephemeral);
       const live = request.taskIdGiven ? registry.turn(caller.tenantId, taskId) : undefined;
       if (live && live.session !== ref) return no(taskTaken());
       // From here on a cancel finds it, and a drain waits for it; the session takes it off again.
@@ -145,7 +146,7 @@ export function createSystem(options: SystemOptions): System {
           context: { ...request.context, ...(caller.userId ? { user_id: caller.userId } : {}) },
           ...(request.overrides === undefined ? {} : { overrides: request.overrides }),
           stream: request.stream,
-          ...(request.again ? { again: true } : {}),
+          ...(request.resumable ? { resumable: true } : {}),
           onBusy: request.onBusy,
           tier: caller.tier,
           replyTo,

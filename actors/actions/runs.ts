@@ -7,7 +7,6 @@ import {
   turnReply,
 } from '../../src/domain/action-replies.ts';
 import type { Command, RunFields } from '../../src/domain/action-types.ts';
-import type { TurnRecord } from '../../src/domain/conversation.ts';
 import { derivedId, itemTask, ownSession, replyId } from '../../src/domain/derived-ids.ts';
 import type { DomainAction } from '../../src/domain/domain-action.ts';
 import { type ErrorCode, type ErrorData, RefusalError, refusal } from '../../src/domain/errors.ts';
@@ -19,9 +18,10 @@ import {
   type UserId,
   userIdSchema,
 } from '../../src/domain/ids.ts';
+import type { TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
 import type { Runs } from '../../src/ports/executions.ts';
 import type { Relay } from '../../src/ports/outbox.ts';
-import type { Directory, TurnRequest } from '../../src/ports/sessions.ts';
+import type { Directory } from '../../src/ports/sessions.ts';
 import type { Outgoing } from '../../src/ports/store.ts';
 import type { Log } from '../../src/ports/telemetry.ts';
 import { NOT_ITS_FAULT } from '../../src/ports/transport.ts';
@@ -249,8 +249,8 @@ function jobOf(request: Request, fields: RunFields, taskId: TaskId): RunRequest 
     onBusy: 'enqueue',
     requestId: action.trace_id,
     ...(overrides === undefined ? {} : { overrides }),
-    again: true,
-    ...(sessionGiven === undefined ? { ownSession: true } : {}),
+    resumable: true,
+    ...(sessionGiven === undefined ? { ephemeral: true } : {}),
   };
   return {
     request,

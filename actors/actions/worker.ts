@@ -18,10 +18,11 @@ import {
   tierSubscription,
 } from '../../src/domain/queues.ts';
 import { type Tier, type TierTable, tierSchema } from '../../src/domain/tiers.ts';
+import type { CancelReply } from '../../src/domain/turn.ts';
 import type { Executions } from '../../src/ports/executions.ts';
 import type { Relay } from '../../src/ports/outbox.ts';
 import type { Peers } from '../../src/ports/peers.ts';
-import type { CancelReply, Directory } from '../../src/ports/sessions.ts';
+import type { Directory } from '../../src/ports/sessions.ts';
 import type { Clock, Log, Timers } from '../../src/ports/telemetry.ts';
 import {
   type ActionDelivery,

@@ -1,10 +1,9 @@
 /** Batches of executions: a few at a time, patient where the tenant's limits say so, remembered in memory until newer ones need the room. */
-import type { TurnRecord } from '../../src/domain/conversation.ts';
 import { type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
+import type { TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
 import { type BatchBody, type BatchItem, executionBody } from '../../src/domain/turn-schemas.ts';
 import type { Batches, ItemRequest, Offers, Runs } from '../../src/ports/executions.ts';
-import type { TurnRequest } from '../../src/ports/sessions.ts';
 import { type Log, systemTimers, type Timers } from '../../src/ports/telemetry.ts';
 
 export interface BatchBounds {

@@ -1,8 +1,8 @@
 /** An execution as a turn in its session: begun with `say`, heard to its end as one of the session's clients, never polled. */
-import type { TurnRecord } from '../../src/domain/conversation.ts';
 import { type Reply, refusal } from '../../src/domain/errors.ts';
 import { eventData, type Frame, isTerminal } from '../../src/domain/frames.ts';
 import { DEFAULT_AGENT_ID, type SessionId } from '../../src/domain/ids.ts';
+import type { TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
 import { executionBody } from '../../src/domain/turn-schemas.ts';
 import type {
   Accepted,
@@ -12,7 +12,7 @@ import type {
   Runs,
   StartedRun,
 } from '../../src/ports/executions.ts';
-import type { Client, Directory, TurnRequest } from '../../src/ports/sessions.ts';
+import type { Client, Directory } from '../../src/ports/sessions.ts';
 import type { Clock, Log } from '../../src/ports/telemetry.ts';
 
 /** After this long a tenant with too many callbacks may try again. */

@@ -3,7 +3,7 @@ import { type AgentConfig, refuseAgent } from '../../src/domain/agent.ts';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import type { EventData } from '../../src/domain/frames.ts';
 import { fullBucket, type Rate, rateOf, take } from '../../src/domain/rate-limit.ts';
-import type { SayReply } from '../../src/ports/sessions.ts';
+import type { SayReply } from '../../src/domain/turn.ts';
 import {
   findTurn,
   type Said,
@@ -87,7 +87,7 @@ function newTurn(message: Said, slot: Turn['slot']): Turn {
     context: message.context,
     ...(message.overrides === undefined ? {} : { overrides: message.overrides }),
     stream: message.stream,
-    ...(message.again ? { again: true } : {}),
+    ...(message.resumable ? { resumable: true } : {}),
     callers: [{ replyTo: message.replyTo, duplicate: false }],
     cancellers: [],
     agent: null,
@@ -166,7 +166,7 @@ export function accepted(state: SessionState, turn: Turn, atMs: number): Session
 }
 
 /** A turn that runs again brings its question anew, and nobody is to be told any more that it was interrupted. */
-function resumed(state: SessionState, { again, taskId }: Turn): SessionState {
+function resumed(state: SessionState, { resumable: again, taskId }: Turn): SessionState {
   if (!again) return state;
   return {
     ...state,

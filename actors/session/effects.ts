@@ -1,10 +1,9 @@
 /** What the actors decided is done here: each effect is data, carried out in one switch, and reports as a message. */
-import type { TurnRecord } from '../../src/domain/conversation.ts';
 import { CLOSE, refusal } from '../../src/domain/errors.ts';
 import type { TaskId } from '../../src/domain/ids.ts';
 import { dayOf } from '../../src/domain/rate-limit.ts';
+import type { SayReply, TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
 import type { AgentSource } from '../../src/ports/runner.ts';
-import type { SayReply, TurnRequest } from '../../src/ports/sessions.ts';
 import type { Store } from '../../src/ports/store.ts';
 import type { Clock, Log, Metrics } from '../../src/ports/telemetry.ts';
 import { createExecutionEffects, type ExecutionDeps } from '../execution/effects.ts';

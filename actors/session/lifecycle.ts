@@ -1,6 +1,6 @@
 /** How all of a session ends: left behind by a node that goes, or deleted, when everybody is told. Pure. */
-import type { TurnRecord } from '../../src/domain/conversation.ts';
 import { CLOSE, type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
+import type { TurnRecord } from '../../src/domain/turn.ts';
 import {
   atOf,
   findTurn,
@@ -33,7 +33,7 @@ const cancelAll = (state: SessionState, atMs: number): SessionStep =>
  */
 export const leaveAll = (state: SessionState, atMs: number): SessionStep =>
   eachTurn(state, (current, turn) => {
-    const isLeft = turn.again && !turn.ended && !turn.dropped && turn.kept !== 'writing';
+    const isLeft = turn.resumable && !turn.ended && !turn.dropped && turn.kept !== 'writing';
     if (!isLeft) return stopTurn(current, turn, atMs);
     if (turn.kept === 'no') return refuse(current, turn, refusal('DRAINING'), atMs);
     return drop(current, turn, [], atMs);

@@ -1,12 +1,13 @@
 /** What a session knows and is told: plain data, so that it can be printed, compared and recovered. */
 import type { AgentConfig } from '../../src/domain/agent.ts';
-import type { Message, TurnRecord } from '../../src/domain/conversation.ts';
+import type { Message } from '../../src/domain/conversation.ts';
 import type { Close, ErrorData } from '../../src/domain/errors.ts';
 import type { Overrides } from '../../src/domain/execution-params.ts';
 import type { Notice, OnBusy, TurnEvent } from '../../src/domain/frames.ts';
 import type { AgentId, SessionId, TaskId, TenantId } from '../../src/domain/ids.ts';
 import type { Bucket } from '../../src/domain/rate-limit.ts';
 import type { Tier, TierTable } from '../../src/domain/tiers.ts';
+import type { TurnRecord } from '../../src/domain/turn.ts';
 import type { ExecutionOutcome, ExecutionPlan } from '../../src/ports/runner.ts';
 import type { ResumePoint } from '../../src/ports/sessions.ts';
 import type { Write } from '../../src/ports/store.ts';
@@ -48,7 +49,7 @@ export interface Turn {
   readonly overrides?: Overrides;
   readonly stream: boolean;
   /** It may have been interrupted in an earlier process: the store says whether it goes on running (Write `again`). */
-  readonly again?: true;
+  readonly resumable?: true;
   /** Those who wait to hear whether it was accepted. */
   readonly callers: readonly { readonly replyTo: ReplyTo; readonly duplicate: boolean }[];
   readonly cancellers: readonly { readonly replyTo: ReplyTo; readonly atMs: number }[];
@@ -97,7 +98,7 @@ export interface SessionState {
   readonly recent: readonly TaskId[];
   readonly clients: readonly string[];
   /** It is for one turn alone. */
-  readonly own: boolean;
+  readonly ephemeral: boolean;
   readonly draining: boolean;
   /** Being deleted: those who wait for it, and whether the store has been told. */
   readonly forgetting: { readonly replyTo: readonly ReplyTo[]; readonly writing: boolean } | null;
@@ -112,7 +113,7 @@ export interface Said {
   readonly context: Readonly<Record<string, unknown>>;
   readonly overrides?: Overrides;
   readonly stream: boolean;
-  readonly again?: true;
+  readonly resumable?: true;
   readonly onBusy: OnBusy;
   readonly tier: Tier | undefined;
   readonly replyTo: ReplyTo;

@@ -18,7 +18,7 @@ export function runNext(state: SessionState): SessionStep {
     ];
   if (first.slot === 'asked' || !first.agent) return [state, []];
   // What was over before must not reach the model once more: here the store's word is waited for.
-  if (first.again && first.kept !== 'yes') return [state, []];
+  if (first.resumable && first.kept !== 'yes') return [state, []];
   const plan = planOf(state, first);
   return [
     withTurn(state, first.taskId, { executing: true }),

@@ -6,7 +6,7 @@
 import { CLOSE, refusal } from '../../src/domain/errors.ts';
 import type { SessionId, TenantId } from '../../src/domain/ids.ts';
 import type { Bucket } from '../../src/domain/rate-limit.ts';
-import type { CancelReply } from '../../src/ports/sessions.ts';
+import type { CancelReply } from '../../src/domain/turn.ts';
 import { type Behaviour, unreachable } from '../runtime/actor.ts';
 import { accepted, advance, duplicate, say, withNewerAgent } from './admission.ts';
 import { forget, forgotten, leaveAll, thenForget, thenTell, unforgotten } from './lifecycle.ts';
@@ -50,7 +50,7 @@ export function newSession(
     turns: [],
     recent: [],
     clients: [],
-    own,
+    ephemeral: own,
     draining: false,
     forgetting: null,
   };
@@ -65,7 +65,7 @@ export const session: Behaviour<SessionState, SessionMessage, SessionEffect> = (
 /** Nobody comes back to it, so that thousands a second need not stay until they are idle. */
 function thenLeave(step: SessionStep): SessionStep {
   const [state, effects] = step;
-  return state.own && !isNeeded(state) ? [state, [...effects, { type: 'leave' }]] : step;
+  return state.ephemeral && !isNeeded(state) ? [state, [...effects, { type: 'leave' }]] : step;
 }
 
 const isNeeded = ({ clients, turns, forgetting, stash }: SessionState): boolean =>

@@ -1,9 +1,9 @@
 /** How a turn leaves its session: refused before it was accepted, or ended, kept and told. Pure. */
-import type { Message, TurnRecord } from '../../src/domain/conversation.ts';
+import type { Message } from '../../src/domain/conversation.ts';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import type { ExecutionInfo, TurnEvent } from '../../src/domain/frames.ts';
 import { dayOf } from '../../src/domain/rate-limit.ts';
-import type { CancelReply, SayReply } from '../../src/ports/sessions.ts';
+import type { CancelReply, SayReply, TurnRecord } from '../../src/domain/turn.ts';
 import type { Write } from '../../src/ports/store.ts';
 import {
   type Ending,
@@ -140,10 +140,10 @@ export function keepAccepted(state: SessionState, turn: Turn): SessionStep {
     turn: recordOf(state, turn),
     message: turn.said,
     day: dayOf(turn.said.atMs),
-    ...(turn.again ? { again: true } : {}),
+    ...(turn.resumable ? { resumable: true } : {}),
   };
   // Whether a turn runs again is the store's to say, whatever the tier.
-  const wait = turn.again === true || waits(state);
+  const wait = turn.resumable === true || waits(state);
   return [
     withTurn(state, turn.taskId, { kept: 'writing' }),
     [{ type: 'keep', step: 'accepted', taskId: turn.taskId, write, wait }],

@@ -1,5 +1,5 @@
 /** Turns as they are stored: accepted ones for commits, whole ones for sessions that are to be woken up. */
-import type { Message, TurnRecord } from '../../src/domain/conversation.ts';
+import type { Message } from '../../src/domain/conversation.ts';
 import {
   agentIdSchema,
   type SessionId,
@@ -8,6 +8,7 @@ import {
   taskIdSchema,
   tenantIdSchema,
 } from '../../src/domain/ids.ts';
+import type { TurnRecord } from '../../src/domain/turn.ts';
 import type { ArchivedTurn } from '../../src/ports/management.ts';
 import type { Write } from '../../src/ports/store.ts';
 import type { Log } from '../../src/ports/telemetry.ts';

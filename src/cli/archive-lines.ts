@@ -1,9 +1,9 @@
 /** The lines of an exported tenant: newline-delimited JSON, one agent or one turn a line (format `nooble-export` 1). */
 import { z } from 'zod';
 import { type Agent, agentSchema } from '../domain/agent-record.ts';
-import { errorDataSchema } from '../domain/errors.ts';
-import { executionInfoSchema, roleSchema } from '../domain/frames.ts';
-import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../domain/ids.ts';
+import { roleSchema } from '../domain/frames.ts';
+import { taskIdSchema, tenantIdSchema } from '../domain/ids.ts';
+import { turnRecordSchema } from '../domain/turn.ts';
 
 const atMs = z.number().int();
 
@@ -12,20 +12,6 @@ const messageSchema = z.object({
   content: z.string(),
   taskId: taskIdSchema,
   atMs,
-});
-
-const turnSchema = z.object({
-  taskId: taskIdSchema,
-  tenantId: tenantIdSchema,
-  sessionId: sessionIdSchema,
-  agentId: agentIdSchema,
-  agentVersion: z.number().int().exactOptional(),
-  status: z.enum(['queued', 'processing', 'completed', 'failed', 'cancelled', 'timeout']),
-  createdAtMs: atMs,
-  finishedAtMs: atMs.exactOptional(),
-  content: z.string().exactOptional(),
-  info: executionInfoSchema.exactOptional(),
-  error: errorDataSchema.exactOptional(),
 });
 
 /** Whether they are versions of one agent, in their order. */
@@ -46,7 +32,7 @@ export const archiveLineSchema = z.discriminatedUnion('type', [
   /** Every version, oldest first. The last one of a deleted agent has a `deleted_at`. */
   z.object({ type: z.literal('agent'), versions: z.array(agentSchema).min(1).refine(areOfOne) }),
   /** The turns of a session follow each other, in the order in which they were accepted. */
-  z.object({ type: z.literal('turn'), turn: turnSchema, messages: z.array(messageSchema) }),
+  z.object({ type: z.literal('turn'), turn: turnRecordSchema, messages: z.array(messageSchema) }),
   /** The last line: without it the file is not whole. */
   z.object({ type: z.literal('end'), agents: z.number().int(), turns: z.number().int() }),
 ]);

@@ -1,9 +1,9 @@
 /** What is replied to actions (PROTOCOL 4): how a turn's end is told, and where a reply goes. Pure. */
-import type { TurnRecord } from './conversation.ts';
 import type { DomainAction } from './domain-action.ts';
 import type { ErrorData } from './errors.ts';
 import type { AgentId, SessionId, TaskId } from './ids.ts';
 import { deadQueue, managementTenant, orchestratorQueue, type QueueName, queueNameSchema } from './queues.ts';
+import type { TurnRecord } from './turn.ts';
 
 /** A reply before it has an envelope. */
 export interface ReplyBody {

@@ -1,7 +1,5 @@
 /** Turns and messages as plain records, and which of them the model is given. */
-import type { ErrorData } from './errors.ts';
-import type { ExecutionInfo } from './frames.ts';
-import type { AgentId, SessionId, TaskId, TenantId } from './ids.ts';
+import type { TaskId } from './ids.ts';
 
 export type Role = 'user' | 'assistant';
 
@@ -11,25 +9,6 @@ export interface Message {
   readonly content: string;
   readonly taskId: TaskId;
   readonly atMs: number;
-}
-
-/** Where a turn stands, as the HTTP status routes name it. */
-export type TurnStatus = 'queued' | 'processing' | 'completed' | 'failed' | 'cancelled' | 'timeout';
-
-/** A turn as it is kept. `content` is the answer, or the partial text of a cancelled turn. */
-export interface TurnRecord {
-  readonly taskId: TaskId;
-  readonly tenantId: TenantId;
-  readonly sessionId: SessionId;
-  readonly agentId: AgentId;
-  /** Version of the agent that ran, once one did. */
-  readonly agentVersion?: number;
-  readonly status: TurnStatus;
-  readonly createdAtMs: number;
-  readonly finishedAtMs?: number;
-  readonly content?: string;
-  readonly info?: ExecutionInfo;
-  readonly error?: ErrorData;
 }
 
 /** Rough tokens of a text: four characters each, never under one. Used for budgets, and where no provider counts. */

@@ -1,14 +1,15 @@
 /** The shapes of the HTTP routes (PROTOCOL 3): what they take, what they answer, and their names in the OpenAPI document. */
+
 import { z } from 'zod';
-import type { Message, TurnRecord } from './conversation.ts';
+import type { Message } from './conversation.ts';
+import { defined } from './defined.ts';
 import { errorDataSchema } from './errors.ts';
 import { type EventType, eventData, executionInfoSchema, roleSchema, sayFields } from './frames.ts';
 import { agentIdSchema, ID_PATTERN, sessionIdSchema, taskIdSchema } from './ids.ts';
+import { type TurnRecord, turnStatusSchema } from './turn.ts';
 
 const DEFAULT_PAGE = 50;
 const MAX_PAGE = 100;
-
-const turnStatusSchema = z.enum(['queued', 'processing', 'completed', 'failed', 'cancelled', 'timeout']);
 const time = z.iso.datetime();
 const count = z.number().int().nonnegative();
 
@@ -92,38 +93,22 @@ export const messagesSchema = z
   .object({ messages: z.array(messageSchema), has_more: z.boolean() })
   .meta({ id: 'MessagePage' });
 
-export const healthSchema = z.object({ status: z.literal('ok') }).meta({ id: 'Health' });
-
-export const readinessSchema = z
-  .object({
-    status: z.enum(['ready', 'not_ready', 'draining']),
-    checks: z.record(
-      z.string(),
-      z.object({ status: z.enum(['ok', 'failed']), latency_ms: z.number(), error: z.string().optional() }),
-    ),
-  })
-  .meta({ id: 'Readiness' });
-
-/** Figures for people and dashboards; their names are no promise. */
-export const figuresSchema = z.record(z.string(), z.unknown()).meta({ id: 'Figures' });
-
 const iso = (atMs: number): string => new Date(atMs).toISOString();
 
 /** A turn as the status routes answer it. A cancelled turn's result is the text there was. */
-export function turnBody(turn: TurnRecord): z.infer<typeof turnSchema> {
-  return {
+export const turnBody = (turn: TurnRecord): z.infer<typeof turnSchema> =>
+  defined({
     task_id: turn.taskId,
     session_id: turn.sessionId,
     agent_id: turn.agentId,
-    ...(turn.agentVersion === undefined ? {} : { agent_version: turn.agentVersion }),
+    agent_version: turn.agentVersion,
     status: turn.status,
     created_at: iso(turn.createdAtMs),
-    ...(turn.finishedAtMs === undefined ? {} : { finished_at: iso(turn.finishedAtMs) }),
-    ...(turn.content === undefined ? {} : { result: { content: turn.content, role: 'assistant' as const } }),
-    ...(turn.info === undefined ? {} : { execution_info: turn.info }),
-    ...(turn.error === undefined ? {} : { error: turn.error }),
-  };
-}
+    finished_at: turn.finishedAtMs === undefined ? undefined : iso(turn.finishedAtMs),
+    result: turn.content === undefined ? undefined : { content: turn.content, role: 'assistant' as const },
+    execution_info: turn.info,
+    error: turn.error,
+  });
 
 /** A message as the history route answers it. */
 export const messageBody = (message: Message): z.infer<typeof messageSchema> => ({

@@ -1,9 +1,10 @@
 /** What is to be kept with the ends of turns that have not ended yet. */
+
 import { z } from 'zod';
-import type { TurnRecord } from '../domain/conversation.ts';
 import { domainActionSchema } from '../domain/domain-action.ts';
 import { type TaskId, type TenantId, tenantIdSchema } from '../domain/ids.ts';
 import { queueNameSchema } from '../domain/queues.ts';
+import type { TurnRecord } from '../domain/turn.ts';
 import type { Expectation } from '../ports/outbox.ts';
 import type { Outgoing } from '../ports/store.ts';
 import type { Log } from '../ports/telemetry.ts';

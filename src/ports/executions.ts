@@ -1,10 +1,9 @@
 /** Executions outside a chat: one run, the retries while a limit refuses it, and batches of them. */
-import type { TurnRecord } from '../domain/conversation.ts';
 import type { ErrorData, Reply } from '../domain/errors.ts';
 import type { SessionId, TaskId, TenantId } from '../domain/ids.ts';
 import type { Tier } from '../domain/tiers.ts';
+import type { SayReply, TurnRecord, TurnRequest } from '../domain/turn.ts';
 import type { BatchBody } from '../domain/turn-schemas.ts';
-import type { SayReply, TurnRequest } from './sessions.ts';
 
 /** A place for one callback. It ends with `send` or `release`, whichever is called first. */
 export interface CallbackPlace {

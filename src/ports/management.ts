@@ -10,10 +10,11 @@ import type {
   WebhookDelivery,
   WebhookInput,
 } from '../domain/agent-record.ts';
-import type { Message, TurnRecord } from '../domain/conversation.ts';
+import type { Message } from '../domain/conversation.ts';
 import type { ErrorData, Reply } from '../domain/errors.ts';
 import type { AgentId, SessionId, TaskId, TenantId } from '../domain/ids.ts';
 import type { Tier } from '../domain/tiers.ts';
+import type { TurnRecord } from '../domain/turn.ts';
 import type { TenantRecord } from './store.ts';
 
 export interface ListQuery {

@@ -1,6 +1,6 @@
 /** The transactional outbox: what those who answer actions ask of its relay. */
-import type { TurnRecord } from '../domain/conversation.ts';
 import type { TaskId, TenantId } from '../domain/ids.ts';
+import type { TurnRecord } from '../domain/turn.ts';
 import type { Outgoing, Store } from './store.ts';
 
 /** Something that is to be kept with the end of a turn. */

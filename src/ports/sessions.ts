@@ -1,10 +1,8 @@
 /** The sessions of a node as edges reach them: who asks, what is said, who watches, and the directory that finds them. */
-import type { TurnRecord } from '../domain/conversation.ts';
-import type { Close, ErrorData, Reply } from '../domain/errors.ts';
-import type { Overrides } from '../domain/execution-params.ts';
-import type { EventData, Frame, OnBusy, PushedFrame } from '../domain/frames.ts';
-import type { AgentId, SessionId, TaskId, TenantId, UserId } from '../domain/ids.ts';
-import type { Tier } from '../domain/tiers.ts';
+import type { Close, Reply } from '../domain/errors.ts';
+import type { Frame, PushedFrame } from '../domain/frames.ts';
+import type { SessionId, TaskId, TenantId } from '../domain/ids.ts';
+import type { Caller, CancelReply, SayReply, TurnRecord, TurnRequest } from '../domain/turn.ts';
 import type { MessagePage, PageRequest } from './store.ts';
 import type { NodeStats } from './telemetry.ts';
 
@@ -27,50 +25,6 @@ export interface ResumePoint {
   readonly lastSeq: number;
   readonly epoch: string | undefined;
 }
-
-/** Who is asking, as the access check found out. `tier` is undefined where nothing but the tenant's record names it. */
-export interface Caller {
-  readonly tenantId: TenantId;
-  readonly tier: Tier | undefined;
-  readonly userId: UserId | undefined;
-}
-
-export interface TurnRequest {
-  readonly caller: Caller;
-  readonly sessionId: SessionId;
-  readonly taskId: TaskId;
-  /** True where the client chose `taskId`: only then can it be a resend. */
-  readonly taskIdGiven: boolean;
-  readonly agentId: AgentId | undefined;
-  /** Pins a version of the agent; absent: the newest when the turn starts. */
-  readonly agentVersion?: number | undefined;
-  readonly message: string;
-  readonly context: Readonly<Record<string, unknown>> | undefined;
-  readonly stream: boolean;
-  readonly onBusy: OnBusy;
-  readonly requestId: string | undefined;
-  readonly overrides?: Overrides;
-  /**
-   * A turn of this id that a stopped process left behind runs anew, where it may (Write `again`): the model is asked
-   * only once the store has said so. A node that drains leaves such a turn behind too, when its time is up.
-   */
-  readonly again?: true;
-  /** The session is for this turn alone: it begins without history, and leaves memory when the turn has ended. */
-  readonly ownSession?: true;
-}
-
-export type SayReply =
-  | { readonly ok: true; readonly taskId: TaskId; readonly accepted: EventData['chat.accepted'] }
-  | { readonly ok: false; readonly taskId: TaskId; readonly error: ErrorData };
-
-export type CancelReply =
-  | {
-      readonly ok: true;
-      readonly taskId: TaskId;
-      readonly status: TurnRecord['status'];
-      readonly abortMs: number;
-    }
-  | { readonly ok: false; readonly taskId: TaskId; readonly error: ErrorData };
 
 /**
  * Finds the actor that owns a tenant's session, wherever it lives, and speaks to it.

@@ -1,9 +1,10 @@
 /** The store: what must outlive an actor, how it is written, and what is read back. */
-import type { Message, TurnRecord } from '../domain/conversation.ts';
+import type { Message } from '../domain/conversation.ts';
 import type { DomainAction } from '../domain/domain-action.ts';
 import type { SessionId, TaskId, TenantId } from '../domain/ids.ts';
 import type { QueueName } from '../domain/queues.ts';
 import type { Tier } from '../domain/tiers.ts';
+import type { TurnRecord } from '../domain/turn.ts';
 import type { ActionFormat } from './transport.ts';
 
 /**
@@ -73,7 +74,7 @@ export type Write =
       readonly turn: TurnRecord;
       readonly message: Message;
       readonly day: string;
-      readonly again?: true;
+      readonly resumable?: true;
     }
   /** A turn is about to do something that must not happen twice. */
   | { readonly type: 'turn-effects'; readonly tenantId: TenantId; readonly taskId: TaskId }

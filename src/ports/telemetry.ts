@@ -1,6 +1,8 @@
 /** Time, timers, log and numbers: what every part may be handed. */
+
 import type { ExecutionInfo } from '../domain/frames.ts';
 import type { Tier } from '../domain/tiers.ts';
+import type { TurnStatus } from '../domain/turn.ts';
 
 export interface NodeStats {
   readonly tenants: number;
@@ -39,7 +41,7 @@ export interface Clock {
 export interface Metrics {
   turnEnded(
     tier: Tier,
-    outcome: 'completed' | 'failed' | 'cancelled' | 'timeout',
+    outcome: Exclude<TurnStatus, 'queued' | 'processing'>,
     info: ExecutionInfo | undefined,
   ): void;
   turnRefused(tier: Tier | 'unknown', code: string): void;

@@ -1,12 +1,14 @@
 /** Writes as the parameters of their statements, and rows as the records they were: the one place that knows both. */
+
 import type { Selectable } from 'kysely';
 import { z } from 'zod';
-import type { Message, TurnRecord } from '../domain/conversation.ts';
+import type { Message } from '../domain/conversation.ts';
+import { defined } from '../domain/defined.ts';
 import { domainActionSchema } from '../domain/domain-action.ts';
-import { errorDataSchema } from '../domain/errors.ts';
-import { executionInfoSchema } from '../domain/frames.ts';
-import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../domain/ids.ts';
+import { taskIdSchema, tenantIdSchema } from '../domain/ids.ts';
 import { queueNameSchema } from '../domain/queues.ts';
+import type { TurnRecord } from '../domain/turn.ts';
+import { turnRecordSchema } from '../domain/turn.ts';
 import type { Outgoing, Write } from '../ports/store.ts';
 import { FLAG, type OutgoingTable, type TurnTable } from './schema.ts';
 import { checkOutgoing, escaped, needsEscape, unescaped } from './text.ts';
@@ -75,7 +77,7 @@ export const ENDED = [
 ] as const;
 
 export function encodeAccepted(write: Extract<Write, { type: 'turn-accepted' }>): EncodedWrite {
-  const { turn, message, day, again } = write;
+  const { turn, message, day, resumable: again } = write;
   const unsafe = needsEscape(message.content);
   return {
     kind: 'accepted',
@@ -154,25 +156,26 @@ function sizeOfRow(params: readonly Param[]): number {
 
 type TurnRow = Selectable<TurnTable>;
 
-const statusSchema = z.enum(['queued', 'processing', 'completed', 'failed', 'cancelled', 'timeout']);
-
 /** A stored turn. Throws where the row does not hold one: then somebody else wrote it. */
 export function turnOf(row: TurnRow): TurnRecord {
-  const content = contentOf(row);
-  return {
-    taskId: taskIdSchema.parse(row.task_id),
-    tenantId: tenantIdSchema.parse(row.tenant_id),
-    sessionId: sessionIdSchema.parse(row.session_id),
-    agentId: agentIdSchema.parse(row.agent_id),
-    ...(row.agent_version === null ? {} : { agentVersion: row.agent_version }),
-    status: statusSchema.parse(row.status),
-    createdAtMs: row.created_at,
-    ...(row.finished_at === null ? {} : { finishedAtMs: row.finished_at }),
-    ...(content === undefined ? {} : { content }),
-    ...(row.info === null ? {} : { info: executionInfoSchema.parse(JSON.parse(row.info)) }),
-    ...(row.error === null ? {} : { error: errorDataSchema.parse(JSON.parse(row.error)) }),
-  };
+  return turnRecordSchema.parse(
+    defined({
+      taskId: row.task_id,
+      tenantId: row.tenant_id,
+      sessionId: row.session_id,
+      agentId: row.agent_id,
+      agentVersion: row.agent_version ?? undefined,
+      status: row.status,
+      createdAtMs: row.created_at,
+      finishedAtMs: row.finished_at ?? undefined,
+      content: contentOf(row),
+      info: jsonOf(row.info),
+      error: jsonOf(row.error),
+    }),
+  );
 }
+
+const jsonOf = (text: string | null): unknown => (text === null ? undefined : JSON.parse(text));
 
 function contentOf(row: TurnRow): string | undefined {
   if (row.flags & FLAG.contentIsAnswer) return answerOf(row);

@@ -2,10 +2,11 @@
  * A store in plain Maps, for nodes without a database and for tests. It keeps everything until its session is
  * deleted or the process ends, so its memory grows with every turn: about the size of the records it is given.
  */
-import type { Message, TurnRecord } from '../domain/conversation.ts';
+import type { Message } from '../domain/conversation.ts';
 import { RefusalError, refusal } from '../domain/errors.ts';
 import type { SessionId, TaskId, TenantId } from '../domain/ids.ts';
 import type { Tier } from '../domain/tiers.ts';
+import type { TurnRecord } from '../domain/turn.ts';
 import type { MessagePage, PageRequest, Store, TenantRecord, Write, WriteOutcome } from '../ports/store.ts';
 import { createMemoryOutgoing, type MemoryOutgoing } from './memory-outgoing.ts';
 
@@ -154,7 +155,7 @@ function accept(
   const { tenantId, sessionId, taskId } = write.turn;
   const tenant = tenantOf(tenants, tenantId);
   const known = tenant.turns.get(taskId);
-  if (known) return write.again && resume(known, write.turn) ? 'stored' : 'duplicate';
+  if (known) return write.resumable && resume(known, write.turn) ? 'stored' : 'duplicate';
   const stored: StoredTurn = {
     turn: write.turn,
     asked: write.message,

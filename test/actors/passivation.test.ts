@@ -2,12 +2,13 @@
  * What comes, goes and comes back on real actors: who leaves takes no limit along, what an earlier process left behind
  * runs again, and pushed frames find who is there.
  */
+
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { createSystem } from '../../actors/system.ts';
 import { TIER_TABLE } from '../../src/domain/tiers.ts';
+import type { SayReply } from '../../src/domain/turn.ts';
 import type { AgentRunner, ExecutionPlan } from '../../src/ports/runner.ts';
-import type { SayReply } from '../../src/ports/sessions.ts';
 import type { Store } from '../../src/ports/store.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
 import { leakFree } from '../support/leaks.ts';
@@ -64,7 +65,7 @@ function open(t: TestContext, limits: { perMinute?: number | null; perHour?: num
       sessionId: sessionId(session),
       taskId: taskId(again ?? `t${tasks}`),
       taskIdGiven: again !== undefined,
-      ...(again === undefined ? {} : { again: true }),
+      ...(again === undefined ? {} : { resumable: true }),
       agentId: undefined,
       message: 'hello',
       context: undefined,

@@ -3,6 +3,7 @@
  * out on plain data. One step is one message handled or one answer from outside; which one comes next is chosen at
  * random wherever the real system could reorder.
  */
+
 import assert from 'node:assert/strict';
 import type { SessionEffect, SessionMessage, SessionState } from '../../actors/session/protocol.ts';
 import { answerUnhandled, recoverSession, returned } from '../../actors/session/recovery.ts';
@@ -15,11 +16,12 @@ import {
   scheduler,
 } from '../../actors/tenant/scheduler.ts';
 import { tenant } from '../../actors/tenant/tenant.ts';
-import type { Message, TurnRecord } from '../../src/domain/conversation.ts';
+import type { Message } from '../../src/domain/conversation.ts';
 import { refusal } from '../../src/domain/errors.ts';
 import { isTerminal } from '../../src/domain/frames.ts';
 import type { SessionId, TaskId, TenantId } from '../../src/domain/ids.ts';
 import { TIER_TABLE, type TierTable } from '../../src/domain/tiers.ts';
+import type { TurnRecord } from '../../src/domain/turn.ts';
 import type { Write } from '../../src/ports/store.ts';
 import { AGENT, aborted, answered, CONFIG, taskId } from './fixtures.ts';
 
@@ -240,7 +242,7 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
       known.ends += 1;
       return false;
     }
-    if (known?.interrupted && !known.told && write.again) {
+    if (known?.interrupted && !known.told && write.resumable) {
       known.interrupted = false;
       known.ends = 0;
       return false;
@@ -255,7 +257,7 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
     if (!message) return;
     if (message.type === 'drainExpired')
       for (const turn of box.state.turns)
-        if (turn.again && !turn.ended) left.add(`${box.state.tenantId}/${turn.taskId}`);
+        if (turn.resumable && !turn.ended) left.add(`${box.state.tenantId}/${turn.taskId}`);
     const throws = box.state.stash === null && chance(faults.behaviour);
     const [state, effects] = (throws ? recoverSession : session)(box.state, message);
     box.state = state;

@@ -1,17 +1,18 @@
 /** A node's actors on the memory store and a runner that is wound on by hand: what breaks, and what goes on. */
+
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { createSystem, type System } from '../../actors/system.ts';
 import { isTerminal } from '../../src/domain/frames.ts';
 import type { TaskId, TenantId } from '../../src/domain/ids.ts';
 import { TIER_TABLE, type TierLimits, type TierTable } from '../../src/domain/tiers.ts';
+import type { SayReply } from '../../src/domain/turn.ts';
 import type {
   AgentRunner,
   ExecutionContext,
   ExecutionOutcome,
   ExecutionPlan,
 } from '../../src/ports/runner.ts';
-import type { SayReply } from '../../src/ports/sessions.ts';
 import type { Store } from '../../src/ports/store.ts';
 import type { Metrics } from '../../src/ports/telemetry.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';

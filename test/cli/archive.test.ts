@@ -1,10 +1,11 @@
 /** `nooble export` and `nooble import` over real databases. */
+
 import assert from 'node:assert/strict';
 import { readdir, readFile } from 'node:fs/promises';
 import { type TestContext, test } from 'node:test';
 import { type AuditEntry, agentSchema } from '../../src/domain/agent-record.ts';
-import type { TurnRecord } from '../../src/domain/conversation.ts';
 import { DEFAULT_AGENT_ID, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
+import type { TurnRecord } from '../../src/domain/turn.ts';
 import type { Stores } from '../../src/store/open.ts';
 import { leakFree } from '../support/leaks.ts';
 import { openShell } from './shell.ts';

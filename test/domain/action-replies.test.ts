@@ -1,4 +1,5 @@
 /** What is replied to actions, and where to: pure rules. */
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
@@ -10,10 +11,10 @@ import {
   replyQueue,
   turnReply,
 } from '../../src/domain/action-replies.ts';
-import type { TurnRecord } from '../../src/domain/conversation.ts';
 import { type DomainAction, domainActionSchema } from '../../src/domain/domain-action.ts';
 import { refusal } from '../../src/domain/errors.ts';
 import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
+import type { TurnRecord } from '../../src/domain/turn.ts';
 
 const request = (more: Partial<DomainAction> = {}): DomainAction => ({
   action_id: 'a-1',

@@ -27,7 +27,7 @@ const again = (store: Store, of = name) =>
     turn: turnOf(of, { ...AGENT, createdAtMs: 1_700_000_100_000 }),
     message: { ...message(of, 'user', 'asked anew'), atMs: 1_700_000_100_000 },
     day: DAY,
-    again: true,
+    resumable: true,
   });
 
 const interrupt = (store: Store) => store.commit({ type: 'unfinished-interrupted', atMs: 1_700_000_009_000 });

@@ -1,6 +1,7 @@
 /** Turns and messages as the contract suite of the stores makes them, and short ways to write and read them. */
-import type { Message, TurnRecord } from '../../src/domain/conversation.ts';
+import type { Message } from '../../src/domain/conversation.ts';
 import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
+import type { TurnRecord } from '../../src/domain/turn.ts';
 import type { MessagePage, PageRequest, Store, Write, WriteOutcome } from '../../src/ports/store.ts';
 import type { Stores } from '../../src/store/open.ts';
 

@@ -1,18 +1,12 @@
 /** A chat port for tests: a real uWS app, and a directory that records what it is asked and answers as it is told. */
+
 import { App, type us_listen_socket, us_listen_socket_close, us_socket_local_port } from 'uWebSockets.js';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import type { Frame } from '../../src/domain/frames.ts';
 import { type TaskId, taskIdSchema } from '../../src/domain/ids.ts';
 import { TIER_TABLE } from '../../src/domain/tiers.ts';
-import type {
-  Caller,
-  CancelReply,
-  Client,
-  Directory,
-  ResumePoint,
-  SayReply,
-  TurnRequest,
-} from '../../src/ports/sessions.ts';
+import type { Caller, CancelReply, SayReply, TurnRequest } from '../../src/domain/turn.ts';
+import type { Client, Directory, ResumePoint } from '../../src/ports/sessions.ts';
 import type { Log, Metrics } from '../../src/ports/telemetry.ts';
 import { type Chat, type ChatSettings, mountChat } from '../../transports/websocket/chat.ts';
 import { type Access, createAccess } from '../../transports/wire/access.ts';

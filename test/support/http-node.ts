@@ -1,10 +1,11 @@
 /** A real uWS server with the real HTTP edge over a directory that does what the test says. */
+
 import assert from 'node:assert/strict';
 import { EventEmitter, once } from 'node:events';
-import type { TurnRecord } from '../../src/domain/conversation.ts';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import { DEFAULT_AGENT_ID, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
-import type { Client, Directory, TurnRequest } from '../../src/ports/sessions.ts';
+import type { TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
+import type { Client, Directory } from '../../src/ports/sessions.ts';
 import type { MessagePage, PageRequest } from '../../src/ports/store.ts';
 import type { Log } from '../../src/ports/telemetry.ts';
 import { mountHttp, openServer } from '../../transports/http/adapter.ts';

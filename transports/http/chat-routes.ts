@@ -1,7 +1,9 @@
 /** The chat routes: say something, ask how a turn stands, cancel it (PROTOCOL 3). */
+
 import { createRoute, type OpenAPIHono } from '@hono/zod-openapi';
 import type { Context } from 'hono';
 import type { SessionId, TaskId } from '../../src/domain/ids.ts';
+import type { TurnRequest } from '../../src/domain/turn.ts';
 import {
   acceptedSchema,
   cancelledSchema,
@@ -13,7 +15,6 @@ import {
   turnFrameSchema,
   turnSchema,
 } from '../../src/domain/turn-schemas.ts';
-import type { TurnRequest } from '../../src/ports/sessions.ts';
 import type { HttpDeps } from './deps.ts';
 import { failure, type HttpEnv, refuse } from './errors.ts';
 import { jsonBody, needs } from './gate.ts';

@@ -1,9 +1,10 @@
 /** How the HTTP edge says no: refusals as values of the error table, and everything that broke as INTERNAL. */
+
 import { z } from '@hono/zod-openapi';
 import type { Context, Env, ErrorHandler, NotFoundHandler } from 'hono';
 import { HTTPException } from 'hono/http-exception';
 import { ERRORS, type ErrorData, errorDataSchema, RefusalError, refusal } from '../../src/domain/errors.ts';
-import type { Caller } from '../../src/ports/sessions.ts';
+import type { Caller } from '../../src/domain/turn.ts';
 import type { Log } from '../../src/ports/telemetry.ts';
 import type { Exchange } from './exchange.ts';
 

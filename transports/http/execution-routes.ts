@@ -1,11 +1,12 @@
 /** The execution routes: agents run outside a chat, one by one or in batches (PROTOCOL 3). */
+
 import { createRoute, type OpenAPIHono } from '@hono/zod-openapi';
 import type { Context } from 'hono';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import { overridesOf } from '../../src/domain/execution-params.ts';
+import type { TurnRequest } from '../../src/domain/turn.ts';
 import { batchSchema, executionBody, executionSchema } from '../../src/domain/turn-schemas.ts';
 import type { Executions, ItemRequest } from '../../src/ports/executions.ts';
-import type { TurnRequest } from '../../src/ports/sessions.ts';
 import type { HttpDeps } from './deps.ts';
 import { failure, type HttpEnv, refuse } from './errors.ts';
 import {
@@ -204,9 +205,9 @@ async function orderOf(
     onBusy: 'enqueue',
     requestId: c.get('requestId'),
     ...(overrides === undefined ? {} : { overrides }),
-    ...(item.session_id === undefined && !known?.ok ? { ownSession: true } : {}),
+    ...(item.session_id === undefined && !known?.ok ? { ephemeral: true } : {}),
     // Its turn may be over long ago, or have been left behind by a node that died.
-    ...(given === undefined ? {} : { again: true }),
+    ...(given === undefined ? {} : { resumable: true }),
   };
   return { request, callbackUrl: item.callback_url };
 }

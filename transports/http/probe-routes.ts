@@ -1,11 +1,12 @@
 /** The probes: whether the node lives, whether it takes work, and what it is doing (PROTOCOL 3). */
+
 import { createRoute, type OpenAPIHono, z } from '@hono/zod-openapi';
 import { createMiddleware } from 'hono/factory';
-import { figuresSchema, healthSchema, readinessSchema } from '../../src/domain/turn-schemas.ts';
 import { asyncApi } from '../asyncapi/document.ts';
 import { HTTP_TIMING, type HttpDeps } from './deps.ts';
 import { failure, type HttpEnv } from './errors.ts';
 import { needs } from './gate.ts';
+import { figuresSchema, healthSchema, readinessSchema } from './probe-schemas.ts';
 
 type Readiness = z.infer<typeof readinessSchema>;
 type CheckResult = Readiness['checks'][string];

@@ -1,9 +1,8 @@
 /** Answers a chat message with its turn as server-sent events, also when the message is a resend of an older one. */
-import type { TurnRecord } from '../../src/domain/conversation.ts';
 import { refusal } from '../../src/domain/errors.ts';
 import type { Frame, TurnEvent } from '../../src/domain/frames.ts';
 import type { SessionId } from '../../src/domain/ids.ts';
-import type { SayReply, TurnRequest } from '../../src/ports/sessions.ts';
+import type { SayReply, TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
 import { HTTP_TIMING, type HttpDeps } from './deps.ts';
 import { openTurnStream, type TurnStream } from './sse.ts';
 

@@ -1,9 +1,11 @@
 /** The chat WebSocket: lets a client in, hands its frames to the session's directory, and closes it with a reason. */
+
 import type { HttpRequest, HttpResponse, TemplatedApp, us_socket_context_t, WebSocket } from 'uWebSockets.js';
 import { CLOSE, type Close, type ErrorData, refusal } from '../../src/domain/errors.ts';
 import { type ClientFrame, MAX_FRAME_BYTES } from '../../src/domain/frames.ts';
 import type { TaskId, TenantId } from '../../src/domain/ids.ts';
-import type { Caller, Directory } from '../../src/ports/sessions.ts';
+import type { Caller } from '../../src/domain/turn.ts';
+import type { Directory } from '../../src/ports/sessions.ts';
 import type { Clock, Log, Metrics } from '../../src/ports/telemetry.ts';
 import type { Settings } from '../../src/settings.ts';
 import type { Access } from '../wire/access.ts';

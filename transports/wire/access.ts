@@ -1,11 +1,12 @@
 /** Who is asking: open mode trusts headers, jwt mode trusts a verified token (PROTOCOL 1). */
+
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { createRemoteJWKSet, errors, type JWTVerifyGetKey, jwtVerify } from 'jose';
 import { z } from 'zod';
 import { type ErrorCode, type ErrorData, refusal } from '../../src/domain/errors.ts';
 import { tenantIdSchema, userIdSchema } from '../../src/domain/ids.ts';
 import { TIERS, tierSchema } from '../../src/domain/tiers.ts';
-import type { Caller } from '../../src/ports/sessions.ts';
+import type { Caller } from '../../src/domain/turn.ts';
 import type { Clock } from '../../src/ports/telemetry.ts';
 
 export type Scope = 'chat' | 'agents:read' | 'agents:write' | 'metrics' | 'admin';

@@ -71,7 +71,11 @@ function play(actions: readonly Say[], seed: number, capacity: number, faults: F
     else {
       const replyTo = world.nextReply();
       if (type === 'say')
-        world.say(tenantKey, sessionKey, said(`t${task}`, { onBusy, replyTo, ...(again ? { again } : {}) }));
+        world.say(
+          tenantKey,
+          sessionKey,
+          said(`t${task}`, { onBusy, replyTo, ...(again ? { resumable: again } : {}) }),
+        );
       else world.ask(tenantKey, sessionKey, { type, taskId: id, replyTo, atMs: 1 });
     }
     for (let step = 0; step < pause; step += 1) world.step();

@@ -1,13 +1,15 @@
 /** A turn that a stopped process left behind and that runs anew: nothing of it is kept, read or told twice. */
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { SessionEffect, SessionMessage, SessionState } from '../../../actors/session/protocol.ts';
 import { recoverSession } from '../../../actors/session/recovery.ts';
 import { newSession } from '../../../actors/session/session.ts';
-import type { Message, TurnRecord } from '../../../src/domain/conversation.ts';
+import type { Message } from '../../../src/domain/conversation.ts';
 import { refusal } from '../../../src/domain/errors.ts';
 import { DEFAULT_AGENT_ID } from '../../../src/domain/ids.ts';
 import { TIER_TABLE, type TierTable } from '../../../src/domain/tiers.ts';
+import type { TurnRecord } from '../../../src/domain/turn.ts';
 import {
   AGENT,
   aborted,
@@ -51,7 +53,7 @@ const loaded = (tiers: TierTable = TIER_TABLE): SessionState =>
     { type: 'entered', tier: 'professional', fixed: false },
   )[0];
 
-const sayAgain = said('t', { again: true });
+const sayAgain = said('t', { resumable: true });
 const found: SessionMessage = { type: 'agentFound', taskId: T, attempt: 1, agent: AGENT, atMs: 20 };
 const claimed: SessionMessage = {
   type: 'claimed',
@@ -94,7 +96,7 @@ const untold = ({ untold: records }: SessionState) => records.map(({ taskId: id 
 
 test('the store is asked whether the turn may run again, also where the tier does not wait for it', () => {
   const [keep] = only(writes, 'keep');
-  assert.ok(keep?.write.type === 'turn-accepted' && keep.write.again === true);
+  assert.ok(keep?.write.type === 'turn-accepted' && keep.write.resumable === true);
   const hasty = {
     ...TIER_TABLE,
     professional: { ...TIER_TABLE.professional, wait_for_persistence: false },
@@ -110,7 +112,7 @@ test('the store is asked whether the turn may run again, also where the tier doe
     { ...claimed, taskId: taskId('v') },
   );
   const [other] = only(others, 'keep');
-  assert.ok(other?.write.type === 'turn-accepted' && other.write.again === undefined && !other.wait);
+  assert.ok(other?.write.type === 'turn-accepted' && other.write.resumable === undefined && !other.wait);
 });
 
 test('its model is asked once the store has agreed, and reads the question once', () => {

@@ -1,9 +1,10 @@
 /** A node with the execution routes over a scripted directory, whose clock of retries the test turns. */
+
 import assert from 'node:assert/strict';
 import { EventEmitter, once } from 'node:events';
 import type { TestContext } from 'node:test';
 import { createExecutions, type ExecutionDeps } from '../../../actors/executions/executions.ts';
-import type { TurnRequest } from '../../../src/ports/sessions.ts';
+import type { TurnRequest } from '../../../src/domain/turn.ts';
 import type { Log } from '../../../src/ports/telemetry.ts';
 import { type CallbackDeps, createCallbacks } from '../../../transports/webhooks/callbacks.ts';
 import { answeredTurn, NOW_MS, openHttpNode, scriptedDirectory } from '../../support/http-node.ts';
