@@ -11,16 +11,11 @@ import {
 import { closeClients, keyOf, type Registry, type SessionRef } from './registry.ts';
 import type { ActorKind, ActorSystem, Address, StopReason } from './runtime/actor.ts';
 import { hourRate } from './session/admission.ts';
-import {
-  recordOf,
-  type SessionEffect,
-  type SessionMessage,
-  type SessionState,
-  type Turn,
-} from './session/protocol.ts';
-import { answerUnhandled, recoverSession, returned } from './session/recovery.ts';
+import { abandonedWrite, released } from './session/ending.ts';
+import type { SessionEffect, SessionMessage, SessionState } from './session/protocol.ts';
+import { answerUnhandled, recoverSession, releaseUnheard } from './session/recovery.ts';
 import { session } from './session/session.ts';
-import { endWrite } from './session/turn.ts';
+import type { Turn } from './session/turn.ts';
 import type { TenantEffect, TenantMessage, TenantState } from './tenant/protocol.ts';
 import {
   type SchedulerEffect,
@@ -31,7 +26,7 @@ import {
 import { minuteRate, recoverTenant, tenant } from './tenant/tenant.ts';
 
 export interface Kinds {
-  readonly node: ActorKind<SchedulerState, SchedulerMessage, SchedulerEffect>;
+  readonly scheduler: ActorKind<SchedulerState, SchedulerMessage, SchedulerEffect>;
   readonly tenant: ActorKind<TenantState, TenantMessage, TenantEffect>;
   readonly session: ActorKind<SessionState, SessionMessage, SessionEffect>;
   readonly execution: ActorKind<ExecutionState, ExecutionMessage, ExecutionEffect>;
@@ -44,7 +39,7 @@ export interface SupervisionDeps {
   readonly clock: Clock;
   readonly log: Log;
   readonly idleMs: number;
-  readonly node: () => Address<SchedulerMessage>;
+  readonly scheduler: () => Address<SchedulerMessage>;
 }
 
 const MINUTE_MS = 60_000;
@@ -60,7 +55,7 @@ export function createKinds(deps: SupervisionDeps): Kinds {
     if (!ref) return;
     registry.removeSession(ref);
     const key = keyOf(state.tenantId, state.sessionId);
-    // Without a tier it has handled nothing, and what is kept of it holds.
+    // Without a tier it has handled nothing, and what is remembered of it holds.
     if (state.tier && !state.ephemeral)
       registry.sessionRates.keep(key, state.bucket, hourRate(state), clock.now());
     const error = refusal(reason === 'crashed' ? 'INTERNAL' : 'INTERRUPTED');
@@ -72,27 +67,22 @@ export function createKinds(deps: SupervisionDeps): Kinds {
   }
 
   function abandon(ref: SessionRef, state: SessionState, turn: Turn, error: ErrorData): void {
-    const refused = { ok: false, taskId: turn.taskId, error };
-    for (const { replyTo } of [...turn.callers, ...turn.cancellers]) actors.reply(replyTo, refused);
-    registry.untrack(ref, turn.taskId);
-    if (turn.claim === 'held' && actors.isAlive(ref.tenant.address))
-      actors.tell(ref.tenant.address, {
-        type: 'release',
-        taskId: turn.taskId,
-        attempt: turn.attempt,
-        slot: turn.slot,
-        refund: false,
-      });
-    // One whose beginning is being written was not told to anybody, but the store must not show it as waiting for ever.
-    if (turn.kept === 'no' || turn.dropped) return;
+    const { taskId } = turn;
+    const refused = { ok: false, taskId, error } as const;
+    for (const { replyTo } of turn.callers) actors.reply(replyTo, refused);
+    for (const { replyTo } of turn.cancellers) actors.reply(replyTo, refused);
+    registry.untrack(ref, taskId);
+    if (actors.isAlive(ref.tenant.address))
+      for (const release of released(turn, false)) actors.tell(ref.tenant.address, release);
+    if (turn.phase === 'admitting' || turn.phase === 'withdrawn') return;
     const atMs = clock.now();
-    if (turn.kept === 'yes') ref.stream.event(turn.taskId, { type: 'error', data: error }, atMs);
-    if (turn.ended?.writing) return;
-    const record = { ...recordOf(state, turn), status: 'failed', finishedAtMs: atMs, error } as const;
+    if (turn.stored) ref.stream.event(taskId, { type: 'error', data: error }, atMs);
+    if (turn.phase === 'ending' && turn.writing) return;
+    // One whose beginning is being stored was told to nobody, but must not look as if it waited for ever.
     store
-      .commit(endWrite(state, turn, record, undefined))
+      .commit(abandonedWrite(state, turn, error, atMs))
       .catch((cause: unknown) =>
-        log.warn({ err: cause, task_id: turn.taskId }, 'end of a crashed turn was not kept'),
+        log.warn({ err: cause, task_id: taskId }, 'end of a crashed turn was not stored'),
       );
   }
 
@@ -105,7 +95,7 @@ export function createKinds(deps: SupervisionDeps): Kinds {
 
   function sessionLetterDied(message: SessionMessage, { tenantId, sessionId }: SessionState): void {
     answer(registry.session(tenantId, sessionId), message, refusal('INTERNAL'));
-    const release = returned(message);
+    const release = releaseUnheard(message);
     const owner = registry.tenants.get(tenantId);
     if (release && owner && actors.isAlive(owner.address)) actors.tell(owner.address, release);
   }
@@ -131,20 +121,20 @@ export function createKinds(deps: SupervisionDeps): Kinds {
     const { tenantId, running } = state;
     registry.tenants.delete(tenantId);
     if (!state.stash) registry.tenantRates.keep(tenantId, state.minute, minuteRate(state), clock.now());
-    if (running > 0 && actors.isAlive(deps.node()))
-      actors.tell(deps.node(), { type: 'tenantGone', tenantId, held: running });
+    if (running > 0 && actors.isAlive(deps.scheduler()))
+      actors.tell(deps.scheduler(), { type: 'tenantGone', tenantId, held: running });
   }
 
   function tenantLetterDied(message: TenantMessage, { tenantId }: TenantState): void {
-    if (message.type !== 'claim' && message.type !== 'enter') return;
+    if (message.type !== 'requestAdmission' && message.type !== 'join') return;
     const ref = registry.session(tenantId, message.sessionId);
     if (!ref || !actors.isAlive(ref.address)) return;
     const atMs = clock.now();
     const error = refusal('OVERLOADED', { retryAfterMs: 1_000 });
-    if (message.type === 'enter') actors.tell(ref.address, { type: 'loadFailed', atMs });
+    if (message.type === 'join') actors.tell(ref.address, { type: 'loadFailed', atMs });
     else
       actors.tell(ref.address, {
-        type: 'claimRefused',
+        type: 'notAdmitted',
         taskId: message.taskId,
         attempt: message.attempt,
         error,
@@ -153,7 +143,7 @@ export function createKinds(deps: SupervisionDeps): Kinds {
   }
 
   return {
-    node: {
+    scheduler: {
       kind: 'node',
       behaviour: scheduler,
       mailboxLimit: 50_000,

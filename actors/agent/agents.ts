@@ -2,7 +2,7 @@
  * The agents of a node from outside. Each live one is an actor that owns its configuration and publishes it here,
  * so that a turn that needs it looks into a Map and asks nobody; only what is not published is asked for.
  */
-import { type AgentConfig, toConfig } from '../../src/domain/agent.ts';
+import type { AgentConfig } from '../../src/domain/agent.ts';
 import type { Agent } from '../../src/domain/agent-record.ts';
 import { type ErrorData, RefusalError, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { AgentId, TenantId } from '../../src/domain/ids.ts';
@@ -38,7 +38,7 @@ export interface Agents extends AgentSource {
   changed(agent: Agent): void;
   /** What is stored may be newer than what is known: the next asker has it loaded. */
   invalidate(tenantId: TenantId, agentId: AgentId): void;
-  onChange(listener: (tenantId: TenantId, agent: AgentConfig) => void): void;
+  onChange(listener: (tenantId: TenantId, agentId: AgentId) => void): void;
   stats(): AgentStats;
 }
 
@@ -71,7 +71,7 @@ export function createAgents(options: AgentsOptions): Agents {
   const { actors, store, builtIn, clock, log } = options;
   const refs = new Map<string, AgentRef>();
   const absent = new Map<string, number>();
-  const listeners: ((tenantId: TenantId, agent: AgentConfig) => void)[] = [];
+  const listeners: ((tenantId: TenantId, agentId: AgentId) => void)[] = [];
   let hits = 0;
   let misses = 0;
 
@@ -241,19 +241,19 @@ export function createAgents(options: AgentsOptions): Agents {
         ref.asking.clear();
         actors.tell(ref.address, { type: 'changed', agent: stored, atMs: clock.now() });
       }
-      if (stored.deleted_at !== null) return;
-      const config = toConfig(stored);
-      for (const listener of listeners) listener(stored.tenant_id, config);
+      for (const listener of listeners) listener(stored.tenant_id, stored.id);
     },
     invalidate(tenantId, agentId) {
       const key = keyOf(tenantId, agentId);
       absent.delete(key);
       const ref = refs.get(key);
-      if (!ref) return;
-      ref.expected = 0;
-      ref.published = null;
-      ref.asking.clear();
-      actors.tell(ref.address, { type: 'invalidated', atMs: clock.now() });
+      if (ref) {
+        ref.expected = 0;
+        ref.published = null;
+        ref.asking.clear();
+        actors.tell(ref.address, { type: 'invalidated', atMs: clock.now() });
+      }
+      for (const listener of listeners) listener(tenantId, agentId);
     },
     onChange: (listener) => void listeners.push(listener),
     stats: () => ({ live: refs.size, hits, misses }),

@@ -15,6 +15,11 @@ export interface Address<M> {
 /** Any actor, where only its place in the tree matters. */
 export type AnyAddress = Pick<Address<never>, 'name'>;
 
+declare const answers: unique symbol;
+
+/** Where an answer goes: the number of a question. Typed by the answer it waits for. */
+export type ReplyTo<R> = number & { readonly [answers]?: (answer: R) => void };
+
 export type StopReason = 'stopped' | 'crashed';
 
 /** What all actors of one kind share. */
@@ -62,9 +67,14 @@ export interface ActorSystem {
   /** For edges: refuses (`full`) beyond the mailbox limit, and leaves answering to the caller. */
   offer<M>(to: Address<M>, message: M): TellOutcome;
   /** Offers a message that carries a number for `reply`; `taken` is called at once where it was. Rejects with AskError. */
-  ask<M, R>(to: Address<M>, timeoutMs: number, make: (replyTo: number) => M, taken?: () => void): Promise<R>;
+  ask<M, R>(
+    to: Address<M>,
+    timeoutMs: number,
+    make: (replyTo: ReplyTo<R>) => M,
+    taken?: () => void,
+  ): Promise<R>;
   /** Settles an ask. Late and double replies are ignored. */
-  reply(replyTo: number, value: unknown): void;
+  reply<R>(replyTo: ReplyTo<R>, value: R): void;
   stop(address: AnyAddress): void;
   /** Stops the actor if no mail waits for it. */
   passivate(address: AnyAddress): boolean;

@@ -1,105 +1,90 @@
-/** A turn's way into its session: said, admitted, stored and accepted, or found to be a resend. Pure. */
-import { type AgentConfig, refuseAgent } from '../../src/domain/agent.ts';
+/** A turn's way into its session: said, admitted, stored and accepted, or found to be said before. Pure. */
+import { refuseAgent } from '../../src/domain/agent.ts';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import type { EventData } from '../../src/domain/frames.ts';
 import { fullBucket, type Rate, rateOf, take } from '../../src/domain/rate-limit.ts';
 import type { SayReply } from '../../src/domain/turn.ts';
+import { type Admitted, releaseOf } from '../tenant/protocol.ts';
+import { drop, end, refuse, stop, storeAccepted, storeEnd } from './ending.ts';
 import {
-  findTurn,
+  reply,
   type Said,
   type SessionEffect,
+  type SessionMessage,
   type SessionState,
   type SessionStep,
-  type Turn,
   withTurn,
 } from './protocol.ts';
-import { limitsOf, positions, runNext } from './queue.ts';
-import { drop, keepAccepted, refuse, settle, stopTurn } from './turn.ts';
+import { agentQuery, limitsOf, positions, runNext } from './queue.ts';
+import { type Admitting, isStored, lostEnd, newTurn, type Queued, type Turn, UNRUN } from './turn.ts';
 
-/** Turns one session may have in line; the tenant's own bound usually comes first. */
+/** Turns one session may have waiting; the tenant's own bound usually comes first. */
 const MAX_TURNS = 1_000;
-
 const HOUR_MS = 3_600_000;
-
 /** After this long a client may try again when the session is busy or full. */
 const BUSY_RETRY_MS = 1_000;
+/** After this long a client may try again when its task is just being taken back. */
+const WITHDRAWN_RETRY_MS = 100;
 
 /** `known` is the turn of that task id, where one lives here. */
 export function say(state: SessionState, known: Turn | undefined, message: Said): SessionStep {
-  const reply = (value: SayReply): SessionEffect => ({ type: 'reply', replyTo: message.replyTo, value });
-  const no = (error: ErrorData): SessionStep => [
-    state,
-    [
-      reply({ ok: false, taskId: message.taskId, error }),
-      { type: 'refused', tier: state.tier ?? 'free', code: error.code },
-      { type: 'untrack', taskId: message.taskId },
-    ],
-  ];
-  if (known) return resent(state, known, message.replyTo, message.atMs);
-  if (state.recent.includes(message.taskId)) {
-    const data = { status: 'processing', position: 0, deduplicated: true } as const;
-    const event = { type: 'chat.accepted', data } as const;
+  const { request, replyTo, atMs } = message;
+  const { taskId, onBusy } = request;
+  if (known) return saidAgain(state, known, replyTo, atMs);
+  if (state.recent.includes(taskId))
     return [
       state,
       [
-        { type: 'event', taskId: message.taskId, event, atMs: message.atMs },
-        reply({ ok: true, taskId: message.taskId, accepted: data }),
-        { type: 'untrack', taskId: message.taskId },
+        acceptedEvent(taskId, SAID_BEFORE, atMs),
+        reply(replyTo, { ok: true, taskId, accepted: SAID_BEFORE }),
+        { type: 'untrack', taskId },
       ],
     ];
-  }
-  if (state.draining) return no(refusal('DRAINING', { retryAfterMs: BUSY_RETRY_MS }));
-  if (state.forgetting) return no(refusal('CONFLICT', { message: 'The session is being deleted.' }));
-  const busy = state.turns.length > 0;
-  if (busy && message.onBusy === 'reject') return no(refusal('BUSY', { retryAfterMs: BUSY_RETRY_MS }));
-  if (state.turns.length >= MAX_TURNS) return no(refusal('OVERLOADED', { retryAfterMs: BUSY_RETRY_MS }));
-  const paid = pay(state, message.atMs);
-  if ('retryAfterMs' in paid)
-    return no(
-      refusal('RATE_LIMITED', {
-        message: "The session's requests of this hour are used up.",
-        retryAfterMs: paid.retryAfterMs,
-      }),
-    );
-  const turn = newTurn(message, busy ? 'none' : 'asked');
-  const first = message.onBusy === 'interrupt' ? state.turns.slice(0, 1) : state.turns;
-  const queued = { ...paid.state, turns: [...first, turn, ...state.turns.slice(first.length)] };
-  const { taskId, attempt, agentId, agentVersion } = turn;
+  const refused = refusalOf(state, message);
+  if (refused) return [state, refusedSay(state, message, refused)];
+  const paid = pay(state, atMs);
+  if ('error' in paid) return [state, refusedSay(state, message, paid.error)];
+
+  const turn = newTurn(request, message, state.turns.length > 0 ? 'none' : 'requested');
+  const ahead = onBusy === 'interrupt' ? state.turns.slice(0, 1) : state.turns;
+  const queued = { ...paid, turns: [...ahead, turn, ...state.turns.slice(ahead.length)] };
+  const { attempt, arrival, slot } = turn;
   const effects: SessionEffect[] = [
     { type: 'track', taskId, tier: state.tier ?? 'free' },
-    { type: 'claim', taskId, attempt, slot: turn.slot, tier: message.tier, atMs: message.atMs },
-    { type: 'findAgent', taskId, attempt, agentId, ...(agentVersion === undefined ? {} : { agentVersion }) },
+    {
+      type: 'requestAdmission',
+      taskId,
+      attempt,
+      arrival,
+      slot: slot === 'none' ? slot : 'requested',
+      tier: request.caller.tier,
+      atMs,
+    },
+    { type: 'findAgent', ...agentQuery(turn) },
   ];
-  const running = first[0];
-  if (message.onBusy !== 'interrupt' || !running) return [queued, effects];
-  const [next, more] = stopTurn(queued, running, message.atMs);
-  const [moved, moves] = positions(next, message.atMs);
-  return [moved, [...effects, ...more, ...moves]];
+  const interrupted = onBusy === 'interrupt' ? ahead[0] : undefined;
+  if (!interrupted) return [queued, effects];
+  const [next, more] = stop(queued, interrupted, atMs);
+  const [after, moves] = positions(next, atMs);
+  return [after, [...effects, ...more, ...moves]];
 }
 
-function newTurn(message: Said, slot: Turn['slot']): Turn {
-  return {
-    taskId: message.taskId,
-    attempt: message.replyTo,
-    agentId: message.agentId,
-    ...(message.agentVersion === undefined ? {} : { agentVersion: message.agentVersion }),
-    said: { role: 'user', content: message.message, taskId: message.taskId, atMs: message.atMs },
-    context: message.context,
-    ...(message.overrides === undefined ? {} : { overrides: message.overrides }),
-    stream: message.stream,
-    ...(message.resumable ? { resumable: true } : {}),
-    callers: [{ replyTo: message.replyTo, duplicate: false }],
-    cancellers: [],
-    agent: null,
-    claim: 'asked',
-    slot,
-    executing: false,
-    kept: 'no',
-    position: 0,
-    stopAtMs: null,
-    ended: null,
-    dropped: false,
-  };
+/** Why the session itself does not take the turn; null: it does. */
+function refusalOf(state: SessionState, { request }: Said): ErrorData | null {
+  if (state.draining) return refusal('DRAINING', { retryAfterMs: BUSY_RETRY_MS });
+  if (state.forgetting) return refusal('CONFLICT', { message: 'The session is being deleted.' });
+  const isBusy = state.turns.length > 0;
+  if (isBusy && request.onBusy === 'reject') return refusal('BUSY', { retryAfterMs: BUSY_RETRY_MS });
+  return state.turns.length >= MAX_TURNS ? refusal('OVERLOADED', { retryAfterMs: BUSY_RETRY_MS }) : null;
+}
+
+function refusedSay(state: SessionState, { request, replyTo }: Said, error: ErrorData): SessionEffect[] {
+  const { taskId } = request;
+  return [
+    reply(replyTo, { ok: false, taskId, error }),
+    { type: 'refused', tier: state.tier ?? 'free', code: error.code },
+    { type: 'untrack', taskId },
+  ];
 }
 
 /** How fast the session's requests of the hour come back; null: without limit. */
@@ -109,114 +94,127 @@ export function hourRate(state: SessionState): Rate | null {
 }
 
 /** Takes one of the session's requests of the hour. */
-function pay(
-  state: SessionState,
-  atMs: number,
-): { readonly state: SessionState } | { readonly retryAfterMs: number } {
+function pay(state: SessionState, atMs: number): SessionState | { readonly error: ErrorData } {
   const rate = hourRate(state);
-  if (!rate) return { state };
+  if (!rate) return state;
   const taken = take(state.bucket ?? fullBucket(rate, atMs), atMs, rate);
-  return taken.ok ? { state: { ...state, bucket: taken.bucket } } : taken;
+  if (taken.ok) return { ...state, bucket: taken.bucket };
+  const { retryAfterMs } = taken;
+  const message = "The session's requests of this hour are used up.";
+  return { error: refusal('RATE_LIMITED', { message, retryAfterMs }) };
 }
 
-/** After this long a client may try again when its task is just being taken back. */
-const TAKEN_BACK_RETRY_MS = 100;
+/** The tenant has counted the turn; where nobody waits for that any more, it is released. */
+export function admitted(state: SessionState, turn: Turn | undefined, message: Admitted): SessionStep {
+  const known = { ...state, tier: message.tier };
+  if (turn?.phase !== 'admitting' || turn.admitted) return [known, [releaseOf(message)]];
+  const position = Math.max(state.turns.indexOf(turn), message.ahead);
+  return advance(known, { ...turn, admitted: true, position }, message.atMs);
+}
 
-/** Goes on with a turn whose agent or claim came in: once both are there it is checked, kept, and run. */
-export function advance(state: SessionState, { taskId }: Turn, atMs: number): SessionStep {
-  const turn = findTurn(state, taskId);
-  if (!turn?.agent || turn.claim === 'asked') return [state, []];
-  if (turn.ended || turn.dropped) return settle(state, turn, atMs);
+/** The turn's agent was looked up, at first or anew since it changed. */
+export function agentFound(
+  state: SessionState,
+  turn: Turn | undefined,
+  { agent, atMs }: Extract<SessionMessage, { type: 'agentFound' }>,
+): SessionStep {
+  if (turn?.phase === 'admitting') return advance(state, { ...turn, agent }, atMs);
+  if (turn?.phase !== 'queued') return [state, []];
+  const refused = refuseAgent(agent, limitsOf(state), state.tier ?? 'free');
+  if (refused) return end(state, turn, lostEnd({ ...turn, agent }, refused), atMs);
+  return runNext(withTurn(state, { ...turn, agent }));
+}
+
+/** There is no such agent, or it can not be had. A turn that was accepted before ends in that. */
+export function agentRefused(
+  state: SessionState,
+  turn: Turn | undefined,
+  { error, atMs }: Extract<SessionMessage, { type: 'agentRefused' }>,
+): SessionStep {
+  if (turn?.phase === 'admitting') return refuse(state, turn, error, atMs);
+  return turn?.phase === 'queued' ? end(state, turn, lostEnd(turn, error), atMs) : [state, []];
+}
+
+/** Once the tenant's word and the agent are both there, the turn is checked, stored, and waits for its place. */
+function advance(state: SessionState, turn: Admitting, atMs: number): SessionStep {
+  const next = withTurn(state, turn);
+  if (!turn.admitted || !turn.agent) return [next, []];
   const refused = refuseAgent(turn.agent, limitsOf(state), state.tier ?? 'free');
-  if (refused) return refuse(state, turn, refused, atMs);
-  const [kept, effects] = turn.kept === 'no' ? keepAccepted(state, turn) : ([state, []] as const);
-  const [started, more] = runNext(kept);
-  return [started, [...effects, ...more]];
-}
-
-/** Turns that wait will run the newer version, those aside that asked for one of their own. */
-export function withNewerAgent(state: SessionState, agent: AgentConfig): SessionState {
-  const outdated = (turn: Turn): boolean =>
-    turn.agentId === agent.id &&
-    turn.agentVersion === undefined &&
-    !turn.executing &&
-    turn.agent !== null &&
-    turn.agent.version < agent.version;
-  if (!state.turns.some(outdated)) return state;
-  return { ...state, turns: state.turns.map((turn) => (outdated(turn) ? { ...turn, agent } : turn)) };
+  if (refused) return refuse(next, turn, refused, atMs);
+  const { admitted: _, ...rest } = turn;
+  const queued: Queued = { ...rest, phase: 'queued', stored: false };
+  const stored = storeAccepted(state, queued);
+  const waiting = withTurn(state, queued);
+  const [after, effects] =
+    turn.stopAtMs === null ? runNext(waiting) : end(waiting, queued, UNRUN, turn.stopAtMs);
+  return [after, [stored, ...effects]];
 }
 
 /** The store holds the turn: everybody is told, and what its execution has written so far goes out. */
 export function accepted(state: SessionState, turn: Turn, atMs: number): SessionStep {
+  if (!('stored' in turn) || turn.stored) return [state, []];
+  const { taskId } = turn;
   const data = acceptedData(turn);
-  const next = resumed(withTurn(state, turn.taskId, { kept: 'yes', callers: [] }), turn);
   const effects: SessionEffect[] = [
-    { type: 'event', taskId: turn.taskId, event: { type: 'chat.accepted', data }, atMs },
-    ...turn.callers.map(
-      ({ replyTo, duplicate }): SessionEffect => ({
-        type: 'reply',
-        replyTo,
-        value: sayReply(turn, duplicate ? { ...data, deduplicated: true } : data),
-      }),
+    acceptedEvent(taskId, data, atMs),
+    ...turn.callers.map(({ replyTo, duplicate }) =>
+      reply(replyTo, { ok: true, taskId, accepted: duplicate ? { ...data, deduplicated: true } : data }),
     ),
   ];
-  const kept = findTurn(next, turn.taskId);
-  const [settled, more] = kept?.ended ? settle(next, kept, atMs) : runNext(next);
-  return [settled, [...effects, ...more]];
+  const stored = { ...turn, stored: true, callers: [] };
+  const next = resumed(withTurn(state, stored), stored);
+  const [after, more] = stored.phase === 'ending' ? storeEnd(next, stored) : runNext(next);
+  return [after, [...effects, ...more]];
 }
 
-/** A turn that runs again brings its question anew, and nobody is to be told any more that it was interrupted. */
-function resumed(state: SessionState, { resumable: again, taskId }: Turn): SessionState {
-  if (!again) return state;
+/** A turn that goes on from an earlier process brings its question anew, and nobody is notified of an interruption. */
+function resumed(state: SessionState, { request, taskId }: Turn): SessionState {
+  if (!request.resumable) return state;
   return {
     ...state,
     history: state.history?.filter((message) => message.taskId !== taskId) ?? null,
-    untold: state.untold.filter((record) => record.taskId !== taskId),
+    unnotified: state.unnotified.filter((record) => record.taskId !== taskId),
   };
 }
 
-/** One object for all: every session's log keeps one for each of its turns. */
-const PROCESSING: EventData['chat.accepted'] = { status: 'processing', position: 0 };
+type Accepted = EventData['chat.accepted'];
 
-function acceptedData(turn: Turn): EventData['chat.accepted'] {
-  const position = turn.executing ? 0 : turn.position;
-  return position === 0 ? PROCESSING : { status: 'queued', position };
+/** One object for all: every session's log keeps one for each of its turns. */
+const PROCESSING: Accepted = { status: 'processing', position: 0 };
+/** Of a turn that is over, or that another process has. */
+const SAID_BEFORE: Accepted = { ...PROCESSING, deduplicated: true };
+
+function acceptedData({ phase, position }: Turn): Accepted {
+  return phase === 'running' || position === 0 ? PROCESSING : { status: 'queued', position };
 }
 
-const sayReply = (turn: Turn, data: EventData['chat.accepted']): SayReply => ({
-  ok: true,
-  taskId: turn.taskId,
-  accepted: data,
+const acceptedEvent = (taskId: Turn['taskId'], data: Accepted, atMs: number): SessionEffect => ({
+  type: 'event',
+  taskId,
+  event: { type: 'chat.accepted', data },
+  atMs,
 });
 
-/** A resend of a task that lives here: told again where it stands, and nothing else happens. */
-export function resent(state: SessionState, turn: Turn, replyTo: number, atMs: number): SessionStep {
+/** A turn that lives here is said again: whoever said it hears where it stands, and nothing else happens. */
+function saidAgain(state: SessionState, turn: Turn, replyTo: Said['replyTo'], atMs: number): SessionStep {
   const { taskId } = turn;
-  if (turn.dropped) {
-    const error = refusal('BUSY', { retryAfterMs: TAKEN_BACK_RETRY_MS });
-    return [state, [{ type: 'reply', replyTo, value: { ok: false, taskId, error } satisfies SayReply }]];
+  if (turn.phase === 'withdrawn') {
+    const error = refusal('BUSY', { retryAfterMs: WITHDRAWN_RETRY_MS });
+    return [state, [reply<SayReply>(replyTo, { ok: false, taskId, error })]];
   }
-  if (turn.kept !== 'yes')
-    return [withTurn(state, taskId, { callers: [...turn.callers, { replyTo, duplicate: true }] }), []];
-  const data = { ...acceptedData(turn), deduplicated: true as const };
-  return [
-    state,
-    [
-      { type: 'event', taskId, event: { type: 'chat.accepted', data }, atMs },
-      { type: 'reply', replyTo, value: sayReply(turn, data) },
-    ],
-  ];
+  if (!isStored(turn))
+    return [withTurn(state, { ...turn, callers: [...turn.callers, { replyTo, duplicate: true }] }), []];
+  const data: Accepted = { ...acceptedData(turn), deduplicated: true };
+  return [state, [acceptedEvent(taskId, data, atMs), reply(replyTo, { ok: true, taskId, accepted: data })]];
 }
 
-/** The store has a turn of this id from before: the caller is told so, and what began here is undone. */
+/** The store has a turn of this id from before: its callers are told so, and what began here is undone. */
 export function duplicate(state: SessionState, turn: Turn, atMs: number): SessionStep {
-  const data = { status: 'processing', position: 0, deduplicated: true } as const;
+  const { taskId } = turn;
   const effects: SessionEffect[] = [
-    { type: 'discard', taskId: turn.taskId },
-    { type: 'event', taskId: turn.taskId, event: { type: 'chat.accepted', data }, atMs },
-    ...turn.callers.map(
-      ({ replyTo }): SessionEffect => ({ type: 'reply', replyTo, value: sayReply(turn, data) }),
-    ),
+    { type: 'discard', taskId },
+    acceptedEvent(taskId, SAID_BEFORE, atMs),
+    ...turn.callers.map(({ replyTo }) => reply(replyTo, { ok: true, taskId, accepted: SAID_BEFORE })),
   ];
   return drop(state, turn, effects, atMs);
 }

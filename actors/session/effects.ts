@@ -1,208 +1,94 @@
-/** What the actors decided is done here: each effect is data, carried out in one switch, and reports as a message. */
+/** Performs what sessions decide: each effect is data, performed in one switch, and reports as a message. */
 import { CLOSE, refusal } from '../../src/domain/errors.ts';
 import type { TaskId } from '../../src/domain/ids.ts';
-import { dayOf } from '../../src/domain/rate-limit.ts';
-import type { SayReply, TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
+import { isEndStatus, type SayReply, type TurnRecord, type TurnRequest } from '../../src/domain/turn.ts';
 import type { AgentSource } from '../../src/ports/runner.ts';
 import type { Store } from '../../src/ports/store.ts';
 import type { Clock, Log, Metrics } from '../../src/ports/telemetry.ts';
-import { createExecutionEffects, type ExecutionDeps } from '../execution/effects.ts';
-import { closeClients, type Registry, type SessionRef, type TenantRef } from '../registry.ts';
-import { type ActorSystem, type Address, unreachable } from '../runtime/actor.ts';
-import type { TenantEffect } from '../tenant/protocol.ts';
-import type { SchedulerEffect, SchedulerMessage } from '../tenant/scheduler.ts';
+import { closeClients, type Registry, type SessionRef } from '../registry.ts';
+import { type ActorSystem, unreachable } from '../runtime/actor.ts';
+import { taskTaken } from './ending.ts';
 import { unnumbered } from './event-stream.ts';
 import type { SessionEffect, SessionMessage } from './protocol.ts';
-import { returned } from './recovery.ts';
-import { taskTaken } from './turn.ts';
 
-export interface EffectDeps extends ExecutionDeps {
+type EffectOf<T extends SessionEffect['type']> = Extract<SessionEffect, { type: T }>;
+
+export interface SessionEffectDeps {
+  readonly actors: ActorSystem;
   readonly registry: Registry;
   readonly store: Store;
   readonly agents: AgentSource;
+  readonly clock: Clock;
   readonly metrics: Metrics;
   readonly log: Log;
-  readonly node: () => Address<SchedulerMessage>;
-}
-
-export interface Effects {
-  node(effect: SchedulerEffect, self: Address<SchedulerMessage>): void;
-  tenant(ref: TenantRef, effect: TenantEffect): void;
-  session(ref: SessionRef, effect: SessionEffect): void;
+  /** Starts the execution of a turn. */
+  readonly execute: (ref: SessionRef, effect: EffectOf<'execute'>) => void;
 }
 
 /** Messages of a session's history that are loaded when it is activated; the largest tier gives the model 100. */
 const LOADED_MESSAGES = 100;
 
-export function createEffects(deps: EffectDeps): Effects {
-  const { actors, registry, store, agents, clock, metrics, log } = deps;
-  const execute = createExecutionEffects(deps);
-  const keep = createKeeping(deps);
+/** Returns what performs an effect of a session. */
+export function createSessionEffects(
+  deps: SessionEffectDeps,
+): (ref: SessionRef, effect: SessionEffect) => void {
+  const { actors, registry, clock, metrics, log } = deps;
+  const store = createStoring(deps);
+  const lookUps = createLookUps(deps);
+  const tell = (ref: SessionRef, message: SessionMessage): void => void actors.tell(ref.address, message);
 
-  agents.onChange?.((tenantId, agent) => {
-    for (const session of registry.busy(tenantId)) tellSession(session, { type: 'agentChanged', agent });
+  deps.agents.onChange?.((tenantId, agentId) => {
+    for (const session of registry.busy(tenantId)) tell(session, { type: 'agentChanged', agentId });
   });
 
-  const tellSession = (ref: SessionRef, message: SessionMessage): void =>
-    void actors.tell(ref.address, message);
-
-  function node(effect: SchedulerEffect, self: Address<SchedulerMessage>): void {
-    switch (effect.type) {
-      case 'grant': {
-        const { tenantId, tenancy, sessionId, taskId, attempt } = effect;
-        const tenant = registry.tenants.get(tenantId);
-        // What a tenant that has stopped had here went back with it.
-        if (tenant?.tenancy !== tenancy) return;
-        const session = registry.session(tenantId, sessionId);
-        if (session) return tellSession(session, { type: 'granted', taskId, attempt, atMs: clock.now() });
-        actors.tell(tenant.address, { type: 'release', taskId, attempt, slot: 'granted', refund: false });
-        return;
-      }
-      case 'tickSoon':
-        setImmediate(() => actors.tell(self, { type: 'tick' }));
-        return;
-      default:
-        return unreachable(effect);
-    }
-  }
-
-  function tenant(ref: TenantRef, effect: TenantEffect): void {
-    const { tenantId, address } = ref;
-    switch (effect.type) {
-      case 'loadTenant':
-        attempt(() => store.tenant(tenantId, dayOf(clock.now()))).then(
-          (record) => actors.tell(address, { type: 'loaded', record }),
-          (error: unknown) => {
-            log.warn({ err: error, tenant_id: tenantId }, 'tenant could not be loaded');
-            actors.tell(address, { type: 'loadFailed', atMs: clock.now() });
-          },
-        );
-        return;
-      case 'tellSession': {
-        const session = registry.session(tenantId, effect.sessionId);
-        if (session) return tellSession(session, effect.message);
-        const release = returned(effect.message);
-        if (release) actors.tell(address, release);
-        return;
-      }
-      case 'tellAllSessions':
-        for (const session of ref.sessions) tellSession(session, effect.message);
-        return;
-      case 'want': {
-        actors.tell(deps.node(), { ...effect, tenantId, tenancy: ref.tenancy });
-        return;
-      }
-      case 'done':
-        actors.tell(deps.node(), { type: 'done' });
-        return;
-      case 'announceLater':
-        setTimeout(() => {
-          if (actors.isAlive(address)) actors.tell(address, { type: 'announce', atMs: clock.now() });
-        }, effect.afterMs).unref();
-        return;
-      case 'leaveNode':
-        if (ref.sessions.size === 0) actors.passivate(address);
-        return;
-      default:
-        return unreachable(effect);
-    }
-  }
-
-  /** A deed that throws is a bug and crashes the session; whoever waits for what it would bring is told. */
-  function session(ref: SessionRef, effect: SessionEffect): void {
+  /** An effect that throws is a bug and crashes the session; whoever waits for what it would bring is told. */
+  return function perform(ref, effect) {
     try {
-      perform(ref, effect);
+      performOne(ref, effect);
     } catch (error) {
       const lost = lostOf(effect, clock.now());
-      if (lost) tellSession(ref, lost);
+      if (lost) tell(ref, lost);
       throw error;
     }
-  }
+  };
 
-  function perform(ref: SessionRef, effect: SessionEffect): void {
-    const { tenantId, address: tenantAddress } = ref.tenant;
-    const { sessionId, stream: outbox } = ref;
+  function performOne(ref: SessionRef, effect: SessionEffect): void {
+    const { stream } = ref;
     switch (effect.type) {
       case 'load':
-        attempt(() => store.session(tenantId, sessionId, { limit: LOADED_MESSAGES, before: undefined })).then(
-          (page) =>
-            tellSession(ref, {
-              type: 'loaded',
-              history: page?.messages ?? [],
-              interrupted: page?.interrupted ?? [],
-            }),
-          (error: unknown) => {
-            log.warn(
-              { err: error, tenant_id: tenantId, session_id: sessionId },
-              'session could not be loaded',
-            );
-            tellSession(ref, { type: 'loadFailed', atMs: clock.now() });
-          },
-        );
-        return;
-      case 'enter':
-        actors.tell(tenantAddress, { type: 'enter', sessionId, tier: effect.tier, atMs: clock.now() });
-        return;
+        return void lookUps.load(ref);
       case 'findAgent':
-        return findAgent(ref, effect);
-      case 'claim': {
-        const { taskId, attempt, slot, tier, atMs } = effect;
-        // Offered, not told: a flood of claims must leave the tenant room for what comes back.
-        const claim = { type: 'claim', sessionId, taskId, attempt, slot, tier, atMs } as const;
-        if (actors.offer(tenantAddress, claim) === 'delivered') return;
-        const error = refusal('OVERLOADED', { retryAfterMs: 1_000 });
-        return tellSession(ref, { type: 'claimRefused', taskId, attempt, error, atMs });
-      }
-      case 'acquire':
-        actors.tell(tenantAddress, { ...effect, sessionId, atMs: clock.now() });
-        return;
+        return void lookUps.findAgent(ref, effect);
+      case 'join':
+      case 'requestAdmission':
+      case 'requestSlot':
       case 'release':
-        actors.tell(tenantAddress, effect);
-        return;
-      case 'keep':
-        return keep(ref, effect);
+        return tellTenant(ref, effect);
+      case 'store':
+        return store(ref, effect);
       case 'execute':
-        return execute(ref, effect);
-      case 'abort': {
-        const run = ref.execution;
-        if (run?.taskId !== effect.taskId) return;
-        // Here and now: what comes next in this tick may set free what the run waits for.
-        run.abort.abort();
-        actors.tell(run.address, { type: 'cancel' });
-        return;
-      }
+        return deps.execute(ref, effect);
+      case 'abort':
+        return abort(ref, effect.taskId);
       case 'event':
-        return outbox.event(effect.taskId, effect.event, effect.atMs);
+        return stream.event(effect.taskId, effect.event, effect.atMs);
       case 'discard':
-        return outbox.discard(effect.taskId);
+        return stream.discard(effect.taskId);
       case 'reply':
         return actors.reply(effect.replyTo, effect.value);
-      case 'attachClient': {
-        const client = ref.arriving.get(effect.clientId);
-        ref.arriving.delete(effect.clientId);
-        if (client) outbox.attach(client, effect.ready);
-        return;
-      }
+      case 'attachClient':
       case 'detachClient':
-        return outbox.detach(effect.clientId);
-      case 'turnAway': {
-        const client = ref.arriving.get(effect.clientId);
-        ref.arriving.delete(effect.clientId);
-        client?.send(unnumbered({ type: 'error', data: effect.error }, effect.atMs));
-        return client?.close(CLOSE.overloaded);
-      }
+      case 'turnAway':
       case 'notice':
-        for (const client of ref.arriving.values()) client.send(unnumbered(effect.notice, effect.atMs));
-        return outbox.notice(effect.notice, effect.atMs);
       case 'closeClients':
-        return closeClients(ref, effect.close, effect.told);
+        return serveClients(ref, effect);
       case 'track':
         return registry.track(ref, effect.taskId, effect.tier);
       case 'untrack':
         return registry.untrack(ref, effect.taskId);
       case 'measure': {
         const { status, info } = effect.turn;
-        if (status !== 'queued' && status !== 'processing') metrics.turnEnded(effect.tier, status, info);
+        if (isEndStatus(status)) metrics.turnEnded(effect.tier, status, info);
         return logEnd(log, effect.turn);
       }
       case 'refused':
@@ -217,55 +103,76 @@ export function createEffects(deps: EffectDeps): Effects {
     }
   }
 
-  function findAgent(
+  function tellTenant(
     ref: SessionRef,
-    { taskId, attempt, agentId, agentVersion }: Extract<SessionEffect, { type: 'findAgent' }>,
+    effect: EffectOf<'join' | 'requestAdmission' | 'requestSlot' | 'release'>,
   ): void {
-    agents.agent(ref.tenant.tenantId, agentId, agentVersion).then(
-      (found) =>
-        tellSession(
-          ref,
-          found.ok
-            ? { type: 'agentFound', taskId, attempt, agent: found.value, atMs: clock.now() }
-            : { type: 'agentRefused', taskId, attempt, error: found.error, atMs: clock.now() },
-        ),
-      (error: unknown) => {
-        log.warn({ err: error, agent_id: agentId }, 'agent could not be found');
-        tellSession(ref, {
-          type: 'agentRefused',
-          attempt,
-          taskId,
-          error: refusal('STORE_UNAVAILABLE', { retryAfterMs: 1_000 }),
-          atMs: clock.now(),
-        });
-      },
-    );
+    const { sessionId } = ref;
+    const { address } = ref.tenant;
+    switch (effect.type) {
+      case 'join':
+        return void actors.tell(address, { ...effect, sessionId, atMs: clock.now() });
+      case 'requestAdmission': {
+        // Offered, not told: a flood of requests must leave the tenant room for what comes back.
+        if (actors.offer(address, { ...effect, sessionId }) === 'delivered') return;
+        const { taskId, attempt, atMs } = effect;
+        const error = refusal('OVERLOADED', { retryAfterMs: 1_000 });
+        return tell(ref, { type: 'notAdmitted', taskId, attempt, error, atMs });
+      }
+      case 'requestSlot':
+        return void actors.tell(address, { ...effect, sessionId });
+      case 'release':
+        return void actors.tell(address, effect);
+    }
   }
 
-  return { node, tenant, session };
+  /** Here and now: what comes next in this tick may set free what the run waits for. */
+  function abort({ execution }: SessionRef, taskId: TaskId): void {
+    if (execution?.taskId !== taskId) return;
+    execution.abort.abort();
+    actors.tell(execution.address, { type: 'cancel' });
+  }
 }
 
-/** What a deed would have ended in had it failed on its way instead of at once. */
-function lostOf(effect: SessionEffect, atMs: number): SessionMessage | null {
+/** What clients are sent beside the events of turns; those that are arriving are not in the stream yet. */
+function serveClients(
+  ref: SessionRef,
+  effect: EffectOf<'attachClient' | 'detachClient' | 'turnAway' | 'notice' | 'closeClients'>,
+): void {
+  const { stream, arriving } = ref;
   switch (effect.type) {
-    case 'keep':
-      return { type: 'keepFailed', step: effect.step, taskId: effect.taskId, atMs };
+    case 'attachClient': {
+      const client = arriving.get(effect.clientId);
+      arriving.delete(effect.clientId);
+      if (client) stream.attach(client, effect.ready);
+      return;
+    }
+    case 'detachClient':
+      return stream.detach(effect.clientId);
+    case 'turnAway': {
+      const client = arriving.get(effect.clientId);
+      arriving.delete(effect.clientId);
+      client?.send(unnumbered({ type: 'error', data: effect.error }, effect.atMs));
+      return client?.close(CLOSE.overloaded);
+    }
+    case 'notice':
+      for (const client of arriving.values()) client.send(unnumbered(effect.notice, effect.atMs));
+      return stream.notice(effect.notice, effect.atMs);
+    case 'closeClients':
+      return closeClients(ref, effect.close, effect.told);
+  }
+}
+
+/** What an effect would have ended in had it failed on its way instead of at once. */
+function lostOf(effect: SessionEffect, atMs: number): SessionMessage | null {
+  const error = refusal('INTERNAL');
+  switch (effect.type) {
+    case 'store':
+      return { type: 'storeFailed', step: effect.step, taskId: effect.taskId, atMs };
     case 'findAgent':
-      return {
-        type: 'agentRefused',
-        taskId: effect.taskId,
-        attempt: effect.attempt,
-        error: refusal('INTERNAL'),
-        atMs,
-      };
-    case 'claim':
-      return {
-        type: 'claimRefused',
-        taskId: effect.taskId,
-        attempt: effect.attempt,
-        error: refusal('INTERNAL'),
-        atMs,
-      };
+      return { type: 'agentRefused', taskId: effect.taskId, attempt: effect.attempt, error, atMs };
+    case 'requestAdmission':
+      return { type: 'notAdmitted', taskId: effect.taskId, attempt: effect.attempt, error, atMs };
     case 'execute':
       return { type: 'executionLost', taskId: effect.plan.taskId, text: '', atMs };
     default:
@@ -273,58 +180,87 @@ function lostOf(effect: SessionEffect, atMs: number): SessionMessage | null {
   }
 }
 
-/** A call that throws where it should reject. */
-async function attempt<T>(call: () => Promise<T>): Promise<T> {
-  return call();
+/** What a session asks store and agents for: each call brings exactly one message. */
+function createLookUps({
+  actors,
+  store,
+  agents,
+  clock,
+  log,
+}: Pick<SessionEffectDeps, 'actors' | 'store' | 'agents' | 'clock' | 'log'>) {
+  return {
+    async load({ tenant, sessionId, address }: SessionRef): Promise<void> {
+      const { tenantId } = tenant;
+      try {
+        const page = await store.session(tenantId, sessionId, { limit: LOADED_MESSAGES, before: undefined });
+        const { messages: history = [], interrupted = [] } = page ?? {};
+        actors.tell(address, { type: 'loaded', history, interrupted });
+      } catch (error) {
+        log.warn({ err: error, tenant_id: tenantId, session_id: sessionId }, 'session could not be loaded');
+        actors.tell(address, { type: 'loadFailed', atMs: clock.now() });
+      }
+    },
+    async findAgent(
+      { tenant, address }: SessionRef,
+      { taskId, attempt, agentId, agentVersion }: EffectOf<'findAgent'>,
+    ): Promise<void> {
+      const answer = { taskId, attempt };
+      try {
+        const found = await agents.agent(tenant.tenantId, agentId, agentVersion);
+        const atMs = clock.now();
+        if (found.ok) actors.tell(address, { type: 'agentFound', ...answer, agent: found.value, atMs });
+        else actors.tell(address, { type: 'agentRefused', ...answer, error: found.error, atMs });
+      } catch (error) {
+        log.warn({ err: error, agent_id: agentId }, 'agent could not be found');
+        const refused = refusal('STORE_UNAVAILABLE', { retryAfterMs: 1_000 });
+        actors.tell(address, { type: 'agentRefused', ...answer, error: refused, atMs: clock.now() });
+      }
+    },
+  };
 }
 
-export interface KeepingDeps {
-  readonly actors: ActorSystem;
-  readonly store: Store;
-  readonly clock: Clock;
-  readonly log: Log;
-}
-
-type Keep = Extract<SessionEffect, { type: 'keep' }>;
-
-/** Returns what carries out a `keep`: exactly one `kept` or `keepFailed` comes back for it. */
-export function createKeeping({
+/** Returns what performs a `store` effect: exactly one `stored` or `storeFailed` comes back for it. */
+export function createStoring({
   actors,
   store,
   clock,
   log,
-}: KeepingDeps): (ref: SessionRef, effect: Keep) => void {
-  const tell = (ref: SessionRef, message: SessionMessage): void => void actors.tell(ref.address, message);
-
-  function keep(ref: SessionRef, { step, taskId, write, wait }: Keep): void {
-    if (!wait) {
-      // The tier wants speed before certainty: the session goes on as if it were kept.
-      store
-        .commit(write)
-        .catch((error: unknown) => log.warn({ err: error, step, task_id: taskId }, 'a write was lost'));
-      return tell(ref, { type: 'kept', step, taskId, duplicate: false, atMs: clock.now() });
-    }
-    const failed = (error: unknown): void => {
+}: Pick<SessionEffectDeps, 'actors' | 'store' | 'clock' | 'log'>): (
+  ref: SessionRef,
+  effect: EffectOf<'store'>,
+) => void {
+  async function report(
+    ref: SessionRef,
+    { step, taskId }: EffectOf<'store'>,
+    committed: ReturnType<Store['commit']>,
+  ): Promise<void> {
+    try {
+      const outcome = await committed;
+      const duplicate = outcome === 'duplicate' && step === 'accepted';
+      const error = duplicate && taskId ? await foreignTask(ref, taskId) : undefined;
+      const atMs = clock.now();
+      if (error) actors.tell(ref.address, { type: 'storeFailed', step, taskId, error, atMs });
+      else actors.tell(ref.address, { type: 'stored', step, taskId, duplicate, atMs });
+    } catch (error) {
       log.warn({ err: error, step, task_id: taskId }, 'store refused a write');
-      tell(ref, { type: 'keepFailed', step, taskId, atMs: clock.now() });
-    };
-    store.commit(write).then((outcome) => {
-      if (outcome === 'duplicate' && step === 'accepted' && taskId) tellDuplicate(ref, taskId).catch(failed);
-      else tell(ref, { type: 'kept', step, taskId, duplicate: false, atMs: clock.now() });
-    }, failed);
+      actors.tell(ref.address, { type: 'storeFailed', step, taskId, atMs: clock.now() });
+    }
   }
 
-  /** A resend is told of its turn only where that is a turn of the same session: its end will be heard there. */
-  async function tellDuplicate(ref: SessionRef, taskId: TaskId): Promise<void> {
-    const kept = await store.turn(ref.tenant.tenantId, taskId);
-    const atMs = clock.now();
-    if (kept && kept.sessionId !== ref.sessionId) {
-      const error = taskTaken();
-      tell(ref, { type: 'keepFailed', step: 'accepted', taskId, error, atMs });
-    } else tell(ref, { type: 'kept', step: 'accepted', taskId, duplicate: true, atMs });
+  /** A turn said again is told of only where it is a turn of the same session: its end will be heard there. */
+  async function foreignTask(ref: SessionRef, taskId: TaskId) {
+    const known = await store.turn(ref.tenant.tenantId, taskId);
+    return known && known.sessionId !== ref.sessionId ? taskTaken() : undefined;
   }
 
-  return keep;
+  return function perform(ref, effect) {
+    const { step, taskId, write, wait } = effect;
+    const committed = store.commit(write);
+    if (wait) return void report(ref, effect, committed);
+    // The tier wants speed before certainty: the session goes on as if it were stored.
+    committed.catch((error: unknown) => log.warn({ err: error, step, task_id: taskId }, 'a write was lost'));
+    actors.tell(ref.address, { type: 'stored', step, taskId, duplicate: false, atMs: clock.now() });
+  };
 }
 
 /** Ties a request to its turn. */

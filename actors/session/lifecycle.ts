@@ -1,53 +1,59 @@
-/** How all of a session ends: left behind by a node that goes, or deleted, when everybody is told. Pure. */
+/**
+ * A session as a whole: how it loads, is left behind by a node that goes, is deleted, leaves memory, and notifies
+ * clients of turns that an earlier process left unfinished. Pure.
+ */
 import { CLOSE, type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { TurnRecord } from '../../src/domain/turn.ts';
+import type { ReplyTo } from '../runtime/actor.ts';
+import { drop, refuse, stop } from './ending.ts';
 import {
   atOf,
   findTurn,
-  type ReplyTo,
+  reply,
   type SessionEffect,
   type SessionMessage,
   type SessionState,
   type SessionStep,
-  type Turn,
 } from './protocol.ts';
-import { drop, refuse, stopTurn } from './turn.ts';
+import { isStored, type Turn } from './turn.ts';
 
-export function forget(state: SessionState, replyTo: ReplyTo, atMs: number): SessionStep {
-  if (state.forgetting)
-    return [
-      { ...state, forgetting: { ...state.forgetting, replyTo: [...state.forgetting.replyTo, replyTo] } },
-      [],
-    ];
-  return cancelAll({ ...state, forgetting: { replyTo: [replyTo], writing: false } }, atMs);
+export function forget(state: SessionState, replyTo: ReplyTo<Reply<null>>, atMs: number): SessionStep {
+  const { forgetting } = state;
+  if (forgetting) {
+    const waiting = [...forgetting.replyTo, replyTo];
+    return [{ ...state, forgetting: { ...forgetting, replyTo: waiting } }, []];
+  }
+  return stopAll({ ...state, forgetting: { replyTo: [replyTo], writing: false } }, atMs);
 }
 
 /** Ends every turn early, the last one first, so that none begins to run meanwhile. */
-const cancelAll = (state: SessionState, atMs: number): SessionStep =>
-  eachTurn(state, (current, turn) => stopTurn(current, turn, atMs));
+const stopAll = (state: SessionState, atMs: number): SessionStep =>
+  eachTurn(state, (current, turn) => stop(current, turn, atMs));
 
 /**
- * The node goes, and its turns have had their time. One that may run again is left as if the node had died over it:
- * whoever takes it next goes on with it. The others end as cancelled, and so does one of which the store is just
+ * The node goes, and its turns have had their time. One that may go on elsewhere is left as if the node had died over
+ * it: whoever takes it next goes on with it. The others end as cancelled, and so does one of which the store is just
  * being told.
  */
 export const leaveAll = (state: SessionState, atMs: number): SessionStep =>
   eachTurn(state, (current, turn) => {
-    const isLeft = turn.resumable && !turn.ended && !turn.dropped && turn.kept !== 'writing';
-    if (!isLeft) return stopTurn(current, turn, atMs);
-    if (turn.kept === 'no') return refuse(current, turn, refusal('DRAINING'), atMs);
-    return drop(current, turn, [], atMs);
+    if (!turn.request.resumable || turn.phase === 'ending' || turn.phase === 'withdrawn')
+      return stop(current, turn, atMs);
+    if (turn.phase === 'admitting') return refuse(current, turn, refusal('DRAINING'), atMs);
+    return isStored(turn) ? drop(current, turn, [], atMs) : stop(current, turn, atMs);
   });
 
 function eachTurn(
   state: SessionState,
-  stop: (current: SessionState, turn: Turn) => SessionStep,
+  change: (current: SessionState, turn: Turn) => SessionStep,
 ): SessionStep {
   const effects: SessionEffect[] = [];
-  const next = state.turns.reduceRight<SessionState>((current, turn) => {
-    const [stopped, more] = stop(current, turn);
+  const next = state.turns.reduceRight<SessionState>((current, { taskId }) => {
+    const turn = findTurn(current, taskId);
+    if (!turn) return current;
+    const [changed, more] = change(current, turn);
     effects.push(...more);
-    return stopped;
+    return changed;
   }, state);
   return [next, effects];
 }
@@ -60,46 +66,53 @@ export function thenForget(step: SessionStep): SessionStep {
   const write = { type: 'session-deleted', tenantId, sessionId } as const;
   return [
     { ...state, forgetting: { ...forgetting, writing: true } },
-    [...effects, { type: 'keep', step: 'deleted', taskId: undefined, write, wait: true }],
+    [...effects, { type: 'store', step: 'deleted', taskId: undefined, write, wait: true }],
   ];
 }
 
 export function forgotten(state: SessionState): SessionStep {
-  const [next, replies] = answered(state, { ok: true, value: null });
+  const [next, replies] = forgetAnswered(state, { ok: true, value: null });
   return [next, [...replies, { type: 'closeClients', close: CLOSE.goingAway, told: null }, { type: 'stop' }]];
 }
 
 export const unforgotten = (state: SessionState, error: ErrorData): SessionStep =>
-  answered(state, { ok: false, error });
+  forgetAnswered(state, { ok: false, error });
 
-function answered(state: SessionState, value: Reply<null>): SessionStep {
-  const replies = (state.forgetting?.replyTo ?? []).map(
-    (replyTo): SessionEffect => ({ type: 'reply', replyTo, value }),
-  );
-  return [{ ...state, forgetting: null }, replies];
+const forgetAnswered = (state: SessionState, answer: Reply<null>): SessionStep => [
+  { ...state, forgetting: null },
+  (state.forgetting?.replyTo ?? []).map((replyTo) => reply(replyTo, answer)),
+];
+
+/** Nobody comes back to an ephemeral session, so that thousands a second need not stay until they are idle. */
+export function thenLeave(step: SessionStep): SessionStep {
+  const [state, effects] = step;
+  return state.ephemeral && !isNeeded(state) ? [state, [...effects, { type: 'leave' }]] : step;
 }
 
+export const isNeeded = ({ clients, turns, forgetting, stash }: SessionState): boolean =>
+  clients.length > 0 || turns.length > 0 || forgetting !== null || stash !== null;
+
 /**
- * Tells what is untold as soon as a client is there. A turn that may run again keeps its clients waiting until the
- * store has said so: it would end twice for them.
+ * Notifies of interrupted turns as soon as a client is there. A turn that may go on keeps its clients waiting until
+ * the store has said so: it would end twice for them.
  */
-export function thenTell(step: SessionStep, message: SessionMessage): SessionStep {
+export function thenNotify(step: SessionStep, message: SessionMessage): SessionStep {
   const [state, effects] = step;
-  if (state.untold.length === 0 || state.clients.length === 0) return step;
+  if (state.unnotified.length === 0 || state.clients.length === 0) return step;
   const waits = ({ taskId }: TurnRecord): boolean => findTurn(state, taskId) !== undefined;
-  const due = state.untold.filter((turn) => !waits(turn));
+  const due = state.unnotified.filter((turn) => !waits(turn));
   if (due.length === 0) return step;
   const atMs = atOf(message);
-  const next: SessionState = { ...state, untold: state.untold.filter(waits) };
-  return [next, [...effects, ...due.flatMap((turn) => tellInterrupted(turn, atMs))]];
+  const next: SessionState = { ...state, unnotified: state.unnotified.filter(waits) };
+  return [next, [...effects, ...due.flatMap((turn) => interruptedNotice(turn, atMs))]];
 }
 
 /** It ends for its clients too, once. */
-function tellInterrupted({ tenantId, taskId, error }: TurnRecord, atMs: number): SessionEffect[] {
+function interruptedNotice({ tenantId, taskId, error }: TurnRecord, atMs: number): SessionEffect[] {
   const event = { type: 'error', data: error ?? refusal('INTERRUPTED') } as const;
   const write = { type: 'turn-told', tenantId, taskId } as const;
   return [
     { type: 'event', taskId, event, atMs },
-    { type: 'keep', step: 'told', taskId, write, wait: true },
+    { type: 'store', step: 'notified', taskId, write, wait: true },
   ];
 }

@@ -1,20 +1,19 @@
-/** What a session knows and is told: plain data, so that it can be printed, compared and recovered. */
+/** What a session knows, is told, and decides: plain data, so that it can be printed, compared and recovered. */
 import type { AgentConfig } from '../../src/domain/agent.ts';
 import type { Message } from '../../src/domain/conversation.ts';
-import type { Close, ErrorData } from '../../src/domain/errors.ts';
-import type { Overrides } from '../../src/domain/execution-params.ts';
-import type { Notice, OnBusy, TurnEvent } from '../../src/domain/frames.ts';
+import type { Close, ErrorData, Reply } from '../../src/domain/errors.ts';
+import type { Notice, TurnEvent } from '../../src/domain/frames.ts';
 import type { AgentId, SessionId, TaskId, TenantId } from '../../src/domain/ids.ts';
 import type { Bucket } from '../../src/domain/rate-limit.ts';
 import type { Tier, TierTable } from '../../src/domain/tiers.ts';
-import type { TurnRecord } from '../../src/domain/turn.ts';
+import type { CancelReply, SayReply, TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
 import type { ExecutionOutcome, ExecutionPlan } from '../../src/ports/runner.ts';
 import type { ResumePoint } from '../../src/ports/sessions.ts';
 import type { Write } from '../../src/ports/store.ts';
+import type { ReplyTo } from '../runtime/actor.ts';
+import type { Release, Slot, TenantAnswer } from '../tenant/protocol.ts';
 import type { AttachReady, TurnOptions } from './event-stream.ts';
-
-/** Where an answer goes: a number of the actor system's `ask`. */
-export type ReplyTo = number;
+import type { Turn } from './turn.ts';
 
 /** What all sessions of a node share. */
 export interface SessionConfig {
@@ -26,204 +25,225 @@ export interface SessionConfig {
   readonly maxTimeMs: number | undefined;
 }
 
-/** Where a turn's place in the tenant's books is: asked for, had, or given back. It is given back once. */
-export type Claim = 'asked' | 'held' | 'returned';
-
-/** What a turn has of the tenant's capacity to run. */
-export type Slot = 'none' | 'asked' | 'granted';
-
-/** One turn from `said` to its terminal event. Turns stand in the order in which they will run. */
-export interface Turn {
-  readonly taskId: TaskId;
-  /**
-   * The first caller's number: tells it from an earlier turn of the same id that was refused. That one's answers, its
-   * place in line and its grant may still be on their way, and are not for this one.
-   */
-  readonly attempt: ReplyTo;
-  readonly agentId: AgentId;
-  /** The version it asked for; absent: the newest when it runs. */
-  readonly agentVersion?: number;
-  /** What was said; the store and the history share this record. */
-  readonly said: Message;
-  readonly context: Readonly<Record<string, unknown>>;
-  readonly overrides?: Overrides;
-  readonly stream: boolean;
-  /** It may have been interrupted in an earlier process: the store says whether it goes on running (Write `again`). */
-  readonly resumable?: true;
-  /** Those who wait to hear whether it was accepted. */
-  readonly callers: readonly { readonly replyTo: ReplyTo; readonly duplicate: boolean }[];
-  readonly cancellers: readonly { readonly replyTo: ReplyTo; readonly atMs: number }[];
-  readonly agent: AgentConfig | null;
-  readonly claim: Claim;
-  /** It asked to run; it may. */
-  readonly slot: Slot;
-  readonly executing: boolean;
-  /** `chat.accepted` is out, because the store holds the turn. */
-  readonly kept: 'no' | 'writing' | 'yes';
-  /** Turns ahead, as the client was last told. */
-  readonly position: number;
-  /** When somebody first wanted it stopped. */
-  readonly stopAtMs: number | null;
-  /** How it ended; set until the store holds that too. */
-  readonly ended: Ending | null;
-  /** Refused after it began: nothing of it may be seen. */
-  readonly dropped: boolean;
-}
-
-export interface Ending {
-  readonly outcome: ExecutionOutcome | { readonly type: 'aborted' };
-  /** What the clients were given of the answer. */
-  readonly text: string;
-  readonly atMs: number;
-  readonly writing: boolean;
-  /** What the conversation keeps of it; set once it is being written. */
-  readonly answer?: Message | undefined;
-}
-
 export interface SessionState {
   readonly tenantId: TenantId;
   readonly sessionId: SessionId;
   readonly config: SessionConfig;
   /** Messages that came before history and tier were there; null once they are. */
   readonly stash: readonly SessionMessage[] | null;
+  /** What was said in turns that ran, in the order in which they ran; null until it is loaded. */
   readonly history: readonly Message[] | null;
-  /** Turns that an earlier process left unfinished, until a client is there to be told. */
-  readonly untold: readonly TurnRecord[];
+  /** Turns that an earlier process left unfinished, until a client is there to be notified. */
+  readonly unnotified: readonly TurnRecord[];
   readonly tier: Tier | null;
   /** The tier was set by an operator: what clients name does not count. */
   readonly tierFixed: boolean;
   readonly bucket: Bucket | null;
+  /** In the order in which they will run. */
   readonly turns: readonly Turn[];
   /** The last tasks that ended here, for resends. */
   readonly recent: readonly TaskId[];
   readonly clients: readonly string[];
-  /** It is for one turn alone. */
+  /** It is for one turn alone, and leaves memory with it. */
   readonly ephemeral: boolean;
   readonly draining: boolean;
-  /** Being deleted: those who wait for it, and whether the store has been told. */
-  readonly forgetting: { readonly replyTo: readonly ReplyTo[]; readonly writing: boolean } | null;
+  /** Being deleted: those who wait for it, and whether the store has been asked. */
+  readonly forgetting: {
+    readonly replyTo: readonly ReplyTo<Reply<null>>[];
+    readonly writing: boolean;
+  } | null;
 }
 
+/** A turn is asked for. */
 export interface Said {
   readonly type: 'said';
-  readonly taskId: TaskId;
-  readonly agentId: AgentId;
-  readonly agentVersion?: number;
-  readonly message: string;
-  readonly context: Readonly<Record<string, unknown>>;
-  readonly overrides?: Overrides;
-  readonly stream: boolean;
-  readonly resumable?: true;
-  readonly onBusy: OnBusy;
-  readonly tier: Tier | undefined;
-  readonly replyTo: ReplyTo;
+  readonly request: TurnRequest;
+  /** Its place among all turns of the tenant. */
+  readonly arrival: number;
+  readonly replyTo: ReplyTo<SayReply>;
   readonly atMs: number;
 }
 
-type Cancel = {
+export interface Cancel {
   readonly type: 'cancel';
   readonly taskId: TaskId;
-  readonly replyTo: ReplyTo;
+  readonly replyTo: ReplyTo<CancelReply>;
   readonly atMs: number;
-};
-type Attach = {
+}
+
+export interface Attach {
   readonly type: 'attach';
   readonly clientId: string;
   readonly tier: Tier | undefined;
   readonly resume: ResumePoint | undefined;
   readonly atMs: number;
-};
+}
 
-export type SessionMessage =
-  // From the edges.
+type FromEdge =
   | Said
   | Cancel
   | Attach
   | { readonly type: 'detach'; readonly clientId: string }
-  | { readonly type: 'inquire'; readonly taskId: TaskId; readonly replyTo: ReplyTo }
-  | { readonly type: 'forget'; readonly replyTo: ReplyTo; readonly atMs: number }
-  // From the store and the agent source.
+  | { readonly type: 'inquire'; readonly taskId: TaskId; readonly replyTo: ReplyTo<TurnRecord | null> }
+  | { readonly type: 'forget'; readonly replyTo: ReplyTo<Reply<null>>; readonly atMs: number };
+
+/** What of a session the store is asked to hold. */
+export type StoreStep = 'accepted' | 'ended' | 'notified' | 'deleted';
+
+/** The store holds it. `duplicate`: it has a turn of that task id from before, and nothing was written. */
+export interface Stored {
+  readonly type: 'stored';
+  readonly step: StoreStep;
+  readonly taskId: TaskId | undefined;
+  readonly duplicate: boolean;
+  readonly atMs: number;
+}
+
+export interface StoreFailed {
+  readonly type: 'storeFailed';
+  readonly step: StoreStep;
+  readonly taskId: TaskId | undefined;
+  /** Why, where it is not the store that failed. */
+  readonly error?: ErrorData;
+  readonly atMs: number;
+}
+
+type FromStore =
   | {
       readonly type: 'loaded';
       readonly history: readonly Message[];
       readonly interrupted: readonly TurnRecord[];
     }
-  | { readonly type: 'loadFailed'; readonly atMs: number }
+  | Stored
+  | StoreFailed;
+
+interface AgentAnswer {
+  readonly taskId: TaskId;
+  readonly attempt: number;
+  readonly atMs: number;
+}
+
+type FromAgents =
+  | ({ readonly type: 'agentFound'; readonly agent: AgentConfig } & AgentAnswer)
+  | ({ readonly type: 'agentRefused'; readonly error: ErrorData } & AgentAnswer)
+  /** The agent has a newer version, is off, or is gone: turns that wait look it up anew. */
+  | { readonly type: 'agentChanged'; readonly agentId: AgentId };
+
+/** `text` is what the clients were given of the answer. */
+type FromExecution =
   | {
-      readonly type: 'agentFound';
+      readonly type: 'ended';
+      readonly taskId: TaskId;
+      readonly outcome: ExecutionOutcome;
+      readonly text: string;
+      readonly atMs: number;
+    }
+  | { readonly type: 'executionLost'; readonly taskId: TaskId; readonly text: string; readonly atMs: number };
+
+type FromNode =
+  | { readonly type: 'drain'; readonly reconnectAfterMs: number; readonly atMs: number }
+  | { readonly type: 'drainExpired'; readonly atMs: number }
+  | { readonly type: 'drained'; readonly replyTo: ReplyTo<null> }
+  | { readonly type: 'idle' };
+
+export type SessionMessage = FromEdge | FromStore | FromAgents | TenantAnswer | FromExecution | FromNode;
+
+const EDGE_TYPES: ReadonlySet<string> = new Set<FromEdge['type']>([
+  'said',
+  'cancel',
+  'attach',
+  'detach',
+  'inquire',
+  'forget',
+]);
+
+export const isFromEdge = (message: SessionMessage): message is FromEdge => EDGE_TYPES.has(message.type);
+
+/** When it came; 0 where it does not say. */
+export const atOf = (message: SessionMessage): number => ('atMs' in message ? message.atMs : 0);
+
+/** A turn as its agent is looked up. */
+export interface AgentQuery {
+  readonly taskId: TaskId;
+  readonly attempt: number;
+  readonly agentId: AgentId;
+  readonly agentVersion: number | undefined;
+}
+
+/** An answer to whoever waits under that number; made by `reply`. */
+interface ReplyEffect {
+  readonly type: 'reply';
+  readonly replyTo: number;
+  readonly value: unknown;
+}
+
+export const reply = <R>(replyTo: ReplyTo<R>, value: R): ReplyEffect => ({ type: 'reply', replyTo, value });
+
+/** What a session may decide to have done: data, performed in effects.ts. */
+export type SessionEffect =
+  | { readonly type: 'load' }
+  | { readonly type: 'join'; readonly tier: Tier | undefined }
+  | ({ readonly type: 'findAgent' } & AgentQuery)
+  | {
+      readonly type: 'requestAdmission';
       readonly taskId: TaskId;
       readonly attempt: number;
-      readonly agent: AgentConfig;
+      readonly arrival: number;
+      readonly slot: Exclude<Slot, 'granted'>;
+      readonly tier: Tier | undefined;
       readonly atMs: number;
     }
   | {
-      readonly type: 'agentRefused' | 'claimRefused';
+      readonly type: 'requestSlot';
       readonly taskId: TaskId;
       readonly attempt: number;
+      readonly arrival: number;
+    }
+  | Release
+  /** `wait`: only the store's word brings `stored`; otherwise the session goes on at once. */
+  | {
+      readonly type: 'store';
+      readonly step: StoreStep;
+      readonly taskId: TaskId | undefined;
+      readonly write: Write;
+      readonly wait: boolean;
+    }
+  | { readonly type: 'execute'; readonly plan: ExecutionPlan; readonly options: TurnOptions }
+  | { readonly type: 'abort'; readonly taskId: TaskId }
+  | { readonly type: 'event'; readonly taskId: TaskId; readonly event: TurnEvent; readonly atMs: number }
+  /** Nothing that the turn's execution has written is sent. */
+  | { readonly type: 'discard'; readonly taskId: TaskId }
+  | ReplyEffect
+  | { readonly type: 'attachClient'; readonly clientId: string; readonly ready: AttachReady }
+  | { readonly type: 'detachClient'; readonly clientId: string }
+  /** Refuses a client that could not be attached. */
+  | {
+      readonly type: 'turnAway';
+      readonly clientId: string;
       readonly error: ErrorData;
       readonly atMs: number;
     }
-  /** The agent has a newer version. */
-  | { readonly type: 'agentChanged'; readonly agent: AgentConfig }
-  | Kept
-  | KeepFailed
-  // From the tenant and the node.
-  | { readonly type: 'entered'; readonly tier: Tier; readonly fixed: boolean }
-  /** `slot` is what the claim asked for; `ahead` counts the tenant's turns before it. */
+  | { readonly type: 'notice'; readonly notice: Notice; readonly atMs: number }
   | {
-      readonly type: 'claimed';
-      readonly taskId: TaskId;
-      readonly attempt: number;
-      readonly tier: Tier;
-      readonly slot: Slot;
-      readonly ahead: number;
-      readonly atMs: number;
+      readonly type: 'closeClients';
+      readonly close: Close;
+      readonly told: { readonly error: ErrorData; readonly atMs: number } | null;
     }
-  | { readonly type: 'granted'; readonly taskId: TaskId; readonly attempt: number; readonly atMs: number }
-  | {
-      readonly type: 'moved';
-      readonly taskId: TaskId;
-      readonly attempt: number;
-      readonly ahead: number;
-      readonly atMs: number;
-    }
-  | { readonly type: 'drain'; readonly reconnectAfterMs: number; readonly atMs: number }
-  | { readonly type: 'drainExpired'; readonly atMs: number }
-  | { readonly type: 'drained'; readonly replyTo: ReplyTo }
-  | { readonly type: 'idle' }
-  // From the execution.
-  | Ended
-  | { readonly type: 'executionLost'; readonly taskId: TaskId; readonly text: string; readonly atMs: number };
+  | { readonly type: 'track'; readonly taskId: TaskId; readonly tier: Tier }
+  | { readonly type: 'untrack'; readonly taskId: TaskId }
+  | { readonly type: 'measure'; readonly turn: TurnRecord; readonly tier: Tier }
+  | { readonly type: 'refused'; readonly tier: Tier; readonly code: ErrorData['code'] }
+  /** Leaves memory unless mail waits. */
+  | { readonly type: 'leave' }
+  | { readonly type: 'stop' };
 
-export type KeepStep = 'accepted' | 'ended' | 'told' | 'deleted';
-export type Kept = {
-  readonly type: 'kept';
-  readonly step: KeepStep;
-  readonly taskId: TaskId | undefined;
-  readonly duplicate: boolean;
-  readonly atMs: number;
-};
-export type KeepFailed = {
-  readonly type: 'keepFailed';
-  readonly step: KeepStep;
-  readonly taskId: TaskId | undefined;
-  /** Why, where it is not the store that failed. */
-  readonly error?: ErrorData;
-  readonly atMs: number;
-};
-/** `text` is what the clients were given. */
-export type Ended = {
-  readonly type: 'ended';
-  readonly taskId: TaskId;
-  readonly outcome: ExecutionOutcome;
-  readonly text: string;
-  readonly atMs: number;
-};
+export type SessionStep = readonly [SessionState, readonly SessionEffect[]];
 
 /** The turn a message is about: one that answers an earlier attempt is about none. */
 export function turnOf(state: SessionState, message: SessionMessage): Turn | undefined {
-  if (!('taskId' in message) || message.taskId === undefined) return undefined;
-  const turn = findTurn(state, message.taskId);
+  const taskId = message.type === 'said' ? message.request.taskId : 'taskId' in message && message.taskId;
+  if (!taskId) return undefined;
+  const turn = findTurn(state, taskId);
   const isLate = turn && 'attempt' in message && message.attempt !== turn.attempt;
   return isLate ? undefined : turn;
 }
@@ -231,15 +251,11 @@ export function turnOf(state: SessionState, message: SessionMessage): Turn | und
 export const findTurn = (state: SessionState, taskId: TaskId): Turn | undefined =>
   state.turns.find((turn) => turn.taskId === taskId);
 
-/** When it came; 0 where it does not say. */
-export const atOf = (message: SessionMessage): number => ('atMs' in message ? message.atMs : 0);
-
-export function withTurn(state: SessionState, taskId: TaskId, change: Partial<Turn>): SessionState {
-  return {
-    ...state,
-    turns: state.turns.map((turn) => (turn.taskId === taskId ? { ...turn, ...change } : turn)),
-  };
-}
+/** Puts a turn in the place of the one with its task id. */
+export const withTurn = (state: SessionState, changed: Turn): SessionState => ({
+  ...state,
+  turns: state.turns.map((turn) => (turn.taskId === changed.taskId ? changed : turn)),
+});
 
 /** Ended tasks a session remembers; older resends are found out by the store. */
 const RECENT_TASKS = 32;
@@ -248,77 +264,3 @@ export function withoutTurn(state: SessionState, taskId: TaskId, remember: boole
   const recent = remember ? [...state.recent, taskId].slice(-RECENT_TASKS) : state.recent;
   return { ...state, recent, turns: state.turns.filter((turn) => turn.taskId !== taskId) };
 }
-
-/** A turn as the status routes show it. */
-export function recordOf(state: SessionState, turn: Turn): TurnRecord {
-  return {
-    taskId: turn.taskId,
-    tenantId: state.tenantId,
-    sessionId: state.sessionId,
-    agentId: turn.agentId,
-    ...(turn.executing && turn.agent ? { agentVersion: turn.agent.version } : {}),
-    status: turn.executing ? 'processing' : 'queued',
-    createdAtMs: turn.said.atMs,
-  };
-}
-
-export type SessionEffect =
-  | { readonly type: 'load' }
-  | { readonly type: 'enter'; readonly tier: Tier | undefined }
-  | ({ readonly type: 'findAgent' } & Pick<Turn, 'taskId' | 'attempt' | 'agentId' | 'agentVersion'>)
-  | {
-      readonly type: 'claim';
-      readonly taskId: TaskId;
-      readonly attempt: number;
-      readonly slot: Slot;
-      readonly tier: Tier | undefined;
-      readonly atMs: number;
-    }
-  | { readonly type: 'acquire'; readonly taskId: TaskId; readonly attempt: number }
-  /** Gives back a claim, and the slot it had or had asked for. `refund`: it does not count as a request. */
-  | {
-      readonly type: 'release';
-      readonly taskId: TaskId;
-      readonly attempt: number;
-      readonly slot: Slot;
-      readonly refund: boolean;
-    }
-  | {
-      readonly type: 'keep';
-      readonly step: KeepStep;
-      readonly taskId: TaskId | undefined;
-      readonly write: Write;
-      /** Whether the session waits for it; otherwise it goes on at once. */
-      readonly wait: boolean;
-    }
-  | { readonly type: 'execute'; readonly plan: ExecutionPlan; readonly options: TurnOptions }
-  | { readonly type: 'abort'; readonly taskId: TaskId }
-  | { readonly type: 'event'; readonly taskId: TaskId; readonly event: TurnEvent; readonly atMs: number }
-  /** Forgets a turn that was never accepted: what its execution wrote is not sent. */
-  | { readonly type: 'discard'; readonly taskId: TaskId }
-  | { readonly type: 'reply'; readonly replyTo: ReplyTo; readonly value: unknown }
-  | { readonly type: 'attachClient'; readonly clientId: string; readonly ready: AttachReady }
-  | { readonly type: 'detachClient'; readonly clientId: string }
-  /** Refuses a client that has not been attached. */
-  | {
-      readonly type: 'turnAway';
-      readonly clientId: string;
-      readonly error: ErrorData;
-      readonly atMs: number;
-    }
-  | { readonly type: 'notice'; readonly notice: Notice; readonly atMs: number }
-  /** Closes all clients, those too that are not attached yet; `told`: after an error. */
-  | {
-      readonly type: 'closeClients';
-      readonly close: Close;
-      readonly told: { readonly error: ErrorData; readonly atMs: number } | null;
-    }
-  /** A turn of this id lives here, or no longer does. */
-  | { readonly type: 'track'; readonly taskId: TaskId; readonly tier: Tier }
-  | { readonly type: 'untrack'; readonly taskId: TaskId }
-  | { readonly type: 'measure'; readonly turn: TurnRecord; readonly tier: Tier }
-  | { readonly type: 'refused'; readonly tier: Tier; readonly code: string }
-  | { readonly type: 'leave' }
-  | { readonly type: 'stop' };
-
-export type SessionStep = readonly [SessionState, readonly SessionEffect[]];

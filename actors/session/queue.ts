@@ -1,58 +1,73 @@
-/** The line of a session's turns: who runs next, with what, and who is told where it stands. Pure. */
+/** The turns of a session in the order in which they run: which is next, with which plan, and who stands where. Pure. */
 import { allowedTools, historyMessages, historyTokens } from '../../src/domain/agent.ts';
 import { trimHistory } from '../../src/domain/conversation.ts';
+import type { AgentId } from '../../src/domain/ids.ts';
 import { capped, type TierLimits } from '../../src/domain/tiers.ts';
 import type { ExecutionPlan } from '../../src/ports/runner.ts';
-import { type SessionEffect, type SessionState, type SessionStep, type Turn, withTurn } from './protocol.ts';
+import {
+  type AgentQuery,
+  type SessionEffect,
+  type SessionState,
+  type SessionStep,
+  withTurn,
+} from './protocol.ts';
+import { mayBeKnown, type Running, type Turn } from './turn.ts';
 
 export const limitsOf = (state: SessionState): TierLimits => state.config.tiers[state.tier ?? 'free'];
 
-/** Gives the first turn what it needs to run: it asks for a slot, or starts on the one it was granted. */
+/** Gives the first turn what it needs to run: it requests a slot, or starts on the one it was granted. */
 export function runNext(state: SessionState): SessionStep {
   const first = state.turns[0];
-  if (first?.claim !== 'held' || first.executing || first.ended || first.dropped) return [state, []];
-  if (first.slot === 'none')
+  if (first?.phase !== 'queued' || first.slot === 'requested') return [state, []];
+  const { taskId, attempt, arrival, slot, agent, stored } = first;
+  if (slot === 'none')
     return [
-      withTurn(state, first.taskId, { slot: 'asked' }),
-      [{ type: 'acquire', taskId: first.taskId, attempt: first.attempt }],
+      withTurn(state, { ...first, slot: 'requested' }),
+      [{ type: 'requestSlot', taskId, attempt, arrival }],
     ];
-  if (first.slot === 'asked' || !first.agent) return [state, []];
-  // What was over before must not reach the model once more: here the store's word is waited for.
-  if (first.resumable && first.kept !== 'yes') return [state, []];
-  const plan = planOf(state, first);
+  // What was said before must not reach a model or a tool again: here the store's word is waited for.
+  if (!agent || (mayBeKnown(first) && !stored)) return [state, []];
+  const { slot: _held, ...rest } = first;
+  const running: Running = { ...rest, phase: 'running', agent };
   return [
-    withTurn(state, first.taskId, { executing: true }),
-    [{ type: 'execute', plan, options: { stream: first.stream, accepted: first.kept === 'yes' } }],
+    withTurn(state, running),
+    [
+      {
+        type: 'execute',
+        plan: planOf(state, running),
+        options: { stream: first.request.stream, accepted: stored },
+      },
+    ],
   ];
 }
 
-function planOf(state: SessionState, turn: Turn): ExecutionPlan {
+function planOf(state: SessionState, { taskId, agent, request, said }: Running): ExecutionPlan {
   const limits = limitsOf(state);
   const { config } = state;
-  const agent = turn.agent;
-  if (!agent) throw new Error('a turn without an agent can not be planned');
-  // A resend runs until the store has said that it is none of ours to run: its question is in the history, too.
-  const others = (state.history ?? []).filter(({ taskId }) => taskId !== turn.taskId);
-  const history = [...others, turn.said];
+  const { overrides, caller } = request;
   return {
-    taskId: turn.taskId,
+    taskId,
     tenantId: state.tenantId,
     sessionId: state.sessionId,
     tier: state.tier ?? 'free',
     agent,
-    history: trimHistory(history, historyMessages(agent, limits), historyTokens(agent, limits)),
-    context: turn.context,
+    history: trimHistory(
+      [...(state.history ?? []), said],
+      historyMessages(agent, limits),
+      historyTokens(agent, limits),
+    ),
+    context: { ...request.context, ...(caller.userId ? { user_id: caller.userId } : {}) },
     limits: {
-      timeoutMs: lowest(limits.execution_timeout_s * 1000, config.maxTimeMs, turn.overrides?.maxTimeMs),
+      timeoutMs: lowest(limits.execution_timeout_s * 1000, config.maxTimeMs, overrides?.maxTimeMs),
       maxIterations: lowest(
         limits.max_iterations,
         config.maxIterations,
         agent.maxIterations ?? undefined,
-        turn.overrides?.maxIterations,
+        overrides?.maxIterations,
       ),
       maxTokens: limits.tokens_per_run,
       // After the tier's choice: what a request switches off makes no room for another tool.
-      tools: allowedTools(agent.tools, limits).filter((name) => turn.overrides?.tools?.[name] !== false),
+      tools: allowedTools(agent.tools, limits).filter((name) => overrides?.tools?.[name] !== false),
     },
   };
 }
@@ -67,18 +82,42 @@ const lowest = (tierLimit: number, ...caps: readonly (number | undefined)[]): nu
  */
 export function positions(state: SessionState, atMs: number): SessionStep {
   const effects: SessionEffect[] = [];
-  let changed = false;
-  const turns = state.turns.map((turn, ahead) => {
-    if (ahead === 0 || turn.ended || turn.position === ahead) return turn;
-    changed = true;
-    if (turn.kept === 'yes')
-      effects.push({
-        type: 'event',
-        taskId: turn.taskId,
-        event: { type: 'chat.queued', data: { position: ahead } },
-        atMs,
-      });
-    return { ...turn, position: ahead };
+  const turns = state.turns.map((turn, ahead) => (ahead === 0 ? turn : moved(turn, ahead, atMs, effects)));
+  return turns.some((turn, at) => turn !== state.turns[at]) ? [{ ...state, turns }, effects] : [state, []];
+}
+
+/** A turn that waits with another number of turns ahead of it; the event goes to `effects` where clients know it. */
+export function moved(turn: Turn, ahead: number, atMs: number, effects: SessionEffect[]): Turn {
+  if ((turn.phase !== 'admitting' && turn.phase !== 'queued') || turn.position === ahead) return turn;
+  if (turn.phase === 'queued' && turn.stored)
+    effects.push({
+      type: 'event',
+      taskId: turn.taskId,
+      event: { type: 'chat.queued', data: { position: ahead } },
+      atMs,
+    });
+  return { ...turn, position: ahead };
+}
+
+/** How a turn's agent is looked up. */
+export const agentQuery = ({ taskId, attempt, agentId, request }: Turn): AgentQuery => ({
+  taskId,
+  attempt,
+  agentId,
+  agentVersion: request.agentVersion,
+});
+
+/**
+ * An agent has a newer version, is off, or is gone. Turns that wait for it do not run before it has been looked up
+ * anew; those that are being admitted with the older one are looked up anew, too.
+ */
+export function agentChanged(state: SessionState, agentId: AgentId): SessionStep {
+  const effects: SessionEffect[] = [];
+  const turns = state.turns.map((turn) => {
+    const waits = turn.phase === 'queued' || turn.phase === 'admitting';
+    if (!waits || turn.agentId !== agentId) return turn;
+    effects.push({ type: 'findAgent', ...agentQuery(turn) });
+    return { ...turn, agent: null };
   });
-  return changed ? [{ ...state, turns }, effects] : [state, effects];
+  return effects.length > 0 ? [{ ...state, turns }, effects] : [state, []];
 }

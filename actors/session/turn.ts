@@ -1,253 +1,169 @@
-/** How a turn leaves its session: refused before it was accepted, or ended, kept and told. Pure. */
-import type { Message } from '../../src/domain/conversation.ts';
-import { type ErrorData, refusal } from '../../src/domain/errors.ts';
-import type { ExecutionInfo, TurnEvent } from '../../src/domain/frames.ts';
-import { dayOf } from '../../src/domain/rate-limit.ts';
-import type { CancelReply, SayReply, TurnRecord } from '../../src/domain/turn.ts';
-import type { Write } from '../../src/ports/store.ts';
-import {
-  type Ending,
-  findTurn,
-  recordOf,
-  type SessionEffect,
-  type SessionState,
-  type SessionStep,
-  type Turn,
-  withoutTurn,
-  withTurn,
-} from './protocol.ts';
-import { limitsOf, positions, runNext } from './queue.ts';
-
-/** After this long a client may try again when the store did not answer. */
-const STORE_RETRY_MS = 1_000;
-
-/** The store did not take it. A beginning is refused; an end is told as an error, for it may be lost. */
-export const storeRefusal = (): ErrorData => refusal('STORE_UNAVAILABLE', { retryAfterMs: STORE_RETRY_MS });
-
-export const noTask = (): ErrorData => refusal('NOT_FOUND', { message: 'There is no such task.' });
-export const taskTaken = (): ErrorData =>
-  refusal('CONFLICT', { message: 'This task_id belongs to a turn of another session.' });
-
-/** What a turn has in the tenant's books goes back; the caller marks its claim `returned`. */
-const giveBack = (turn: Turn, refund: boolean): SessionEffect[] =>
-  turn.claim === 'held'
-    ? [{ type: 'release', taskId: turn.taskId, attempt: turn.attempt, slot: turn.slot, refund }]
-    : [];
-
-/** Takes a turn back before it was accepted: who sent it gets the reason, nobody else hears of it. */
-export function refuse(state: SessionState, turn: Turn, error: ErrorData, atMs: number): SessionStep {
-  const effects: SessionEffect[] = turn.callers.map(({ replyTo }) => ({
-    type: 'reply',
-    replyTo,
-    value: { ok: false, taskId: turn.taskId, error } satisfies SayReply,
-  }));
-  effects.push({ type: 'refused', tier: state.tier ?? 'free', code: error.code });
-  return drop(state, turn, effects, atMs);
-}
-
 /**
- * Undoes a turn of which nothing may be seen. One that runs is aborted first, in the same tick: what was waiting for
- * its acceptance (a tool) must find it aborted.
+ * A turn in its session, from what is said to its one terminal event: a union of phases.
+ * Received and admitted (`admitting`), stored and waiting (`queued`), `running`, ended and stored (`ending`). One that
+ * is taken back while it runs is `withdrawn`: nothing of it may be seen.
  */
-export function drop(
-  state: SessionState,
-  turn: Turn,
-  effects: readonly SessionEffect[],
-  atMs: number,
-): SessionStep {
-  const { taskId } = turn;
-  if (!turn.executing || turn.ended)
-    return remove(state, turn, [...effects, { type: 'discard', taskId }], atMs);
-  return [
-    withTurn(state, taskId, { dropped: true, callers: [] }),
-    [{ type: 'abort', taskId }, ...effects, { type: 'discard', taskId }],
-  ];
+import type { AgentConfig } from '../../src/domain/agent.ts';
+import type { Message } from '../../src/domain/conversation.ts';
+import type { ErrorData } from '../../src/domain/errors.ts';
+import {
+  type AgentId,
+  DEFAULT_AGENT_ID,
+  type SessionId,
+  type TaskId,
+  type TenantId,
+} from '../../src/domain/ids.ts';
+import type { CancelReply, SayReply, TurnEnd, TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
+import { failedEnd } from '../../src/domain/turn.ts';
+import type { ExecutionOutcome } from '../../src/ports/runner.ts';
+import type { ReplyTo } from '../runtime/actor.ts';
+import type { Slot } from '../tenant/protocol.ts';
+
+/** What a turn has in every phase. */
+interface TurnBase {
+  readonly taskId: TaskId;
+  /** The first caller's number, as `TurnAttempt.attempt`. */
+  readonly attempt: ReplyTo<SayReply>;
+  readonly agentId: AgentId;
+  readonly request: TurnRequest;
+  readonly arrival: number;
+  /** What was said; the store and the history share this record. */
+  readonly said: Message;
+  /** Those who wait to hear whether it was accepted. */
+  readonly callers: readonly { readonly replyTo: ReplyTo<SayReply>; readonly duplicate: boolean }[];
+  readonly cancellers: readonly { readonly replyTo: ReplyTo<CancelReply>; readonly atMs: number }[];
+  /** Turns ahead, as the client was last told. */
+  readonly position: number;
+  /** When somebody first wanted it stopped. */
+  readonly stopAtMs: number | null;
 }
 
-/** Takes a dropped turn out, as if it had never been, and lets the next one run. */
-function remove(
-  state: SessionState,
-  turn: Turn,
-  effects: readonly SessionEffect[],
-  atMs: number,
-): SessionStep {
-  const undo: SessionEffect[] = [
-    ...effects,
-    ...turn.cancellers.map(
-      ({ replyTo }): SessionEffect => ({
-        type: 'reply',
-        replyTo,
-        value: { ok: false, taskId: turn.taskId, error: noTask() } satisfies CancelReply,
-      }),
-    ),
-    { type: 'untrack', taskId: turn.taskId },
-    ...giveBack(turn, true),
-  ];
-  const bucket = state.bucket && { ...state.bucket, tokens: state.bucket.tokens + 1 };
-  const [next, more] = runNext({ ...withoutTurn(state, turn.taskId, false), bucket });
-  const [moved, moves] = positions(next, atMs);
-  return [moved, [...undo, ...more, ...moves]];
+/** Waits for its tenant's word and for its agent; nobody has heard of it. */
+export interface Admitting extends TurnBase {
+  readonly phase: 'admitting';
+  readonly admitted: boolean;
+  readonly slot: Slot;
+  readonly agent: AgentConfig | null;
 }
 
-/** A turn has an end: its slot is free, and once the end is kept, everybody hears of it. */
-export function end(state: SessionState, turn: Turn, ending: Omit<Ending, 'writing'>): SessionStep {
-  if (turn.ended) return [state, []];
-  // A dropped turn gives back when it is removed, with a refund.
-  const effects = turn.dropped ? [] : giveBack(turn, false);
-  const next = withTurn(state, turn.taskId, {
-    ended: { ...ending, writing: false },
-    ...(effects.length > 0 ? { claim: 'returned' as const } : {}),
-  });
-  const ended = findTurn(next, turn.taskId);
-  const [settled, more] = ended ? settle(next, ended, ending.atMs) : ([next, []] as const);
-  return [settled, [...effects, ...more]];
+/** Admitted. `stored`: the store holds it and `chat.accepted` is out. Without an agent it is being looked up anew. */
+export interface Queued extends TurnBase {
+  readonly phase: 'queued';
+  readonly stored: boolean;
+  readonly slot: Slot;
+  readonly agent: AgentConfig | null;
 }
 
-/** Keeps an end as soon as the beginning is kept; keeps the beginning as soon as agent and claim are known. */
-export function settle(state: SessionState, turn: Turn, atMs: number): SessionStep {
-  if (turn.dropped) return remove(state, turn, [], atMs);
-  if (!turn.ended || turn.ended.writing || turn.kept === 'writing') return [state, []];
-  if (turn.kept === 'no')
-    return turn.agent && turn.claim !== 'asked' ? keepAccepted(state, turn) : [state, []];
-  const answer = answerOf(turn, turn.ended);
-  const write = endWrite(state, turn, endedRecord(state, turn, turn.ended), answer);
-  return [
-    withTurn(state, turn.taskId, { ended: { ...turn.ended, writing: true, answer } }),
-    [{ type: 'keep', step: 'ended', taskId: turn.taskId, write, wait: waits(state) }],
-  ];
+/** Its execution runs, on a slot of its own. */
+export interface Running extends TurnBase {
+  readonly phase: 'running';
+  readonly stored: boolean;
+  readonly agent: AgentConfig;
 }
 
-/** What the store is given of an end, with what is needed to tell others of it. */
-export const endWrite = (
-  state: SessionState,
-  { said }: Turn,
-  turn: TurnRecord,
-  message: Message | undefined,
-): Write => ({
-  type: 'turn-ended',
-  turn,
-  message,
-  asked: said,
-  ...(state.tier ? { tier: state.tier } : {}),
+/** It has ended and holds no slot; clients hear of the end once the store holds it. */
+export interface Ending extends TurnBase {
+  readonly phase: 'ending';
+  readonly stored: boolean;
+  readonly agent: AgentConfig | null;
+  /** Whether a model was asked: what never ran is no part of the conversation. */
+  readonly ran: boolean;
+  readonly end: TurnEnd;
+  readonly endedAtMs: number;
+  /** The end is being stored. */
+  readonly writing: boolean;
+}
+
+/** Taken back while its execution ran: it waits for that to stop, and gives its slot back then. */
+export interface Withdrawn extends TurnBase {
+  readonly phase: 'withdrawn';
+  readonly agent: AgentConfig;
+}
+
+export type Turn = Admitting | Queued | Running | Ending | Withdrawn;
+
+/** What a request becomes when its session takes it up. */
+export const newTurn = (
+  request: TurnRequest,
+  {
+    arrival,
+    replyTo,
+    atMs,
+  }: { readonly arrival: number; readonly replyTo: ReplyTo<SayReply>; readonly atMs: number },
+  slot: Slot,
+): Admitting => ({
+  phase: 'admitting',
+  taskId: request.taskId,
+  attempt: replyTo,
+  agentId: request.agentId ?? DEFAULT_AGENT_ID,
+  request,
+  arrival,
+  said: { role: 'user', content: request.message, taskId: request.taskId, atMs },
+  callers: [{ replyTo, duplicate: false }],
+  cancellers: [],
+  position: 0,
+  stopAtMs: null,
+  admitted: false,
+  slot,
+  agent: null,
 });
 
-/** Whether the tier has clients wait until the store holds what they are told. */
-const waits = (state: SessionState): boolean => limitsOf(state).wait_for_persistence;
+/** Whether the store holds it, so that clients have heard of it. */
+export const isStored = (turn: Turn): boolean => 'stored' in turn && turn.stored;
 
-export function keepAccepted(state: SessionState, turn: Turn): SessionStep {
-  const write: Write = {
-    type: 'turn-accepted',
-    turn: recordOf(state, turn),
-    message: turn.said,
-    day: dayOf(turn.said.atMs),
-    ...(turn.resumable ? { resumable: true } : {}),
-  };
-  // Whether a turn runs again is the store's to say, whatever the tier.
-  const wait = turn.resumable === true || waits(state);
-  return [
-    withTurn(state, turn.taskId, { kept: 'writing' }),
-    [{ type: 'keep', step: 'accepted', taskId: turn.taskId, write, wait }],
-  ];
-}
+/**
+ * Whether only the store can say that it is new: the client chose its id, or it may go on from an earlier process. One
+ * whose id the node made may run while the store still writes.
+ */
+export const mayBeKnown = ({ request }: Turn): boolean => request.taskIdGiven || request.resumable === true;
 
-function answerOf(turn: Turn, { outcome, text, atMs }: Ending): Message | undefined {
-  const content = outcome.type === 'answered' ? outcome.content : text;
-  if (outcome.type === 'failed' || (outcome.type === 'aborted' && content === '')) return undefined;
-  return { role: 'assistant', content, taskId: turn.taskId, atMs };
-}
-
-function endedRecord(state: SessionState, turn: Turn, ending: Ending): TurnRecord {
-  const { outcome, atMs, text } = ending;
-  const base = { ...recordOf(state, turn), finishedAtMs: atMs };
+/** How an execution's outcome ends its turn; `text` is what the clients were given. */
+export function endOf(outcome: ExecutionOutcome, text: string): TurnEnd {
   if (outcome.type === 'answered')
-    return { ...base, status: 'completed', content: outcome.content, info: outcome.info };
-  if (outcome.type === 'failed')
-    return {
-      ...base,
-      status: outcome.error.code === 'EXECUTION_TIMEOUT' ? 'timeout' : 'failed',
-      error: outcome.error,
-      info: outcome.info,
-    };
+    return { status: 'completed', content: outcome.content, info: outcome.info };
+  if (outcome.type === 'failed') return failedEnd(outcome.error, outcome.info);
+  return { status: 'cancelled', content: text, info: outcome.info };
+}
+
+/** The end of a turn that was stopped before it ran. */
+export const UNRUN: TurnEnd = { status: 'cancelled', content: '' };
+
+/** The end of a turn whose execution reported nothing. */
+export const lostEnd = (turn: Turn, error: ErrorData): TurnEnd =>
+  failedEnd(error, {
+    execution_time_ms: 0,
+    time_to_first_token_ms: null,
+    iterations: 0,
+    tools_used: [],
+    tokens_used: 0,
+    model: ('agent' in turn && turn.agent?.model) || 'none',
+  });
+
+/** What the conversation holds of an end; nothing where there was no answer. */
+export function answerOf({ end, endedAtMs, taskId }: Ending): Message | undefined {
+  const { status, content = '' } = end;
+  const isAnswer = status === 'completed' || (status === 'cancelled' && content !== '');
+  return isAnswer ? { role: 'assistant', content, taskId, atMs: endedAtMs } : undefined;
+}
+
+/** A turn as the status routes show it while it lives here: an end is told once the store holds it. */
+export function recordOf(turn: Turn, tenantId: TenantId, sessionId: SessionId): TurnRecord {
+  const { taskId, agentId, said } = turn;
+  const ran = turn.phase === 'running' || turn.phase === 'withdrawn' || (turn.phase === 'ending' && turn.ran);
   return {
-    ...base,
-    status: 'cancelled',
-    content: text,
-    ...('info' in outcome ? { info: outcome.info } : {}),
+    taskId,
+    tenantId,
+    sessionId,
+    agentId,
+    ...(ran && turn.agent ? { agentVersion: turn.agent.version } : {}),
+    status: ran ? 'processing' : 'queued',
+    createdAtMs: said.atMs,
   };
 }
 
-/** The end is kept: the terminal event goes out, who cancelled is answered, and the next turn runs. */
-export function closeTurn(state: SessionState, turn: Turn, ending: Ending, atMs: number): SessionStep {
-  const record = endedRecord(state, turn, ending);
-  const effects: SessionEffect[] = [
-    { type: 'event', taskId: turn.taskId, event: terminalEvent(turn, ending), atMs },
-    { type: 'untrack', taskId: turn.taskId },
-    { type: 'measure', turn: record, tier: state.tier ?? 'free' },
-    ...turn.cancellers.map(
-      ({ replyTo, atMs: askedAtMs }): SessionEffect => ({
-        type: 'reply',
-        replyTo,
-        value: {
-          ok: true,
-          taskId: turn.taskId,
-          status: record.status,
-          abortMs: Math.max(0, ending.atMs - askedAtMs),
-        } satisfies CancelReply,
-      }),
-    ),
-  ];
-  const keep = Math.max(2, limitsOf(state).history_messages);
-  const history = [...(state.history ?? []), turn.said, ...(ending.answer ? [ending.answer] : [])].slice(
-    -keep,
-  );
-  const [next, more] = runNext({ ...withoutTurn(state, turn.taskId, true), history });
-  const [moved, moves] = positions(next, atMs);
-  return [moved, [...effects, ...more, ...moves]];
-}
-
-/** The store did not keep the end: that is what its clients hear, for the answer may be lost. */
-export function closeUnkept(state: SessionState, turn: Turn, atMs: number): SessionStep {
-  const info = turn.ended && 'info' in turn.ended.outcome ? turn.ended.outcome.info : noInfo(turn);
-  const outcome = { type: 'failed', error: storeRefusal(), info } as const;
-  return closeTurn(state, turn, { outcome, text: '', atMs, writing: true }, atMs);
-}
-
-function terminalEvent(turn: Turn, ending: Ending): TurnEvent {
-  const { outcome, text, atMs } = ending;
-  if (outcome.type === 'answered')
-    return {
-      type: 'chat.response',
-      data: { content: outcome.content, role: 'assistant', execution_info: outcome.info },
-    };
-  if (outcome.type === 'failed') return { type: 'error', data: outcome.error };
-  return {
-    type: 'chat.cancelled',
-    data: { content: text, abort_ms: Math.max(0, atMs - (turn.stopAtMs ?? atMs)) },
-  };
-}
-
-/** Ends a turn early: one that runs is aborted and reports, one that waits has ended at once. */
-export function stopTurn(state: SessionState, { taskId }: Turn, atMs: number): SessionStep {
-  const turn = findTurn(state, taskId);
-  if (!turn || turn.ended || turn.dropped) return [state, []];
-  const stopping = turn.stopAtMs === null ? withTurn(state, taskId, { stopAtMs: atMs }) : state;
-  if (turn.executing) return [stopping, [{ type: 'abort', taskId }]];
-  return end(stopping, turn, { outcome: { type: 'aborted' }, text: '', atMs });
-}
-
-/** Something of ours broke under a turn: it ends with INTERNAL, or is refused where it was not being kept yet. */
-export function breakTurn(state: SessionState, turn: Turn, text: string, atMs: number): SessionStep {
-  const error = refusal('INTERNAL');
-  if (turn.kept === 'no') return refuse(state, turn, error, atMs);
-  return end(state, turn, { outcome: { type: 'failed', error, info: noInfo(turn) }, text, atMs });
-}
-
-/** What an ending tells of an execution that reported nothing. */
-const noInfo = (turn: Turn): ExecutionInfo => ({
-  execution_time_ms: 0,
-  time_to_first_token_ms: null,
-  iterations: 0,
-  tools_used: [],
-  tokens_used: 0,
-  model: turn.agent?.model ?? 'none',
+/** A turn with its end, as the store holds it. */
+export const endedRecord = (turn: Ending, tenantId: TenantId, sessionId: SessionId): TurnRecord => ({
+  ...recordOf(turn, tenantId, sessionId),
+  finishedAtMs: turn.endedAtMs,
+  ...turn.end,
 });

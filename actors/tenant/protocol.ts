@@ -1,16 +1,32 @@
-/** What a tenant knows, is told, and may decide to have done: plain data. */
+/** What a tenant knows, is told, answers, and decides: plain data. */
+
+import type { ErrorData } from '../../src/domain/errors.ts';
 import { emptyFifo, type Fifo } from '../../src/domain/fifo.ts';
 import type { SessionId, TaskId, TenantId } from '../../src/domain/ids.ts';
 import type { Bucket, DayCount } from '../../src/domain/rate-limit.ts';
 import type { Tier, TierTable } from '../../src/domain/tiers.ts';
 import type { TenantRecord } from '../../src/ports/store.ts';
-import type { SessionMessage, Slot } from '../session/protocol.ts';
 
-/** A turn that waits until one of the tenant's executions has ended. */
-export interface WaitingTurn {
-  readonly sessionId: SessionId;
+/** What a turn has of the tenant's capacity to run. */
+export type Slot = 'none' | 'requested' | 'granted';
+
+/**
+ * One try of a turn to be admitted. `attempt` tells it from an earlier turn of the same task id that was refused:
+ * answers to that one may still be on their way, and are not for this one.
+ */
+export interface TurnAttempt {
   readonly taskId: TaskId;
   readonly attempt: number;
+}
+
+/** A turn's place: among the tenant's turns it runs in the order of `arrival`, from whichever session it comes. */
+export interface TurnPlace extends TurnAttempt {
+  readonly sessionId: SessionId;
+  readonly arrival: number;
+}
+
+/** A turn that waits until one of the tenant's executions has ended. */
+export interface WaitingTurn extends TurnPlace {
   /** Turns ahead, as its session was last told. */
   readonly ahead: number;
 }
@@ -29,67 +45,102 @@ export interface TenantState {
   readonly day: DayCount;
   /** Turns that hold one of the tier's executions. */
   readonly running: number;
-  /** Turns that were counted and do not run yet, wherever they wait. */
+  /** Turns that were admitted and do not run yet, wherever they wait. */
   readonly queued: number;
+  /** Turns that requested a slot, by arrival. */
   readonly waiting: Fifo<WaitingTurn>;
   /** The next look at the positions of those who wait is under way. */
   readonly announcing: boolean;
 }
 
+/** A session asks which tier it is in. */
+interface Join {
+  readonly type: 'join';
+  readonly sessionId: SessionId;
+  readonly tier: Tier | undefined;
+  readonly atMs: number;
+}
+
+/** A turn asks to be counted and let in. `slot: 'requested'`: it wants to run as soon as it is in. */
+interface RequestAdmission extends TurnPlace {
+  readonly type: 'requestAdmission';
+  readonly slot: Exclude<Slot, 'granted'>;
+  readonly tier: Tier | undefined;
+  readonly atMs: number;
+}
+
+/** An admitted turn is the first of its session and wants to run. */
+interface RequestSlot extends TurnPlace {
+  readonly type: 'requestSlot';
+}
+
+/** A turn gives back its admission and the slot it had or had requested. `refund`: it does not count as a request. */
+export interface Release extends TurnAttempt {
+  readonly type: 'release';
+  readonly slot: Slot;
+  readonly refund: boolean;
+}
+
 export type TenantMessage =
+  | Join
+  | RequestAdmission
+  | RequestSlot
+  | Release
   | { readonly type: 'loaded'; readonly record: TenantRecord | null }
   | { readonly type: 'loadFailed'; readonly atMs: number }
-  | {
-      readonly type: 'enter';
-      readonly sessionId: SessionId;
-      readonly tier: Tier | undefined;
-      readonly atMs: number;
-    }
-  | {
-      readonly type: 'claim';
-      readonly sessionId: SessionId;
-      readonly taskId: TaskId;
-      readonly attempt: number;
-      readonly slot: Slot;
-      readonly tier: Tier | undefined;
-      readonly atMs: number;
-    }
-  | {
-      readonly type: 'acquire';
-      readonly sessionId: SessionId;
-      readonly taskId: TaskId;
-      readonly attempt: number;
-      readonly atMs: number;
-    }
-  | {
-      readonly type: 'release';
-      readonly taskId: TaskId;
-      readonly attempt: number;
-      readonly slot: Slot;
-      readonly refund: boolean;
-    }
   | { readonly type: 'tierSet'; readonly tier: Tier }
   | { readonly type: 'announce'; readonly atMs: number }
   | { readonly type: 'idle' };
 
+export interface Admitted extends TurnAttempt {
+  readonly type: 'admitted';
+  readonly tier: Tier;
+  /** What the request asked for. */
+  readonly slot: Exclude<Slot, 'granted'>;
+  /** The tenant's turns before it. */
+  readonly ahead: number;
+  readonly atMs: number;
+}
+
+export interface NotAdmitted extends TurnAttempt {
+  readonly type: 'notAdmitted';
+  readonly error: ErrorData;
+  readonly atMs: number;
+}
+
+export interface SlotGranted extends TurnAttempt {
+  readonly type: 'slotGranted';
+  readonly atMs: number;
+}
+
+/** Turns before it have ended. */
+export interface Moved extends TurnAttempt {
+  readonly type: 'moved';
+  readonly ahead: number;
+  readonly atMs: number;
+}
+
+/** What a tenant answers its sessions. */
+export type TenantAnswer =
+  | { readonly type: 'joined'; readonly tier: Tier; readonly fixed: boolean }
+  | { readonly type: 'loadFailed'; readonly atMs: number }
+  | Admitted
+  | NotAdmitted
+  | SlotGranted
+  | Moved;
+
 export type TenantEffect =
   | { readonly type: 'loadTenant' }
-  | { readonly type: 'tellSession'; readonly sessionId: SessionId; readonly message: SessionMessage }
-  | { readonly type: 'tellAllSessions'; readonly message: SessionMessage }
-  /** Asks the node for one of its executions. */
-  | {
-      readonly type: 'want';
-      readonly sessionId: SessionId;
-      readonly taskId: TaskId;
-      readonly attempt: number;
-      readonly weight: number;
-    }
-  /** Gives one back. */
-  | { readonly type: 'done' }
+  | { readonly type: 'tellSession'; readonly sessionId: SessionId; readonly message: TenantAnswer }
+  | { readonly type: 'tellAllSessions'; readonly message: TenantAnswer }
+  /** Asks the scheduler for one of the node's executions. */
+  | ({ readonly type: 'requestSlot'; readonly weight: number } & Omit<TurnPlace, 'arrival'>)
+  /** Gives one back to the scheduler. */
+  | { readonly type: 'slotReleased' }
   | { readonly type: 'announceLater'; readonly afterMs: number }
   | { readonly type: 'leaveNode' };
 
-/** `minute` is what it had left of its rate when it was here last. */
+/** `minute` is what is left of its rate from when it was here last. */
 export const newTenant = (
   tenantId: TenantId,
   tier: Tier,
@@ -108,4 +159,16 @@ export const newTenant = (
   queued: 0,
   waiting: emptyFifo,
   announcing: false,
+});
+
+/** Whether a message gives a turn a place or a slot: where no turn takes that, it is released (`releaseOf`). */
+export const isGrant = (message: { readonly type: string }): message is Admitted | SlotGranted =>
+  message.type === 'admitted' || message.type === 'slotGranted';
+
+export const releaseOf = (grant: Admitted | SlotGranted): Release => ({
+  type: 'release',
+  taskId: grant.taskId,
+  attempt: grant.attempt,
+  slot: grant.type === 'admitted' ? grant.slot : 'granted',
+  refund: grant.type === 'admitted',
 });

@@ -1,14 +1,11 @@
-/**
- * The node itself as an actor: how many executions run on it, and which tenant's is next when all want more.
- * It decides; effects.ts does.
- */
+/** The scheduler: how many executions run on the node, and which tenant's turn is next when all want more. Pure. */
 import { dequeued, emptyFairQueue, enqueued, type FairQueue, removed } from '../../src/domain/fair-share.ts';
 import type { SessionId, TaskId, TenantId } from '../../src/domain/ids.ts';
 import { type Behaviour, unreachable } from '../runtime/actor.ts';
 
 interface SlotRequest {
   readonly tenantId: TenantId;
-  /** Which of the tenant's lives wants it: one that was stopped and is back has nothing to do with it. */
+  /** Which life of the tenant asks: one that was stopped and is back has nothing to do with it. */
   readonly tenancy: number;
   readonly sessionId: SessionId;
   readonly taskId: TaskId;
@@ -25,14 +22,16 @@ export interface SchedulerState {
 }
 
 export type SchedulerMessage =
-  | ({ readonly type: 'want'; readonly weight: number } & SlotRequest)
-  | { readonly type: 'done' }
-  /** A tenant has stopped with so many executions wanted or granted; nobody else gives them back. */
+  | ({ readonly type: 'requestSlot'; readonly weight: number } & SlotRequest)
+  | { readonly type: 'slotReleased' }
+  /** A tenant has stopped with so many slots requested or granted; nobody else releases them. */
   | { readonly type: 'tenantGone'; readonly tenantId: TenantId; readonly held: number }
   /** A loop turn has passed. */
   | { readonly type: 'tick' };
 
-export type SchedulerEffect = ({ readonly type: 'grant' } & SlotRequest) | { readonly type: 'tickSoon' };
+export type SchedulerEffect =
+  | ({ readonly type: 'slotGranted' } & SlotRequest)
+  | { readonly type: 'tickSoon' };
 
 /**
  * Executions started in one loop turn. A start costs up to a millisecond (request, schemas), so that a tenant's
@@ -50,11 +49,11 @@ export const newScheduler = (capacity: number): SchedulerState => ({
 
 export const scheduler: Behaviour<SchedulerState, SchedulerMessage, SchedulerEffect> = (state, message) => {
   switch (message.type) {
-    case 'want': {
-      const { type, weight, ...wanted } = message;
-      return serve({ ...state, queue: enqueued(state.queue, wanted.tenantId, weight, wanted) });
+    case 'requestSlot': {
+      const { type, weight, ...request } = message;
+      return serve({ ...state, queue: enqueued(state.queue, request.tenantId, weight, request) });
     }
-    case 'done':
+    case 'slotReleased':
       return serve({ ...state, running: state.running - 1 });
     case 'tenantGone': {
       const queue = removed(state.queue, message.tenantId, () => true);
@@ -77,7 +76,7 @@ function serve(state: SchedulerState): readonly [SchedulerState, readonly Schedu
     queue = next.rest;
     running += 1;
     started += 1;
-    effects.push({ type: 'grant', ...next.item });
+    effects.push({ type: 'slotGranted', ...next.item });
   }
   const ticking = state.ticking || started > 0;
   if (ticking && !state.ticking) effects.push({ type: 'tickSoon' });

@@ -1,20 +1,29 @@
 /**
- * A tenant: its tier, what it has used of its rates and quotas, and who of its sessions may run now.
- * It decides; effects.ts does. Its sessions live under a nursery, so a thousand of them cost its messages nothing.
+ * A tenant: its tier, what it has used of its rates and quotas, and which of its turns may run now.
+ * Pure; effects.ts performs what it decides. Its sessions are children of a quiet supervisor, so that a thousand of
+ * them cost its messages nothing.
  */
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
-import { emptyFifo, type Fifo, items, pushed, shifted, without } from '../../src/domain/fifo.ts';
+import { emptyFifo, type Fifo, inserted, items, pushed, shifted, without } from '../../src/domain/fifo.ts';
 import type { SessionId } from '../../src/domain/ids.ts';
 import { countDay, fullBucket, type Rate, rateOf, take } from '../../src/domain/rate-limit.ts';
 import type { Tier, TierLimits } from '../../src/domain/tiers.ts';
 import type { TenantRecord } from '../../src/ports/store.ts';
 import { type Behaviour, unreachable } from '../runtime/actor.ts';
-import type { SessionMessage } from '../session/protocol.ts';
-import type { TenantEffect, TenantMessage, TenantState, WaitingTurn } from './protocol.ts';
+import type {
+  Release,
+  TenantAnswer,
+  TenantEffect,
+  TenantMessage,
+  TenantState,
+  TurnPlace,
+} from './protocol.ts';
+
+type RequestAdmission = Extract<TenantMessage, { type: 'requestAdmission' }>;
 
 type TenantStep = readonly [TenantState, readonly TenantEffect[]];
 
-/** How often those who wait hear of their position, and how many of the first in line do. */
+/** How often those who wait hear of their position, and how many of the first ones do. */
 const ANNOUNCE_MS = 250;
 const ANNOUNCED = 100;
 const MINUTE_MS = 60_000;
@@ -33,20 +42,20 @@ export const tenant: Behaviour<TenantState, TenantMessage, TenantEffect> = (stat
         { ...state, stash: emptyFifo, loading: false },
         [{ type: 'tellAllSessions', message: { type: 'loadFailed', atMs: message.atMs } }],
       ];
-    case 'enter': {
+    case 'join': {
       const [next, effects] = named(state, message.tier);
       return [
         next,
-        [...effects, tell(message.sessionId, { type: 'entered', tier: next.tier, fixed: next.fixed })],
+        [...effects, tell(message.sessionId, { type: 'joined', tier: next.tier, fixed: next.fixed })],
       ];
     }
-    case 'claim': {
+    case 'requestAdmission': {
       const [next, started] = named(state, message.tier);
-      const [claimed, effects] = claim(next, message);
-      return [claimed, started.length > 0 ? [...started, ...effects] : effects];
+      const [after, effects] = admit(next, message);
+      return [after, started.length > 0 ? [...started, ...effects] : effects];
     }
-    case 'acquire':
-      return acquire(state, waitingOf(message));
+    case 'requestSlot':
+      return requestSlot(state, message);
     case 'release':
       return release(state, message);
     case 'tierSet': {
@@ -54,7 +63,7 @@ export const tenant: Behaviour<TenantState, TenantMessage, TenantEffect> = (stat
       const [next, effects] = startWaiting({ ...state, tier, fixed: true });
       return [
         next,
-        [...effects, { type: 'tellAllSessions', message: { type: 'entered', tier, fixed: true } }],
+        [...effects, { type: 'tellAllSessions', message: { type: 'joined', tier, fixed: true } }],
       ];
     }
     case 'announce':
@@ -66,7 +75,7 @@ export const tenant: Behaviour<TenantState, TenantMessage, TenantEffect> = (stat
   }
 };
 
-const tell = (sessionId: SessionId, message: SessionMessage): TenantEffect => ({
+const tell = (sessionId: SessionId, message: TenantAnswer): TenantEffect => ({
   type: 'tellSession',
   sessionId,
   message,
@@ -79,16 +88,18 @@ const named = (state: TenantState, tier: Tier | undefined): TenantStep =>
 /** What comes before the tenant's record waits for it; the first such message asks for it. */
 function stash(state: TenantState, waiting: Fifo<TenantMessage>, message: TenantMessage): TenantStep {
   if (message.type === 'idle') return [state, waiting.size === 0 ? [{ type: 'leaveNode' }] : []];
-  if (waiting.size >= MAX_STASH)
-    return [
-      state,
-      'sessionId' in message ? [tell(message.sessionId, { type: 'loadFailed', atMs: message.atMs })] : [],
-    ];
+  if (waiting.size >= MAX_STASH) return [state, turnedAway(message)];
   return [
     { ...state, stash: pushed(waiting, message), loading: true },
     state.loading ? [] : [{ type: 'loadTenant' }],
   ];
 }
+
+/** Only a session that joins is told: it asks for nothing else before it has. */
+const turnedAway = (message: TenantMessage): readonly TenantEffect[] =>
+  message.type === 'join' || message.type === 'requestAdmission'
+    ? [tell(message.sessionId, { type: 'loadFailed', atMs: message.atMs })]
+    : [];
 
 function goLive(state: TenantState, record: TenantRecord | null): TenantStep {
   const effects: TenantEffect[] = [];
@@ -111,31 +122,19 @@ function goLive(state: TenantState, record: TenantRecord | null): TenantStep {
 export const minuteRate = ({ tiers, tier }: TenantState): Rate | null =>
   rateOf(tiers[tier].requests_per_minute, MINUTE_MS);
 
-/** Counts a turn against the rates, finds it a place in line, and lets it ask to run where it wants to. */
-function claim(state: TenantState, message: Extract<TenantMessage, { type: 'claim' }>): TenantStep {
+/** Counts a turn against the rates, and lets it wait for a slot where it wants to run at once. */
+function admit(state: TenantState, message: RequestAdmission): TenantStep {
   const { sessionId, taskId, attempt, slot, atMs } = message;
   const limits = state.tiers[state.tier];
-  const rate = minuteRate(state);
   const no = (error: ErrorData): TenantStep => [
     state,
-    [tell(sessionId, { type: 'claimRefused', taskId, attempt, error, atMs })],
+    [tell(sessionId, { type: 'notAdmitted', taskId, attempt, error, atMs })],
   ];
-  const runsNow = slot === 'asked' && state.running < limits.executions && state.waiting.size === 0;
-  if (!runsNow && state.queued >= limits.waiting)
-    return no(
-      refusal('OVERLOADED', {
-        message: `${state.queued} turns of this tenant wait already, as many as its tier allows.`,
-        retryAfterMs: 1_000,
-      }),
-    );
+  const runsNow = slot === 'requested' && state.running < limits.executions && state.waiting.size === 0;
+  if (!runsNow && state.queued >= limits.waiting) return no(tooManyWait(state.queued));
+  const rate = minuteRate(state);
   const taken = rate && take(state.minute ?? fullBucket(rate, atMs), atMs, rate);
-  if (taken && !taken.ok)
-    return no(
-      refusal('RATE_LIMITED', {
-        message: "The tenant's requests of this minute are used up.",
-        retryAfterMs: taken.retryAfterMs,
-      }),
-    );
+  if (taken && !taken.ok) return no(minuteUsedUp(taken.retryAfterMs));
   const counted = countDay(state.day, atMs, limits.requests_per_day);
   if (!counted.ok) return no(refusal('QUOTA_EXCEEDED', { retryAfterMs: counted.retryAfterMs }));
   const paid: TenantState = {
@@ -144,51 +143,71 @@ function claim(state: TenantState, message: Extract<TenantMessage, { type: 'clai
     day: counted.count,
     queued: state.queued + 1,
   };
-  const [next, effects] = slot === 'asked' ? acquire(paid, waitingOf(message)) : ([paid, []] as const);
-  const ahead = slot === 'asked' && !runsNow ? state.running + state.waiting.size : 0;
-  return [
-    next,
-    [tell(sessionId, { type: 'claimed', taskId, attempt, tier: state.tier, slot, ahead, atMs }), ...effects],
-  ];
+  const waits = slot === 'requested' && !runsNow;
+  const ahead = waits ? state.running + aheadOf(state, message) : 0;
+  const admitted = tell(sessionId, {
+    type: 'admitted',
+    taskId,
+    attempt,
+    tier: state.tier,
+    slot,
+    ahead,
+    atMs,
+  });
+  if (slot === 'none') return [paid, [admitted]];
+  const [next, effects] = requestSlot(paid, message);
+  return [next, [admitted, ...effects]];
 }
 
-function acquire(state: TenantState, turn: WaitingTurn): TenantStep {
+const tooManyWait = (queued: number): ErrorData =>
+  refusal('OVERLOADED', {
+    message: `${queued} turns of this tenant wait already, as many as its tier allows.`,
+    retryAfterMs: 1_000,
+  });
+
+const minuteUsedUp = (retryAfterMs: number): ErrorData =>
+  refusal('RATE_LIMITED', { message: "The tenant's requests of this minute are used up.", retryAfterMs });
+
+/** Turns that wait and arrived before this one. */
+const aheadOf = (state: TenantState, { arrival }: TurnPlace): number =>
+  items(state.waiting).filter((turn) => turn.arrival <= arrival).length;
+
+/**
+ * Starts a turn, or lets it wait. Those who wait start by arrival: what looked something up, or stood behind another
+ * turn of its session, comes before what arrived after it.
+ */
+function requestSlot(state: TenantState, place: TurnPlace): TenantStep {
   const limits = state.tiers[state.tier];
-  if (state.running >= limits.executions || state.waiting.size > 0) {
-    const effects: TenantEffect[] = state.announcing ? [] : [{ type: 'announceLater', afterMs: ANNOUNCE_MS }];
-    return [{ ...state, waiting: pushed(state.waiting, turn), announcing: true }, effects];
-  }
-  return start(state, turn, limits);
+  if (state.running < limits.executions && state.waiting.size === 0) return start(state, place, limits);
+  const { sessionId, taskId, attempt, arrival } = place;
+  const turn = { sessionId, taskId, attempt, arrival, ahead: -1 };
+  const waiting = inserted(state.waiting, turn, (other) => other.arrival > arrival);
+  const effects: TenantEffect[] = state.announcing ? [] : [{ type: 'announceLater', afterMs: ANNOUNCE_MS }];
+  return [{ ...state, waiting, announcing: true }, effects];
 }
 
-const waitingOf = ({ sessionId, taskId, attempt }: Omit<WaitingTurn, 'ahead'>): WaitingTurn => ({
-  sessionId,
-  taskId,
-  attempt,
-  ahead: -1,
-});
-
-const start = (state: TenantState, turn: WaitingTurn, { weight }: TierLimits): TenantStep => [
+const start = (
+  state: TenantState,
+  { sessionId, taskId, attempt }: TurnPlace,
+  { weight }: TierLimits,
+): TenantStep => [
   { ...state, running: state.running + 1, queued: state.queued - 1 },
-  [{ type: 'want', sessionId: turn.sessionId, taskId: turn.taskId, attempt: turn.attempt, weight }],
+  [{ type: 'requestSlot', sessionId, taskId, attempt, weight }],
 ];
 
 /**
- * A turn that asked and still waits here is taken out of the line. One that has gone on to the node will be
- * granted, and its session then gives the grant back: so each slot is returned exactly once.
+ * A turn that requested a slot and still waits here is taken out. One that has gone on to the scheduler will be
+ * granted its slot, and its session then releases that: so each slot is released exactly once.
  */
-function release(
-  state: TenantState,
-  { taskId, attempt, slot, refund }: Extract<TenantMessage, { type: 'release' }>,
-): TenantStep {
+function release(state: TenantState, { taskId, attempt, slot, refund }: Release): TenantStep {
   const back = refund ? refunded(state) : state;
   if (slot === 'none') return [{ ...back, queued: back.queued - 1 }, []];
-  if (slot === 'asked') {
+  if (slot === 'requested') {
     const waiting = without(back.waiting, (turn) => turn.taskId === taskId && turn.attempt === attempt);
     return [{ ...back, waiting, queued: back.queued - (back.waiting.size - waiting.size) }, []];
   }
   const [next, effects] = startWaiting({ ...back, running: back.running - 1 });
-  return [next, [{ type: 'done' }, ...effects]];
+  return [next, [{ type: 'slotReleased' }, ...effects]];
 }
 
 const refunded = (state: TenantState): TenantState => ({
@@ -216,7 +235,7 @@ function startWaiting(state: TenantState): TenantStep {
 function announce(state: TenantState, atMs: number): TenantStep {
   if (state.waiting.size === 0) return [{ ...state, announcing: false }, []];
   const effects: TenantEffect[] = [{ type: 'announceLater', afterMs: ANNOUNCE_MS }];
-  const line = items(state.waiting).map((turn, index) => {
+  const waiting = items(state.waiting).map((turn, index) => {
     const ahead = state.running + index;
     if (index >= ANNOUNCED || turn.ahead === ahead) return turn;
     const { sessionId, taskId, attempt } = turn;
@@ -224,17 +243,17 @@ function announce(state: TenantState, atMs: number): TenantStep {
     return { ...turn, ahead };
   });
   return [
-    { ...state, waiting: line.reduce<Fifo<WaitingTurn>>(pushed, emptyFifo), announcing: true },
+    { ...state, waiting: waiting.reduce<TenantState['waiting']>(pushed, emptyFifo), announcing: true },
     effects,
   ];
 }
 
-/** What a tenant goes on with after it crashed over a message: a claim is refused, all else stays as it was. */
+/** What a tenant goes on with after it crashed over a message: an admission is refused, all else stays as it was. */
 export const recoverTenant: Behaviour<TenantState, TenantMessage, TenantEffect> = (state, message) => {
-  if (message.type === 'enter')
-    return [state, [tell(message.sessionId, { type: 'entered', tier: state.tier, fixed: state.fixed })]];
-  if (message.type !== 'claim') return [state, []];
+  if (message.type === 'join')
+    return [state, [tell(message.sessionId, { type: 'joined', tier: state.tier, fixed: state.fixed })]];
+  if (message.type !== 'requestAdmission') return [state, []];
   const { taskId, attempt, sessionId, atMs } = message;
   const error = refusal('INTERNAL');
-  return [state, [tell(sessionId, { type: 'claimRefused', taskId, attempt, error, atMs })]];
+  return [state, [tell(sessionId, { type: 'notAdmitted', taskId, attempt, error, atMs })]];
 };

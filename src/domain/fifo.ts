@@ -20,6 +20,14 @@ export const pushed = <T>(queue: Fifo<T>, item: T): Fifo<T> => ({
   size: queue.size + 1,
 });
 
+/** Puts an item before the oldest that `follows` it, or last. O(1) where that is the newest's place, else O(size). */
+export function inserted<T>(queue: Fifo<T>, item: T, follows: (other: T) => boolean): Fifo<T> {
+  if (queue.size === 0 || (queue.back && !follows(queue.back.item))) return pushed(queue, item);
+  const all = items(queue);
+  const at = all.findIndex(follows);
+  return all.toSpliced(at < 0 ? all.length : at, 0, item).reduce<Fifo<T>>(pushed, emptyFifo);
+}
+
 /** The oldest item and the queue without it, or null when there is none. */
 export function shifted<T>(queue: Fifo<T>): { readonly item: T; readonly rest: Fifo<T> } | null {
   let { front, back } = queue;

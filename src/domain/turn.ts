@@ -1,8 +1,15 @@
 /** One turn from request to end: what is asked, what is kept of it, and the only converters between its forms. */
 import { z } from 'zod';
+import { defined } from './defined.ts';
 import { type ErrorData, errorDataSchema } from './errors.ts';
 import type { Overrides } from './execution-params.ts';
-import { type EventData, executionInfoSchema, type OnBusy } from './frames.ts';
+import {
+  type EventData,
+  type ExecutionInfo,
+  executionInfoSchema,
+  type OnBusy,
+  type TurnEvent,
+} from './frames.ts';
 import {
   type AgentId,
   agentIdSchema,
@@ -47,6 +54,31 @@ export const turnRecordSchema = z
   .readonly();
 export type TurnRecord = z.infer<typeof turnRecordSchema>;
 
+/** What a turn that is over has as its status. */
+export type EndStatus = Exclude<TurnStatus, 'queued' | 'processing'>;
+
+/** How a turn ended: the part of its record that its clients, its caller and the store are told. */
+export type TurnEnd = { readonly status: EndStatus } & Pick<TurnRecord, 'content' | 'info' | 'error'>;
+
+export const isEndStatus = (status: TurnStatus): status is EndStatus =>
+  status !== 'queued' && status !== 'processing';
+
+/** An end in an error: a timeout has a status of its own. */
+export const failedEnd = (error: ErrorData, info?: ExecutionInfo): TurnEnd =>
+  defined({
+    status: error.code === 'EXECUTION_TIMEOUT' ? ('timeout' as const) : ('failed' as const),
+    error,
+    info,
+  });
+
+/** The one terminal event of a turn. `abortMs`: how long it took from the wish to stop it. */
+export function terminalEvent({ status, content = '', info, error }: TurnEnd, abortMs: number): TurnEvent {
+  if (error) return { type: 'error', data: error };
+  if (status === 'completed' && info)
+    return { type: 'chat.response', data: { content, role: 'assistant', execution_info: info } };
+  return { type: 'chat.cancelled', data: { content, abort_ms: abortMs } };
+}
+
 /** Who is asking, as the access check found out. `tier` is undefined where nothing but the tenant's record names it. */
 export interface Caller {
   readonly tenantId: TenantId;
@@ -54,6 +86,7 @@ export interface Caller {
   readonly userId: UserId | undefined;
 }
 
+/** Something said, as an edge parsed it: carried whole from there to the plan of its run. */
 export interface TurnRequest {
   readonly caller: Caller;
   readonly sessionId: SessionId;
@@ -76,6 +109,11 @@ export interface TurnRequest {
   readonly resumable?: true;
   /** The session is for this turn alone: it begins without history, and leaves memory when the turn has ended. */
   readonly ephemeral?: true;
+  /**
+   * Its place in the order in which the node heard of the tenant's turns, for who looks something up before it says
+   * the turn. Absent: the moment it is said.
+   */
+  readonly arrival?: number;
 }
 
 export type SayReply =

@@ -63,7 +63,7 @@ export interface AgentRunner {
 export interface AgentSource {
   /** The newest version, or the one asked for; NOT_FOUND where the agent never had it. */
   agent(tenantId: TenantId, agentId: AgentId, version?: number): Promise<Reply<AgentConfig>>;
-  /** Tells of every new version of a live agent, once `agent` would answer it. */
-  onChange?(listener: (tenantId: TenantId, agent: AgentConfig) => void): void;
+  /** Tells of every agent that has a newer version, is gone, or may have changed, once `agent` would answer that. */
+  onChange?(listener: (tenantId: TenantId, agentId: AgentId) => void): void;
   stats?(): AgentStats;
 }

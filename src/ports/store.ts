@@ -89,6 +89,8 @@ export type Write =
       readonly outgoing?: readonly Outgoing[];
       readonly asked?: Message;
       readonly tier?: Tier;
+      /** It never ran: what was said in it leaves the conversation. */
+      readonly unrun?: true;
     }
   /** Kept to be sent, without a turn. */
   | { readonly type: 'outgoing'; readonly outgoing: readonly Outgoing[] }

@@ -21,6 +21,7 @@ import {
   tenantIdSchema,
 } from '../../src/domain/ids.ts';
 import { TIER_TABLE } from '../../src/domain/tiers.ts';
+import type { TurnRequest } from '../../src/domain/turn.ts';
 import type { ExecutionOutcome } from '../../src/ports/runner.ts';
 import type { Client } from '../../src/ports/sessions.ts';
 import type { Clock } from '../../src/ports/telemetry.ts';
@@ -79,18 +80,33 @@ export const answered = (content: string): ExecutionOutcome => ({ type: 'answere
 export const aborted: ExecutionOutcome = { type: 'aborted', info: INFO };
 export const failed = (error: ErrorData): ExecutionOutcome => ({ type: 'failed', error, info: INFO });
 
-export const said = (id: string, more: Partial<Said> = {}): Said => ({
+/** Something said, as a session is told it: fields of the request, and those of the message itself. */
+export const said = (
+  id: string,
+  {
+    replyTo = 1,
+    atMs = 10,
+    arrival = 1,
+    ...more
+  }: Partial<TurnRequest & Pick<Said, 'replyTo' | 'atMs' | 'arrival'>> = {},
+): Said => ({
   type: 'said',
-  taskId: taskId(id),
-  agentId: DEFAULT_AGENT_ID,
-  message: `message ${id}`,
-  context: {},
-  stream: true,
-  onBusy: 'enqueue',
-  tier: undefined,
-  replyTo: 1,
-  atMs: 10,
-  ...more,
+  request: {
+    caller: { tenantId: TENANT, tier: undefined, userId: undefined },
+    sessionId: SESSION,
+    taskId: taskId(id),
+    taskIdGiven: false,
+    agentId: undefined,
+    message: `message ${id}`,
+    context: {},
+    stream: true,
+    onBusy: 'enqueue',
+    requestId: undefined,
+    ...more,
+  },
+  arrival,
+  replyTo,
+  atMs,
 });
 
 type EffectOf<T extends SessionEffect['type']> = Extract<SessionEffect, { type: T }>;

@@ -6,7 +6,7 @@
 
 import assert from 'node:assert/strict';
 import type { SessionEffect, SessionMessage, SessionState } from '../../actors/session/protocol.ts';
-import { answerUnhandled, recoverSession, returned } from '../../actors/session/recovery.ts';
+import { answerUnhandled, recoverSession, releaseUnheard } from '../../actors/session/recovery.ts';
 import { newSession, session } from '../../actors/session/session.ts';
 import { newTenant, type TenantMessage, type TenantState } from '../../actors/tenant/protocol.ts';
 import {
@@ -117,7 +117,7 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
     };
     sessions.set(key, box);
     doSession(box, { type: 'load' });
-    doSession(box, { type: 'enter', tier: undefined });
+    doSession(box, { type: 'join', tier: undefined });
     return box;
   }
 
@@ -133,8 +133,8 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
     switch (effect.type) {
       case 'load':
         return loaded(tenantId, sessionId, back);
-      case 'enter':
-        return void mail.push({ type: 'enter', sessionId, tier: effect.tier, atMs: now() });
+      case 'join':
+        return void mail.push({ type: 'join', sessionId, tier: effect.tier, atMs: now() });
       case 'findAgent': {
         const { taskId, attempt } = effect;
         const found = !chance(faults.agent);
@@ -146,26 +146,27 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
           ),
         );
       }
-      case 'claim':
+      case 'requestAdmission':
         return void mail.push({ ...effect, sessionId });
-      case 'acquire':
-        return void mail.push({ ...effect, sessionId, atMs: now() });
+      case 'requestSlot':
+        return void mail.push({ ...effect, sessionId });
       case 'release':
         return void mail.push(effect);
-      case 'keep': {
+      case 'store': {
         const { step, taskId } = effect;
         if (chance(faults.store)) {
           if (step === 'ended') refusedEnds += 1;
-          if (step === 'told') refusedTold += 1;
-          return later(() => back({ type: 'keepFailed', step, taskId, atMs: now() }));
+          if (step === 'notified') refusedTold += 1;
+          return later(() => back({ type: 'storeFailed', step, taskId, atMs: now() }));
         }
         const duplicate = keep(effect.write);
-        return later(() => back({ type: 'kept', step, taskId, duplicate, atMs: now() }));
+        return later(() => back({ type: 'stored', step, taskId, duplicate, atMs: now() }));
       }
       case 'execute': {
         const { taskId, history } = effect.plan;
         const asked = history.filter((message) => message.taskId === taskId);
-        assert.ok(asked.length === 1 || !before.has(key(taskId)), 'the model reads the question once');
+        assert.equal(asked.length, 1, 'the model reads the question once');
+        assert.notEqual(stored.get(key(taskId))?.interrupted, true, 'what was said before is not run again');
         const run = { stopped: false };
         assert.equal(running.has(key(taskId)), false, 'a turn runs once');
         running.set(key(taskId), run);
@@ -211,7 +212,7 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
 
   function dead(box: SessionBox, message: SessionMessage): void {
     for (const effect of answerUnhandled(message)) doSession(box, effect);
-    const release = returned(message);
+    const release = releaseUnheard(message);
     if (release) tenantBox(box.state.tenantId).mail.push(release);
   }
 
@@ -257,12 +258,13 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
     if (!message) return;
     if (message.type === 'drainExpired')
       for (const turn of box.state.turns)
-        if (turn.resumable && !turn.ended) left.add(`${box.state.tenantId}/${turn.taskId}`);
+        if (turn.request.resumable && turn.phase !== 'ending')
+          left.add(`${box.state.tenantId}/${turn.taskId}`);
     const throws = box.state.stash === null && chance(faults.behaviour);
     const [state, effects] = (throws ? recoverSession : session)(box.state, message);
     box.state = state;
     for (const effect of effects) doSession(box, effect);
-    const executing = state.turns.filter((turn) => turn.executing && !turn.ended);
+    const executing = state.turns.filter(({ phase }) => phase === 'running' || phase === 'withdrawn');
     assert.ok(executing.length <= 1, 'a session runs one turn at a time');
     const asked = (state.history ?? []).filter(({ role }) => role === 'user').map(({ taskId: id }) => id);
     assert.equal(new Set(asked).size, asked.length, 'a question is in the conversation once');
@@ -283,16 +285,16 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
           break;
         case 'tellSession': {
           const found = sessions.get(`${tenantId}/${effect.sessionId}`);
-          const release = found ? null : returned(effect.message);
+          const release = found ? null : releaseUnheard(effect.message);
           if (found) found.mail.push(effect.message);
           if (release) box.mail.push(release);
           break;
         }
-        case 'want':
+        case 'requestSlot':
           nodeMail.push({ ...effect, tenantId, tenancy: 1 });
           break;
-        case 'done':
-          nodeMail.push({ type: 'done' });
+        case 'slotReleased':
+          nodeMail.push({ type: 'slotReleased' });
           break;
         case 'announceLater':
           later(() => box.mail.push({ type: 'announce', atMs: now() }));
@@ -314,7 +316,7 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
       else {
         const { tenantId, sessionId, taskId, attempt } = effect;
         const found = sessions.get(`${tenantId}/${sessionId}`);
-        if (found) found.mail.push({ type: 'granted', taskId, attempt, atMs: now() });
+        if (found) found.mail.push({ type: 'slotGranted', taskId, attempt, atMs: now() });
         else
           tenantBox(tenantId).mail.push({
             type: 'release',
@@ -337,7 +339,7 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
       stored.set(key, { ends: 1, interrupted: true, told: false, sessionId });
     },
     say(tenantId, sessionId, message) {
-      tracked.add(`${tenantId}/${message.taskId}`);
+      tracked.add(`${tenantId}/${message.request.taskId}`);
       tell(tenantId, sessionId, message);
     },
     ask: tell,

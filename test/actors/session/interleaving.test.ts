@@ -60,6 +60,7 @@ function play(actions: readonly Say[], seed: number, capacity: number, faults: F
   for (const tenant of TENANTS)
     for (let task = 0; task < INTERRUPTED; task += 1)
       world.interrupted(tenantId(`tenant${tenant}`), sessionId(`s${task % 3}`), taskId(`t${task}`));
+  const saidBefore = new Set<string>();
   for (const { type, tenant, session, task, onBusy, again, pause } of actions) {
     const tenantKey = tenantId(`tenant${tenant}`);
     // A task lives in one session only: the directory refuses it in another.
@@ -70,13 +71,21 @@ function play(actions: readonly Say[], seed: number, capacity: number, faults: F
     else if (type === 'attach') world.tell(tenantKey, sessionKey, { ...ATTACH, clientId: `c${pause}` });
     else {
       const replyTo = world.nextReply();
-      if (type === 'say')
+      if (type === 'say') {
         world.say(
           tenantKey,
           sessionKey,
-          said(`t${task}`, { onBusy, replyTo, ...(again ? { resumable: again } : {}) }),
+          said(`t${task}`, {
+            onBusy,
+            replyTo,
+            arrival: replyTo,
+            // An id of the node's own is said once.
+            taskIdGiven: again || task < INTERRUPTED || saidBefore.has(`${tenant}/${task}`),
+            ...(again ? { resumable: again } : {}),
+          }),
         );
-      else world.ask(tenantKey, sessionKey, { type, taskId: id, replyTo, atMs: 1 });
+        saidBefore.add(`${tenant}/${task}`);
+      } else world.ask(tenantKey, sessionKey, { type, taskId: id, replyTo, atMs: 1 });
     }
     for (let step = 0; step < pause; step += 1) world.step();
   }

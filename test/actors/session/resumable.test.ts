@@ -50,23 +50,23 @@ const loaded = (tiers: TierTable = TIER_TABLE): SessionState =>
   play(
     newSession(TENANT, SESSION, { ...CONFIG, tiers }),
     { type: 'loaded', history: HISTORY, interrupted: [interrupted('t'), interrupted('x')] },
-    { type: 'entered', tier: 'professional', fixed: false },
+    { type: 'joined', tier: 'professional', fixed: false },
   )[0];
 
 const sayAgain = said('t', { resumable: true });
 const found: SessionMessage = { type: 'agentFound', taskId: T, attempt: 1, agent: AGENT, atMs: 20 };
 const claimed: SessionMessage = {
-  type: 'claimed',
+  type: 'admitted',
   taskId: T,
   attempt: 1,
   tier: 'professional',
-  slot: 'asked',
+  slot: 'requested',
   ahead: 0,
   atMs: 21,
 };
-const granted: SessionMessage = { type: 'granted', taskId: T, attempt: 1, atMs: 22 };
+const granted: SessionMessage = { type: 'slotGranted', taskId: T, attempt: 1, atMs: 22 };
 const kept = (step: 'accepted' | 'ended', duplicate = false): SessionMessage => ({
-  type: 'kept',
+  type: 'stored',
   step,
   taskId: T,
   duplicate,
@@ -92,18 +92,18 @@ const contents = (messages: readonly Message[] | null | undefined) =>
   messages?.map(({ content }) => content) ?? [];
 const toldTasks = (effects: readonly SessionEffect[]) =>
   only(effects, 'event').flatMap(({ event, taskId: id }) => (event.type === 'error' ? [id] : []));
-const untold = ({ untold: records }: SessionState) => records.map(({ taskId: id }) => id);
+const unnotified = ({ unnotified: records }: SessionState) => records.map(({ taskId: id }) => id);
 
 test('the store is asked whether the turn may run again, also where the tier does not wait for it', () => {
-  const [keep] = only(writes, 'keep');
+  const [keep] = only(writes, 'store');
   assert.ok(keep?.write.type === 'turn-accepted' && keep.write.resumable === true);
   const hasty = {
     ...TIER_TABLE,
     professional: { ...TIER_TABLE.professional, wait_for_persistence: false },
   };
   const [, effects] = play(loaded(hasty), sayAgain, found, claimed);
-  assert.equal(only(effects, 'keep')[0]?.wait, true);
-  const [plain] = only(play(loaded(hasty), said('v'), { ...found, taskId: taskId('v') })[1], 'keep');
+  assert.equal(only(effects, 'store')[0]?.wait, true);
+  const [plain] = only(play(loaded(hasty), said('v'), { ...found, taskId: taskId('v') })[1], 'store');
   assert.equal(plain, undefined, 'a turn without a claim keeps nothing yet');
   const [, others] = play(
     loaded(hasty),
@@ -111,7 +111,7 @@ test('the store is asked whether the turn may run again, also where the tier doe
     { ...found, taskId: taskId('v') },
     { ...claimed, taskId: taskId('v') },
   );
-  const [other] = only(others, 'keep');
+  const [other] = only(others, 'store');
   assert.ok(other?.write.type === 'turn-accepted' && other.write.resumable === undefined && !other.wait);
 });
 
@@ -142,13 +142,13 @@ test('a node that goes leaves it behind unended, wherever it stands; other turns
   const [dropped, stops] = play(running, expired);
   assert.equal(only(stops, 'abort').length, 1);
   const [left, over] = play(dropped, { ...ended, outcome: aborted, text: 'answ' });
-  assert.deepEqual([left.turns, only([...stops, ...over], 'keep')], [[], []]);
+  assert.deepEqual([left.turns, only([...stops, ...over], 'store')], [[], []]);
   assert.deepEqual(eventTypes([...stops, ...over]), []);
   assert.equal(only(over, 'release').length, 1);
 
   const ending = play(running, { ...ended, atMs: 39 }, expired)[1];
   assert.deepEqual(
-    only(ending, 'keep').map(({ write }) => write.type),
+    only(ending, 'store').map(({ write }) => write.type),
     ['turn-ended'],
     'one whose end is being kept has its end',
   );
@@ -158,13 +158,13 @@ test('nothing of the session changes before the store has agreed', () => {
   const [running] = play(writing, granted);
   for (const state of [writing, running]) {
     assert.deepEqual(contents(state.history), contents(HISTORY));
-    assert.deepEqual(untold(state), ['t', 'x']);
+    assert.deepEqual(unnotified(state), ['t', 'x']);
   }
 });
 
 test('once it runs again its question is in the conversation once, and nobody is told that it was interrupted', () => {
   const [running] = play(writing, granted, kept('accepted'));
-  assert.deepEqual(untold(running), ['x']);
+  assert.deepEqual(unnotified(running), ['x']);
   const [watched, effects] = play(running, attach);
   assert.deepEqual(toldTasks(effects), ['x']);
   assert.deepEqual(contents(only(effects, 'attachClient')[0]?.ready.messages), [
@@ -174,30 +174,30 @@ test('once it runs again its question is in the conversation once, and nobody is
   ]);
   const [done, over] = play(watched, ended, kept('ended'));
   assert.deepEqual(contents(done.history), ['message u', 'answer u', 'message t', 'answer t']);
-  assert.deepEqual([eventTypes(over, 't'), untold(done)], [['chat.response'], []]);
+  assert.deepEqual([eventTypes(over, 't'), unnotified(done)], [['chat.response'], []]);
 });
 
 test('a client that comes while the store is asked is told of it only where the turn does not run again', () => {
   const [asked, effects] = play(writing, granted, attach);
-  assert.deepEqual([toldTasks(effects), untold(asked)], [['x'], ['t']]);
+  assert.deepEqual([toldTasks(effects), unnotified(asked)], [['x'], ['t']]);
   const [, agreed] = play(asked, kept('accepted'));
   assert.deepEqual(eventTypes(agreed), ['chat.accepted']);
 
   const [dropped, refused] = play(asked, kept('accepted', true));
   assert.deepEqual(eventTypes(refused), ['chat.accepted', 'error']);
-  assert.deepEqual([toldTasks(refused), untold(dropped)], [['t'], []]);
+  assert.deepEqual([toldTasks(refused), unnotified(dropped)], [['t'], []]);
   assert.deepEqual(
-    only(refused, 'keep').map(({ write }) => write.type),
+    only(refused, 'store').map(({ write }) => write.type),
     ['turn-told'],
   );
   assert.deepEqual(contents(dropped.history), contents(HISTORY));
 });
 
 test('a store that does not answer leaves all as it was, and who is there is told', () => {
-  const failed = { type: 'keepFailed', step: 'accepted', taskId: T, atMs: 25 } as const;
+  const failed = { type: 'storeFailed', step: 'accepted', taskId: T, atMs: 25 } as const;
   const [quiet] = play(writing, failed);
   assert.deepEqual(
-    [quiet.turns, untold(quiet), contents(quiet.history)],
+    [quiet.turns, unnotified(quiet), contents(quiet.history)],
     [[], ['t', 'x'], contents(HISTORY)],
   );
   const [, effects] = play(writing, attach, failed);
@@ -208,21 +208,21 @@ test('a store that does not answer leaves all as it was, and who is there is tol
 
 test('a crash over what the store said loses none of it', () => {
   const [begun] = recoverSession(writing, kept('accepted'));
-  assert.deepEqual([untold(begun), contents(begun.history)], [['x'], ['message u', 'answer u']]);
+  assert.deepEqual([unnotified(begun), contents(begun.history)], [['x'], ['message u', 'answer u']]);
   const [asked] = play(writing, attach);
   const [, effects] = recoverSession(asked, kept('accepted', true));
   assert.deepEqual(toldTasks(effects), ['t']);
 });
 
 test('a crash over the note that clients were told says nothing of a resend that is just being kept', () => {
-  const told = { type: 'kept', step: 'told', taskId: T, duplicate: false, atMs: 26 } as const;
+  const told = { type: 'stored', step: 'notified', taskId: T, duplicate: false, atMs: 26 } as const;
   const [asked] = play(loaded(), attach, said('t'), found, claimed);
   assert.deepEqual(recoverSession(asked, told), [asked, []]);
 });
 
 test('an end tells who makes what is sent for it what was asked, and in which tier', () => {
   const [, effects] = play(writing, granted, kept('accepted'), ended);
-  const write = only(effects, 'keep').at(-1)?.write;
+  const write = only(effects, 'store').at(-1)?.write;
   assert.ok(write?.type === 'turn-ended');
   assert.deepEqual([write.asked?.content, write.tier], ['message t', 'professional']);
 });

@@ -1,9 +1,10 @@
 /** The session's decisions: a turn from `said` to its end, cancels, interrupts, resends, failures, clients. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { SessionEffect, SessionMessage, SessionState, Slot } from '../../../actors/session/protocol.ts';
+import type { SessionEffect, SessionMessage, SessionState } from '../../../actors/session/protocol.ts';
 import { recoverSession } from '../../../actors/session/recovery.ts';
 import { newSession } from '../../../actors/session/session.ts';
+import type { Admitted } from '../../../actors/tenant/protocol.ts';
 import { refusal } from '../../../src/domain/errors.ts';
 import type { ExecutionOutcome } from '../../../src/ports/runner.ts';
 import {
@@ -25,7 +26,7 @@ const fresh = newSession(TENANT, SESSION, CONFIG);
 const [idle] = play(
   fresh,
   { type: 'loaded', history: [], interrupted: [] },
-  { type: 'entered', tier: 'professional', fixed: false },
+  { type: 'joined', tier: 'professional', fixed: false },
 );
 
 const T = taskId('t');
@@ -36,8 +37,8 @@ const found = (id = 't', atMs = 20, attempt = 1): SessionMessage => ({
   agent: AGENT,
   atMs,
 });
-const claimed = (id = 't', slot: Slot = 'asked', ahead = 0, attempt = 1): SessionMessage => ({
-  type: 'claimed',
+const claimed = (id = 't', slot: Admitted['slot'] = 'requested', ahead = 0, attempt = 1): SessionMessage => ({
+  type: 'admitted',
   taskId: taskId(id),
   attempt,
   tier: 'professional',
@@ -46,20 +47,20 @@ const claimed = (id = 't', slot: Slot = 'asked', ahead = 0, attempt = 1): Sessio
   atMs: 21,
 });
 const granted = (id = 't', attempt = 1): SessionMessage => ({
-  type: 'granted',
+  type: 'slotGranted',
   taskId: taskId(id),
   attempt,
   atMs: 22,
 });
 const kept = (id = 't', step: 'accepted' | 'ended' = 'accepted', duplicate = false): SessionMessage => ({
-  type: 'kept',
+  type: 'stored',
   step,
   taskId: taskId(id),
   duplicate,
   atMs: 23,
 });
 const keepFailed = (id: string, step: 'accepted' | 'ended'): SessionMessage => ({
-  type: 'keepFailed',
+  type: 'storeFailed',
   step,
   taskId: taskId(id),
   atMs: 24,
@@ -93,12 +94,12 @@ const released = (effects: readonly SessionEffect[]) =>
 
 test('a turn is claimed and its agent looked up at once, and nothing is said of it yet', () => {
   const [, effects] = play(idle, said('t'));
-  assert.deepEqual(types(effects), ['track', 'claim', 'findAgent']);
+  assert.deepEqual(types(effects), ['track', 'requestAdmission', 'findAgent']);
 });
 
 test('a turn is kept before it is accepted, and its caller hears then', () => {
   const [, keeping] = play(claiming, found(), claimed());
-  assert.deepEqual(types(keeping), ['keep']);
+  assert.deepEqual(types(keeping), ['store']);
   const [, effects] = play(writing, kept());
   assert.deepEqual(eventTypes(effects), ['chat.accepted']);
   assert.deepEqual(replies(effects), [
@@ -146,7 +147,7 @@ test("a plan carries the history, the agent's tools that the tier allows, and th
 
 test('the slot is free as soon as the execution ends, and the end is kept before anybody hears of it', () => {
   const [, effects] = play(running, ended());
-  assert.deepEqual(types(effects), ['release', 'keep']);
+  assert.deepEqual(types(effects), ['release', 'store']);
   assert.deepEqual(released(effects), [{ slot: 'granted', refund: false }]);
   const [after, closing] = play(ending, kept('t', 'ended'));
   assert.deepEqual(types(closing), ['event', 'untrack', 'measure']);
@@ -157,7 +158,7 @@ test('the slot is free as soon as the execution ends, and the end is kept before
 test('a failed turn ends in `error`, keeps no answer, and a timeout has its own status', () => {
   const error = refusal('EXECUTION_TIMEOUT');
   const [over, effects] = play(running, ended('t', failed(error)));
-  const write = only(effects, 'keep')[0]?.write;
+  const write = only(effects, 'store')[0]?.write;
   assert.ok(write?.type === 'turn-ended');
   assert.deepEqual([write.turn.status, write.message], ['timeout', undefined]);
   assert.deepEqual(eventTypes(play(over, kept('t', 'ended'))[1]), ['error']);
@@ -207,7 +208,7 @@ for (const [when, state, rest] of [
       value: { ok: true, taskId: T, status: 'cancelled', abortMs: 0 },
     });
     assert.deepEqual(released(effects), [
-      { slot: 'asked', refund: false },
+      { slot: 'requested', refund: false },
       { slot: 'granted', refund: false },
     ]);
     assert.deepEqual(after.turns, []);
@@ -215,7 +216,7 @@ for (const [when, state, rest] of [
 
 test('a turn cancelled and then refused answers its caller with the refusal, who cancelled with NOT_FOUND', () => {
   const refused: SessionMessage = {
-    type: 'claimRefused',
+    type: 'notAdmitted',
     taskId: T,
     attempt: 1,
     error: refusal('RATE_LIMITED'),
@@ -232,7 +233,7 @@ test('a turn cancelled and then refused answers its caller with the refusal, who
 test("a claim that is refused leaves no trace but the answer, and the session's request is not counted", () => {
   const limited = { ...idle, config: { ...CONFIG, requestsPerHour: 5 } };
   const error = refusal('OVERLOADED');
-  const refused = { type: 'claimRefused', taskId: T, attempt: 1, error, atMs: 26 } as const;
+  const refused = { type: 'notAdmitted', taskId: T, attempt: 1, error, atMs: 26 } as const;
   const [after, effects] = play(limited, said('t'), refused);
   assert.deepEqual(replies(effects), [{ replyTo: 1, value: { ok: false, taskId: T, error } }]);
   assert.deepEqual([after.turns, after.bucket?.tokens], [[], 5]);
@@ -242,12 +243,12 @@ test('an unknown or inactive agent refuses the turn and refunds what was claimed
   const error = refusal('AGENT_NOT_FOUND');
   const refused = { type: 'agentRefused', taskId: T, attempt: 1, error, atMs: 26 } as const;
   const [, unknown] = play(claiming, claimed(), refused);
-  assert.deepEqual(released(unknown), [{ slot: 'asked', refund: true }]);
+  assert.deepEqual(released(unknown), [{ slot: 'requested', refund: true }]);
   const agent = { ...AGENT, isActive: false };
   const inactive = { type: 'agentFound', taskId: T, attempt: 1, agent, atMs: 26 } as const;
   const [, effects] = play(claiming, claimed(), inactive);
   assert.deepEqual(only(effects, 'refused')[0]?.code, 'AGENT_INACTIVE');
-  assert.deepEqual(types(play(claiming, inactive, { ...claimed() })[1]).includes('keep'), false);
+  assert.deepEqual(types(play(claiming, inactive, { ...claimed() })[1]).includes('store'), false);
 });
 
 test('a store that refuses the beginning refuses the turn; one that runs already is aborted and never seen', () => {
@@ -264,12 +265,12 @@ test('a store that refuses the end ends the turn in STORE_UNAVAILABLE, and the s
   const [after, effects] = play(ending, keepFailed('t', 'ended'));
   const [event] = only(effects, 'event');
   assert.ok(event?.event.type === 'error' && event.event.data.code === 'STORE_UNAVAILABLE');
-  assert.deepEqual(types(play(after, said('u'))[1]), ['track', 'claim', 'findAgent']);
+  assert.deepEqual(types(play(after, said('u'))[1]), ['track', 'requestAdmission', 'findAgent']);
 });
 
 test('a turn that ends before its beginning is kept is accepted first, then ended', () => {
   const [over, none] = play(writing, granted(), ended());
-  assert.deepEqual(only(none, 'keep'), []);
+  assert.deepEqual(only(none, 'store'), []);
   const [, effects] = play(over, kept(), kept('t', 'ended'));
   assert.deepEqual(eventTypes(effects), ['chat.accepted', 'chat.response']);
   const [, refused] = play(over, keepFailed('t', 'accepted'));
@@ -326,7 +327,7 @@ test('turns of a session run one after another, and hear of their position when 
     { status: 'queued', position: 2 },
   ]);
   const [, next] = play(three, ended(), kept('t', 'ended'));
-  assert.deepEqual(only(next, 'acquire'), [{ type: 'acquire', taskId: 'u', attempt: 1 }]);
+  assert.deepEqual(only(next, 'requestSlot'), [{ type: 'requestSlot', taskId: 'u', attempt: 1, arrival: 1 }]);
   const moved = only(next, 'event').at(-1);
   assert.deepEqual([moved?.taskId, moved?.event], ['v', { type: 'chat.queued', data: { position: 1 } }]);
 });
@@ -371,7 +372,9 @@ test('an interrupt ends the running turn as cancelled and is next, before those 
   const [, more] = play(after, claimed('now', 'none'), found('now'), ended('t', aborted), kept('t', 'ended'));
   const over = only(more, 'event')[0]?.event;
   assert.deepEqual(over, { type: 'chat.cancelled', data: { content: 'hel', abort_ms: 4 } });
-  assert.deepEqual(only(more, 'acquire'), [{ type: 'acquire', taskId: 'now', attempt: 1 }]);
+  assert.deepEqual(only(more, 'requestSlot'), [
+    { type: 'requestSlot', taskId: 'now', attempt: 1, arrival: 1 },
+  ]);
 });
 
 test('an execution that is lost ends its turn with INTERNAL, keeps what was told, and the session goes on', () => {
@@ -394,7 +397,7 @@ test('a place or a slot for a turn that is not here is given back', () => {
     { slot: 'granted', refund: false },
   ]);
   assert.deepEqual(released(play(running, claimed(), granted())[1]), [
-    { slot: 'asked', refund: true },
+    { slot: 'requested', refund: true },
     { slot: 'granted', refund: false },
   ]);
 });
@@ -402,7 +405,7 @@ test('a place or a slot for a turn that is not here is given back', () => {
 test('a grant for a turn that was refused is given back, and does not let a later one of its id run', () => {
   const error = refusal('AGENT_NOT_FOUND');
   const refused = { type: 'agentRefused', taskId: T, attempt: 1, error, atMs: 26 } as const;
-  const again = [said('t', { replyTo: 2 }), claimed('t', 'asked', 0, 2), found('t', 27, 2)];
+  const again = [said('t', { replyTo: 2 }), claimed('t', 'requested', 0, 2), found('t', 27, 2)];
   const [second] = play(claiming, claimed(), refused, ...again);
   const [same, effects] = play(second, granted('t', 1));
   assert.equal(same, second);
@@ -417,19 +420,19 @@ test('what comes before history and tier are there is handled afterwards, in its
   assert.deepEqual(none, []);
   const [live, effects] = play(
     stashed,
-    { type: 'entered', tier: 'professional', fixed: false },
+    { type: 'joined', tier: 'professional', fixed: false },
     { type: 'loaded', history: [], interrupted: [] },
   );
   assert.deepEqual(
-    live.turns.map((turn) => [turn.taskId, turn.ended?.outcome.type]),
+    live.turns.map((turn) => [turn.taskId, turn.stopAtMs]),
     [
-      ['t', 'aborted'],
-      ['u', undefined],
+      ['t', 25],
+      ['u', null],
     ],
   );
   assert.deepEqual(
-    only(effects, 'claim').map(({ slot }) => slot),
-    ['asked', 'none'],
+    only(effects, 'requestAdmission').map(({ slot }) => slot),
+    ['requested', 'none'],
   );
 });
 
@@ -468,16 +471,16 @@ test('a session that is forgotten ends its turns first, then is deleted, and eve
   assert.deepEqual(types(effects), ['abort']);
   assert.equal(only(play(leaving, said('u'))[1], 'refused')[0]?.code, 'CONFLICT');
   const [deleting, more] = play(leaving, ended('t', aborted), kept('t', 'ended'));
-  assert.deepEqual(only(more, 'keep').at(-1)?.step, 'deleted');
+  assert.deepEqual(only(more, 'store').at(-1)?.step, 'deleted');
   assert.deepEqual(
     play(deleting, { type: 'idle' })[1],
     [],
     'it does not leave before the store has answered',
   );
   const deleted = { step: 'deleted', taskId: undefined, atMs: 50 } as const;
-  const [, done] = play(deleting, { type: 'kept', duplicate: false, ...deleted });
+  const [, done] = play(deleting, { type: 'stored', duplicate: false, ...deleted });
   assert.deepEqual(types(done), ['reply', 'reply', 'closeClients', 'stop']);
-  const [back, no] = play(deleting, { type: 'keepFailed', ...deleted });
+  const [back, no] = play(deleting, { type: 'storeFailed', ...deleted });
   assert.deepEqual([types(no), back.forgetting], [['reply', 'reply'], null]);
 });
 
@@ -524,7 +527,7 @@ test('after a crash over a message its turn ends with INTERNAL, and the conversa
   const [refused, effects] = recoverSession(claiming, found());
   assert.deepEqual([refused.turns, replies(effects).length], [[], 1]);
   const [broken, more] = recoverSession(running, ended());
-  assert.deepEqual(types(more), ['release', 'keep']);
+  assert.deepEqual(types(more), ['release', 'store']);
   assert.equal(broken.history, running.history);
   const [, over] = play(broken, kept('t', 'ended'));
   assert.deepEqual(eventTypes(over), ['error']);
@@ -532,7 +535,7 @@ test('after a crash over a message its turn ends with INTERNAL, and the conversa
 
 test('a crash over what the store or the tenant said loses none of it', () => {
   const [, claim] = recoverSession(claiming, claimed());
-  assert.deepEqual(released(claim), [{ slot: 'asked', refund: true }]);
+  assert.deepEqual(released(claim), [{ slot: 'requested', refund: true }]);
   const [, grant] = recoverSession(waiting, granted());
   assert.deepEqual(released(grant), [{ slot: 'granted', refund: false }]);
   const [begun, effects] = recoverSession(writing, kept());
@@ -559,8 +562,8 @@ test('a crash over a question answers it and leaves the turn alone', () => {
 
 test('a session that is one turn’s own leaves with it, unless somebody watches; another stays until it is idle', () => {
   const alone = { type: 'loaded', history: [], interrupted: [] } as const;
-  const entered = { type: 'entered', tier: 'professional', fixed: false } as const;
-  const begin = (own: boolean) => newSession(TENANT, SESSION, CONFIG, { own });
+  const entered = { type: 'joined', tier: 'professional', fixed: false } as const;
+  const begin = (ephemeral: boolean) => newSession(TENANT, SESSION, CONFIG, { ephemeral });
   const leaves = (effects: readonly SessionEffect[]) => only(effects, 'leave').length;
 
   const [waiting, none] = play(begin(true), alone, said('t'), entered);

@@ -11,7 +11,7 @@ import {
 import { SESSION, taskId, tenantId } from '../fixtures.ts';
 
 const want = (tenant: string, task: string, weight = 1): SchedulerMessage => ({
-  type: 'want',
+  type: 'requestSlot',
   tenantId: tenantId(tenant),
   tenancy: 1,
   sessionId: SESSION,
@@ -34,16 +34,16 @@ function play(
 }
 
 const granted = (effects: readonly SchedulerEffect[]): readonly string[] =>
-  effects.flatMap((effect) => (effect.type === 'grant' ? [effect.taskId] : []));
+  effects.flatMap((effect) => (effect.type === 'slotGranted' ? [effect.taskId] : []));
 const ticks = (effects: readonly SchedulerEffect[]): number =>
   effects.filter(({ type }) => type === 'tickSoon').length;
 
 test('executions are granted up to the capacity; each one done lets another start', () => {
   const [full, effects] = play(newScheduler(2), [want('a', '1'), want('a', '2'), want('a', '3')]);
   assert.deepEqual([granted(effects), full.running, full.queue.size], [['1', '2'], 2, 1]);
-  const [next, more] = play(full, [{ type: 'done' }]);
+  const [next, more] = play(full, [{ type: 'slotReleased' }]);
   assert.deepEqual([granted(more), next.running, next.queue.size], [['3'], 2, 0]);
-  const [empty] = play(next, [{ type: 'done' }, { type: 'done' }]);
+  const [empty] = play(next, [{ type: 'slotReleased' }, { type: 'slotReleased' }]);
   assert.equal(empty.running, 0);
 });
 
@@ -62,7 +62,11 @@ test('no more than eight start in one loop turn, and the tick that lets the rest
 test('a quiet tenant is served next, however many executions another has asked for before it', () => {
   const flood = Array.from({ length: 50 }, (_, index) => want('loud', `loud${index}`));
   const [busy] = play(newScheduler(1), flood);
-  const [, effects] = play(busy, [want('quiet', 'quiet0'), { type: 'done' }, { type: 'done' }]);
+  const [, effects] = play(busy, [
+    want('quiet', 'quiet0'),
+    { type: 'slotReleased' },
+    { type: 'slotReleased' },
+  ]);
   assert.ok(granted(effects).includes('quiet0'));
 });
 
@@ -72,7 +76,7 @@ test('while all want more than there is, tenants are served by their weights', (
     [state] = play(state, [want('light', `light${index}`, 1), want('heavy', `heavy${index}`, 8)]);
   const order: string[] = [];
   for (let index = 0; index < 45; index += 1) {
-    const [next, effects] = play(state, [{ type: 'done' }, { type: 'tick' }]);
+    const [next, effects] = play(state, [{ type: 'slotReleased' }, { type: 'tick' }]);
     order.push(...granted(effects));
     state = next;
   }

@@ -32,20 +32,21 @@ const live = (tier: Tier): TenantState =>
 
 const claim = (
   id: string,
-  more: Partial<Extract<TenantMessage, { type: 'claim' }>> = {},
-): Extract<TenantMessage, { type: 'claim' }> => ({
-  type: 'claim',
+  more: Partial<Extract<TenantMessage, { type: 'requestAdmission' }>> = {},
+): Extract<TenantMessage, { type: 'requestAdmission' }> => ({
+  type: 'requestAdmission',
   attempt: 1,
   sessionId: SESSION,
   taskId: taskId(id),
-  slot: 'asked',
+  arrival: 1,
+  slot: 'requested',
   tier: undefined,
   atMs: 1_000,
   ...more,
 });
 const release = (
   id: string,
-  slot: 'none' | 'asked' | 'granted',
+  slot: 'none' | 'requested' | 'granted',
   refund = false,
   attempt = 1,
 ): TenantMessage => ({
@@ -55,16 +56,16 @@ const release = (
   slot,
   refund,
 });
-const enter = (tier?: Tier): TenantMessage => ({ type: 'enter', sessionId: SESSION, tier, atMs: 1 });
+const enter = (tier?: Tier): TenantMessage => ({ type: 'join', sessionId: SESSION, tier, atMs: 1 });
 const many = (count: number, prefix = 't'): TenantMessage[] =>
   Array.from({ length: count }, (_, index) => claim(`${prefix}${index}`));
 
 const told = (effects: readonly TenantEffect[]) =>
   effects.flatMap((effect) => (effect.type === 'tellSession' ? [effect.message] : []));
 const wanted = (effects: readonly TenantEffect[]): readonly string[] =>
-  effects.flatMap((effect) => (effect.type === 'want' ? [effect.taskId] : []));
+  effects.flatMap((effect) => (effect.type === 'requestSlot' ? [effect.taskId] : []));
 const refusals = (effects: readonly TenantEffect[]): readonly string[] =>
-  told(effects).flatMap((message) => (message.type === 'claimRefused' ? [message.error.code] : []));
+  told(effects).flatMap((message) => (message.type === 'notAdmitted' ? [message.error.code] : []));
 const books = ({ running, queued, waiting }: TenantState): readonly number[] => [
   running,
   queued,
@@ -79,7 +80,7 @@ test('what comes before the record waits for it, and the record is asked for onc
   const [after, more] = play(waiting, { type: 'loaded', record });
   assert.deepEqual(
     told(more).map(({ type }) => type),
-    ['entered', 'claimed'],
+    ['joined', 'admitted'],
   );
   assert.deepEqual([after.tier, after.day.used, after.stash], ['free', 100, null]);
 });
@@ -103,14 +104,14 @@ test("turns run up to the tier's executions; the others wait, are told how many 
   const [busy, effects] = play(live('free'), ...many(4));
   assert.deepEqual(wanted(effects), ['t0', 't1']);
   assert.deepEqual(
-    told(effects).map((message) => (message.type === 'claimed' ? message.ahead : -1)),
+    told(effects).map((message) => (message.type === 'admitted' ? message.ahead : -1)),
     [0, 0, 2, 3],
   );
   assert.deepEqual(books(busy), [2, 2, 2]);
   const [next, more] = play(busy, release('t1', 'granted'));
   assert.deepEqual(more, [
-    { type: 'done' },
-    { type: 'want', sessionId: SESSION, taskId: 't2', attempt: 1, weight: TIER_TABLE.free.weight },
+    { type: 'slotReleased' },
+    { type: 'requestSlot', sessionId: SESSION, taskId: 't2', attempt: 1, weight: TIER_TABLE.free.weight },
   ]);
   assert.deepEqual(books(next), [2, 1, 1]);
 });
@@ -129,7 +130,7 @@ test("a claim beyond the minute's requests is RATE_LIMITED, says when to come ba
   const [used] = play(live('free'), ...many(10));
   const [after, effects] = play(used, claim('over', { atMs: 4_000 }));
   const [refused] = told(effects);
-  assert.ok(refused?.type === 'claimRefused' && refused.error.code === 'RATE_LIMITED');
+  assert.ok(refused?.type === 'notAdmitted' && refused.error.code === 'RATE_LIMITED');
   assert.equal(refused.error.retry_after_ms, 3_000);
   assert.equal(after, used);
   assert.deepEqual(refusals(play(used, claim('later', { atMs: 7_000 }))[1]), []);
@@ -155,20 +156,20 @@ test('a turn that is only in line in its session holds a place, and asks to run 
   const [inLine, effects] = play(live('free'), claim('t', { slot: 'none' }));
   assert.deepEqual([wanted(effects), books(inLine)], [[], [0, 1, 0]]);
   const [running, more] = play(inLine, {
-    type: 'acquire',
+    type: 'requestSlot',
     sessionId: SESSION,
     taskId: taskId('t'),
     attempt: 1,
-    atMs: 2,
+    arrival: 1,
   });
   assert.deepEqual([wanted(more), books(running)], [['t'], [1, 0, 0]]);
 });
 
 test('a turn that waits here and gives up leaves the line; one that has gone on gives its grant back later', () => {
   const [busy] = play(live('free'), ...many(3));
-  const [left, none] = play(busy, release('t2', 'asked'));
+  const [left, none] = play(busy, release('t2', 'requested'));
   assert.deepEqual([books(left), none], [[2, 0, 0], []]);
-  const [same] = play(busy, release('t0', 'asked'));
+  const [same] = play(busy, release('t0', 'requested'));
   assert.deepEqual(books(same), books(busy), 'its slot is with the node until it is granted');
   assert.deepEqual(books(play(same, release('t0', 'granted'))[0]), [2, 0, 0]);
 });
@@ -176,13 +177,13 @@ test('a turn that waits here and gives up leaves the line; one that has gone on 
 test('a task that was refused and said again gives back its first place, not its second', () => {
   const [busy] = play(live('free'), ...many(2), claim('twice'), claim('twice', { attempt: 2 }));
   assert.deepEqual(books(busy), [2, 2, 2]);
-  const [once] = play(busy, release('twice', 'asked', true, 1));
+  const [once] = play(busy, release('twice', 'requested', true, 1));
   assert.deepEqual(
     items(once.waiting).map(({ attempt }) => attempt),
     [2],
   );
   const [running] = play(live('free'), ...many(2), claim('t1', { attempt: 2 }));
-  const [same] = play(running, release('t1', 'asked', false, 1));
+  const [same] = play(running, release('t1', 'requested', false, 1));
   assert.deepEqual(books(same), [2, 1, 1], 'the first has gone on to the node; the second waits');
 });
 
@@ -218,7 +219,7 @@ test('those who wait hear of their position only when it has changed, and the fi
 test('announcing stops when nobody waits', () => {
   const [busy] = play(live('free'), ...many(3));
   assert.equal(busy.announcing, true);
-  const [quiet, effects] = play(busy, release('t2', 'asked'), { type: 'announce', atMs: 9 });
+  const [quiet, effects] = play(busy, release('t2', 'requested'), { type: 'announce', atMs: 9 });
   assert.deepEqual([quiet.announcing, effects], [false, []]);
 });
 
@@ -235,6 +236,6 @@ test('a claim that crashed the tenant is refused, and a session that entered is 
   const [after, effects] = recoverTenant(state, claim('t', { sessionId: sessionId('s9') }));
   assert.equal(after, state);
   assert.deepEqual(refusals(effects), ['INTERNAL']);
-  assert.deepEqual(told(recoverTenant(state, enter())[1]), [{ type: 'entered', tier: 'free', fixed: false }]);
+  assert.deepEqual(told(recoverTenant(state, enter())[1]), [{ type: 'joined', tier: 'free', fixed: false }]);
   assert.deepEqual(recoverTenant(state, release('t', 'none'))[1], []);
 });
