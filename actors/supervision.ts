@@ -12,8 +12,9 @@ import { closeClients, keyOf, type Registry, type SessionRef } from './registry.
 import type { ActorKind, ActorSystem, Address, StopReason } from './runtime/actor.ts';
 import { hourRate } from './session/admission.ts';
 import { abandonedWrite, released } from './session/ending.ts';
+import { answerUnhandled, releaseUnheard } from './session/lifecycle.ts';
 import type { SessionEffect, SessionMessage, SessionState } from './session/protocol.ts';
-import { answerUnhandled, recoverSession, releaseUnheard } from './session/recovery.ts';
+import { recoverSession } from './session/recovery.ts';
 import { session } from './session/session.ts';
 import type { Turn } from './session/turn.ts';
 import type { TenantEffect, TenantMessage, TenantState } from './tenant/protocol.ts';

@@ -7,6 +7,7 @@ import type { SayReply } from '../../src/domain/turn.ts';
 import { type Admitted, releaseOf } from '../tenant/protocol.ts';
 import { drop, end, refuse, stop, storeAccepted, storeEnd } from './ending.ts';
 import {
+  limitsOf,
   reply,
   type Said,
   type SessionEffect,
@@ -15,7 +16,7 @@ import {
   type SessionStep,
   withTurn,
 } from './protocol.ts';
-import { agentQuery, limitsOf, positions, runNext } from './queue.ts';
+import { agentQuery } from './queue.ts';
 import { type Admitting, isStored, lostEnd, newTurn, type Queued, type Turn, UNRUN } from './turn.ts';
 
 /** Turns one session may have waiting; the tenant's own bound usually comes first. */
@@ -65,8 +66,7 @@ export function say(state: SessionState, known: Turn | undefined, message: Said)
   const interrupted = onBusy === 'interrupt' ? ahead[0] : undefined;
   if (!interrupted) return [queued, effects];
   const [next, more] = stop(queued, interrupted, atMs);
-  const [after, moves] = positions(next, atMs);
-  return [after, [...effects, ...more, ...moves]];
+  return [next, [...effects, ...more]];
 }
 
 /** Why the session itself does not take the turn; null: it does. */
@@ -109,7 +109,7 @@ export function admitted(state: SessionState, turn: Turn | undefined, message: A
   const known = { ...state, tier: message.tier };
   if (turn?.phase !== 'admitting' || turn.admitted) return [known, [releaseOf(message)]];
   const position = Math.max(state.turns.indexOf(turn), message.ahead);
-  return advance(known, { ...turn, admitted: true, position }, message.atMs);
+  return advance(known, { ...turn, admitted: true, position });
 }
 
 /** The turn's agent was looked up, at first or anew since it changed. */
@@ -118,11 +118,11 @@ export function agentFound(
   turn: Turn | undefined,
   { agent, atMs }: Extract<SessionMessage, { type: 'agentFound' }>,
 ): SessionStep {
-  if (turn?.phase === 'admitting') return advance(state, { ...turn, agent }, atMs);
+  if (turn?.phase === 'admitting') return advance(state, { ...turn, agent });
   if (turn?.phase !== 'queued') return [state, []];
   const refused = refuseAgent(agent, limitsOf(state), state.tier ?? 'free');
   if (refused) return end(state, turn, lostEnd({ ...turn, agent }, refused), atMs);
-  return runNext(withTurn(state, { ...turn, agent }));
+  return [withTurn(state, { ...turn, agent }), []];
 }
 
 /** There is no such agent, or it can not be had. A turn that was accepted before ends in that. */
@@ -131,23 +131,23 @@ export function agentRefused(
   turn: Turn | undefined,
   { error, atMs }: Extract<SessionMessage, { type: 'agentRefused' }>,
 ): SessionStep {
-  if (turn?.phase === 'admitting') return refuse(state, turn, error, atMs);
+  if (turn?.phase === 'admitting') return refuse(state, turn, error);
   return turn?.phase === 'queued' ? end(state, turn, lostEnd(turn, error), atMs) : [state, []];
 }
 
 /** Once the tenant's word and the agent are both there, the turn is checked, stored, and waits for its place. */
-function advance(state: SessionState, turn: Admitting, atMs: number): SessionStep {
+function advance(state: SessionState, turn: Admitting): SessionStep {
   const next = withTurn(state, turn);
   if (!turn.admitted || !turn.agent) return [next, []];
   const refused = refuseAgent(turn.agent, limitsOf(state), state.tier ?? 'free');
-  if (refused) return refuse(next, turn, refused, atMs);
+  if (refused) return refuse(next, turn, refused);
   const { admitted: _, ...rest } = turn;
   const queued: Queued = { ...rest, phase: 'queued', stored: false };
-  const stored = storeAccepted(state, queued);
+  const store = storeAccepted(state, queued);
   const waiting = withTurn(state, queued);
-  const [after, effects] =
-    turn.stopAtMs === null ? runNext(waiting) : end(waiting, queued, UNRUN, turn.stopAtMs);
-  return [after, [stored, ...effects]];
+  if (turn.stopAtMs === null) return [waiting, [store]];
+  const [stopped, effects] = end(waiting, queued, UNRUN, turn.stopAtMs);
+  return [stopped, [store, ...effects]];
 }
 
 /** The store holds the turn: everybody is told, and what its execution has written so far goes out. */
@@ -163,8 +163,9 @@ export function accepted(state: SessionState, turn: Turn, atMs: number): Session
   ];
   const stored = { ...turn, stored: true, callers: [] };
   const next = resumed(withTurn(state, stored), stored);
-  const [after, more] = stored.phase === 'ending' ? storeEnd(next, stored) : runNext(next);
-  return [after, [...effects, ...more]];
+  if (stored.phase !== 'ending') return [next, effects];
+  const [ending, more] = storeEnd(next, stored);
+  return [ending, [...effects, ...more]];
 }
 
 /** A turn that goes on from an earlier process brings its question anew, and nobody is notified of an interruption. */
@@ -216,5 +217,5 @@ export function duplicate(state: SessionState, turn: Turn, atMs: number): Sessio
     acceptedEvent(taskId, SAID_BEFORE, atMs),
     ...turn.callers.map(({ replyTo }) => reply(replyTo, { ok: true, taskId, accepted: SAID_BEFORE })),
   ];
-  return drop(state, turn, effects, atMs);
+  return drop(state, turn, effects);
 }

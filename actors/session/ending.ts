@@ -5,6 +5,7 @@ import { type TurnEnd, terminalEvent } from '../../src/domain/turn.ts';
 import type { Write } from '../../src/ports/store.ts';
 import type { Release } from '../tenant/protocol.ts';
 import {
+  limitsOf,
   reply,
   type SessionEffect,
   type SessionState,
@@ -12,7 +13,6 @@ import {
   withoutTurn,
   withTurn,
 } from './protocol.ts';
-import { limitsOf, positions, runNext } from './queue.ts';
 import {
   answerOf,
   type Ending,
@@ -44,28 +44,23 @@ export function released(turn: Turn, refund: boolean): readonly Release[] {
 }
 
 /** Takes a turn back before it was accepted: who sent it gets the reason, nobody else hears of it. */
-export function refuse(state: SessionState, turn: Turn, error: ErrorData, atMs: number): SessionStep {
+export function refuse(state: SessionState, turn: Turn, error: ErrorData): SessionStep {
   const { taskId } = turn;
   const effects: SessionEffect[] = turn.callers.map(({ replyTo }) =>
     reply(replyTo, { ok: false, taskId, error }),
   );
   effects.push({ type: 'refused', tier: state.tier ?? 'free', code: error.code });
-  return drop(state, turn, effects, atMs);
+  return drop(state, turn, effects);
 }
 
 /**
  * Undoes a turn of which nothing may be seen. One that runs is aborted first, in the same tick: what was waiting for
  * its acceptance (a tool) must find it aborted.
  */
-export function drop(
-  state: SessionState,
-  turn: Turn,
-  effects: readonly SessionEffect[],
-  atMs: number,
-): SessionStep {
+export function drop(state: SessionState, turn: Turn, effects: readonly SessionEffect[]): SessionStep {
   const { taskId } = turn;
   const discard: SessionEffect = { type: 'discard', taskId };
-  if (turn.phase !== 'running') return remove(state, turn, [...effects, discard], atMs);
+  if (turn.phase !== 'running') return remove(state, turn, [...effects, discard]);
   const { stored: _, ...rest } = turn;
   return [
     withTurn(state, { ...rest, phase: 'withdrawn', callers: [] }),
@@ -73,13 +68,8 @@ export function drop(
   ];
 }
 
-/** Takes a turn out, as if it had never been, and lets the next one run. */
-export function remove(
-  state: SessionState,
-  turn: Turn,
-  effects: readonly SessionEffect[],
-  atMs: number,
-): SessionStep {
+/** Takes a turn out, as if it had never been. */
+export function remove(state: SessionState, turn: Turn, effects: readonly SessionEffect[]): SessionStep {
   const { taskId } = turn;
   const undo: SessionEffect[] = [
     ...effects,
@@ -88,14 +78,7 @@ export function remove(
     ...released(turn, true),
   ];
   const bucket = state.bucket && { ...state.bucket, tokens: state.bucket.tokens + 1 };
-  return thenNext({ ...withoutTurn(state, taskId, false), bucket }, undo, atMs);
-}
-
-/** A turn is gone: the next one runs, and those behind it move up. */
-function thenNext(state: SessionState, effects: readonly SessionEffect[], atMs: number): SessionStep {
-  const [next, more] = runNext(state);
-  const [after, moves] = positions(next, atMs);
-  return [after, [...effects, ...more, ...moves]];
+  return [{ ...withoutTurn(state, taskId, false), bucket }, undo];
 }
 
 /** A turn has an end: its slot is free, and once the store holds the end, everybody hears of it. */
@@ -175,7 +158,7 @@ export function storeAccepted(state: SessionState, turn: Turn): SessionEffect {
   return { type: 'store', step: 'accepted', taskId: turn.taskId, write, wait };
 }
 
-/** The end is stored: the terminal event goes out, who cancelled is answered, and the next turn runs. */
+/** The end is stored: the terminal event goes out, who cancelled is answered, and it leaves the session. */
 export function close(state: SessionState, turn: Ending, atMs: number): SessionStep {
   const { taskId, end: turnEnd, endedAtMs } = turn;
   const abortMs = Math.max(0, endedAtMs - (turn.stopAtMs ?? endedAtMs));
@@ -196,7 +179,7 @@ export function close(state: SessionState, turn: Ending, atMs: number): SessionS
       }),
     ),
   ];
-  return thenNext({ ...withoutTurn(state, taskId, true), history: historyWith(state, turn) }, effects, atMs);
+  return [{ ...withoutTurn(state, taskId, true), history: historyWith(state, turn) }, effects];
 }
 
 /** The conversation with a turn that ran. What never ran was never said to a model, and is not read by the next turn. */
@@ -239,12 +222,12 @@ export function fail(state: SessionState, turn: Turn, atMs: number): SessionStep
   const error = refusal('INTERNAL');
   switch (turn.phase) {
     case 'admitting':
-      return refuse(state, turn, error, atMs);
+      return refuse(state, turn, error);
     case 'queued':
     case 'running':
       return end(state, turn, lostEnd(turn, error), atMs);
     case 'withdrawn':
-      return remove(state, turn, [], atMs);
+      return remove(state, turn, []);
     case 'ending':
       return [state, []];
   }

@@ -1,10 +1,11 @@
 /**
- * A session as a whole: how it loads, is left behind by a node that goes, is deleted, leaves memory, and notifies
- * clients of turns that an earlier process left unfinished. Pure.
+ * A session as a whole: how it fails to load, is left behind by a node that goes, is deleted, leaves memory, notifies
+ * clients of turns that an earlier process left unfinished, and answers what it can not handle. Pure.
  */
 import { CLOSE, type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { TurnRecord } from '../../src/domain/turn.ts';
 import type { ReplyTo } from '../runtime/actor.ts';
+import { isGrant, type Release, releaseOf } from '../tenant/protocol.ts';
 import { drop, refuse, stop } from './ending.ts';
 import {
   atOf,
@@ -39,8 +40,8 @@ export const leaveAll = (state: SessionState, atMs: number): SessionStep =>
   eachTurn(state, (current, turn) => {
     if (!turn.request.resumable || turn.phase === 'ending' || turn.phase === 'withdrawn')
       return stop(current, turn, atMs);
-    if (turn.phase === 'admitting') return refuse(current, turn, refusal('DRAINING'), atMs);
-    return isStored(turn) ? drop(current, turn, [], atMs) : stop(current, turn, atMs);
+    if (turn.phase === 'admitting') return refuse(current, turn, refusal('DRAINING'));
+    return isStored(turn) ? drop(current, turn, []) : stop(current, turn, atMs);
   });
 
 function eachTurn(
@@ -114,5 +115,40 @@ function interruptedNotice({ tenantId, taskId, error }: TurnRecord, atMs: number
   return [
     { type: 'event', taskId, event, atMs },
     { type: 'store', step: 'notified', taskId, write, wait: true },
+  ];
+}
+
+/** Whoever waits for an answer to a message that will not be handled gets one. */
+export function answerUnhandled(message: SessionMessage, error = refusal('INTERNAL')): SessionEffect[] {
+  switch (message.type) {
+    case 'attach':
+      return [{ type: 'turnAway', clientId: message.clientId, error, atMs: message.atMs }];
+    case 'said': {
+      const { taskId } = message.request;
+      return [reply(message.replyTo, { ok: false, taskId, error }), { type: 'untrack', taskId }];
+    }
+    case 'cancel':
+      return [reply(message.replyTo, { ok: false, taskId: message.taskId, error })];
+    case 'forget':
+      return [reply(message.replyTo, { ok: false, error })];
+    case 'inquire':
+    case 'drained':
+      return [reply(message.replyTo, null)];
+    default:
+      return [];
+  }
+}
+
+/** What is released for a message that its session never hears of; null: nothing. */
+export const releaseUnheard = (message: SessionMessage): Release | null =>
+  isGrant(message) ? releaseOf(message) : null;
+
+/** History or tier can not be had: nobody is kept waiting, and the next message tries afresh. */
+export function failLoad(state: SessionState, error: ErrorData, atMs: number): SessionStep {
+  if (!state.stash) return [state, []];
+  const effects = state.stash.flatMap((message) => answerUnhandled(message, error));
+  return [
+    { ...state, stash: [] },
+    [...effects, { type: 'closeClients', close: CLOSE.overloaded, told: { error, atMs } }, { type: 'stop' }],
   ];
 }

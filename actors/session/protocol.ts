@@ -5,7 +5,7 @@ import type { Close, ErrorData, Reply } from '../../src/domain/errors.ts';
 import type { Notice, TurnEvent } from '../../src/domain/frames.ts';
 import type { AgentId, SessionId, TaskId, TenantId } from '../../src/domain/ids.ts';
 import type { Bucket } from '../../src/domain/rate-limit.ts';
-import type { Tier, TierTable } from '../../src/domain/tiers.ts';
+import type { Tier, TierLimits, TierTable } from '../../src/domain/tiers.ts';
 import type { CancelReply, SayReply, TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
 import type { ExecutionOutcome, ExecutionPlan } from '../../src/ports/runner.ts';
 import type { ResumePoint } from '../../src/ports/sessions.ts';
@@ -264,3 +264,5 @@ export function withoutTurn(state: SessionState, taskId: TaskId, remember: boole
   const recent = remember ? [...state.recent, taskId].slice(-RECENT_TASKS) : state.recent;
   return { ...state, recent, turns: state.turns.filter((turn) => turn.taskId !== taskId) };
 }
+
+export const limitsOf = (state: SessionState): TierLimits => state.config.tiers[state.tier ?? 'free'];

@@ -2,10 +2,11 @@
 import { allowedTools, historyMessages, historyTokens } from '../../src/domain/agent.ts';
 import { trimHistory } from '../../src/domain/conversation.ts';
 import type { AgentId } from '../../src/domain/ids.ts';
-import { capped, type TierLimits } from '../../src/domain/tiers.ts';
+import { capped } from '../../src/domain/tiers.ts';
 import type { ExecutionPlan } from '../../src/ports/runner.ts';
 import {
   type AgentQuery,
+  limitsOf,
   type SessionEffect,
   type SessionState,
   type SessionStep,
@@ -13,10 +14,16 @@ import {
 } from './protocol.ts';
 import { mayBeKnown, type Running, type Turn } from './turn.ts';
 
-export const limitsOf = (state: SessionState): TierLimits => state.config.tiers[state.tier ?? 'free'];
+/** After each message: the first turn is given what it needs to run, and those behind it hear where they stand. */
+export function thenRun(step: SessionStep, atMs: number): SessionStep {
+  const [state, effects] = step;
+  const [running, more] = runNext(state);
+  const [next, moves] = positions(running, atMs);
+  return more.length + moves.length === 0 ? [next, effects] : [next, [...effects, ...more, ...moves]];
+}
 
-/** Gives the first turn what it needs to run: it requests a slot, or starts on the one it was granted. */
-export function runNext(state: SessionState): SessionStep {
+/** The first turn requests a slot, or starts on the one it was granted. */
+function runNext(state: SessionState): SessionStep {
   const first = state.turns[0];
   if (first?.phase !== 'queued' || first.slot === 'requested') return [state, []];
   const { taskId, attempt, arrival, slot, agent, stored } = first;
@@ -80,7 +87,8 @@ const lowest = (tierLimit: number, ...caps: readonly (number | undefined)[]): nu
  * Tells the turns that wait behind others in this session how many are ahead of them now. One that is not accepted
  * yet hears of it with its acceptance.
  */
-export function positions(state: SessionState, atMs: number): SessionStep {
+function positions(state: SessionState, atMs: number): SessionStep {
+  if (state.turns.length < 2) return [state, []];
   const effects: SessionEffect[] = [];
   const turns = state.turns.map((turn, ahead) => (ahead === 0 ? turn : moved(turn, ahead, atMs, effects)));
   return turns.some((turn, at) => turn !== state.turns[at]) ? [{ ...state, turns }, effects] : [state, []];

@@ -1,13 +1,12 @@
 /** What a session does about messages that it can not handle: who waits is answered, nothing is left half done. Pure. */
-import { CLOSE, type ErrorData, refusal } from '../../src/domain/errors.ts';
+import { refusal } from '../../src/domain/errors.ts';
 import type { Behaviour } from '../runtime/actor.ts';
-import { isGrant, type Release, releaseOf } from '../tenant/protocol.ts';
+import { releaseOf } from '../tenant/protocol.ts';
 import { accepted } from './admission.ts';
 import { close, closeUnstored, fail, refuse } from './ending.ts';
-import { thenForget, thenNotify, unforgotten } from './lifecycle.ts';
+import { answerUnhandled, failLoad, thenForget, thenNotify, unforgotten } from './lifecycle.ts';
 import {
   atOf,
-  reply,
   type SessionEffect,
   type SessionMessage,
   type SessionState,
@@ -16,6 +15,7 @@ import {
   type StoreFailed,
   turnOf,
 } from './protocol.ts';
+import { thenRun } from './queue.ts';
 import type { Turn } from './turn.ts';
 
 /**
@@ -23,7 +23,7 @@ import type { Turn } from './turn.ts';
  * turn that runs ends only with what its execution reports.
  */
 export const recoverSession: Behaviour<SessionState, SessionMessage, SessionEffect> = (state, message) =>
-  thenForget(thenNotify(recover(state, message), message));
+  thenForget(thenNotify(thenRun(recover(state, message), atOf(message)), message));
 
 function recover(state: SessionState, message: SessionMessage): SessionStep {
   const turn = turnOf(state, message);
@@ -64,43 +64,7 @@ function recoverStored(state: SessionState, turn: Turn, message: Stored | StoreF
     if (turn.phase !== 'ending') return [state, []];
     return message.type === 'stored' ? close(state, turn, atMs) : closeUnstored(state, turn, atMs);
   }
-  if (message.type === 'storeFailed' || message.duplicate)
-    return refuse(state, turn, refusal('INTERNAL'), atMs);
+  if (message.type === 'storeFailed' || message.duplicate) return refuse(state, turn, refusal('INTERNAL'));
   // The turn goes on: to end it here would free the slot of a run that has yet to stop.
   return accepted(state, turn, atMs);
-}
-
-/** Whoever waits for an answer to a message that will not be handled gets one. */
-export function answerUnhandled(message: SessionMessage, error = refusal('INTERNAL')): SessionEffect[] {
-  switch (message.type) {
-    case 'attach':
-      return [{ type: 'turnAway', clientId: message.clientId, error, atMs: message.atMs }];
-    case 'said': {
-      const { taskId } = message.request;
-      return [reply(message.replyTo, { ok: false, taskId, error }), { type: 'untrack', taskId }];
-    }
-    case 'cancel':
-      return [reply(message.replyTo, { ok: false, taskId: message.taskId, error })];
-    case 'forget':
-      return [reply(message.replyTo, { ok: false, error })];
-    case 'inquire':
-    case 'drained':
-      return [reply(message.replyTo, null)];
-    default:
-      return [];
-  }
-}
-
-/** What is released for a message that its session never hears of; null: nothing. */
-export const releaseUnheard = (message: SessionMessage): Release | null =>
-  isGrant(message) ? releaseOf(message) : null;
-
-/** History or tier can not be had: nobody is kept waiting, and the next message tries afresh. */
-export function failLoad(state: SessionState, error: ErrorData, atMs: number): SessionStep {
-  if (!state.stash) return [state, []];
-  const effects = state.stash.flatMap((message) => answerUnhandled(message, error));
-  return [
-    { ...state, stash: [] },
-    [...effects, { type: 'closeClients', close: CLOSE.overloaded, told: { error, atMs } }, { type: 'stop' }],
-  ];
 }

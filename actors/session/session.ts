@@ -11,6 +11,8 @@ import { releaseOf, type SlotGranted } from '../tenant/protocol.ts';
 import { accepted, admitted, agentFound, agentRefused, duplicate, say } from './admission.ts';
 import { close, closeUnstored, end, fail, noTask, refuse, remove, stop, storeRefusal } from './ending.ts';
 import {
+  answerUnhandled,
+  failLoad,
   forget,
   forgotten,
   isNeeded,
@@ -22,6 +24,7 @@ import {
 } from './lifecycle.ts';
 import {
   type Attach,
+  atOf,
   type Cancel,
   isFromEdge,
   reply,
@@ -35,8 +38,7 @@ import {
   turnOf,
   withTurn,
 } from './protocol.ts';
-import { agentChanged, moved, runNext } from './queue.ts';
-import { answerUnhandled, failLoad } from './recovery.ts';
+import { agentChanged, moved, thenRun } from './queue.ts';
 import { endOf, isStored, recordOf, type Turn } from './turn.ts';
 
 /**
@@ -79,7 +81,8 @@ export const session: Behaviour<SessionState, SessionMessage, SessionEffect> = (
 
 const handle: Behaviour<SessionState, SessionMessage, SessionEffect> = (state, message) => {
   if (state.stash && isFromEdge(message)) return stash(state, state.stash, message);
-  return thenNotify(decide(state, message, turnOf(state, message)), message);
+  const decided = decide(state, message, turnOf(state, message));
+  return thenNotify(thenRun(decided, atOf(message)), message);
 };
 
 function decide(state: SessionState, message: SessionMessage, turn: Turn | undefined): SessionStep {
@@ -105,7 +108,7 @@ function decide(state: SessionState, message: SessionMessage, turn: Turn | undef
     case 'admitted':
       return admitted(state, turn, message);
     case 'notAdmitted':
-      return turn?.phase === 'admitting' ? refuse(state, turn, message.error, message.atMs) : [state, []];
+      return turn?.phase === 'admitting' ? refuse(state, turn, message.error) : [state, []];
     case 'slotGranted':
       return slotGranted(state, turn, message);
     case 'moved': {
@@ -119,7 +122,7 @@ function decide(state: SessionState, message: SessionMessage, turn: Turn | undef
     case 'storeFailed':
       return storeFailed(state, turn, message);
     case 'ended':
-      if (turn?.phase === 'withdrawn') return remove(state, turn, [], message.atMs);
+      if (turn?.phase === 'withdrawn') return remove(state, turn, []);
       if (turn?.phase !== 'running') return [state, []];
       return end(state, turn, endOf(message.outcome, message.text), message.atMs);
     case 'executionLost':
@@ -187,7 +190,7 @@ function goLive(state: SessionState): SessionStep {
 function slotGranted(state: SessionState, turn: Turn | undefined, message: SlotGranted): SessionStep {
   const waits = turn?.phase === 'queued' || (turn?.phase === 'admitting' && turn.admitted);
   if (!waits || turn.slot !== 'requested') return [state, [releaseOf(message)]];
-  return runNext(withTurn(state, { ...turn, slot: 'granted' }));
+  return [withTurn(state, { ...turn, slot: 'granted' }), []];
 }
 
 function stored(state: SessionState, turn: Turn | undefined, message: Stored): SessionStep {
@@ -201,7 +204,7 @@ function stored(state: SessionState, turn: Turn | undefined, message: Stored): S
 function storeFailed(state: SessionState, turn: Turn | undefined, message: StoreFailed): SessionStep {
   if (message.step === 'deleted') return unforgotten(state, storeRefusal());
   if (message.step === 'notified' || !turn) return [state, []];
-  if (message.step === 'accepted') return refuse(state, turn, message.error ?? storeRefusal(), message.atMs);
+  if (message.step === 'accepted') return refuse(state, turn, message.error ?? storeRefusal());
   return turn.phase === 'ending' ? closeUnstored(state, turn, message.atMs) : [state, []];
 }
 

@@ -5,8 +5,9 @@
  */
 
 import assert from 'node:assert/strict';
+import { answerUnhandled, releaseUnheard } from '../../actors/session/lifecycle.ts';
 import type { SessionEffect, SessionMessage, SessionState } from '../../actors/session/protocol.ts';
-import { answerUnhandled, recoverSession, releaseUnheard } from '../../actors/session/recovery.ts';
+import { recoverSession } from '../../actors/session/recovery.ts';
 import { newSession, session } from '../../actors/session/session.ts';
 import { newTenant, type TenantMessage, type TenantState } from '../../actors/tenant/protocol.ts';
 import {
