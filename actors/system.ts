@@ -2,10 +2,9 @@
  * The actors of a node from outside: the directory that edges speak to. It finds or makes the tenant and the
  * session a request is for, offers it the message, and answers with what the session decides.
  */
-import { randomUUID } from 'node:crypto';
 import type { TenantNotice } from '../src/domain/agent-record.ts';
 import { CLOSE, type ErrorData, RefusalError, type Reply, refusal } from '../src/domain/errors.ts';
-import type { SessionId, TenantId } from '../src/domain/ids.ts';
+import type { TenantId } from '../src/domain/ids.ts';
 import type { Tier } from '../src/domain/tiers.ts';
 import type { CancelReply, SayReply, TurnRecord, TurnRequest } from '../src/domain/turn.ts';
 import type { AgentRunner, AgentSource } from '../src/ports/runner.ts';
@@ -13,28 +12,16 @@ import type { Client, Directory } from '../src/ports/sessions.ts';
 import type { Store } from '../src/ports/store.ts';
 import type { Clock, Log, Metrics } from '../src/ports/telemetry.ts';
 import { createExecutionEffects } from './execution/effects.ts';
-import {
-  createRegistry,
-  keyOf,
-  notifyTenant,
-  pushFrame,
-  type Registry,
-  type SessionRef,
-  type TenantRef,
-} from './registry.ts';
-import type { ActorSystem, Address, ReplyTo } from './runtime/actor.ts';
+import { createRegistry, notifyTenant, pushFrame, type Registry, type SessionRef } from './registry.ts';
+import type { ActorSystem, ReplyTo } from './runtime/actor.ts';
 import { createActorSystem } from './runtime/actor-system.ts';
 import { AskError, type AskFailure } from './runtime/asks.ts';
-import { createPacer, type Pacer } from './session/delta-pacer.ts';
-import { createSessionEffects, logSaid } from './session/effects.ts';
+import { createSessions, type SessionOf } from './session/activation.ts';
+import { createPacer } from './session/delta-pacer.ts';
+import { logSaid } from './session/effects.ts';
 import { taskTaken } from './session/ending.ts';
-import { createEventStream } from './session/event-stream.ts';
-import type { SessionConfig, SessionEffect, SessionMessage } from './session/protocol.ts';
-import { newSession } from './session/session.ts';
-import { createKinds, type Kinds } from './supervision.ts';
-import { createSchedulerEffects, createTenantEffects } from './tenant/effects.ts';
-import { newTenant, type TenantEffect } from './tenant/protocol.ts';
-import { newScheduler, type SchedulerMessage } from './tenant/scheduler.ts';
+import type { SessionConfig, SessionMessage } from './session/protocol.ts';
+import { createTenants } from './tenant/activation.ts';
 
 /** An answer that takes longer than this is given up; the turn itself may still be accepted. */
 const ANSWER_MS = 30_000;
@@ -55,20 +42,14 @@ export function createSystem(options: SystemOptions): System {
       onCrash: (kind) => metrics.actorCrashed(kind),
       onDeadLetter: (kind) => metrics.deadLetter(kind),
     });
-  const shared = { ...options, actors, registry, scheduler: () => scheduler };
-  const kinds = createKinds(shared);
-  const execute = createExecutionEffects({ ...shared, execution: kinds.execution });
-  const scheduler: Address<SchedulerMessage> = actors.spawn(null, kinds.scheduler, {
-    name: 'scheduler',
-    initial: newScheduler(options.maxExecutions),
-    interpret: createSchedulerEffects(shared),
-  });
-  const sessionOf = createActivation({
+  const { tiers, requestsPerHour, maxIterations, maxTimeMs } = options;
+  const shared = { ...options, actors, registry };
+  const sessionOf = createSessions({
     ...shared,
+    config: { tiers, requestsPerHour, maxIterations, maxTimeMs },
     pacer,
-    kinds,
-    performTenant: createTenantEffects(shared),
-    performSession: createSessionEffects({ ...shared, execute }),
+    tenantOf: createTenants(shared),
+    execute: createExecutionEffects(shared),
   });
   let arrivals = 0;
   const parts: Parts = {
@@ -287,67 +268,6 @@ async function drain(parts: Parts, graceMs: number): Promise<void> {
 }
 
 const noSession = (): ErrorData => refusal('NOT_FOUND', { message: 'There is no such session.' });
-
-/** Finds a session that lives, or makes it: `tier` is what the request named, `ephemeral` as in TurnRequest. */
-type SessionOf = (
-  tenantId: TenantId,
-  sessionId: SessionId,
-  tier: Tier | undefined,
-  ephemeral?: boolean,
-) => SessionRef;
-
-interface ActivationDeps extends SystemOptions {
-  readonly actors: ActorSystem;
-  readonly registry: Registry;
-  readonly pacer: Pacer;
-  readonly kinds: Kinds;
-  readonly performTenant: (ref: TenantRef, effect: TenantEffect) => void;
-  readonly performSession: (ref: SessionRef, effect: SessionEffect) => void;
-}
-
-function createActivation(deps: ActivationDeps): SessionOf {
-  const { actors, registry, pacer, kinds, clock, log, tiers, performSession, performTenant } = deps;
-  const { requestsPerHour, maxIterations, maxTimeMs, deltaWindowMs } = deps;
-  const config: SessionConfig = { tiers, requestsPerHour, maxIterations, maxTimeMs };
-  let tenancies = 0;
-
-  function tenantOf(tenantId: TenantId): TenantRef {
-    const found = registry.tenants.get(tenantId);
-    if (found) return found;
-    const minute = registry.tenantRates.find(tenantId, clock.now());
-    const address = actors.spawn(null, kinds.tenant, {
-      name: tenantId,
-      initial: newTenant(tenantId, deps.defaultTier, tiers, minute),
-      interpret: (effect) => performTenant(ref, effect),
-    });
-    tenancies += 1;
-    const ref: TenantRef = { tenantId, tenancy: tenancies, address, sessions: new Set() };
-    registry.tenants.set(tenantId, ref);
-    return ref;
-  }
-
-  /** Spawned from outside, under its tenant's children supervisor: the tenant is not asked, so it stays quick. */
-  return function sessionOf(tenantId, sessionId, tier, ephemeral = false) {
-    const found = registry.session(tenantId, sessionId);
-    if (found) return found;
-    const tenant = tenantOf(tenantId);
-    const bucket = ephemeral ? null : registry.sessionRates.find(keyOf(tenantId, sessionId), clock.now());
-    const address = actors.spawn(tenant.address, kinds.session, {
-      name: sessionId,
-      initial: newSession(tenantId, sessionId, config, { bucket, ephemeral }),
-      interpret: (effect) => performSession(ref, effect),
-    });
-    const onFault = (error: unknown): void =>
-      log.error({ err: error, session_id: sessionId }, 'a client could not be written to');
-    const stream = createEventStream({ epoch: randomUUID(), clock, pacer, deltaWindowMs, onFault });
-    const ref: SessionRef = { tenant, sessionId, address, stream, arriving: new Map(), execution: null };
-    registry.addSession(ref);
-    if (ephemeral) actors.tell(address, { type: 'loaded', history: [], interrupted: [] });
-    else performSession(ref, { type: 'load' });
-    performSession(ref, { type: 'join', tier });
-    return ref;
-  };
-}
 
 export interface SystemOptions extends SessionConfig {
   /** Where other actors of the node live too; made here where it is absent. Closed with the system. */

@@ -1,15 +1,16 @@
-/** What an execution decided is done here: its run is started beside the mailbox, aborted, and reported. */
+/** Performs what executions decide: a run is started beside the mailbox, aborted, and its end reported. */
 import type { AgentRunner, ExecutionEvent, ExecutionPlan } from '../../src/ports/runner.ts';
 import type { Store } from '../../src/ports/store.ts';
 import type { Clock } from '../../src/ports/telemetry.ts';
-import type { ExecutionRef, SessionRef } from '../registry.ts';
-import { type ActorKind, type ActorSystem, unreachable } from '../runtime/actor.ts';
+import type { ExecutionRef, Registry, SessionRef } from '../registry.ts';
+import { type ActorKind, type ActorSystem, RESTARTS, unreachable } from '../runtime/actor.ts';
 import type { TurnSink } from '../session/event-stream.ts';
 import type { SessionEffect } from '../session/protocol.ts';
 import {
   type ExecutionEffect,
   type ExecutionMessage,
   type ExecutionState,
+  execution,
   newExecution,
 } from './execution.ts';
 
@@ -18,7 +19,7 @@ export interface ExecutionDeps {
   readonly runner: AgentRunner;
   readonly store: Pick<Store, 'commit'>;
   readonly clock: Clock;
-  readonly execution: ActorKind<ExecutionState, ExecutionMessage, ExecutionEffect>;
+  readonly registry: Pick<Registry, 'session'>;
 }
 
 type Execute = Extract<SessionEffect, { type: 'execute' }>;
@@ -26,6 +27,7 @@ type Execute = Extract<SessionEffect, { type: 'execute' }>;
 /** Returns what starts an execution for a turn of a session. */
 export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, effect: Execute) => void {
   const { actors, runner, store, clock } = deps;
+  const kind = executionKind(deps);
 
   function perform(ref: SessionRef, run: ExecutionRef, sink: TurnSink, effect: ExecutionEffect): void {
     switch (effect.type) {
@@ -56,7 +58,7 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
     const abort = new AbortController();
     // Opened now: the turn may be accepted before the execution has handled its first message.
     const sink = ref.stream.turn(plan.taskId, options);
-    const address = actors.spawn(ref.address, deps.execution, {
+    const address = actors.spawn(ref.address, kind, {
       name: plan.taskId,
       initial: newExecution(plan),
       interpret: (effect: ExecutionEffect) => perform(ref, run, sink, effect),
@@ -106,6 +108,31 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
   }
 
   return execute;
+}
+
+/** A run that broke is not repeated: its turn ends with INTERNAL. */
+function executionKind({
+  actors,
+  registry,
+  clock,
+}: ExecutionDeps): ActorKind<ExecutionState, ExecutionMessage, ExecutionEffect> {
+  return {
+    kind: 'execution',
+    behaviour: execution,
+    mailboxLimit: 1_000,
+    restarts: { ...RESTARTS, max: 0 },
+    /** Reported ends have cleared `ref.execution`; whatever still stands there is lost. */
+    onStopped(state) {
+      const { taskId } = state.plan;
+      const ref = registry.session(state.tenantId, state.sessionId);
+      if (ref?.execution?.taskId !== taskId) return;
+      ref.execution.abort.abort();
+      ref.execution = null;
+      if (!actors.isAlive(ref.address)) return;
+      const text = ref.stream.seal(taskId);
+      actors.tell(ref.address, { type: 'executionLost', taskId, text, atMs: clock.now() });
+    },
+  };
 }
 
 const asError = (thrown: unknown): Error => (thrown instanceof Error ? thrown : new Error(String(thrown)));

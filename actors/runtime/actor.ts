@@ -43,6 +43,9 @@ export interface ActorKind<S, M, E> {
   readonly idle?: { readonly afterMs: number; readonly message: M };
 }
 
+/** More crashes within a minute than this stop an actor, and what is below it. */
+export const RESTARTS = { max: 3, withinMs: 60_000 } as const;
+
 /** What one actor has of its own. */
 export interface ActorSeed<S, M, E> {
   readonly name: string;

@@ -13,7 +13,7 @@ export interface TenantEffectDeps {
   readonly store: Pick<Store, 'tenant'>;
   readonly clock: Clock;
   readonly log: Log;
-  readonly scheduler: () => Address<SchedulerMessage>;
+  readonly scheduler: Address<SchedulerMessage>;
 }
 
 /** Returns what performs an effect of a tenant. */
@@ -45,10 +45,10 @@ export function createTenantEffects(deps: TenantEffectDeps): (ref: TenantRef, ef
         for (const session of ref.sessions) actors.tell(session.address, effect.message);
         return;
       case 'requestSlot':
-        actors.tell(scheduler(), { ...effect, tenantId, tenancy: ref.tenancy });
+        actors.tell(scheduler, { ...effect, tenantId, tenancy: ref.tenancy });
         return;
       case 'slotReleased':
-        actors.tell(scheduler(), effect);
+        actors.tell(scheduler, effect);
         return;
       case 'announceLater':
         setTimeout(() => {

@@ -2,14 +2,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { createExecutionEffects } from '../../../actors/execution/effects.ts';
-import {
-  type ExecutionEffect,
-  type ExecutionMessage,
-  type ExecutionState,
-  execution,
-} from '../../../actors/execution/execution.ts';
 import type { SessionRef } from '../../../actors/registry.ts';
-import type { ActorKind } from '../../../actors/runtime/actor.ts';
 import { createActorSystem } from '../../../actors/runtime/actor-system.ts';
 import { createPacer } from '../../../actors/session/delta-pacer.ts';
 import { createEventStream } from '../../../actors/session/event-stream.ts';
@@ -31,12 +24,6 @@ const plan: ExecutionPlan = {
   history: [],
   context: {},
   limits: { timeoutMs: 1_000, maxIterations: 3, maxTokens: 100, tools: [] },
-};
-const kind: ActorKind<ExecutionState, ExecutionMessage, ExecutionEffect> = {
-  kind: 'execution',
-  behaviour: execution,
-  mailboxLimit: 10,
-  restarts: { max: 0, withinMs: 1 },
 };
 
 /** What the store is to do with a write. */
@@ -93,7 +80,7 @@ function open(t: TestContext, run: AgentRunner['run'], commit: Commit = stored) 
     clock,
     runner: { run, close: async () => {} },
     store: { commit },
-    execution: kind,
+    registry: { session: () => ref },
   });
   return { execute, outbox, client, heard, ref };
 }
