@@ -186,6 +186,8 @@ async function say(parts: Parts, request: TurnRequest, observer: Client | undefi
   // From here on a cancel finds it, and a drain waits for it; the session takes it off again.
   if (!live) registry.track(ref, taskId, caller.tier ?? options.defaultTier);
   if (observer) ref.stream.watch(observer);
+  const tenant = ref.tenant.address;
+  parts.actors.tell(tenant, { type: 'arrived', arrival });
   const reply = await ask<SayReply>(
     parts,
     ref,
@@ -195,6 +197,9 @@ async function say(parts: Parts, request: TurnRequest, observer: Client | undefi
       return no(error);
     },
   );
+  // One that was accepted has been admitted.
+  if ((!reply.ok || reply.accepted.deduplicated) && parts.actors.isAlive(tenant))
+    parts.actors.tell(tenant, { type: 'departed', arrival });
   if (observer && !reply.ok) ref.stream.detach(observer.id);
   logSaid(options.log, request, reply);
   return reply;

@@ -46,21 +46,11 @@ export function say(state: SessionState, known: Turn | undefined, message: Said)
   const paid = pay(state, atMs);
   if ('error' in paid) return [state, refusedSay(state, message, paid.error)];
 
-  const turn = newTurn(request, message, state.turns.length > 0 ? 'none' : 'requested');
+  const turn = newTurn(request, message);
   const ahead = onBusy === 'interrupt' ? state.turns.slice(0, 1) : state.turns;
   const queued = { ...paid, turns: [...ahead, turn, ...state.turns.slice(ahead.length)] };
-  const { attempt, arrival, slot } = turn;
   const effects: SessionEffect[] = [
     { type: 'track', taskId, tier: state.tier ?? 'free' },
-    {
-      type: 'requestAdmission',
-      taskId,
-      attempt,
-      arrival,
-      slot: slot === 'none' ? slot : 'requested',
-      tier: request.caller.tier,
-      atMs,
-    },
     { type: 'findAgent', ...agentQuery(turn) },
   ];
   const interrupted = onBusy === 'interrupt' ? ahead[0] : undefined;
@@ -107,9 +97,9 @@ function pay(state: SessionState, atMs: number): SessionState | { readonly error
 /** The tenant has counted the turn; where nobody waits for that any more, it is released. */
 export function admitted(state: SessionState, turn: Turn | undefined, message: Admitted): SessionStep {
   const known = { ...state, tier: message.tier };
-  if (turn?.phase !== 'admitting' || turn.admitted) return [known, [releaseOf(message)]];
+  if (turn?.phase !== 'admitting' || turn.admission !== 'requested') return [known, [releaseOf(message)]];
   const position = Math.max(state.turns.indexOf(turn), message.ahead);
-  return advance(known, { ...turn, admitted: true, position });
+  return advance(known, { ...turn, admission: 'granted', position }, message.atMs);
 }
 
 /** The turn's agent was looked up, at first or anew since it changed. */
@@ -118,7 +108,7 @@ export function agentFound(
   turn: Turn | undefined,
   { agent, atMs }: Extract<SessionMessage, { type: 'agentFound' }>,
 ): SessionStep {
-  if (turn?.phase === 'admitting') return advance(state, { ...turn, agent });
+  if (turn?.phase === 'admitting') return advance(state, { ...turn, agent }, atMs);
   if (turn?.phase !== 'queued') return [state, []];
   const refused = refuseAgent(agent, limitsOf(state), state.tier ?? 'free');
   if (refused) return end(state, turn, lostEnd({ ...turn, agent }, refused), atMs);
@@ -135,19 +125,37 @@ export function agentRefused(
   return turn?.phase === 'queued' ? end(state, turn, lostEnd(turn, error), atMs) : [state, []];
 }
 
-/** Once the tenant's word and the agent are both there, the turn is checked, stored, and waits for its place. */
-function advance(state: SessionState, turn: Admitting): SessionStep {
+/**
+ * The agent is there: the tenant is asked. Once that has admitted the turn it is stored, and waits for its place. One
+ * after the other, so that turns ask for a slot in the order in which they arrived, whatever had to be looked up.
+ */
+function advance(state: SessionState, turn: Admitting, atMs: number): SessionStep {
   const next = withTurn(state, turn);
-  if (!turn.admitted || !turn.agent) return [next, []];
+  if (!turn.agent || turn.admission === 'requested') return [next, []];
   const refused = refuseAgent(turn.agent, limitsOf(state), state.tier ?? 'free');
   if (refused) return refuse(next, turn, refused);
-  const { admitted: _, ...rest } = turn;
+  return turn.admission === 'none' ? requestAdmission(state, turn, atMs) : store(state, turn);
+}
+
+/** The first of the session wants to run as soon as it is admitted. */
+function requestAdmission(state: SessionState, turn: Admitting, atMs: number): SessionStep {
+  const slot = state.turns[0]?.taskId === turn.taskId ? 'requested' : 'none';
+  const { taskId, attempt, arrival, request } = turn;
+  const { tier } = request.caller;
+  return [
+    withTurn(state, { ...turn, admission: 'requested', slot }),
+    [{ type: 'requestAdmission', taskId, attempt, arrival, slot, tier, atMs }],
+  ];
+}
+
+function store(state: SessionState, turn: Admitting): SessionStep {
+  const { admission: _, ...rest } = turn;
   const queued: Queued = { ...rest, phase: 'queued', stored: false };
-  const store = storeAccepted(state, queued);
   const waiting = withTurn(state, queued);
-  if (turn.stopAtMs === null) return [waiting, [store]];
+  const effect = storeAccepted(state, queued);
+  if (turn.stopAtMs === null) return [waiting, [effect]];
   const [stopped, effects] = end(waiting, queued, UNRUN, turn.stopAtMs);
-  return [stopped, [store, ...effects]];
+  return [stopped, [effect, ...effects]];
 }
 
 /** The store holds the turn: everybody is told, and what its execution has written so far goes out. */

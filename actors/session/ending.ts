@@ -38,7 +38,7 @@ export const taskTaken = (): ErrorData =>
 
 /** Gives the tenant back what the turn has of it; `refund`: it does not count as a request. */
 export function released(turn: Turn, refund: boolean): readonly Release[] {
-  if (turn.phase === 'ending' || (turn.phase === 'admitting' && !turn.admitted)) return [];
+  if (turn.phase === 'ending' || (turn.phase === 'admitting' && turn.admission !== 'granted')) return [];
   const slot = turn.phase === 'running' || turn.phase === 'withdrawn' ? 'granted' : turn.slot;
   return [{ type: 'release', taskId: turn.taskId, attempt: turn.attempt, slot, refund }];
 }

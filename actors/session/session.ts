@@ -188,7 +188,7 @@ function goLive(state: SessionState): SessionStep {
 
 /** A slot for a turn that waits for none goes back. */
 function slotGranted(state: SessionState, turn: Turn | undefined, message: SlotGranted): SessionStep {
-  const waits = turn?.phase === 'queued' || (turn?.phase === 'admitting' && turn.admitted);
+  const waits = turn?.phase === 'queued' || (turn?.phase === 'admitting' && turn.admission === 'granted');
   if (!waits || turn.slot !== 'requested') return [state, [releaseOf(message)]];
   return [withTurn(state, { ...turn, slot: 'granted' }), []];
 }

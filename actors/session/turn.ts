@@ -38,10 +38,10 @@ interface TurnBase {
   readonly stopAtMs: number | null;
 }
 
-/** Waits for its tenant's word and for its agent; nobody has heard of it. */
+/** Its agent is looked up, then its tenant asked to admit it; nobody has heard of it. */
 export interface Admitting extends TurnBase {
   readonly phase: 'admitting';
-  readonly admitted: boolean;
+  readonly admission: 'none' | 'requested' | 'granted';
   readonly slot: Slot;
   readonly agent: AgentConfig | null;
 }
@@ -90,7 +90,6 @@ export const newTurn = (
     replyTo,
     atMs,
   }: { readonly arrival: number; readonly replyTo: ReplyTo<SayReply>; readonly atMs: number },
-  slot: Slot,
 ): Admitting => ({
   phase: 'admitting',
   taskId: request.taskId,
@@ -103,8 +102,8 @@ export const newTurn = (
   cancellers: [],
   position: 0,
   stopAtMs: null,
-  admitted: false,
-  slot,
+  admission: 'none',
+  slot: 'none',
   agent: null,
 });
 

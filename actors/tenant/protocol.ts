@@ -31,6 +31,13 @@ export interface WaitingTurn extends TurnPlace {
   readonly ahead: number;
 }
 
+/** A turn that was heard of and has not asked to be admitted yet: its session or its agent is being looked up. */
+interface ArrivingTurn {
+  readonly arrival: number;
+  /** Turns that arrived later and have started all the same. */
+  readonly passed: number;
+}
+
 export interface TenantState {
   readonly tenantId: TenantId;
   readonly tiers: TierTable;
@@ -47,6 +54,8 @@ export interface TenantState {
   readonly running: number;
   /** Turns that were admitted and do not run yet, wherever they wait. */
   readonly queued: number;
+  /** By arrival. */
+  readonly arriving: readonly ArrivingTurn[];
   /** Turns that requested a slot, by arrival. */
   readonly waiting: Fifo<WaitingTurn>;
   /** The next look at the positions of those who wait is under way. */
@@ -59,6 +68,12 @@ interface Join {
   readonly sessionId: SessionId;
   readonly tier: Tier | undefined;
   readonly atMs: number;
+}
+
+/** A turn was heard of. It asks to be admitted, or departs. */
+interface Arrived {
+  readonly type: 'arrived' | 'departed';
+  readonly arrival: number;
 }
 
 /** A turn asks to be counted and let in. `slot: 'requested'`: it wants to run as soon as it is in. */
@@ -82,6 +97,7 @@ export interface Release extends TurnAttempt {
 }
 
 export type TenantMessage =
+  | Arrived
   | Join
   | RequestAdmission
   | RequestSlot
@@ -157,6 +173,7 @@ export const newTenant = (
   day: { day: '', used: 0 },
   running: 0,
   queued: 0,
+  arriving: [],
   waiting: emptyFifo,
   announcing: false,
 });

@@ -49,10 +49,15 @@ export const tenant: Behaviour<TenantState, TenantMessage, TenantEffect> = (stat
         [...effects, tell(message.sessionId, { type: 'joined', tier: next.tier, fixed: next.fixed })],
       ];
     }
+    case 'arrived':
+      return [arrived(state, message.arrival), []];
+    case 'departed':
+      return startWaiting(departed(state, message.arrival));
     case 'requestAdmission': {
-      const [next, started] = named(state, message.tier);
-      const [after, effects] = admit(next, message);
-      return [after, started.length > 0 ? [...started, ...effects] : effects];
+      const [next, started] = named(departed(state, message.arrival), message.tier);
+      const [admitted, effects] = admit(next, message);
+      const [after, freed] = startWaiting(admitted);
+      return [after, [...started, ...effects, ...freed]];
     }
     case 'requestSlot':
       return requestSlot(state, message);
@@ -69,7 +74,10 @@ export const tenant: Behaviour<TenantState, TenantMessage, TenantEffect> = (stat
     case 'announce':
       return announce(state, message.atMs);
     case 'idle':
-      return [state, state.running + state.queued === 0 ? [{ type: 'leaveNode' }] : []];
+      return [
+        state,
+        state.running + state.queued + state.arriving.length === 0 ? [{ type: 'leaveNode' }] : [],
+      ];
     default:
       return unreachable(message);
   }
@@ -130,7 +138,7 @@ function admit(state: TenantState, message: RequestAdmission): TenantStep {
     state,
     [tell(sessionId, { type: 'notAdmitted', taskId, attempt, error, atMs })],
   ];
-  const runsNow = slot === 'requested' && state.running < limits.executions && state.waiting.size === 0;
+  const runsNow = slot === 'requested' && state.waiting.size === 0 && mayStart(state, message, limits);
   if (!runsNow && state.queued >= limits.waiting) return no(tooManyWait(state.queued));
   const rate = minuteRate(state);
   const taken = rate && take(state.minute ?? fullBucket(rate, atMs), atMs, rate);
@@ -159,6 +167,32 @@ function admit(state: TenantState, message: RequestAdmission): TenantStep {
   return [next, [admitted, ...effects]];
 }
 
+/** Turns that are looked after while they arrive; there are more only where a tier runs so many that order is no matter. */
+const MAX_ARRIVING = 1_000;
+
+/** Arrivals grow, but for turns of a batch, which arrived with it. */
+function arrived(state: TenantState, arrival: number): TenantState {
+  if (state.arriving.length >= MAX_ARRIVING) return state;
+  const at = state.arriving.findIndex((turn) => turn.arrival > arrival);
+  const turn = { arrival, passed: 0 };
+  return { ...state, arriving: state.arriving.toSpliced(at < 0 ? state.arriving.length : at, 0, turn) };
+}
+
+function departed(state: TenantState, arrival: number): TenantState {
+  const at = state.arriving.findIndex((turn) => turn.arrival === arrival);
+  return at < 0 ? state : { ...state, arriving: state.arriving.toSpliced(at, 1) };
+}
+
+/**
+ * Whether a turn may start now. Turns that arrived before it and are still looked up are passed by no more than run
+ * at once, and it passes no more of them.
+ */
+function mayStart(state: TenantState, { arrival }: TurnPlace, { executions }: TierLimits): boolean {
+  if (state.running >= executions) return false;
+  const older = state.arriving.filter((turn) => turn.arrival < arrival);
+  return older.length <= executions && older.every(({ passed }) => passed < executions);
+}
+
 const tooManyWait = (queued: number): ErrorData =>
   refusal('OVERLOADED', {
     message: `${queued} turns of this tenant wait already, as many as its tier allows.`,
@@ -178,7 +212,7 @@ const aheadOf = (state: TenantState, { arrival }: TurnPlace): number =>
  */
 function requestSlot(state: TenantState, place: TurnPlace): TenantStep {
   const limits = state.tiers[state.tier];
-  if (state.running < limits.executions && state.waiting.size === 0) return start(state, place, limits);
+  if (state.waiting.size === 0 && mayStart(state, place, limits)) return start(state, place, limits);
   const { sessionId, taskId, attempt, arrival } = place;
   const turn = { sessionId, taskId, attempt, arrival, ahead: -1 };
   const waiting = inserted(state.waiting, turn, (other) => other.arrival > arrival);
@@ -188,10 +222,17 @@ function requestSlot(state: TenantState, place: TurnPlace): TenantStep {
 
 const start = (
   state: TenantState,
-  { sessionId, taskId, attempt }: TurnPlace,
+  { sessionId, taskId, attempt, arrival }: TurnPlace,
   { weight }: TierLimits,
 ): TenantStep => [
-  { ...state, running: state.running + 1, queued: state.queued - 1 },
+  {
+    ...state,
+    running: state.running + 1,
+    queued: state.queued - 1,
+    arriving: state.arriving.some((turn) => turn.arrival < arrival)
+      ? state.arriving.map((turn) => (turn.arrival < arrival ? { ...turn, passed: turn.passed + 1 } : turn))
+      : state.arriving,
+  },
   [{ type: 'requestSlot', sessionId, taskId, attempt, weight }],
 ];
 
@@ -221,9 +262,8 @@ function startWaiting(state: TenantState): TenantStep {
   const limits = state.tiers[state.tier];
   const effects: TenantEffect[] = [];
   let next = state;
-  while (next.running < limits.executions) {
-    const first = shifted(next.waiting);
-    if (!first) break;
+  for (let first = shifted(next.waiting); first; first = shifted(next.waiting)) {
+    if (!mayStart(next, first.item, limits)) break;
     const [started, more] = start({ ...next, waiting: first.rest }, first.item, limits);
     next = started;
     effects.push(...more);

@@ -92,14 +92,15 @@ const replies = (effects: readonly SessionEffect[]) =>
 const released = (effects: readonly SessionEffect[]) =>
   only(effects, 'release').map(({ slot, refund }) => ({ slot, refund }));
 
-test('a turn is claimed and its agent looked up at once, and nothing is said of it yet', () => {
-  const [, effects] = play(idle, said('t'));
-  assert.deepEqual(types(effects), ['track', 'requestAdmission', 'findAgent']);
+test("a turn's agent is looked up, then it asks to be admitted, and nothing is said of it yet", () => {
+  const [saying, effects] = play(idle, said('t'));
+  assert.deepEqual(types(effects), ['track', 'findAgent']);
+  assert.deepEqual(types(play(saying, found())[1]), ['requestAdmission']);
 });
 
 test('a turn is kept before it is accepted, and its caller hears then', () => {
   const [, keeping] = play(claiming, found(), claimed());
-  assert.deepEqual(types(keeping), ['store']);
+  assert.deepEqual(types(keeping), ['requestAdmission', 'store']);
   const [, effects] = play(writing, kept());
   assert.deepEqual(eventTypes(effects), ['chat.accepted']);
   assert.deepEqual(replies(effects), [
@@ -265,7 +266,7 @@ test('a store that refuses the end ends the turn in STORE_UNAVAILABLE, and the s
   const [after, effects] = play(ending, keepFailed('t', 'ended'));
   const [event] = only(effects, 'event');
   assert.ok(event?.event.type === 'error' && event.event.data.code === 'STORE_UNAVAILABLE');
-  assert.deepEqual(types(play(after, said('u'))[1]), ['track', 'requestAdmission', 'findAgent']);
+  assert.deepEqual(types(play(after, said('u'))[1]), ['track', 'findAgent']);
 });
 
 test('a turn that ends before its beginning is kept is accepted first, then ended', () => {
@@ -369,7 +370,7 @@ test('an interrupt ends the running turn as cancelled and is next, before those 
   );
   assert.deepEqual(only(effects, 'abort'), [{ type: 'abort', taskId: 't' }]);
   assert.deepEqual(only(effects, 'event')[0]?.event, { type: 'chat.queued', data: { position: 2 } });
-  const [, more] = play(after, claimed('now', 'none'), found('now'), ended('t', aborted), kept('t', 'ended'));
+  const [, more] = play(after, found('now'), claimed('now', 'none'), ended('t', aborted), kept('t', 'ended'));
   const over = only(more, 'event')[0]?.event;
   assert.deepEqual(over, { type: 'chat.cancelled', data: { content: 'hel', abort_ms: 4 } });
   assert.deepEqual(only(more, 'requestSlot'), [
@@ -405,7 +406,7 @@ test('a place or a slot for a turn that is not here is given back', () => {
 test('a grant for a turn that was refused is given back, and does not let a later one of its id run', () => {
   const error = refusal('AGENT_NOT_FOUND');
   const refused = { type: 'agentRefused', taskId: T, attempt: 1, error, atMs: 26 } as const;
-  const again = [said('t', { replyTo: 2 }), claimed('t', 'requested', 0, 2), found('t', 27, 2)];
+  const again = [said('t', { replyTo: 2 }), found('t', 27, 2), claimed('t', 'requested', 0, 2)];
   const [second] = play(claiming, claimed(), refused, ...again);
   const [same, effects] = play(second, granted('t', 1));
   assert.equal(same, second);
@@ -418,11 +419,12 @@ test('a grant for a turn that was refused is given back, and does not let a late
 test('what comes before history and tier are there is handled afterwards, in its order', () => {
   const [stashed, none] = play(fresh, said('t'), cancel(), said('u', { replyTo: 2 }));
   assert.deepEqual(none, []);
-  const [live, effects] = play(
+  const [live] = play(
     stashed,
     { type: 'joined', tier: 'professional', fixed: false },
     { type: 'loaded', history: [], interrupted: [] },
   );
+  const [, effects] = play(live, found('u', 20, 2), found());
   assert.deepEqual(
     live.turns.map((turn) => [turn.taskId, turn.stopAtMs]),
     [
@@ -431,8 +433,11 @@ test('what comes before history and tier are there is handled afterwards, in its
     ],
   );
   assert.deepEqual(
-    only(effects, 'requestAdmission').map(({ slot }) => slot),
-    ['requested', 'none'],
+    only(effects, 'requestAdmission').map(({ taskId: id, slot }) => [id, slot]),
+    [
+      ['u', 'none'],
+      ['t', 'requested'],
+    ],
   );
 });
 

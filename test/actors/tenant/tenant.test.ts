@@ -1,6 +1,7 @@
 /** The tenant's decisions: tier, rates, quotas, bounds, and who of its turns may run. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import {
   newTenant,
   type TenantEffect,
@@ -238,4 +239,75 @@ test('a claim that crashed the tenant is refused, and a session that entered is 
   assert.deepEqual(refusals(effects), ['INTERNAL']);
   assert.deepEqual(told(recoverTenant(state, enter())[1]), [{ type: 'joined', tier: 'free', fixed: false }]);
   assert.deepEqual(recoverTenant(state, release('t', 'none'))[1], []);
+});
+
+test('a turn that waits starts before those that arrived after it, whichever asked first', () => {
+  const [busy] = play(live('free'), ...many(2));
+  const late = [5, 3, 4].map((arrival) => claim(`a${arrival}`, { arrival }));
+  const [waiting, effects] = play(busy, ...late);
+  assert.deepEqual(
+    told(effects).map((message) => message.type === 'admitted' && message.ahead),
+    [2, 2, 3],
+    'each hears how many run and arrived before it',
+  );
+  const [, starts] = play(
+    waiting,
+    release('t0', 'granted'),
+    release('t1', 'granted'),
+    release('a3', 'granted'),
+  );
+  assert.deepEqual(wanted(starts), ['a3', 'a4', 'a5']);
+});
+
+test('a turn that is still looked up is passed by no more than run at once, and not for ever', () => {
+  const arrived = (arrival: number): TenantMessage => ({ type: 'arrived', arrival });
+  const [arriving] = play(live('free'), ...[1, 2, 3, 4, 5].map(arrived));
+  const asks = [2, 3, 4, 5].map((arrival) => claim(`a${arrival}`, { arrival }));
+  const [two, first] = play(arriving, ...asks);
+  assert.deepEqual(wanted(first), ['a2', 'a3']);
+  const [blocked, none] = play(two, release('a2', 'granted'), release('a3', 'granted'));
+  assert.deepEqual(wanted(none), [], 'two have passed it');
+  assert.deepEqual(wanted(play(blocked, claim('a1', { arrival: 1 }))[1]), ['a1', 'a4']);
+  const [gone, freed] = play(blocked, { type: 'departed', arrival: 1 });
+  assert.deepEqual([wanted(freed), gone.arriving], [['a4', 'a5'], []]);
+});
+
+test('whatever is looked up, and however long, no turn starts further from its place than turns run at once', () => {
+  const executions = TIER_TABLE.free.executions;
+  const tiers = { ...TIER_TABLE, free: { ...TIER_TABLE.free, requests_per_minute: null, waiting: 100 } };
+  fc.assert(
+    fc.property(fc.infiniteStream(fc.nat(1_000)), fc.integer({ min: 1, max: 30 }), (chance, count) => {
+      let [state] = tenant(newTenant(TENANT, 'free', tiers), { type: 'loaded', record: null });
+      const looked = new Set<number>();
+      const started: number[] = [];
+      const running: string[] = [];
+      const pick = (size: number): number => (chance.next().value ?? 0) % size;
+      const apply = (...messages: readonly TenantMessage[]): void => {
+        const [next, effects] = play(state, ...messages);
+        state = next;
+        for (const id of wanted(effects)) {
+          started.push(Number(id.slice(1)));
+          running.push(id);
+        }
+      };
+      let next = 0;
+      while (next < count || looked.size + running.length > 0) {
+        const does = pick(3);
+        if (does === 0 && next < count) {
+          apply({ type: 'arrived', arrival: next });
+          looked.add(next);
+          next += 1;
+        } else if (does === 1 && looked.size > 0) {
+          const arrival = [...looked][pick(looked.size)] ?? 0;
+          looked.delete(arrival);
+          apply(claim(`a${arrival}`, { arrival }));
+        } else if (running.length > 0) apply(release(running.shift() ?? '', 'granted'));
+      }
+      assert.equal(started.length, count);
+      started.forEach((arrival, place) => {
+        assert.ok(Math.abs(arrival - place) <= executions, started.join(' '));
+      });
+      assert.deepEqual([state.arriving, state.running, state.queued], [[], 0, 0]);
+    }),
+  );
 });
