@@ -46,9 +46,11 @@ export function say(state: SessionState, known: Turn | undefined, message: Said)
   const paid = pay(state, atMs);
   if ('error' in paid) return [state, refusedSay(state, message, paid.error)];
 
-  const turn = newTurn(request, message);
   const ahead = onBusy === 'interrupt' ? state.turns.slice(0, 1) : state.turns;
-  const queued = { ...paid, turns: [...ahead, turn, ...state.turns.slice(ahead.length)] };
+  const behind = state.turns.slice(ahead.length);
+  const turn = { ...newTurn(request, message), overtaken: ahead.some(({ overtaken }) => overtaken) };
+  const overtaken = behind.map((one) => ({ ...one, overtaken: true }));
+  const queued = { ...paid, turns: [...ahead, turn, ...overtaken] };
   const effects: SessionEffect[] = [
     { type: 'track', taskId, tier: state.tier ?? 'free' },
     { type: 'findAgent', ...agentQuery(turn) },

@@ -104,8 +104,32 @@ export function end(
 }
 
 function baseOf(turn: Queued | Running): Omit<Queued, 'phase' | 'stored' | 'slot' | 'agent'> {
-  const { taskId, attempt, agentId, request, arrival, said, callers, cancellers, position, stopAtMs } = turn;
-  return { taskId, attempt, agentId, request, arrival, said, callers, cancellers, position, stopAtMs };
+  const {
+    taskId,
+    attempt,
+    agentId,
+    request,
+    arrival,
+    said,
+    callers,
+    cancellers,
+    position,
+    overtaken,
+    stopAtMs,
+  } = turn;
+  return {
+    taskId,
+    attempt,
+    agentId,
+    request,
+    arrival,
+    said,
+    callers,
+    cancellers,
+    position,
+    overtaken,
+    stopAtMs,
+  };
 }
 
 /** Stores an end as soon as the beginning is stored. */

@@ -39,6 +39,7 @@ function runNext(state: SessionState): SessionStep {
   return [
     withTurn(state, running),
     [
+      ...overtakenWrite(state, running),
       {
         type: 'execute',
         plan: planOf(state, running),
@@ -46,6 +47,12 @@ function runNext(state: SessionState): SessionStep {
       },
     ],
   ];
+}
+
+/** The turn takes the last place in the stored conversation, which is read in the order in which turns ran. */
+function overtakenWrite({ tenantId }: SessionState, { taskId, overtaken }: Turn): readonly SessionEffect[] {
+  const write = { type: 'turn-overtaken', tenantId, taskId } as const;
+  return overtaken ? [{ type: 'store', step: 'overtaken', taskId, write, wait: false }] : [];
 }
 
 function planOf(state: SessionState, { taskId, agent, request, said }: Running): ExecutionPlan {

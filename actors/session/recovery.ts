@@ -44,7 +44,7 @@ function recover(state: SessionState, message: SessionMessage): SessionStep {
     case 'stored':
     case 'storeFailed':
       if (message.step === 'deleted') return unforgotten(state, refusal('INTERNAL'));
-      return turn && message.step !== 'notified' ? recoverStored(state, turn, message) : [state, []];
+      return turn ? recoverStored(state, turn, message) : [state, []];
     case 'agentFound':
     case 'agentRefused':
     case 'notAdmitted':
@@ -64,6 +64,7 @@ function recoverStored(state: SessionState, turn: Turn, message: Stored | StoreF
     if (turn.phase !== 'ending') return [state, []];
     return message.type === 'stored' ? close(state, turn, atMs) : closeUnstored(state, turn, atMs);
   }
+  if (message.step !== 'accepted') return [state, []];
   if (message.type === 'storeFailed' || message.duplicate) return refuse(state, turn, refusal('INTERNAL'));
   // The turn goes on: to end it here would free the slot of a run that has yet to stop.
   return accepted(state, turn, atMs);

@@ -194,18 +194,18 @@ function slotGranted(state: SessionState, turn: Turn | undefined, message: SlotG
 }
 
 function stored(state: SessionState, turn: Turn | undefined, message: Stored): SessionStep {
-  if (message.step === 'deleted') return forgotten(state);
-  if (message.step === 'notified' || !turn) return [state, []];
-  if (message.step === 'ended')
-    return turn.phase === 'ending' ? close(state, turn, message.atMs) : [state, []];
-  return message.duplicate ? duplicate(state, turn, message.atMs) : accepted(state, turn, message.atMs);
+  const { step, atMs } = message;
+  if (step === 'deleted') return forgotten(state);
+  if (step === 'ended' && turn?.phase === 'ending') return close(state, turn, atMs);
+  if (step !== 'accepted' || !turn) return [state, []];
+  return message.duplicate ? duplicate(state, turn, atMs) : accepted(state, turn, atMs);
 }
 
 function storeFailed(state: SessionState, turn: Turn | undefined, message: StoreFailed): SessionStep {
-  if (message.step === 'deleted') return unforgotten(state, storeRefusal());
-  if (message.step === 'notified' || !turn) return [state, []];
-  if (message.step === 'accepted') return refuse(state, turn, message.error ?? storeRefusal());
-  return turn.phase === 'ending' ? closeUnstored(state, turn, message.atMs) : [state, []];
+  const { step, atMs, error = storeRefusal() } = message;
+  if (step === 'deleted') return unforgotten(state, storeRefusal());
+  if (step === 'accepted' && turn) return refuse(state, turn, error);
+  return step === 'ended' && turn?.phase === 'ending' ? closeUnstored(state, turn, atMs) : [state, []];
 }
 
 function cancel(state: SessionState, turn: Turn | undefined, { taskId, replyTo, atMs }: Cancel): SessionStep {

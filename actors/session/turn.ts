@@ -34,6 +34,8 @@ interface TurnBase {
   readonly cancellers: readonly { readonly replyTo: ReplyTo<CancelReply>; readonly atMs: number }[];
   /** Turns ahead, as the client was last told. */
   readonly position: number;
+  /** A turn that was accepted later runs before it: the conversation has the order in which turns ran. */
+  readonly overtaken: boolean;
   /** When somebody first wanted it stopped. */
   readonly stopAtMs: number | null;
 }
@@ -101,6 +103,7 @@ export const newTurn = (
   callers: [{ replyTo, duplicate: false }],
   cancellers: [],
   position: 0,
+  overtaken: false,
   stopAtMs: null,
   admission: 'none',
   slot: 'none',

@@ -43,21 +43,20 @@ export const tenant: Behaviour<TenantState, TenantMessage, TenantEffect> = (stat
         [{ type: 'tellAllSessions', message: { type: 'loadFailed', atMs: message.atMs } }],
       ];
     case 'join': {
-      const [next, effects] = named(state, message.tier);
-      return [
-        next,
-        [...effects, tell(message.sessionId, { type: 'joined', tier: next.tier, fixed: next.fixed })],
-      ];
+      const [next, effects] = startWaiting(named(state, message.tier));
+      const { tier, fixed } = next;
+      return [next, [...effects, tell(message.sessionId, { type: 'joined', tier, fixed })]];
     }
     case 'arrived':
       return [arrived(state, message.arrival), []];
     case 'departed':
       return startWaiting(departed(state, message.arrival));
     case 'requestAdmission': {
-      const [next, started] = named(departed(state, message.arrival), message.tier);
-      const [admitted, effects] = admit(next, message);
-      const [after, freed] = startWaiting(admitted);
-      return [after, [...started, ...effects, ...freed]];
+      const known = named(departed(state, message.arrival), message.tier);
+      // It takes its place before those that it kept waiting go on.
+      const [admitted, effects] = admit(known, message);
+      const [next, starts] = startWaiting(admitted);
+      return [next, [...effects, ...starts]];
     }
     case 'requestSlot':
       return requestSlot(state, message);
@@ -90,8 +89,8 @@ const tell = (sessionId: SessionId, message: TenantAnswer): TenantEffect => ({
 });
 
 /** Access named a tier: where the header or the token is trusted, the last word counts. A higher one lets more run. */
-const named = (state: TenantState, tier: Tier | undefined): TenantStep =>
-  tier && tier !== state.tier && !state.fixed ? startWaiting({ ...state, tier }) : [state, []];
+const named = (state: TenantState, tier: Tier | undefined): TenantState =>
+  tier && tier !== state.tier && !state.fixed ? { ...state, tier } : state;
 
 /** What comes before the tenant's record waits for it; the first such message asks for it. */
 function stash(state: TenantState, waiting: Fifo<TenantMessage>, message: TenantMessage): TenantStep {
@@ -184,13 +183,13 @@ function departed(state: TenantState, arrival: number): TenantState {
 }
 
 /**
- * Whether a turn may start now. Turns that arrived before it and are still looked up are passed by no more than run
- * at once, and it passes no more of them.
+ * Whether a turn may start now. One that arrived before it and is still looked up is passed by fewer than run at once,
+ * and it passes fewer of them: those that run at once may change places once more on their way to the model.
  */
 function mayStart(state: TenantState, { arrival }: TurnPlace, { executions }: TierLimits): boolean {
   if (state.running >= executions) return false;
   const older = state.arriving.filter((turn) => turn.arrival < arrival);
-  return older.length <= executions && older.every(({ passed }) => passed < executions);
+  return older.length < executions && older.every(({ passed }) => passed < executions - 1);
 }
 
 const tooManyWait = (queued: number): ErrorData =>

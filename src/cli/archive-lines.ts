@@ -32,7 +32,12 @@ export const archiveLineSchema = z.discriminatedUnion('type', [
   /** Every version, oldest first. The last one of a deleted agent has a `deleted_at`. */
   z.object({ type: z.literal('agent'), versions: z.array(agentSchema).min(1).refine(areOfOne) }),
   /** The turns of a session follow each other, in the order in which they were accepted. */
-  z.object({ type: z.literal('turn'), turn: turnRecordSchema, messages: z.array(messageSchema) }),
+  z.object({
+    type: z.literal('turn'),
+    turn: turnRecordSchema,
+    messages: z.array(messageSchema),
+    unrun: z.literal(true).exactOptional(),
+  }),
   /** The last line: without it the file is not whole. */
   z.object({ type: z.literal('end'), agents: z.number().int(), turns: z.number().int() }),
 ]);

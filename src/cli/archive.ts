@@ -73,8 +73,8 @@ async function writeTenant(
     const turns = cursor((after: ArchivedTurn | undefined) =>
       archive.turns(tenantId, sessionId, after?.turn.taskId, PAGE),
     );
-    for await (const { turn, messages } of turns) {
-      await put({ type: 'turn', turn, messages: [...messages] });
+    for await (const { messages, ...turn } of turns) {
+      await put({ type: 'turn', ...turn, messages: [...messages] });
       counts.turns += 1;
     }
   }
@@ -193,7 +193,8 @@ function createTaker({ archive }: CliStores, tenantId: TenantId, tell: (line: st
       if (line.type !== 'turn') return;
       if (batch.length >= BATCH || (batch[0] && batch[0].turn.sessionId !== line.turn.sessionId))
         await flush();
-      batch.push({ turn: { ...line.turn, tenantId }, messages: line.messages });
+      const { type: _, turn, ...rest } = line;
+      batch.push({ turn: { ...turn, tenantId }, ...rest });
     },
     async end(): Promise<string> {
       await flush();

@@ -108,6 +108,8 @@ export interface WebhookStore {
 export interface ArchivedTurn {
   readonly turn: TurnRecord;
   readonly messages: readonly Message[];
+  /** It never ran, and is no part of the conversation. */
+  readonly unrun?: true;
 }
 
 /** How many were written, and how many were there already. */

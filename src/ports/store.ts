@@ -92,6 +92,11 @@ export type Write =
       /** It never ran: what was said in it leaves the conversation. */
       readonly unrun?: true;
     }
+  /**
+   * A turn begins to run after one that was accepted later: it takes the last place in its conversation, which is
+   * read in the order in which turns ran.
+   */
+  | { readonly type: 'turn-overtaken'; readonly tenantId: TenantId; readonly taskId: TaskId }
   /** Kept to be sent, without a turn. */
   | { readonly type: 'outgoing'; readonly outgoing: readonly Outgoing[] }
   /** Sent: answers are remembered, the rest is deleted. */

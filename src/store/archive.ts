@@ -59,7 +59,11 @@ export function createArchive(database: Database): Archive {
           .orderBy('seq')
           .limit(limit)
           .execute();
-        return rows.map((row) => ({ turn: turnOf(row), messages: messagesOf(row) }));
+        return rows.map((row) => ({
+          turn: turnOf(row),
+          messages: messagesOf(row),
+          ...(row.flags & FLAG.unrun ? { unrun: true as const } : {}),
+        }));
       }),
     restore: (tenantId, turns) =>
       database.write(tenantId, async (db) => {
@@ -98,7 +102,7 @@ function sessionRow(tenantId: TenantId, sessionId: string, rows: readonly Insert
 }
 
 /** Throws where the turn has no question: then it is not from an archive. */
-function rowOf(tenantId: TenantId, { turn, messages }: ArchivedTurn): Insertable<TurnTable> {
+function rowOf(tenantId: TenantId, { turn, messages, unrun }: ArchivedTurn): Insertable<TurnTable> {
   const asked = messages.find((message) => message.role === 'user');
   if (!asked) throw new TypeError(`The turn ${turn.taskId} has no question.`);
   const answer = messages.find((message) => message.role === 'assistant');
@@ -118,7 +122,7 @@ function rowOf(tenantId: TenantId, { turn, messages }: ArchivedTurn): Insertable
     content: end.content,
     answer: end.answer,
     answered_at: answer?.atMs ?? null,
-    flags: end.flags | (unsafe ? FLAG.askedEscaped : 0),
+    flags: end.flags | (unsafe ? FLAG.askedEscaped : 0) | (unrun ? FLAG.unrun : 0),
     info: turn.info === undefined ? null : JSON.stringify(turn.info),
     error: turn.error === undefined ? null : JSON.stringify(turn.error),
     untold: 0,

@@ -1,5 +1,5 @@
 /** The Store over a database: turns, messages, tenants. Writes go through group commit, reads wait for them. */
-import type { Kysely, Selectable } from 'kysely';
+import { type Kysely, type Selectable, sql } from 'kysely';
 import { type ErrorData, refusal } from '../domain/errors.ts';
 import type { SessionId, TenantId } from '../domain/ids.ts';
 import { tierSchema } from '../domain/tiers.ts';
@@ -21,7 +21,7 @@ import {
 } from './encode.ts';
 import { unavailable } from './failure.ts';
 import { createGroupCommit, type GroupCommitLimits } from './group-commit.ts';
-import type { Schema, TurnTable } from './schema.ts';
+import { FLAG, type Schema, type TurnTable } from './schema.ts';
 
 /** Sessions that one transaction of `history-expired` deletes; other writes go in between. */
 const EXPIRE_AT_ONCE = 100;
@@ -114,6 +114,8 @@ function encode(write: Single, now: () => number): EncodedWrite {
       return { kind: 'sent', params: write.sent.flatMap(({ tenantId, id }) => [tenantId, id]) };
     case 'session-deleted':
       return { kind: 'deleted', params: [write.tenantId, write.sessionId] };
+    case 'turn-overtaken':
+      return { kind: 'overtaken', params: [write.tenantId, write.taskId] };
     case 'turn-told':
       return { kind: 'told', params: [write.tenantId, write.taskId] };
     case 'tenant-tier':
@@ -158,6 +160,7 @@ function sessionPage(
         .select(MESSAGE_COLUMNS)
         .where('tenant_id', '=', tenantId)
         .where('session_id', '=', sessionId)
+        .where(sql<boolean>`flags & ${sql.lit(FLAG.unrun)} = 0`)
         .$if(page.before !== undefined, (query) =>
           query.where('seq', '<', (nested) =>
             nested

@@ -26,6 +26,7 @@ export interface EncodedWrite {
     | 'accepted'
     | 'effects'
     | 'ended'
+    | 'overtaken'
     | 'outgoing'
     | 'sent'
     | 'deleted'
@@ -100,7 +101,7 @@ export function encodeAccepted(write: Extract<Write, { type: 'turn-accepted' }>)
 
 /** `nowMs`: when its outgoing messages are kept. */
 export function encodeEnded(write: Extract<Write, { type: 'turn-ended' }>, nowMs: number): EncodedWrite {
-  const { turn, message, outgoing } = write;
+  const { turn, message, outgoing, unrun } = write;
   const end = encodedEnd(turn, message);
   return {
     kind: 'ended',
@@ -113,7 +114,7 @@ export function encodeEnded(write: Extract<Write, { type: 'turn-ended' }>, nowMs
       end.content,
       end.answer,
       message?.atMs ?? null,
-      end.flags,
+      unrun ? end.flags | FLAG.unrun : end.flags,
       turn.info === undefined ? null : JSON.stringify(turn.info),
       turn.error === undefined ? null : JSON.stringify(turn.error),
       turn.tenantId,

@@ -28,6 +28,8 @@ interface StoredTurn {
   untold: boolean;
   /** It did, or was about to do, what must not happen twice. */
   effects: boolean;
+  /** It ended without having run. */
+  unrun: boolean;
 }
 
 interface Kept {
@@ -117,6 +119,9 @@ function apply({ tenants, outgoing }: Kept, write: Write): WriteOutcome {
     case 'session-deleted':
       forget(tenants.get(write.tenantId), write.sessionId);
       return 'stored';
+    case 'turn-overtaken':
+      overtake(tenants.get(write.tenantId), write.taskId);
+      return 'stored';
     case 'turn-told':
       tell(tenants.get(write.tenantId), write.taskId);
       return 'stored';
@@ -162,6 +167,7 @@ function accept(
     answer: undefined,
     untold: false,
     effects: false,
+    unrun: false,
   };
   tenant.turns.set(taskId, stored);
   const session = tenant.sessions.get(sessionId);
@@ -204,12 +210,21 @@ function end(
   const { createdAtMs } = stored.turn;
   stored.turn = write.turn.createdAtMs === createdAtMs ? write.turn : { ...write.turn, createdAtMs };
   stored.answer = write.message;
+  stored.unrun = write.unrun === true;
   return 'stored';
 }
 
 function forget(tenant: StoredTenant | undefined, sessionId: SessionId): void {
   for (const stored of tenant?.sessions.get(sessionId) ?? []) tenant?.turns.delete(stored.turn.taskId);
   tenant?.sessions.delete(sessionId);
+}
+
+function overtake(tenant: StoredTenant | undefined, taskId: TaskId): void {
+  const stored = tenant?.turns.get(taskId);
+  const turns = stored && tenant?.sessions.get(stored.turn.sessionId);
+  if (!stored || !turns) return;
+  turns.splice(turns.indexOf(stored), 1);
+  turns.push(stored);
 }
 
 function tell(tenant: StoredTenant | undefined, taskId: TaskId): void {
@@ -254,4 +269,4 @@ function pageOf(turns: readonly StoredTurn[], page: PageRequest): MessagePage {
 }
 
 const messagesOf = (stored: StoredTurn): readonly Message[] =>
-  stored.answer ? [stored.asked, stored.answer] : [stored.asked];
+  stored.unrun ? [] : stored.answer ? [stored.asked, stored.answer] : [stored.asked];

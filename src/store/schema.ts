@@ -6,7 +6,7 @@ type Generated = ColumnType<number, never, never>;
 
 /**
  * A turn with its question and its answer: they are written, read and deleted together, so that one row is half
- * the work of a turn beside two messages. `seq` is the order of acceptance.
+ * the work of a turn beside two messages. `seq` is the order in which turns ran or, until they run, were accepted.
  */
 export interface TurnTable {
   readonly tenant_id: string;
@@ -34,13 +34,17 @@ export interface TurnTable {
   readonly untold: number;
 }
 
-/** Bits of `turns.flags`. `effects`: it did, or was about to do, what must not happen twice. */
+/**
+ * Bits of `turns.flags`. `effects`: it did, or was about to do, what must not happen twice. `unrun`: it ended without
+ * having run, and is no part of the conversation.
+ */
 export const FLAG = {
   askedEscaped: 1,
   contentEscaped: 2,
   answerEscaped: 4,
   contentIsAnswer: 8,
   effects: 16,
+  unrun: 32,
 } as const;
 
 /** What a turn's end leaves of the bits: the others say how its answer is stored. */

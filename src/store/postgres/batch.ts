@@ -106,6 +106,7 @@ const SQL: Readonly<Record<Statement, string>> = {
   deleted: `
     with gone as (delete from turns where tenant_id = $1 and session_id = $2)
     delete from sessions where tenant_id = $1 and session_id = $2`,
+  overtaken: 'update turns set seq = default where tenant_id = $1 and task_id = $2',
   told: 'update turns set untold = 0 where tenant_id = $1 and task_id = $2 and untold = 1',
   tier: `insert into tenants (tenant_id, tier) values ($1, $2)
     on conflict (tenant_id) do update set tier = excluded.tier`,

@@ -33,6 +33,7 @@ const SQL = {
   known: 'select 1 from turns where tenant_id = ? and task_id = ?',
   deleteTurns: 'delete from turns where tenant_id = ? and session_id = ?',
   deleteSession: 'delete from sessions where tenant_id = ? and session_id = ?',
+  overtaken: 'update turns set seq = (select max(seq) + 1 from turns) where tenant_id = ? and task_id = ?',
   told: 'update turns set untold = 0 where tenant_id = ? and task_id = ? and untold = 1',
   tier: `insert into tenants (tenant_id, tier) values (?, ?)
     on conflict (tenant_id) do update set tier = excluded.tier`,
@@ -164,8 +165,9 @@ export function createBatch(db: DatabaseSync): RunBatch {
         return changes('forget', ...params);
       case 'deleted':
         return forget(params[0] ?? null, params[1] ?? null);
+      case 'overtaken':
       case 'told':
-        changes('told', ...params);
+        changes(kind, ...params);
         return 1;
       case 'tier':
         changes('tier', ...params);

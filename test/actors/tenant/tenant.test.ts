@@ -259,20 +259,20 @@ test('a turn that waits starts before those that arrived after it, whichever ask
   assert.deepEqual(wanted(starts), ['a3', 'a4', 'a5']);
 });
 
-test('a turn that is still looked up is passed by no more than run at once, and not for ever', () => {
+test('a turn that is still looked up is passed by fewer than run at once, and not for ever', () => {
   const arrived = (arrival: number): TenantMessage => ({ type: 'arrived', arrival });
   const [arriving] = play(live('free'), ...[1, 2, 3, 4, 5].map(arrived));
-  const asks = [2, 3, 4, 5].map((arrival) => claim(`a${arrival}`, { arrival }));
-  const [two, first] = play(arriving, ...asks);
-  assert.deepEqual(wanted(first), ['a2', 'a3']);
-  const [blocked, none] = play(two, release('a2', 'granted'), release('a3', 'granted'));
-  assert.deepEqual(wanted(none), [], 'two have passed it');
-  assert.deepEqual(wanted(play(blocked, claim('a1', { arrival: 1 }))[1]), ['a1', 'a4']);
+  const asks = [3, 2, 4, 5].map((arrival) => claim(`a${arrival}`, { arrival }));
+  const [one, first] = play(arriving, ...asks);
+  assert.deepEqual(wanted(first), ['a2'], 'a3 would have passed two');
+  const [blocked, none] = play(one, release('a2', 'granted'));
+  assert.deepEqual(wanted(none), [], 'one has passed it');
+  assert.deepEqual(wanted(play(blocked, claim('a1', { arrival: 1 }))[1]), ['a1', 'a3']);
   const [gone, freed] = play(blocked, { type: 'departed', arrival: 1 });
-  assert.deepEqual([wanted(freed), gone.arriving], [['a4', 'a5'], []]);
+  assert.deepEqual([wanted(freed), gone.arriving], [['a3', 'a4'], []]);
 });
 
-test('whatever is looked up, and however long, no turn starts further from its place than turns run at once', () => {
+test('whatever is looked up, and however long, no turn starts as far from its place as turns run at once', () => {
   const executions = TIER_TABLE.free.executions;
   const tiers = { ...TIER_TABLE, free: { ...TIER_TABLE.free, requests_per_minute: null, waiting: 100 } };
   fc.assert(
@@ -305,7 +305,7 @@ test('whatever is looked up, and however long, no turn starts further from its p
       }
       assert.equal(started.length, count);
       started.forEach((arrival, place) => {
-        assert.ok(Math.abs(arrival - place) <= executions, started.join(' '));
+        assert.ok(Math.abs(arrival - place) < executions, started.join(' '));
       });
       assert.deepEqual([state.arriving, state.running, state.queued], [[], 0, 0]);
     }),
