@@ -3,6 +3,7 @@ import type { DomainAction } from './domain-action.ts';
 import type { ErrorData } from './errors.ts';
 import type { AgentId, SessionId, TaskId } from './ids.ts';
 import { deadQueue, managementTenant, orchestratorQueue, type QueueName, queueNameSchema } from './queues.ts';
+import { TIERS } from './tiers.ts';
 import type { TurnRecord } from './turn.ts';
 
 /** A reply before it has an envelope. */
@@ -107,7 +108,17 @@ export const isReplyType = (type: string): boolean =>
   /\.(response|callback|error|batch_completed)$/.test(type);
 
 const TENANT_QUEUE = /^(?:orchestrator:(.+):callback|agent-management\.[a-z]+\.(.+))$/;
-const OWN_WORK = /^execution_service:|^agent_execution_service:|^nooble:(?!replies:)/;
+
+/** What nodes take work from, and the keys of the transport itself. */
+const NODE_QUEUES: readonly RegExp[] = [
+  new RegExp(`^execution_service:(${TIERS.join('|')}):(high_priority|default)$`),
+  new RegExp(`^agent_execution_service:(${TIERS.join('|')}):callbacks$`),
+  /^agent-management\.(tasks|validation|templates)\./,
+  /^nooble:(?!replies:)/,
+];
+
+/** `{service}:responses:{action}:{correlation_id}`: a requester's own list, whatever its correlation id looks like. */
+const RESPONSE_QUEUE = /^[^:]+:responses:[^:]+:./;
 
 /** Why nobody may be answered on the queue that an action names, or null. */
 export function callbackProblem({ callback_queue: queue, tenant_id: tenantId }: DomainAction): string | null {
@@ -115,8 +126,9 @@ export function callbackProblem({ callback_queue: queue, tenant_id: tenantId }: 
   const [, orchestrated, managed] = TENANT_QUEUE.exec(queue) ?? [];
   const owner = managementTenant(queue) ?? orchestrated ?? managed;
   if (owner !== undefined && owner !== tenantId) return 'The callback_queue is another tenant’s.';
-  if (queue.endsWith(deadQueue('')) || OWN_WORK.test(queue)) return 'The callback_queue is none for replies.';
-  return null;
+  if (owner === undefined && RESPONSE_QUEUE.test(queue)) return null;
+  const isNodes = queue.endsWith(deadQueue('')) || NODE_QUEUES.some((pattern) => pattern.test(queue));
+  return isNodes ? 'The callback_queue is none for replies.' : null;
 }
 
 /** Where the reply is awaited; undefined: nowhere, or by this node, which needs none. */

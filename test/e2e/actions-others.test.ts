@@ -241,3 +241,18 @@ test('older senders write to a queue of their own', async (t) => {
     await until('the dead', async () => (await client.redis.client.llen(`${each}:dead`)) === 1);
   }
 });
+
+test('a requester is answered on the list that the contract names for it, whatever service it calls itself', async (t) => {
+  const client = await actionClient(t);
+  const { stub } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  stub.byDefault(() => say('Here.'));
+  for (const queue of [
+    'execution_service:responses:agent_run:abc',
+    'agent_execution_service:responses:agent_run:default',
+    'management_service:responses:agent_run:execution_service:free:default',
+  ]) {
+    const sent = action('execution.agent_run', { input: 'Hi.' }, { callback_queue: queue });
+    await client.push(WORK, pydantic2(sent));
+    assert.equal((await client.reply(queue)).data.response, 'Here.', queue);
+  }
+});
