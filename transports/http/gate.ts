@@ -7,11 +7,18 @@ import { createMiddleware } from 'hono/factory';
 import { refusal } from '../../src/domain/errors.ts';
 import { MAX_DEPTH } from '../../src/domain/frames.ts';
 import { ID_PATTERN } from '../../src/domain/ids.ts';
-import type { Access, Scope } from '../wire/access.ts';
+import {
+  type Access,
+  createOriginCheck,
+  hasTokenInQuery,
+  MISPLACED_TOKEN,
+  readBearer,
+  type Scope,
+} from '../wire/access.ts';
 import { jsonTooDeep } from '../wire/depth-limit.ts';
 import { type HttpEnv, refuse } from './errors.ts';
 
-/** Gives the request its id, echoes it, and answers what the adapter refused. */
+/** Gives the request its id, echoes it, and answers what the adapter refused; no route takes a token in its address. */
 export const identified = createMiddleware<HttpEnv>(async (c, next) => {
   const given = c.req.header('x-request-id');
   const fits = given === undefined || ID_PATTERN.test(given);
@@ -26,18 +33,17 @@ export const identified = createMiddleware<HttpEnv>(async (c, next) => {
         message: 'X-Request-ID must be 1 to 128 characters out of A-Z a-z 0-9 . _ : @ -',
       }),
     );
+  if (hasTokenInQuery(new URL(c.req.url).searchParams)) return refuse(c, MISPLACED_TOKEN);
   await next();
 });
 
 /** Lets browsers of the allowed origins in; none named means pages of the node's own host. `*` means all. */
 export function allowOrigins(allowed: readonly string[]) {
-  const own = (origin: string, host: string | undefined): boolean =>
-    host !== undefined && URL.canParse(origin) && new URL(origin).host === host;
+  const isAllowed = createOriginCheck(allowed);
   return cors({
     origin: allowed.includes('*')
       ? '*'
-      : (origin, c: Context) =>
-          (allowed.length > 0 ? allowed.includes(origin) : own(origin, c.req.header('host'))) ? origin : null,
+      : (origin, c: Context) => (isAllowed(origin, c.req.header('host') ?? '') ? origin : null),
     allowMethods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
     allowHeaders: [
       'Accept',
@@ -59,16 +65,9 @@ export function allowOrigins(allowed: readonly string[]) {
 /** Admits callers with the scope, and leaves who they are in `caller`. The tenant is never read from anywhere else. */
 export const needs = (access: Access, scope: Scope) =>
   createMiddleware<HttpEnv>(async (c, next) => {
-    if (c.req.query('token') !== undefined || c.req.query('access_token') !== undefined)
-      return refuse(
-        c,
-        refusal('UNAUTHENTICATED', {
-          message: 'A token in the query is refused; send it as `Authorization: Bearer <token>`.',
-        }),
-      );
     const reply = await access.check(
       {
-        bearer: /^Bearer +(\S+)$/i.exec(c.req.header('authorization') ?? '')?.[1],
+        bearer: readBearer(c.req.header('authorization')),
         header: (name) => c.req.header(name) || undefined,
       },
       scope,

@@ -1,11 +1,10 @@
 /** The routes for services and operators, behind SERVICE_TOKEN: an agent's configuration, and a tenant's tier. */
 import { createRoute, type OpenAPIHono, z } from '@hono/zod-openapi';
-import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
 import { refusal } from '../../src/domain/errors.ts';
 import { tenantIdSchema } from '../../src/domain/ids.ts';
 import type { AgentManagement, TenantAdmin } from '../../src/ports/management.ts';
-import { createServiceCheck, NO_SERVICE_TOKEN } from '../wire/access.ts';
+import { createServiceCheck, NO_SERVICE_TOKEN, readBearer } from '../wire/access.ts';
 import { failure, type HttpEnv, refuse } from './errors.ts';
 import { jsonBody } from './gate.ts';
 import { refuseIssues, tag } from './management-answers.ts';
@@ -119,11 +118,9 @@ export function addInternalRoutes(app: OpenAPIHono<HttpEnv>, deps: InternalDeps)
 
 function needsService(token: string | undefined) {
   const isToken = token === undefined ? undefined : createServiceCheck(token);
-  const bearer = (c: Context<HttpEnv>): string | undefined =>
-    /^Bearer +(\S+) *$/i.exec(c.req.header('authorization') ?? '')?.[1];
   return createMiddleware<HttpEnv>(async (c, next) => {
     if (!isToken) return refuse(c, NO_SERVICE_TOKEN);
-    const given = bearer(c);
+    const given = readBearer(c.req.header('authorization'));
     if (given === undefined || !isToken(given))
       return refuse(
         c,

@@ -12,7 +12,7 @@ import { tenantIdSchema } from '../../src/domain/ids.ts';
 import type { Notices } from '../../src/ports/management.ts';
 import type { Clock, Log, Metrics } from '../../src/ports/telemetry.ts';
 import type { Server } from '../http/adapter.ts';
-import { createServiceCheck, NO_SERVICE_TOKEN } from '../wire/access.ts';
+import { createServiceCheck, hasTokenInQuery, MISPLACED_TOKEN, NO_SERVICE_TOKEN } from '../wire/access.ts';
 import { jsonTooDeep } from '../wire/depth-limit.ts';
 import { refusedHandshake } from './upgrade.ts';
 
@@ -122,7 +122,8 @@ export function mountTaskUpdates(app: Server['app'], deps: TaskUpdatesDeps): Tas
     idleTimeout: deps.timing?.idleSeconds ?? IDLE_SECONDS,
     sendPingsAutomatically: true,
     upgrade(res, req, context) {
-      const closed = shut();
+      const misplaced = hasTokenInQuery(new URLSearchParams(req.getQuery()));
+      const closed = misplaced ? MISPLACED_TOKEN : shut();
       if (closed) {
         const refused = refusedHandshake(closed, req.getHeader('x-request-id'));
         res.cork(() => {

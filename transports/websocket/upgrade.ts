@@ -14,7 +14,15 @@ import {
 } from '../../src/domain/ids.ts';
 import { tierSchema } from '../../src/domain/tiers.ts';
 import type { ResumePoint } from '../../src/ports/sessions.ts';
-import { type Access, type Admitted, createOriginCheck, IDENTITY_HEADERS } from '../wire/access.ts';
+import {
+  type Access,
+  type Admitted,
+  createOriginCheck,
+  hasTokenInQuery,
+  IDENTITY_HEADERS,
+  MISPLACED_TOKEN,
+  readBearer,
+} from '../wire/access.ts';
 import type { Format } from '../wire/codec.ts';
 
 /** A handshake, copied out of a request that does not outlive its handler. */
@@ -88,7 +96,7 @@ export function createDoor(
     const shut = closed();
     if (shut) return refuse(shut);
     if (!originAllowed(origin, host)) return refuse(refusal('FORBIDDEN', { message: FOREIGN_ORIGIN }));
-    if (handshake.tokenInQuery) return refuse(refusal('UNAUTHENTICATED', { message: MISPLACED_TOKEN }));
+    if (handshake.tokenInQuery) return refuse(MISPLACED_TOKEN);
     if (!address.ok) return badPath(address.error);
 
     const { tenantId, tier, userId } = address.address;
@@ -136,14 +144,9 @@ export function refusedHandshake(error: ErrorData, requestId: string): RefusedHa
 }
 
 const FOREIGN_ORIGIN = 'Pages of this origin may not connect; the node admits those of ALLOWED_ORIGINS.';
-const MISPLACED_TOKEN =
-  'A token does not belong into the address, where logs keep it: send it as `Authorization: Bearer <token>`, or as the subprotocols `nooble, bearer.<token>`.';
 
 /** Milliseconds for which a client may ask its deltas to be held back. */
 const MAX_DELTA_WINDOW_MS = 1_000;
-
-/** Where people put tokens that then stand in every proxy's log. */
-const TOKEN_PARAMETERS = ['token', 'access_token', 'bearer', 'authorization', 'jwt'] as const;
 
 /** What the client offered in `Sec-WebSocket-Protocol`, and what it gets. */
 export interface Subprotocol {
@@ -162,13 +165,6 @@ export function readSubprotocol(header: string): Subprotocol {
   if (known === 'nooble.msgpack') return { echo: known, format: 'msgpack', bearer };
   return { echo: known === 'nooble' ? known : '', format: 'json', bearer };
 }
-
-/** The token of an `Authorization: Bearer …` header. */
-export const readBearer = (header: string): string | undefined => /^Bearer +(\S+) *$/i.exec(header)?.[1];
-
-/** Whether a token was put where it does not belong. */
-export const hasTokenInQuery = (query: URLSearchParams): boolean =>
-  TOKEN_PARAMETERS.some((name) => query.has(name));
 
 /** What path and query ask for, in form but not yet in right. */
 export interface SessionPath {

@@ -232,22 +232,71 @@ function agree(admitted: Admitted, claimed: Claimed, needs: Scope): AccessReply 
   return { ok: true, admitted };
 }
 
+/** The token of an `Authorization: Bearer …` header; undefined where there is none. */
+export const readBearer = (header: string | undefined): string | undefined =>
+  /^Bearer +(\S+) *$/i.exec(header ?? '')?.[1];
+
+/** Where people put tokens, which then stand in every proxy's log: names without case, hyphens and underscores. */
+const TOKEN_PARAMETERS: ReadonlySet<string> = new Set([
+  'token',
+  'accesstoken',
+  'apikey',
+  'apitoken',
+  'auth',
+  'authorization',
+  'authtoken',
+  'bearer',
+  'bearertoken',
+  'idtoken',
+  'jwt',
+  'jwttoken',
+  'refreshtoken',
+  'servicetoken',
+  'sessiontoken',
+  'xaccesstoken',
+  'xapikey',
+  'xauthtoken',
+]);
+
+export const MISPLACED_TOKEN: ErrorData = refusal('UNAUTHENTICATED', {
+  message:
+    'A token does not belong into the address, where logs keep it: send it as `Authorization: Bearer <token>`; a WebSocket of a page as the subprotocols `nooble, bearer.<token>`.',
+});
+
+/** Whether a token was put into the address. */
+export function hasTokenInQuery(query: URLSearchParams): boolean {
+  for (const name of query.keys())
+    if (TOKEN_PARAMETERS.has(name.toLowerCase().replace(/[-_.[\]]/g, ''))) return true;
+  return false;
+}
+
 /**
- * Makes the check for `ALLOWED_ORIGINS`: `*` lets everyone in, an empty list only pages of the same host. Requests
- * without an Origin do not come from a browser page and pass. Takes the raw `Origin` and `Host` headers.
+ * Makes the check for `ALLOWED_ORIGINS`: `*` lets everyone in, an empty list only pages of the same host. Origins are
+ * compared without case, default port and trailing slash. Requests without an Origin do not come from a browser page
+ * and pass. Takes the raw `Origin` and `Host` headers; X-Forwarded-Host is not believed.
  */
 export function createOriginCheck(allowed: readonly string[]): (origin: string, host: string) => boolean {
   const everyone = allowed.includes('*');
-  const listed = new Set(allowed.map((entry) => entry.toLowerCase().replace(/\/+$/, '')));
+  const listed = new Set(allowed.map(normalOrigin));
   return (origin, host) => {
     if (everyone || origin === '') return true;
-    return listed.size > 0 ? listed.has(origin.toLowerCase()) : hostOf(origin) === host.toLowerCase();
+    return listed.size > 0 ? listed.has(normalOrigin(origin)) : isSameHost(origin, host);
   };
 }
 
-/** `https://app.example:8443` gives `app.example:8443`; undefined for what is no origin (`null`, a path, a broken URL). */
-function hostOf(origin: string): string | undefined {
-  return /^https?:\/\/([^/?#@\s]+)$/.exec(origin.toLowerCase())?.[1];
+const WEB_ORIGIN = /^(https?):\/\/[^/?#@\s]+\/?$/i;
+
+/** `HTTPS://App.example:443/` is `https://app.example`; what is no web origin (`null`, an app's scheme) stays, in lower case. */
+function normalOrigin(text: string): string {
+  const isWeb = WEB_ORIGIN.test(text) && URL.canParse(text);
+  return isWeb ? new URL(text).origin : text.toLowerCase().replace(/\/+$/, '');
+}
+
+/** The node does not know by which scheme it is reached: a default port is that of the page's own. */
+function isSameHost(origin: string, host: string): boolean {
+  const scheme = WEB_ORIGIN.exec(origin)?.[1];
+  const own = `${scheme}://${host}`;
+  return scheme !== undefined && WEB_ORIGIN.test(own) && normalOrigin(origin) === normalOrigin(own);
 }
 
 /** What is told where the operator has set no SERVICE_TOKEN: nobody is a service then. */

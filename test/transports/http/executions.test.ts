@@ -35,7 +35,7 @@ test('an execution is accepted with 202, in a session of its own, and reaches th
       onBusy: 'enqueue',
       requestId: response.headers.get('x-request-id'),
       overrides: { tools: { calculator: false, web_search: true }, maxIterations: 2, maxTimeMs: 1_500 },
-      ownSession: true,
+      ephemeral: true,
     },
   ]);
   assert.deepEqual(script.attached('acme', body.session_id), [], 'nobody listens where nobody waits');

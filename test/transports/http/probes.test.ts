@@ -215,3 +215,19 @@ test('browsers of allowed origins are let in, others are not told that they may'
   assert.equal((await asked(listed, 'https://app.example.evil')).allowed, null);
   assert.equal((await asked(['*'], 'https://any.example')).allowed, '*');
 });
+
+test('no route takes a token in its address, whatever it is called', async (t) => {
+  const node = await openHttpNode(t, {});
+  for (const path of [
+    '/api/chat/tasks/t1',
+    '/api/sessions/s1/messages',
+    '/api/agents',
+    '/health',
+    '/metrics',
+  ])
+    for (const query of ['jwt=x', 'bearer=x', 'authorization=Bearer%20x', 'access-token=x', '%74oken=x']) {
+      const answer = await node.ask(`${path}?${query}`);
+      assert.equal(answer.status, 401, `${path}?${query}`);
+      assert.equal(JSON.parse(await answer.text()).error.code, 'UNAUTHENTICATED');
+    }
+});

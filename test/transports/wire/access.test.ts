@@ -10,6 +10,9 @@ import {
   type AccessSettings,
   type Credentials,
   createAccess,
+  createOriginCheck,
+  hasTokenInQuery,
+  readBearer,
   type Scope,
 } from '../../../transports/wire/access.ts';
 
@@ -252,4 +255,86 @@ test('jwt mode reads the headers before it waits', async () => {
 
 test('jwt mode without any key is a mistake of the set-up', () => {
   assert.throws(() => createAccess(settings({ mode: 'jwt' }), clock), /AUTH_JWT_SECRET/);
+});
+
+test('one origin rule: case, default ports and a trailing slash make no difference', () => {
+  const listed = createOriginCheck([
+    'https://App.Example/',
+    'HTTP://localhost:80',
+    'tauri://localhost',
+    'null',
+  ]);
+  for (const origin of [
+    'https://app.example',
+    'HTTPS://APP.example:443',
+    'https://app.example/',
+    'http://localhost',
+    'http://LOCALHOST:80',
+    'tauri://localhost',
+    'null',
+  ])
+    assert.equal(listed(origin, 'node'), true, origin);
+  for (const origin of [
+    'http://app.example',
+    'https://app.example:8443',
+    'https://app.example.evil',
+    'https://app.example/path',
+    'https://x@app.example',
+    'https://app.example, https://evil',
+    'http://localhost:8080',
+  ])
+    assert.equal(listed(origin, 'app.example'), false, origin);
+});
+
+test('without a list a page of the same host and port is let in, by whichever scheme it was reached', () => {
+  const own = createOriginCheck([]);
+  for (const [origin, host] of [
+    ['http://node.example', 'node.example'],
+    ['https://node.example', 'Node.Example'],
+    ['https://node.example:443', 'node.example'],
+    ['https://node.example', 'node.example:443'],
+    ['HTTP://node.example', 'node.example:80'],
+    ['http://localhost:8000', 'LOCALHOST:8000'],
+    ['http://[::1]:8000', '[::1]:8000'],
+    ['', 'node.example'],
+  ] as const)
+    assert.equal(own(origin, host), true, `${origin} at ${host}`);
+  for (const [origin, host] of [
+    ['http://node.example', 'node.example:443'],
+    ['http://node.example:8000', 'node.example:8001'],
+    ['http://node.example', ''],
+    ['null', 'null'],
+    ['http://node.example/x', 'node.example'],
+    ['http://evil@node.example', 'node.example'],
+    ['http://node.example', 'node.example/x'],
+    ['ftp://node.example', 'node.example'],
+    ['http://evil.example', 'node.example'],
+  ] as const)
+    assert.equal(own(origin, host), false, `${origin} at ${host}`);
+});
+
+test('a token in the address is seen under every name that people give it', () => {
+  for (const query of [
+    'token=x',
+    'access_token=x',
+    'Access-Token=x',
+    'jwt=',
+    '%6Awt=x',
+    'bearer=x',
+    'authorization=Bearer%20x',
+    'a=1&api_key=x',
+    'X-Api-Key=x',
+    'auth[token]=x',
+    'service_token=x',
+  ])
+    assert.equal(hasTokenInQuery(new URLSearchParams(query)), true, query);
+  for (const query of ['', 'q=token', 'tag=jwt', 'tokens=3', 'page=1&page_size=2', 'before=authorization'])
+    assert.equal(hasTokenInQuery(new URLSearchParams(query)), false, query);
+});
+
+test('one reader of bearer tokens', () => {
+  for (const header of ['Bearer abc', 'bearer abc', 'BEARER   abc  '])
+    assert.equal(readBearer(header), 'abc');
+  for (const header of [undefined, '', 'Bearer', 'Bearer ', 'Basic abc', 'Bearer a b', 'xBearer abc'])
+    assert.equal(readBearer(header), undefined, header);
 });
