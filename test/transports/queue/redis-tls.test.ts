@@ -127,7 +127,7 @@ test('doctor finds nothing wrong with a Redis whose authority is named, and says
 test('an authority that Node was told of at its start is trusted', async () => {
   const root = fileURLToPath(new URL('../../..', import.meta.url));
   const script = `
-    import { openRedisTransport } from './transports/redis/transport.ts';
+    import { openRedisTransport } from './transports/queue/redis/transport.ts';
     const { env } = process;
     const log = { debug() {}, info() {}, warn() {}, error() {} };
     const transport = await openRedisTransport({ url: env.URL_TO_TRY, nodeId: 'n', log, meter: { counted() {} } });
