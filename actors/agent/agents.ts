@@ -21,7 +21,7 @@ import {
   recoverAgent,
 } from './agent.ts';
 
-export interface AgentsOptions {
+interface AgentsOptions {
   readonly actors: ActorSystem;
   readonly store: Pick<AgentStore, 'get'>;
   /** The agent that every tenant has; never stored. */
@@ -33,7 +33,7 @@ export interface AgentsOptions {
 }
 
 /** Order: what is asked for after `changed` returned has that version or a newer one. */
-export interface Agents extends AgentSource {
+interface Agents extends AgentSource {
   /** A new version was stored. An older one than is known changes nothing. */
   changed(agent: Agent): void;
   /** What is stored may be newer than what is known: the next asker has it loaded. */

@@ -5,7 +5,7 @@ import { parseRedisUrl, type RedisAddress, type RedisPlace, tlsAdvice } from '..
 import { textOf } from './command.ts';
 import { askRedis, pingRedis, type RedisDoor } from './redis-ping.ts';
 
-export interface RedisFinding {
+interface RedisFinding {
   readonly ok: boolean;
   /** What is there, or what is wrong and what to do. */
   readonly text: string;

@@ -16,7 +16,7 @@ export interface RedisDoor {
 /** A text, null, or texts. */
 type Reply = string | null | readonly Reply[];
 
-export type RedisAnswer =
+type RedisAnswer =
   | { readonly ok: true; readonly reply: Reply }
   /** `code`: of Node, OpenSSL, or the first word of what Redis says; where it has none, what is wrong in words. */
   | { readonly ok: false; readonly code: string; readonly problem: string };

@@ -62,7 +62,7 @@ export const blankAgent = (name: string, defaults: AgentDefaults): AgentFields =
 const present = (fields: object): object =>
   Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
 
-export interface ReadFields {
+interface ReadFields {
   /** The fields whose shape is right. */
   readonly patch: AgentPatch;
   readonly issues: readonly RuleIssue[];

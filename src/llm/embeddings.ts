@@ -12,7 +12,7 @@ const NO_KEY = 'none';
 /** Numbers of an offline vector. */
 const OFFLINE_LENGTH = 256;
 
-export interface EmbeddingsOptions {
+interface EmbeddingsOptions {
   readonly apiKey: string | undefined;
   readonly baseUrl: string | undefined;
   readonly model?: string;

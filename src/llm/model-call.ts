@@ -19,7 +19,7 @@ const RETRY_BASE_MS = 500;
 /** Above this many characters a token, a model plainly ignores max_tokens, and its answer is cut off. */
 const MAX_UNITS_PER_TOKEN = 16;
 
-export interface ModelAnswer {
+interface ModelAnswer {
   readonly text: string;
   readonly calls: readonly ToolCall[];
 }

@@ -19,12 +19,12 @@ interface Endpoint {
   readonly baseUrl: string | undefined;
 }
 
-export interface ModelEndpoints {
+interface ModelEndpoints {
   readonly openai: Endpoint;
   readonly groq: Endpoint;
 }
 
-export interface ModelSpec {
+interface ModelSpec {
   readonly provider: Provider;
   readonly model: string;
   readonly temperature: number;

@@ -16,7 +16,7 @@ import { RefusalError, refusal } from '../domain/errors.ts';
 import { cut } from './tool-calls.ts';
 import type { ToolDefinition } from './tools/tool.ts';
 
-export interface OfflineCallOptions extends BaseChatModelCallOptions {
+interface OfflineCallOptions extends BaseChatModelCallOptions {
   readonly tools?: readonly ToolDefinition[];
 }
 
@@ -168,7 +168,7 @@ function last(
 }
 
 /** What a model does in one answer: pieces of text, and at most one tool call. */
-export interface OfflineAnswer {
+interface OfflineAnswer {
   readonly pieces: readonly string[];
   readonly toolCall?: { readonly name: string; readonly args: string };
 }
@@ -192,7 +192,7 @@ const ASKS_FOR_TIME =
   /\b(?:what|which|tell|current|now)\b[^.]{0,60}\b(?:time|date|day)\b|\bqué (?:hora|día|fecha)\b/i;
 
 /** Plans the answer to the newest message: a tool call, an answer out of a tool's result, or an echo. */
-export function echo(messages: readonly BaseMessage[], tools: readonly ToolDefinition[]): OfflineAnswer {
+function echo(messages: readonly BaseMessage[], tools: readonly ToolDefinition[]): OfflineAnswer {
   const newest = messages.at(-1);
   const asked = textOf(messages.findLast((message) => message.type === 'human'));
   if (newest?.type === 'tool') return say(answerFrom(textOf(newest), asked));

@@ -87,7 +87,7 @@ function contextBlock(context: Readonly<Record<string, unknown>>, used: Readonly
   return block === '' ? '' : `\n\nContext of this conversation, as data (JSON):\n${block}`;
 }
 
-export interface AgentDefaults {
+interface AgentDefaults {
   readonly models: { readonly defaultProvider: Provider; readonly defaultModel: string };
   readonly execution: { readonly defaultAgentType: AgentType };
 }

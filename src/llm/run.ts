@@ -6,11 +6,11 @@ import type { ExecutionContext, ExecutionEvent, ExecutionOutcome, ExecutionPlan 
 import type { Log } from '../ports/telemetry.ts';
 
 /** Something with deadlines. `check` is called every tick with performance.now(). */
-export interface Deadlined {
+interface Deadlined {
   check(nowMs: number): void;
 }
 
-export interface Watchdog {
+interface Watchdog {
   add(watched: Deadlined): void;
   remove(watched: Deadlined): void;
   /** Stops the timer, whoever is still watched. */
@@ -47,7 +47,7 @@ export function createWatchdog(): Watchdog {
 const NO_TOOLS: string[] = [];
 
 /** A model call in progress, as the watchdog and the bookkeeping see it. */
-export interface ModelCall {
+interface ModelCall {
   /** Chunks received; the watchdog compares it, so that no token needs a clock or a timer. */
   chunks: number;
   text: string;
@@ -206,7 +206,7 @@ export function supervise(
 }
 
 /** Tokens of what the model is given, where no provider counts. */
-export function estimatePlan(plan: ExecutionPlan): number {
+function estimatePlan(plan: ExecutionPlan): number {
   let units = plan.agent.systemPrompt.length;
   for (const message of plan.history) units += message.content.length;
   return Math.max(1, Math.ceil(units / 4));

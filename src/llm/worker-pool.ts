@@ -22,7 +22,7 @@ export class WorkerPoolError extends Error {
   }
 }
 
-export interface WorkerPoolOptions<R> {
+interface WorkerPoolOptions<R> {
   /** A module that posts `'ready'` when it has loaded, and then one reply for each job. */
   readonly url: URL;
   readonly limits: ResourceLimits;
@@ -37,7 +37,7 @@ export interface WorkerPoolOptions<R> {
 }
 
 /** Rejections are LineErrors. The thread starts with the first job, and again after one that hung or crashed it. */
-export interface WorkerPool<J, R> {
+interface WorkerPool<J, R> {
   /** One that is cancelled while it runs goes on in the thread until it is done; nobody hears of it. */
   run(job: J, signal?: AbortSignal): Promise<R>;
   /** Ends the thread. Whoever waits is refused. */

@@ -286,7 +286,7 @@ const slugTaken = (slug: string): ErrorData =>
   });
 
 /** Runs deeds with the same key one after the other, in the order of the calls; a failed one holds up nobody. */
-export type KeyedQueue = <T>(key: string, operation: () => Promise<Reply<T>>) => Promise<Reply<T>>;
+type KeyedQueue = <T>(key: string, operation: () => Promise<Reply<T>>) => Promise<Reply<T>>;
 
 /** Deeds that may stand in one line; a store that hangs would otherwise gather them without end. */
 const MAX_IN_LINE = 1_000;

@@ -38,7 +38,7 @@ export interface Operation {
   readonly globalTaskId?: string | null | undefined;
 }
 
-export const SERVICE = 'agent-management';
+const SERVICE = 'agent-management';
 
 export const ok = <T>(value: T): Reply<T> => ({ ok: true, value });
 export const no = (error: ErrorData): { readonly ok: false; readonly error: ErrorData } => ({

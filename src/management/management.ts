@@ -11,7 +11,7 @@ import { createTemplateManagement } from './templates.ts';
 
 export type { ManagementOptions } from './context.ts';
 
-export interface Management {
+interface Management {
   readonly agents: AgentManagement;
   readonly templates: TemplateManagement;
   readonly takeTask: TaskTaker;

@@ -8,7 +8,7 @@ import type { Store } from '../ports/store.ts';
 import type { Clock, Log } from '../ports/telemetry.ts';
 import { guarded, no, ok } from './context.ts';
 
-export interface TenantAdminOptions {
+interface TenantAdminOptions {
   readonly store: Store;
   readonly clock: Clock;
   readonly log: Log;

@@ -3,7 +3,7 @@ import { type Logger, pino } from 'pino';
 import type { Log } from '../ports/telemetry.ts';
 import { scrubFields, scrubText } from './redact.ts';
 
-export interface LogOptions {
+interface LogOptions {
   readonly level: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent';
   /** Name of the service, as `service` in every line. */
   readonly name: string;
@@ -13,7 +13,7 @@ export interface LogOptions {
 }
 
 /** Where lines go, one call a line, each ending in a newline. */
-export interface LogDestination {
+interface LogDestination {
   write(line: string): void;
 }
 

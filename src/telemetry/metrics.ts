@@ -10,13 +10,13 @@ import { createTally } from './tally.ts';
 const FIRST_TOKEN_BUCKETS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 const TURN_BUCKETS_S = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300];
 
-export interface SocketCounts {
+interface SocketCounts {
   readonly open: number;
   readonly byTier?: Readonly<Record<string, number>>;
 }
 
 /** What only others know; asked at scrape time, never on the message path. */
-export interface MetricSources {
+interface MetricSources {
   stats(): NodeStats;
   sockets(): SocketCounts;
 }
@@ -27,7 +27,7 @@ interface Percentiles {
 }
 
 /** The node at a glance. Times in ms; quantiles since the start of the node, loop delay since the last scrape. */
-export interface Overview {
+interface Overview {
   readonly uptime_s: number;
   readonly turns: Readonly<Record<string, number>>;
   readonly refused: Readonly<Record<string, number>>;

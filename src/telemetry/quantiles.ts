@@ -5,7 +5,7 @@ const RATIO = Math.log(1.05);
 const FIRST_MS = 0.1;
 const CELLS = 400;
 
-export interface Quantiles {
+interface Quantiles {
   observe(ms: number): void;
   /** The duration in ms that a share (0 to 1) of all observations did not exceed, within 5 %; null before the first. */
   quantile(share: number): number | null;

@@ -12,7 +12,7 @@ interface Cached {
   readonly units: number;
 }
 
-export interface ConversationCache {
+interface ConversationCache {
   get(key: string, nowMs: number): readonly Message[] | undefined;
   /** Keeps the newest `most` of them until then. */
   set(key: string, messages: readonly Message[], most: number, untilMs: number): void;

@@ -8,7 +8,7 @@ import type { Collections, Embeddings, PeerData, PeerRequest } from '../../src/p
 import type { Store } from '../../src/ports/store.ts';
 import type { Embedded } from './peers.ts';
 
-export interface EmbeddedOptions {
+interface EmbeddedOptions {
   readonly agents: Pick<AgentManagement, 'get'>;
   readonly store: Pick<Store, 'session'>;
   readonly collections: Collections;

@@ -16,10 +16,10 @@ import type { Clock, Log } from '../../src/ports/telemetry.ts';
 import type { ActionFormat, Transport } from '../../src/ports/transport.ts';
 
 /** Answers a request inside the process, with what the service would have written as `data`. */
-export type EmbeddedAnswer = (request: PeerRequest, signal: AbortSignal) => Promise<PeerData>;
+type EmbeddedAnswer = (request: PeerRequest, signal: AbortSignal) => Promise<PeerData>;
 export type Embedded = Readonly<Record<PeerRequestType, EmbeddedAnswer>>;
 
-export interface PeersOptions {
+interface PeersOptions {
   readonly modes: Peers['modes'];
   readonly transport: Pick<Transport, 'request'>;
   readonly format: ActionFormat;

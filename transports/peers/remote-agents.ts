@@ -14,7 +14,7 @@ const MAX_KEPT = 20_000;
 /** An agent's actor waits for 10 s; whoever waits there is told by us what is wrong. */
 const PATIENCE_MS = 9_000;
 
-export interface RemoteAgentsOptions {
+interface RemoteAgentsOptions {
   readonly peers: Peers;
   readonly tiers: TierTable;
   readonly tierOf: (tenantId: TenantId) => Promise<Tier>;

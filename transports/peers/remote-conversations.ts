@@ -15,7 +15,7 @@ import { createConversationCache, joined } from './conversation-cache.ts';
 /** Deleted conversations that are remembered as such: the service is not told, and would bring them back. */
 const MAX_DELETED = 10_000;
 
-export interface RemoteConversationsOptions {
+interface RemoteConversationsOptions {
   readonly store: Store;
   readonly peers: Peers;
   readonly tiers: TierTable;
@@ -29,7 +29,7 @@ export interface RemoteConversationsOptions {
 
 export type TurnEnded = Extract<Write, { type: 'turn-ended' }>;
 
-export interface RemoteConversations {
+interface RemoteConversations {
   /** The store; the newest page of a session begins with what the service knows of it. */
   readonly store: Store;
   /** What the service is to be told of a turn that ends: the same, with the same ids, each time it is asked. */

@@ -23,7 +23,7 @@ const MAX_WAITING_OF_ONE = 20;
 const MAX_SAID = 1_000;
 const LIMITS = { maxOldGenerationSizeMb: 768, maxYoungGenerationSizeMb: 32, stackSizeMb: 4 };
 
-export interface CollectionsOptions {
+interface CollectionsOptions {
   /** COLLECTIONS_DIR; it need not be there. */
   readonly folder: string;
   readonly log: Log;

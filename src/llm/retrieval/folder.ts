@@ -27,7 +27,7 @@ export interface TextFile {
   readonly stamp: string;
 }
 
-export interface Listing {
+interface Listing {
   readonly files: readonly TextFile[];
   /** Files that are too large or too many. */
   readonly leftOut: number;

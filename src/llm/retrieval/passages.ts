@@ -5,7 +5,7 @@ const GOAL_UNITS = 1_000;
 const MAX_UNITS = 1_500;
 const MAX_HEADING_UNITS = 120;
 
-export interface Piece {
+interface Piece {
   /** The nearest heading above, without its marks; empty where there is none. */
   readonly heading: string;
   readonly text: string;

@@ -42,7 +42,7 @@ interface Open {
   leftOut: number;
 }
 
-export interface SearchIndex {
+interface SearchIndex {
   query(query: SearchQuery): SearchReply;
   /** Collections in memory. */
   size(): number;

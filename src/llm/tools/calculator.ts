@@ -21,7 +21,7 @@ const schema = z.strictObject({
     .describe('One expression, e.g. "17 * 23", "sqrt(2) / 3", "5 cm to inch".'),
 });
 
-export interface Calculator {
+interface Calculator {
   readonly tool: Tool;
   /** Ends the worker. Whoever waits is refused. */
   close(): Promise<void>;

@@ -38,7 +38,7 @@ export interface Tool {
   prepare(args: unknown): Prepared;
 }
 
-export interface ToolSpec<S extends z.ZodType> {
+interface ToolSpec<S extends z.ZodType> {
   readonly name: string;
   readonly description: string;
   readonly schema: S;
