@@ -93,33 +93,38 @@ export function createMetrics(sources: MetricSources): NodeMetrics {
       delay.reset();
       return { contentType: registry.contentType, body };
     },
-    overview: () => {
-      const stats = sources.stats();
-      return {
-        uptime_s: Math.round((performance.now() - startedAtMs) / 1000),
-        turns: counts.turns.by(1),
-        refused: counts.refusals.by(1),
-        tokens: counts.tokens.sum(),
-        time_to_first_token_ms: times.firstTokenQuantiles(),
-        turn_time_ms: times.turnQuantiles(),
-        executions: totals(stats),
-        tenants: stats.tenants,
-        sessions: stats.sessions,
-        sockets: {
-          open: sources.sockets().open,
-          opened: counts.opened.sum(),
-          closed: counts.closed.sum(),
-        },
-        mailbox: mailboxes(stats.actors),
-        dead_letters: counts.deadLetters.sum(),
-        crashes: counts.crashes.sum(),
-        model_retries: counts.retries.sum(),
-        event_loop_delay_ms: delay.now(),
-        memory_rss_bytes: process.memoryUsage.rss(),
-        draining: stats.draining,
-      };
-    },
+    overview: () => overviewOf({ sources, counts, times, delay, startedAtMs }),
     close: () => delay.close(),
+  };
+}
+
+function overviewOf(of: {
+  readonly sources: MetricSources;
+  readonly counts: ReturnType<typeof counters>;
+  readonly times: ReturnType<typeof durations>;
+  readonly delay: LoopDelay;
+  readonly startedAtMs: number;
+}): Overview {
+  const { sources, counts, times } = of;
+  const stats = sources.stats();
+  return {
+    uptime_s: Math.round((performance.now() - of.startedAtMs) / 1000),
+    turns: counts.turns.by(1),
+    refused: counts.refusals.by(1),
+    tokens: counts.tokens.sum(),
+    time_to_first_token_ms: times.firstTokenQuantiles(),
+    turn_time_ms: times.turnQuantiles(),
+    executions: totals(stats),
+    tenants: stats.tenants,
+    sessions: stats.sessions,
+    sockets: { open: sources.sockets().open, opened: counts.opened.sum(), closed: counts.closed.sum() },
+    mailbox: mailboxes(stats.actors),
+    dead_letters: counts.deadLetters.sum(),
+    crashes: counts.crashes.sum(),
+    model_retries: counts.retries.sum(),
+    event_loop_delay_ms: of.delay.now(),
+    memory_rss_bytes: process.memoryUsage.rss(),
+    draining: stats.draining,
   };
 }
 

@@ -59,7 +59,7 @@ function world(answer: () => PeerData | Promise<PeerData>) {
   let nowMs = 1_000_000;
   let asked = 0;
   const lines: string[] = [];
-  const log: Log = { ...quiet, warn: (_, text) => void lines.push(text), child: () => log };
+  const log: Log = { ...quiet, warn: (_, text) => void lines.push(text) };
   const local = createMemoryStore();
   const conversations = createRemoteConversations({
     store: local,
