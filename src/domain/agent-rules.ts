@@ -9,6 +9,7 @@ import {
   agentPatchSchema,
   type RuleIssue,
 } from './agent-record.ts';
+import { DEFAULT_PROMPT } from './default-agent.ts';
 import { type ErrorData, refusal } from './errors.ts';
 import { promptIssue } from './prompt-syntax.ts';
 import { slugOf } from './slug.ts';
@@ -29,8 +30,6 @@ export const namedTools = (own: readonly string[], tiers: TierTable): readonly s
 /** Model of an agent that names none. */
 export type AgentDefaults = Pick<AgentConfig, 'provider' | 'model'>;
 
-const DEFAULT_PROMPT =
-  'You are a helpful assistant. Answer in the language of the user, briefly and to the point.';
 /** Issues named in one answer. */
 const MAX_ISSUES = 100;
 

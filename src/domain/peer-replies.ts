@@ -4,6 +4,7 @@
  */
 import { z } from 'zod';
 import type { Message, Role } from './conversation.ts';
+import { cut } from './cut.ts';
 import { type ErrorCode, type ErrorData, errorCodeSchema, refusal } from './errors.ts';
 import { type TaskId, taskIdSchema } from './ids.ts';
 
@@ -241,7 +242,3 @@ function firstList(fields: Fields, names: readonly string[]): readonly unknown[]
 
 const own = <T>(table: Readonly<Record<string, T>>, name: string): T | undefined =>
   Object.hasOwn(table, name) ? table[name] : undefined;
-
-/** Never half of a surrogate pair at the end. */
-const cut = (text: string, units: number): string =>
-  text.length <= units ? text : text.slice(0, units).replace(/[\uD800-\uDBFF]$/, '');

@@ -12,8 +12,8 @@ import { ChatGenerationChunk, type ChatResult } from '@langchain/core/outputs';
 import type { Runnable } from '@langchain/core/runnables';
 import { convertToOpenAITool } from '@langchain/core/utils/function_calling';
 import { estimateTokens } from '../domain/conversation.ts';
+import { cut } from '../domain/cut.ts';
 import { RefusalError, refusal } from '../domain/errors.ts';
-import { cut } from './tool-calls.ts';
 import type { ToolDefinition } from './tools/tool.ts';
 
 interface OfflineCallOptions extends BaseChatModelCallOptions {
@@ -147,7 +147,7 @@ function last(
   messages: readonly BaseMessage[],
   count: number,
   toolCall: OfflineAnswer['toolCall'],
-  cut: boolean,
+  isCut: boolean,
 ): ChatGenerationChunk {
   let units = 0;
   for (const message of messages) if (typeof message.content === 'string') units += message.content.length;
@@ -163,7 +163,7 @@ function last(
   });
   // LangChain's types have no usage in the constructor of an untyped message, though it takes it.
   Object.assign(message, { usage_metadata });
-  const finish_reason = toolCall ? 'tool_calls' : cut ? 'length' : 'stop';
+  const finish_reason = toolCall ? 'tool_calls' : isCut ? 'length' : 'stop';
   return new ChatGenerationChunk({ text: '', message, generationInfo: { finish_reason } });
 }
 
@@ -173,12 +173,9 @@ interface OfflineAnswer {
   readonly toolCall?: { readonly name: string; readonly args: string };
 }
 
-/** UTF-16 units of the message that an answer quotes. */
+/** UTF-16 units of the message that an answer quotes, and that are searched for a sum. */
 const MAX_QUOTE_UNITS = 2_000;
-
-/** UTF-16 units of the message that are searched for a sum. */
 const MAX_SEARCH_UNITS = 2_000;
-
 const MAX_EXPRESSION_UNITS = 500;
 
 const FORMULA =

@@ -1,13 +1,6 @@
 /** Tool calls as models stream them: in pieces, which belong together by index. */
 import { RefusalError, refusal } from '../domain/errors.ts';
 
-/** The first `units` UTF-16 units of a text, less half of a character where the cut would fall inside one. */
-export function cut(text: string, units: number): string {
-  if (text.length <= units) return text;
-  const last = text.charCodeAt(units - 1);
-  return text.slice(0, last >= 0xd800 && last <= 0xdbff ? units - 1 : units);
-}
-
 /** A whole call. `args` is the JSON text that the model wrote, good or bad. */
 export interface ToolCall {
   readonly id: string;

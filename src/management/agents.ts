@@ -2,9 +2,10 @@
 import { diffAgents, fieldsOf } from '../domain/agent-diff.ts';
 import { draftChange, draftNew } from '../domain/agent-draft.ts';
 import type { Agent } from '../domain/agent-record.ts';
+import { defaultRecord } from '../domain/default-agent.ts';
 import { type Reply, refusal } from '../domain/errors.ts';
 import type { AgentId, TenantId } from '../domain/ids.ts';
-import { builtInTemplate, defaultRecord, instantiate, templateIssue } from '../domain/templates.ts';
+import { builtInTemplate, instantiate, templateIssue } from '../domain/templates.ts';
 import type { Actor, AgentManagement, Validation } from '../ports/management.ts';
 import { type AgentWriter, immutable, noVersion } from './agent-writer.ts';
 import type { Bulk } from './bulk.ts';

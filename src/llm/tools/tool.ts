@@ -1,4 +1,4 @@
-/** What a tool is: a name, a schema for its arguments, and a deed that can be called off. */
+/** What a tool is: a name, a schema for its arguments, and a function that ends with its signal. */
 import { z } from 'zod';
 import type { SessionId, TaskId, TenantId } from '../../domain/ids.ts';
 import type { Tier } from '../../domain/tiers.ts';
@@ -15,7 +15,7 @@ export interface ToolContext {
   readonly collections?: readonly string[];
 }
 
-/** A tool in the form in which chat completion endpoints are told of it. */
+/** A tool in the form that chat completion endpoints take. */
 export interface ToolDefinition {
   readonly type: 'function';
   readonly function: {
@@ -25,7 +25,7 @@ export interface ToolDefinition {
   };
 }
 
-/** Arguments that fit, with the deed they ask for; or what is wrong with them, for the model to read. */
+/** Arguments that fit, as a function that runs the tool; or what is wrong with them, for the model to read. */
 export type Prepared =
   | { readonly ok: true; readonly run: (context: ToolContext) => Promise<string> }
   | { readonly ok: false; readonly problem: string };

@@ -1,9 +1,9 @@
 /** The HTTP edge over the real agent management, its stores in memory, for the tests of the management routes. */
 import type { Agent, TenantNotice } from '../../../src/domain/agent-record.ts';
+import { defaultAgent } from '../../../src/domain/default-agent.ts';
 import { refusal } from '../../../src/domain/errors.ts';
 import type { TenantId } from '../../../src/domain/ids.ts';
 import { TIER_TABLE, type Tier } from '../../../src/domain/tiers.ts';
-import { defaultAgent } from '../../../src/llm/prompts.ts';
 import { createManagement, createNotices } from '../../../src/management/management.ts';
 import type { TenantAdmin } from '../../../src/ports/management.ts';
 import { createMemoryAgents } from '../../../src/store/memory-agents.ts';
