@@ -132,14 +132,14 @@ export function readHistory(data: Fields, limit: number, nowMs: number): readonl
 
 const HISTORY_NAMES = ['messages', 'history', 'conversation_history'];
 
-interface HeardMessage {
+interface PeerMessage {
   readonly role: Role;
   readonly content: string;
   readonly taskId: TaskId | undefined;
   readonly atMs: number | undefined;
 }
 
-function readMessage(entry: unknown): HeardMessage | null {
+function readMessage(entry: unknown): PeerMessage | null {
   if (!isFields(entry)) return null;
   const named = firstOf(entry, ['role', 'sender', 'sender_type', 'message_type', 'type']);
   const role = typeof named === 'string' ? own(ROLES, named.toLowerCase()) : undefined;
@@ -180,16 +180,18 @@ function timeOf(value: unknown): number | undefined {
 
 // --- Passages, tools -----------------------------------------------------------------------------------------
 
-/** A passage as it was answered; peer-ports.ts says what it means. */
-export interface HeardPassage {
+/** A passage that a query found. */
+export interface Passage {
   readonly text: string;
+  /** Where it is from, for people: a file, a title, an address. */
   readonly source: string;
   readonly collection: string;
+  /** Higher is better; comparable inside one answer only. */
   readonly score: number;
 }
 
 /** Passages in the order of the reply, which may also be one text (`answer`); null where it holds neither. */
-export function readPassages(data: Fields, limit: number): readonly HeardPassage[] | null {
+export function readPassages(data: Fields, limit: number): readonly Passage[] | null {
   const inner = isFields(data.result) ? data.result : {};
   const list = firstList(data, PASSAGE_NAMES) ?? firstList(inner, PASSAGE_NAMES);
   if (list) return list.slice(0, MAX_PASSAGES).flatMap(readPassage).slice(0, limit);
@@ -200,7 +202,7 @@ export function readPassages(data: Fields, limit: number): readonly HeardPassage
 
 const PASSAGE_NAMES = ['results', 'passages', 'documents', 'chunks', 'matches', 'result'];
 
-function readPassage(entry: unknown): readonly HeardPassage[] {
+function readPassage(entry: unknown): readonly Passage[] {
   if (typeof entry === 'string') return readPassage({ text: entry });
   if (!isFields(entry)) return [];
   const text = textOf(firstOf(entry, ['text', 'content', 'page_content', 'chunk', 'passage']));

@@ -13,7 +13,7 @@ import type { Runnable } from '@langchain/core/runnables';
 import { convertToOpenAITool } from '@langchain/core/utils/function_calling';
 import { estimateTokens } from '../domain/conversation.ts';
 import { cut } from '../domain/cut.ts';
-import { RefusalError, refusal } from '../domain/errors.ts';
+import { refusalError } from '../domain/errors.ts';
 import type { ToolDefinition } from './tools/tool.ts';
 
 interface OfflineCallOptions extends BaseChatModelCallOptions {
@@ -39,9 +39,7 @@ function readName(name: string): { plan: Plan; pace: Pace } {
   const [, count, ms] = /^offline-(\d{1,6})x(\d{1,5}|tick)$/.exec(name) ?? [];
   const tokens = Number(count);
   if (ms === undefined || tokens > MAX_TOKENS || Number(ms) > MAX_PACE_MS)
-    throw new RefusalError(
-      refusal('MODEL_ERROR', { message: `There is no model ${name.slice(0, 100)}: ${HELP}.` }),
-    );
+    throw refusalError('MODEL_ERROR', { message: `There is no model ${name.slice(0, 100)}: ${HELP}.` });
   const answer = { pieces: Array.from({ length: tokens }, (_, index) => `tok${index + 1} `) };
   const pace: Pace =
     ms === 'tick' ? { kind: 'tick' } : ms === '0' ? { kind: 'none' } : { kind: 'ms', ms: Number(ms) };

@@ -1,5 +1,5 @@
 /** Tool calls as models stream them: in pieces, which belong together by index. */
-import { RefusalError, refusal } from '../domain/errors.ts';
+import { type RefusalError, refusalError } from '../domain/errors.ts';
 
 /** A whole call. `args` is the JSON text that the model wrote, good or bad. */
 export interface ToolCall {
@@ -54,7 +54,7 @@ function open(calls: OpenCall[], piece: ToolCallPiece): OpenCall {
   return call;
 }
 
-const excess = (message: string): RefusalError => new RefusalError(refusal('MODEL_ERROR', { message }));
+const excess = (message: string): RefusalError => refusalError('MODEL_ERROR', { message });
 
 /** Closes the calls of iteration `iteration`: each has an id of its own, whatever the provider gave. */
 export function closeCalls(calls: readonly OpenCall[], iteration: number): readonly ToolCall[] {

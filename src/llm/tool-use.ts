@@ -1,6 +1,6 @@
 /** The tool calls of one run: which may run, which go back to the model as mistakes, and when that is enough. */
 import { cut } from '../domain/cut.ts';
-import { RefusalError, refusal } from '../domain/errors.ts';
+import { RefusalError, refusalError } from '../domain/errors.ts';
 import { MAX_TOOL_RESULT_UNITS } from '../domain/frames.ts';
 import type { Metrics } from '../ports/telemetry.ts';
 import type { Run } from './run.ts';
@@ -15,7 +15,7 @@ const TOOL_DEADLINE_MS = 30_000;
 /** UTF-16 units of a result that the model reads. */
 const MAX_RESULT_UNITS = 20_000;
 
-/** A call that passed the rules, with what to do or what to tell the model instead. */
+/** A call that passed the rules: a run of its tool, or a mistake for the model to read. */
 export interface CheckedCall {
   readonly call: ToolCall;
   readonly args: unknown;
@@ -42,8 +42,7 @@ export function createToolUse(run: Run, tools: ReadonlyMap<string, Tool>, metric
     const tool = tools.get(call.name);
     if (!tool)
       return mistaken(call, {}, `there is no tool of that name. Tools: ${allowed.join(', ') || 'none'}.`);
-    if (!allowed.includes(call.name))
-      throw new RefusalError(refusal('TOOL_DENIED', { details: { tool: call.name } }));
+    if (!allowed.includes(call.name)) throw refusalError('TOOL_DENIED', { details: { tool: call.name } });
     const args = parseArgs(call.args);
     if (!args) return mistaken(call, {}, 'the arguments are not a JSON object.');
     return { call, args, prepared: tool.prepare(args) };
@@ -70,7 +69,7 @@ export function createToolUse(run: Run, tools: ReadonlyMap<string, Tool>, metric
         throw loop('The agent kept calling tools that do not exist or with wrong arguments.');
       count(checked);
       if (run.iterations() >= run.maxIterations)
-        throw new RefusalError(refusal('MAX_ITERATIONS', { details: { max_iterations: run.maxIterations } }));
+        throw refusalError('MAX_ITERATIONS', { details: { max_iterations: run.maxIterations } });
       return checked;
     },
     perform: (checked) => perform(run, checked, tools.get(checked.call.name)?.effects ?? false, metrics),
@@ -108,7 +107,7 @@ async function stored(write: Promise<unknown>): Promise<void> {
   try {
     await write;
   } catch (error) {
-    throw error instanceof RefusalError ? error : new RefusalError(refusal('STORE_UNAVAILABLE'));
+    throw error instanceof RefusalError ? error : refusalError('STORE_UNAVAILABLE');
   }
 }
 
@@ -149,7 +148,7 @@ const mistaken = (call: ToolCall, args: unknown, problem: string): CheckedCall =
   prepared: { ok: false, problem },
 });
 
-const loop = (message: string): RefusalError => new RefusalError(refusal('TOOL_LOOP', { message }));
+const loop = (message: string): RefusalError => refusalError('TOOL_LOOP', { message });
 
 /** A tool's name as the model wrote it, for an error text. */
 const printableName = (name: string): string => name.slice(0, 64).replace(/[^\w.-]/g, '?');

@@ -41,7 +41,7 @@ interface WorkerPoolOptions<R> {
 }
 
 /** Rejections are WorkerPoolErrors. The thread starts with the first job, and again after one that hung or crashed it. */
-interface WorkerPool<J, R> {
+export interface WorkerPool<J, R> {
   /** A job that is cancelled while it runs stays in the thread until it is done; its reply is dropped. */
   run(job: J, signal?: AbortSignal): Promise<R>;
   /** Ends the thread. Whoever waits is refused. */

@@ -1,7 +1,9 @@
 /** What a tool is: a name, a schema for its arguments, and a function that ends with its signal. */
 import { z } from 'zod';
+import { RefusalError } from '../../domain/errors.ts';
 import type { SessionId, TaskId, TenantId } from '../../domain/ids.ts';
 import type { Tier } from '../../domain/tiers.ts';
+import type { PeerData, PeerRequestType, Peers } from '../../ports/peers.ts';
 
 export interface ToolContext {
   /** Aborted when the run is cancelled or out of time. */
@@ -66,6 +68,20 @@ export function defineTool<S extends z.ZodType>(spec: ToolSpec<S>): Tool {
       return { ok: false, problem: issues.join('; ') };
     },
   };
+}
+
+/** Asks a service on behalf of a tool. A refusal becomes an Error, of which the model reads the message. */
+export async function askPeer(
+  peers: Peers,
+  type: PeerRequestType,
+  data: PeerData,
+  { tenantId, tier, sessionId, taskId, signal }: ToolContext,
+): Promise<PeerData> {
+  try {
+    return await peers.ask({ type, tenantId, tier, sessionId, taskId, signal, data });
+  } catch (error) {
+    throw error instanceof RefusalError ? new Error(error.data.message) : error;
+  }
 }
 
 /** The tools of a node. close() ends their workers; later calls of their tools fail. */
