@@ -136,7 +136,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const management = createManagement({
     agents: stores.agents,
     templates: stores.templates,
-    directory: agents,
+    liveAgents: agents,
     builtIn,
     notices,
     tiers,

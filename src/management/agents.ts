@@ -15,11 +15,11 @@ import {
   type ManagementOptions,
   no,
   noAgent,
+  notify,
   type Operation,
   ok,
   rulesOf,
   storedIssues,
-  tell,
 } from './context.ts';
 
 /** A dry run, with its notices. */
@@ -53,8 +53,8 @@ export function createValidate(options: ManagementOptions): Validate {
         valid,
         issues,
       };
-      tell(options, operation, 'agent_validated', data);
-      tell(options, operation, 'validation_complete', data);
+      notify(options, operation, 'agent_validated', data);
+      notify(options, operation, 'validation_complete', data);
       return ok({ valid, issues });
     });
 }

@@ -4,7 +4,7 @@ import { type Reply, refusal } from '../domain/errors.ts';
 import { type TaskId, type TenantId, taskIdSchema } from '../domain/ids.ts';
 import type { Actor, BulkItem } from '../ports/management.ts';
 import type { AgentWriter } from './agent-writer.ts';
-import { type ManagementOptions, no, type Operation, ok, tell } from './context.ts';
+import { type ManagementOptions, no, notify, type Operation, ok } from './context.ts';
 
 /**
  * A task that was taken lives as long as this process. close(): items that were not begun are told as failed;
@@ -41,7 +41,7 @@ export function createBulk(options: ManagementOptions, writer: AgentWriter): Bul
     let done = 0;
     let failed = 0;
     const progress = () => ({ progress: { done, failed, total } });
-    tell(options, operation, 'task_status_update', { status: 'processing', ...progress() });
+    notify(options, operation, 'task_status_update', { status: 'processing', ...progress() });
 
     async function work(): Promise<void> {
       for (let index = next++; index < total; index = next++) {
@@ -52,14 +52,14 @@ export function createBulk(options: ManagementOptions, writer: AgentWriter): Bul
         if (!reply.ok) failed += 1;
         results[index] = resultOf(item, reply);
         if (done % every === 0 && done < total)
-          tell(options, operation, 'task_status_update', { status: 'processing', ...progress() });
+          notify(options, operation, 'task_status_update', { status: 'processing', ...progress() });
       }
     }
     await Promise.all(Array.from({ length: AT_ONCE }, work));
     const all = { ...progress(), results };
-    if (failed < total) tell(options, operation, 'task_completed', { status: 'completed', ...all });
+    if (failed < total) notify(options, operation, 'task_completed', { status: 'completed', ...all });
     else
-      tell(options, operation, 'task_failed', {
+      notify(options, operation, 'task_failed', {
         status: 'failed',
         error: 'None of the updates could be made.',
         error_type: 'INVALID_REQUEST',

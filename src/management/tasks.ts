@@ -6,7 +6,7 @@ import type { TaskOrigin, TaskTaker } from '../ports/management.ts';
 import { NOT_ITS_FAULT } from '../ports/transport.ts';
 import type { AgentWriter } from './agent-writer.ts';
 import type { Validate } from './agents.ts';
-import { guarded, type ManagementOptions, no, noAgent, type Operation, ok, tell } from './context.ts';
+import { guarded, type ManagementOptions, no, noAgent, notify, type Operation, ok } from './context.ts';
 
 type Result = Readonly<Record<string, unknown>>;
 
@@ -20,7 +20,7 @@ export function createTaskTaker(
   options: ManagementOptions,
   { writer, validate }: { readonly writer: AgentWriter; readonly validate: Validate },
 ): TaskTaker {
-  const { agents, directory, log } = options;
+  const { agents, liveAgents, log } = options;
   const recent = new Map<string, Promise<Reply<Result>>>();
   /** What was told last of tasks that have not come to their end. */
   const standing = new Map<string, Standing>();
@@ -32,7 +32,10 @@ export function createTaskTaker(
     standing.delete(key);
     standing.set(key, status);
     forgetOldest(standing);
-    tell(options, operation, status === 'failed' ? 'task_failed' : 'task_status_update', { status, ...data });
+    notify(options, operation, status === 'failed' ? 'task_failed' : 'task_status_update', {
+      status,
+      ...data,
+    });
   }
 
   function perform(operation: Operation, { type, payload }: AgentTask): Promise<Reply<Result>> {
@@ -54,8 +57,8 @@ export function createTaskTaker(
           const { tenantId } = operation.actor;
           const agent = await agents.get(tenantId, id);
           if (!agent || agent.deleted_at !== null) return no(noAgent());
-          directory.invalidate(tenantId, id);
-          tell(options, operation, 'agent_updated', { ...factsOf(agent), changes: [] });
+          liveAgents.invalidate(tenantId, id);
+          notify(options, operation, 'agent_updated', { ...factsOf(agent), changes: [] });
           return ok(factsOf(agent));
         });
     }
@@ -72,8 +75,8 @@ export function createTaskTaker(
       return reply;
     }
     standing.delete(keyOf(task.tenant_id, task.task_id));
-    if (reply.ok) tell(options, operation, 'task_completed', { status: 'completed', type, ...reply.value });
-    else tell(options, operation, 'task_failed', { status: 'failed', type, ...whatFailed(reply.error) });
+    if (reply.ok) notify(options, operation, 'task_completed', { status: 'completed', type, ...reply.value });
+    else notify(options, operation, 'task_failed', { status: 'failed', type, ...whatFailed(reply.error) });
     return reply;
   }
 

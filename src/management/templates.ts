@@ -5,8 +5,8 @@ import { readTemplate } from '../domain/template-rules.ts';
 import { BUILT_IN_TEMPLATES, builtInTemplate, templateIssue } from '../domain/templates.ts';
 import type { Tier } from '../domain/tiers.ts';
 import type { Actor, TemplateManagement } from '../ports/management.ts';
-import { createKeyedQueue } from './agent-writer.ts';
-import { broken, guarded, isoNow, type ManagementOptions, no, ok, rulesOf, tell } from './context.ts';
+import { broken, guarded, isoNow, type ManagementOptions, no, notify, ok, rulesOf } from './context.ts';
+import { createKeyedQueue } from './keyed-queue.ts';
 
 /** Templates one tenant may have of its own. */
 const MAX_TEMPLATES = 1_000;
@@ -19,7 +19,7 @@ export function createTemplateManagement(options: ManagementOptions): TemplateMa
   const tierOf = (actor: Actor): Promise<Tier> => options.tierOf(actor.tenantId, actor.tier);
 
   function announce(actor: Actor, event: NoticeEvent, template: Template, more: object = {}): void {
-    tell(options, { actor, taskId: newId() }, event, {
+    notify(options, { actor, taskId: newId() }, event, {
       template_id: template.id,
       template_name: template.name,
       slug: template.slug,

@@ -31,7 +31,7 @@ export async function openManagementNode(
   const management = createManagement({
     agents: createMemoryAgents(),
     templates: createMemoryTemplates(),
-    directory: { changed: (agent) => changed.push(agent), invalidate: () => {} },
+    liveAgents: { changed: (agent) => changed.push(agent), invalidate: () => {} },
     builtIn: defaultAgent({
       models: { defaultProvider: 'offline', defaultModel: 'offline-echo' },
       execution: { defaultAgentType: 'conversational' },
