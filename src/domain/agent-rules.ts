@@ -7,6 +7,7 @@ import {
   type AgentPatch,
   agentFieldsSchema,
   agentPatchSchema,
+  issuesOf,
   type RuleIssue,
 } from './agent-record.ts';
 import { DEFAULT_PROMPT } from './default-agent.ts';
@@ -82,8 +83,8 @@ export function readFields(raw: unknown): ReadFields {
     const parsed = agentFieldsSchema.shape[field].safeParse(value);
     if (parsed.success) good.push([field, value]);
     else
-      for (const issue of parsed.error.issues)
-        issues.push({ field: [field, ...issue.path].join('.'), rule: issue.code, message: issue.message });
+      for (const issue of issuesOf(parsed.error))
+        issues.push({ ...issue, field: [field, issue.field].filter(Boolean).join('.') });
     if (issues.length >= MAX_ISSUES) break;
   }
   return { patch: agentPatchSchema.parse(Object.fromEntries(good)), issues: issues.slice(0, MAX_ISSUES) };

@@ -19,6 +19,8 @@ import {
   type Operation,
   ok,
   rulesOf,
+  slugTaken,
+  stale,
   storedIssues,
 } from './context.ts';
 import { createKeyedQueue } from './keyed-queue.ts';
@@ -87,12 +89,13 @@ export function createAgentWriter(options: ManagementOptions): AgentWriter {
         for (let tries = 1; ; tries += 1) {
           const current = await agents.get(tenantId, agentId);
           if (!current) return no(noAgent());
-          if (expected !== undefined && expected !== current.version) return no(stale(current.version));
+          if (expected !== undefined && expected !== current.version)
+            return no(stale('agent', current.version));
           const reply = await writeNext(options, operation, current, await decide(current, operation));
           if (reply) return reply;
           if (tries < MAX_TRIES && expected === undefined) continue;
           const winner = await agents.get(tenantId, agentId);
-          return no(stale(winner?.version ?? current.version));
+          return no(stale('agent', winner?.version ?? current.version));
         }
       });
     });
@@ -180,7 +183,7 @@ async function writeNext(
     case 'saved':
       return ok(agent);
     case 'taken':
-      return no(slugTaken(agent.slug));
+      return no(slugTaken('agent', agent.slug));
     case 'full':
       return broken([tooManyAgents(decision.maxAgents, options.tiers)]);
     case 'stale':
@@ -222,7 +225,7 @@ async function createAgent(
     if (outcome === 'saved') return ok(agent);
     if (outcome === 'full') return broken([tooManyAgents(maxAgents, options.tiers)]);
     if (outcome === 'stale') return no(refusal('CONFLICT', { message: `There is an agent ${id} already.` }));
-    if (draft.slugGiven || tries > NUMBERED_SLUGS) return no(slugTaken(fields.slug));
+    if (draft.slugGiven || tries > NUMBERED_SLUGS) return no(slugTaken('agent', fields.slug));
   }
 }
 
@@ -294,15 +297,3 @@ export const immutable = (): ErrorData =>
 
 export const noVersion = (version: number): ErrorData =>
   refusal('NOT_FOUND', { message: `The agent has no version ${version}.` });
-
-const stale = (version: number): ErrorData =>
-  refusal('CONFLICT', {
-    message: `The agent is at version ${version} now; read it again.`,
-    details: { current_version: version },
-  });
-
-const slugTaken = (slug: string): ErrorData =>
-  refusal('CONFLICT', {
-    message: `Another agent has the slug ${slug}.`,
-    details: { field: 'slug', value: slug },
-  });

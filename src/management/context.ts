@@ -49,6 +49,19 @@ export const broken = (issues: readonly RuleIssue[]) => no(refuseIssues(issues))
 
 export const noAgent = (): ErrorData => refusal('NOT_FOUND', { message: 'There is no such agent.' });
 
+/** A write that expected another version than is stored now. */
+export const stale = (what: 'agent' | 'template', version: number): ErrorData =>
+  refusal('CONFLICT', {
+    message: `The ${what} is at version ${version} now; read it again.`,
+    details: { current_version: version },
+  });
+
+export const slugTaken = (what: 'agent' | 'template', slug: string): ErrorData =>
+  refusal('CONFLICT', {
+    message: `Another ${what} has the slug ${slug}.`,
+    details: { field: 'slug', value: slug },
+  });
+
 export const rulesOf = (options: ManagementOptions): DraftRules => ({
   tiers: options.tiers,
   knownTools: options.knownTools,
