@@ -1,4 +1,4 @@
-/** Asks the services that a node may have beside it: inside the process or over the transport, each as the settings say. */
+/** Asks the services beside a node: inside the process or over the transport, each as the settings say. */
 import type { DomainAction } from '../../src/domain/domain-action.ts';
 import { RefusalError, refusalError } from '../../src/domain/errors.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
