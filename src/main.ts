@@ -56,6 +56,8 @@ async function command(args: readonly string[]): Promise<void> {
     out: (line) => void process.stdout.write(`${line}\n`),
     err: (line) => void process.stderr.write(`${line}\n`),
     // Loaded where they are needed: most commands talk to a node, and should answer at once.
+    askRedis: async (...question) =>
+      (await import('../transports/queue/redis/ping.ts')).askRedis(...question),
     openDead: async (url) =>
       (await import('../transports/queue/redis/dead-letters.ts')).openDeadLetters(url, silent),
     openStores: async ({ databaseUrl: url }) =>

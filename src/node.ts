@@ -20,13 +20,13 @@ import { mountChat } from '../transports/websocket/chat.ts';
 import { mountTaskUpdates } from '../transports/websocket/service-notices.ts';
 import { createAccess } from '../transports/wire/access.ts';
 import { namedTools } from './domain/agent-rules.ts';
+import { defaultAgent } from './domain/default-agent.ts';
 import { CLOSE } from './domain/errors.ts';
 import { type AgentId, sessionIdSchema, type TenantId, taskIdSchema } from './domain/ids.ts';
 import { dayOf } from './domain/rate-limit.ts';
 import type { Tier } from './domain/tiers.ts';
 import { createEmbeddings } from './llm/embeddings.ts';
 import { createModels } from './llm/models.ts';
-import { defaultAgent } from './llm/prompts.ts';
 import { createCollections } from './llm/retrieval/collections.ts';
 import { createAgentRunner } from './llm/runner.ts';
 import { createTools, type NodeTools } from './llm/tools/tool-set.ts';
@@ -136,7 +136,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const management = createManagement({
     agents: stores.agents,
     templates: stores.templates,
-    directory: agents,
+    liveAgents: agents,
     builtIn,
     notices,
     tiers,

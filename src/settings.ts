@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
+import { providerSchema } from './domain/agent-record.ts';
 import { ID_PATTERN } from './domain/ids.ts';
 import { queueNameSchema } from './domain/queues.ts';
 import { parseRedisUrl } from './domain/redis-url.ts';
@@ -29,7 +30,6 @@ const list = z
   );
 /** Also refuses `localhost:8080`, which parses as a URL of the scheme `localhost`. */
 const httpUrl = z.url({ protocol: /^https?$/, error: 'must be a URL that starts with http:// or https://' });
-const provider = z.enum(['openai', 'groq', 'offline']);
 const peer = z.enum(['embedded', 'redis']).default('embedded');
 const redisUrl = z
   .string()
@@ -59,7 +59,7 @@ const environmentSchema = z.object({
   ORCHESTRATOR_REDIS_HOST: z.string().min(1).optional(),
   ORCHESTRATOR_REDIS_PORT: z.coerce.number().int().min(1).max(65_535).default(6379),
 
-  /** More queues to take actions from, for senders that write to names of their own. */
+  /** More queues to take actions from, for senders that use other names. */
   EXECUTION_EXTRA_QUEUES: list.pipe(z.array(queueNameSchema)),
   MANAGEMENT_SERVICE: peer,
   CONVERSATION_SERVICE: peer,
@@ -85,7 +85,7 @@ const environmentSchema = z.object({
 
   DEFAULT_TIER: tierSchema.default('professional'),
   TIERS_FILE: z.string().min(1).optional(),
-  DEFAULT_PROVIDER: provider.optional(),
+  DEFAULT_PROVIDER: providerSchema.optional(),
   DEFAULT_MODEL: z.string().min(1).optional(),
   OPENAI_API_KEY: z.string().min(1).optional(),
   OPENAI_BASE_URL: httpUrl.optional(),
@@ -144,7 +144,7 @@ export function parseSettings(
 
 type Environment = z.infer<typeof environmentSchema>;
 
-/** What one variable asks of another. Skipped where one of the two is wrong by itself: that was said already. */
+/** What one variable demands of another. Skipped where one of the two is wrong by itself, which is reported already. */
 function crossChecks(env: Environment, wrong: ReadonlySet<string>, problems: string[]): void {
   const refuse = (variables: readonly string[], broken: boolean, problem: string): void => {
     if (broken && !variables.some((name) => wrong.has(name))) problems.push(problem);
@@ -217,10 +217,9 @@ const DEFAULT_MODELS = {
   offline: 'offline-echo',
 } as const;
 
+const ms = (seconds: number): number => Math.round(seconds * 1000);
+
 function settle(env: Environment, tiers: TierTable, names: readonly string[]) {
-  const defaultProvider =
-    env.DEFAULT_PROVIDER ?? (env.OPENAI_API_KEY ? 'openai' : env.GROQ_API_KEY ? 'groq' : 'offline');
-  const ms = (value: number): number => Math.round(value * 1000);
   return {
     port: env.PORT,
     host: env.HOST,
@@ -233,38 +232,11 @@ function settle(env: Environment, tiers: TierTable, names: readonly string[]) {
     databaseUrl: env.DATABASE_URL ?? 'sqlite:./data/nooble.db',
     redisUrl: redisUrlOf(env),
     extraQueues: env.EXECUTION_EXTRA_QUEUES,
-    peers: {
-      modes: {
-        management: env.MANAGEMENT_SERVICE,
-        conversation: env.CONVERSATION_SERVICE,
-        embedding: env.EMBEDDING_SERVICE,
-        query: env.QUERY_SERVICE,
-        tool_registry: env.TOOL_REGISTRY_SERVICE,
-      },
-      format: env.PEER_ENCODING,
-      timeoutMs: ms(env.PEER_TIMEOUT_SECONDS),
-      collectionsDir: env.COLLECTIONS_DIR,
-    },
-    access: {
-      mode: env.AUTH_MODE,
-      jwtSecret: env.AUTH_JWT_SECRET,
-      jwksUrl: env.AUTH_JWKS_URL,
-      issuer: env.AUTH_ISSUER,
-      audience: env.AUTH_AUDIENCE,
-      allowedOrigins: env.ALLOWED_ORIGINS,
-      serviceToken: env.SERVICE_TOKEN,
-      allowInsecure: env.ALLOW_INSECURE,
-    },
+    peers: peersOf(env),
+    access: accessOf(env),
     tiers,
     defaultTier: env.DEFAULT_TIER,
-    models: {
-      defaultProvider,
-      defaultModel: env.DEFAULT_MODEL ?? DEFAULT_MODELS[defaultProvider],
-      openai: { apiKey: env.OPENAI_API_KEY, baseUrl: env.OPENAI_BASE_URL },
-      groq: { apiKey: env.GROQ_API_KEY, baseUrl: env.GROQ_BASE_URL },
-      firstTokenTimeoutMs: ms(env.MODEL_FIRST_TOKEN_SECONDS),
-      idleTimeoutMs: ms(env.MODEL_IDLE_SECONDS),
-    },
+    models: modelsOf(env),
     execution: {
       defaultAgentType: env.EXECUTION_DEFAULT_AGENT_TYPE,
       maxIterations: env.EXECUTION_MAX_ITERATIONS,
@@ -287,6 +259,43 @@ function settle(env: Environment, tiers: TierTable, names: readonly string[]) {
     drainMs: ms(env.DRAIN_SECONDS),
     /** Variables that were set and do nothing here (PROTOCOL 7); the log says so once. */
     withoutEffect: names.filter((name) => WITHOUT_EFFECT.test(name)),
+  };
+}
+
+const peersOf = (env: Environment) => ({
+  modes: {
+    management: env.MANAGEMENT_SERVICE,
+    conversation: env.CONVERSATION_SERVICE,
+    embedding: env.EMBEDDING_SERVICE,
+    query: env.QUERY_SERVICE,
+    tool_registry: env.TOOL_REGISTRY_SERVICE,
+  },
+  format: env.PEER_ENCODING,
+  timeoutMs: ms(env.PEER_TIMEOUT_SECONDS),
+  collectionsDir: env.COLLECTIONS_DIR,
+});
+
+const accessOf = (env: Environment) => ({
+  mode: env.AUTH_MODE,
+  jwtSecret: env.AUTH_JWT_SECRET,
+  jwksUrl: env.AUTH_JWKS_URL,
+  issuer: env.AUTH_ISSUER,
+  audience: env.AUTH_AUDIENCE,
+  allowedOrigins: env.ALLOWED_ORIGINS,
+  serviceToken: env.SERVICE_TOKEN,
+  allowInsecure: env.ALLOW_INSECURE,
+});
+
+function modelsOf(env: Environment) {
+  const defaultProvider =
+    env.DEFAULT_PROVIDER ?? (env.OPENAI_API_KEY ? 'openai' : env.GROQ_API_KEY ? 'groq' : 'offline');
+  return {
+    defaultProvider,
+    defaultModel: env.DEFAULT_MODEL ?? DEFAULT_MODELS[defaultProvider],
+    openai: { apiKey: env.OPENAI_API_KEY, baseUrl: env.OPENAI_BASE_URL },
+    groq: { apiKey: env.GROQ_API_KEY, baseUrl: env.GROQ_BASE_URL },
+    firstTokenTimeoutMs: ms(env.MODEL_FIRST_TOKEN_SECONDS),
+    idleTimeoutMs: ms(env.MODEL_IDLE_SECONDS),
   };
 }
 

@@ -9,7 +9,7 @@ import type { AgentId, TenantId } from '../../src/domain/ids.ts';
 import { type Behaviour, unreachable } from '../runtime/actor.ts';
 
 /** Which version is meant; null: the newest. */
-export type Wanted = number | null;
+type Wanted = number | null;
 
 interface Load {
   readonly attempt: number;

@@ -12,7 +12,7 @@ type Effect =
 
 const NOTHING: readonly Effect[] = [];
 const REACHED: readonly Effect[] = [{ type: 'reached' }];
-const silent = { debug() {}, info() {}, warn() {}, error() {}, child: () => silent };
+const silent = { debug() {}, info() {}, warn() {}, error() {} };
 
 export function ourLibrary(): MailboxLibrary {
   const system = createActorSystem({ clock: { now: () => Date.now() }, log: silent });

@@ -27,7 +27,6 @@ export const SILENT: Log = {
   info: nothing,
   warn: nothing,
   error: nothing,
-  child: () => SILENT,
 };
 
 export type AcceptedWrite = Extract<Write, { type: 'turn-accepted' }>;

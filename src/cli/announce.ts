@@ -2,7 +2,7 @@
 import type { Log } from '../ports/telemetry.ts';
 import type { Settings } from '../settings.ts';
 
-export interface Listening {
+interface Listening {
   readonly host: string;
   readonly port: number;
   readonly log: Log;

@@ -1,4 +1,5 @@
 /** What every command of the command line is given, and how it says no. */
+import type { RedisAnswer, RedisTarget } from '../domain/redis-url.ts';
 import type { AgentStore, Archive } from '../ports/management.ts';
 import type { DeadLetter, DeadLetters } from '../ports/transport.ts';
 import type { Settings } from '../settings.ts';
@@ -27,6 +28,12 @@ export interface CliDeps {
   readonly err: (line: string) => void;
   /** Opens what DATABASE_URL names. */
   readonly openStores: (settings: Settings) => Promise<CliStores>;
+  /** Sends one command to a Redis or a sentinel. Rejects only where a TLS file can not be read. */
+  readonly askRedis: (
+    target: RedisTarget,
+    command: readonly [string, ...string[]],
+    timeoutMs: number,
+  ) => Promise<RedisAnswer>;
   /** Connects to the Redis of that URL; rejects with the reason where the first try fails. */
   readonly openDead: (redisUrl: string) => Promise<CliDead>;
 }

@@ -22,7 +22,7 @@ export async function doctorCommand(deps: CliDeps): Promise<ExitCode> {
         settingsFinding(parsed.settings),
         ...(await Promise.all([
           checkStore(deps, parsed.settings),
-          checkRedis(parsed.settings),
+          checkRedis(deps, parsed.settings),
           checkModel(parsed.settings),
           checkPort(parsed.settings),
         ])),
@@ -57,10 +57,10 @@ async function checkStore(deps: CliDeps, settings: Settings): Promise<Finding> {
   }
 }
 
-async function checkRedis({ redisUrl }: Settings): Promise<Finding> {
+async function checkRedis({ askRedis }: CliDeps, { redisUrl }: Settings): Promise<Finding> {
   if (redisUrl === undefined) return skip('redis', 'REDIS_URL is not set: one node, nothing over queues');
   const name = withoutSecrets(redisUrl);
-  const { ok: isFine, text } = await checkRedisUrl(redisUrl, TIMEOUT_MS);
+  const { ok: isFine, text } = await checkRedisUrl(askRedis, redisUrl, TIMEOUT_MS);
   return (isFine ? ok : fail)('redis', `${name}: ${text}`);
 }
 

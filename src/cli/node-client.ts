@@ -7,12 +7,12 @@ const DEFAULT_URL = 'http://127.0.0.1:8000';
 const TIMEOUT_MS = 30_000;
 const PAGE_SIZE = 100;
 
-export interface NodeAnswer {
+interface NodeAnswer {
   readonly status: number;
   readonly body: unknown;
 }
 
-export interface NodeRequest {
+interface NodeRequest {
   readonly method?: string;
   readonly body?: unknown;
   readonly ifMatch?: number;

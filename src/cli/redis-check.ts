@@ -1,56 +1,64 @@
-/** The part of `nooble doctor` that looks at REDIS_URL: the server, or the sentinels and whom they call master. */
-import { readFileSync } from 'node:fs';
-import type { ConnectionOptions } from 'node:tls';
-import { parseRedisUrl, type RedisAddress, type RedisPlace, tlsAdvice } from '../domain/redis-url.ts';
-import { textOf } from './command.ts';
-import { askRedis, pingRedis, type RedisDoor } from './redis-ping.ts';
+/** The part of `nooble doctor` that looks at REDIS_URL: the server, or the sentinels and the master they name. */
+import {
+  parseRedisUrl,
+  type RedisAddress,
+  type RedisAnswer,
+  type RedisPlace,
+  type RedisTarget,
+  tlsAdvice,
+} from '../domain/redis-url.ts';
+import { type CliDeps, textOf } from './command.ts';
 
-export interface RedisFinding {
+interface RedisFinding {
   readonly ok: boolean;
   /** What is there, or what is wrong and what to do. */
   readonly text: string;
 }
 
+type Ask = (target: RedisTarget, command: readonly [string, ...string[]]) => Promise<RedisAnswer>;
 type Sentinels = Extract<RedisPlace['at'], { readonly kind: 'sentinels' }>;
 type Problem = { readonly code: string; readonly problem: string };
 
+const NOT_REDIS = 'it does not answer as Redis does';
+
 /** Never rejects; no word of a password in it. Each question may take `timeoutMs`. */
-export async function checkRedisUrl(url: string, timeoutMs: number): Promise<RedisFinding> {
+export async function checkRedisUrl(
+  askRedis: CliDeps['askRedis'],
+  url: string,
+  timeoutMs: number,
+): Promise<RedisFinding> {
+  const ask: Ask = (target, command) => askRedis(target, command, timeoutMs);
   try {
     const place = parseRedisUrl(url);
-    const tls = tlsOf(place);
     return place.at.kind === 'server'
-      ? await checkServer(place, place.at.address, tls, timeoutMs)
-      : await checkSentinels(place, place.at, tls, timeoutMs);
+      ? await checkServer(ask, place, place.at.address)
+      : await checkSentinels(ask, place, place.at);
   } catch (error) {
     return { ok: false, text: textOf(error) };
   }
 }
 
 async function checkServer(
-  { secure, credentials }: RedisPlace,
+  ask: Ask,
+  { secure, credentials, tlsFiles }: RedisPlace,
   address: RedisAddress,
-  tls: ConnectionOptions,
-  timeoutMs: number,
 ): Promise<RedisFinding> {
-  const door: RedisDoor = { address, credentials, tls: secure ? tls : undefined };
-  const problem = await pingRedis(door, timeoutMs);
-  return problem === null
-    ? { ok: true, text: 'it answers' }
-    : { ok: false, text: `${problem.problem}; ${adviceFor(problem, secure)}` };
+  const answer = await ask({ address, credentials, tlsFiles: secure ? tlsFiles : undefined }, ['ping']);
+  if (answer.ok && answer.reply === 'PONG') return { ok: true, text: 'it answers' };
+  const problem = answer.ok ? { code: NOT_REDIS, problem: NOT_REDIS } : answer;
+  return { ok: false, text: `${problem.problem}; ${adviceFor(problem, secure)}` };
 }
 
 async function checkSentinels(
+  ask: Ask,
   place: RedisPlace,
   { addresses, master, credentials, secure }: Sentinels,
-  tls: ConnectionOptions,
-  timeoutMs: number,
 ): Promise<RedisFinding> {
-  const question = ['SENTINEL', 'GET-MASTER-ADDR-BY-NAME', master];
+  const tlsFiles = secure ? place.tlsFiles : undefined;
   const answers = await Promise.all(
     addresses.map(async (address) => {
-      const door: RedisDoor = { address, credentials, tls: secure ? tls : undefined };
-      const answer = await askRedis(door, question, timeoutMs);
+      const question = ['sentinel', 'get-master-addr-by-name', master] as const;
+      const answer = await ask({ address, credentials, tlsFiles }, question);
       return { name: nameOf(address), ...(answer.ok ? masterIn(answer.reply) : { problem: answer }) };
     }),
   );
@@ -63,7 +71,7 @@ async function checkSentinels(
     const advice = first ? sentinelAdvice(first, secure) : 'look at REDIS_URL';
     return { ok: false, text: `no sentinel names a master: ${silent.join(', ')}; ${advice}` };
   }
-  const found = await checkServer(place, named, tls, timeoutMs);
+  const found = await checkServer(ask, place, named);
   const others = silent.length > 0 ? `; but ${silent.join(', ')}` : '';
   return { ok: found.ok, text: `the master is ${nameOf(named)}: ${found.text}${others}` };
 }
@@ -95,11 +103,4 @@ function sentinelAdvice(problem: Problem, secure: boolean): string {
   if (secure && /WRONG_VERSION_NUMBER|PACKET_LENGTH|no answer/.test(problem.code))
     return 'where sentinels speak no TLS: sentinel_tls=no in REDIS_URL';
   return adviceFor(problem, secure);
-}
-
-function tlsOf({ tlsFiles: { ca, cert, key } }: RedisPlace): ConnectionOptions {
-  return {
-    ...(ca ? { ca: readFileSync(ca) } : {}),
-    ...(cert && key ? { cert: readFileSync(cert), key: readFileSync(key) } : {}),
-  };
 }

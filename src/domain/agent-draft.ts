@@ -36,7 +36,7 @@ export function draftNew(raw: unknown, tier: Tier, rules: DraftRules): Draft {
   return { fields, issues: all, slugGiven: patch.slug !== undefined };
 }
 
-export interface DraftChange extends Draft {
+interface DraftChange extends Draft {
   readonly changes: readonly Change[];
 }
 

@@ -67,7 +67,7 @@ export const changeSchema = z.object({ field: z.string(), from: z.unknown(), to:
 export type Change = z.infer<typeof changeSchema>;
 
 /** One broken rule. `tier` is the first that would allow it. */
-export const ruleIssueSchema = z.object({
+const ruleIssueSchema = z.object({
   field: z.string(),
   rule: z.string(),
   message: z.string(),
@@ -75,7 +75,11 @@ export const ruleIssueSchema = z.object({
 });
 export type RuleIssue = z.infer<typeof ruleIssueSchema>;
 
-export const AUDIT_ACTIONS = ['created', 'updated', 'rolled_back', 'deleted', 'restored'] as const;
+/** What is wrong with a shape, as broken rules. */
+export const issuesOf = ({ issues }: z.ZodError): RuleIssue[] =>
+  issues.map(({ path, code, message }) => ({ field: path.join('.'), rule: code, message }));
+
+const AUDIT_ACTIONS = ['created', 'updated', 'rolled_back', 'deleted', 'restored'] as const;
 
 /** Who changed what, when, and through which door. */
 export const auditEntrySchema = z.object({

@@ -7,8 +7,10 @@ import {
   type AgentPatch,
   agentFieldsSchema,
   agentPatchSchema,
+  issuesOf,
   type RuleIssue,
 } from './agent-record.ts';
+import { DEFAULT_PROMPT } from './default-agent.ts';
 import { type ErrorData, refusal } from './errors.ts';
 import { promptIssue } from './prompt-syntax.ts';
 import { slugOf } from './slug.ts';
@@ -29,8 +31,6 @@ export const namedTools = (own: readonly string[], tiers: TierTable): readonly s
 /** Model of an agent that names none. */
 export type AgentDefaults = Pick<AgentConfig, 'provider' | 'model'>;
 
-const DEFAULT_PROMPT =
-  'You are a helpful assistant. Answer in the language of the user, briefly and to the point.';
 /** Issues named in one answer. */
 const MAX_ISSUES = 100;
 
@@ -62,7 +62,7 @@ export const blankAgent = (name: string, defaults: AgentDefaults): AgentFields =
 const present = (fields: object): object =>
   Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
 
-export interface ReadFields {
+interface ReadFields {
   /** The fields whose shape is right. */
   readonly patch: AgentPatch;
   readonly issues: readonly RuleIssue[];
@@ -83,8 +83,8 @@ export function readFields(raw: unknown): ReadFields {
     const parsed = agentFieldsSchema.shape[field].safeParse(value);
     if (parsed.success) good.push([field, value]);
     else
-      for (const issue of parsed.error.issues)
-        issues.push({ field: [field, ...issue.path].join('.'), rule: issue.code, message: issue.message });
+      for (const issue of issuesOf(parsed.error))
+        issues.push({ ...issue, field: [field, issue.field].filter(Boolean).join('.') });
     if (issues.length >= MAX_ISSUES) break;
   }
   return { patch: agentPatchSchema.parse(Object.fromEntries(good)), issues: issues.slice(0, MAX_ISSUES) };

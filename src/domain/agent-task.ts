@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { agentIdSchema, taskIdSchema, tenantIdSchema } from './ids.ts';
 
-export const AGENT_TASK_TYPES = ['agent_create', 'agent_update', 'agent_validate', 'agent_notify'] as const;
+const AGENT_TASK_TYPES = ['agent_create', 'agent_update', 'agent_validate', 'agent_notify'] as const;
 
 /** A whole number is the version that must be stored now; `1.0` and the like say nothing about ours. */
 const version = z

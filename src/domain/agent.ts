@@ -1,5 +1,6 @@
 /** An agent's configuration as an execution reads it, and the rules that tie it to a tier. */
-import type { Agent } from './agent-record.ts';
+import type { z } from 'zod';
+import type { Agent, providerSchema } from './agent-record.ts';
 import { type ErrorData, refusal } from './errors.ts';
 import type { AgentId } from './ids.ts';
 import { TIERS, type Tier, type TierLimits } from './tiers.ts';
@@ -7,7 +8,7 @@ import { TIERS, type Tier, type TierLimits } from './tiers.ts';
 /** Which loop runs the agent: ours, or LangChain's `createAgent`. */
 export type AgentType = 'conversational' | 'langchain';
 
-export type Provider = 'openai' | 'groq' | 'offline';
+export type Provider = z.infer<typeof providerSchema>;
 
 export interface AgentConfig {
   readonly id: AgentId;

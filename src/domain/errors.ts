@@ -107,6 +107,10 @@ export class RefusalError extends Error {
   }
 }
 
+/** A refusal to be thrown; arguments as those of `refusal`. */
+export const refusalError = (...[code, more]: Parameters<typeof refusal>): RefusalError =>
+  new RefusalError(refusal(code, more));
+
 export type Reply<T> =
   | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly error: ErrorData };

@@ -13,11 +13,11 @@ const NESTED = ['config', 'configuration', 'llm_config', 'model_config', 'settin
 /** Tools, collections and tags that are read. */
 const MAX_NAMED = 100;
 
-export type ReadAgent =
+type ReadAgent =
   | { readonly ok: true; readonly agent: Agent }
   | { readonly ok: false; readonly error: ErrorData };
 
-export interface AskedAgent {
+interface AskedAgent {
   readonly tenantId: TenantId;
   readonly agentId: AgentId;
   /** For what the service leaves out. */

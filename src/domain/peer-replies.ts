@@ -4,6 +4,7 @@
  */
 import { z } from 'zod';
 import type { Message, Role } from './conversation.ts';
+import { cut } from './cut.ts';
 import { type ErrorCode, type ErrorData, errorCodeSchema, refusal } from './errors.ts';
 import { type TaskId, taskIdSchema } from './ids.ts';
 
@@ -131,14 +132,14 @@ export function readHistory(data: Fields, limit: number, nowMs: number): readonl
 
 const HISTORY_NAMES = ['messages', 'history', 'conversation_history'];
 
-interface HeardMessage {
+interface PeerMessage {
   readonly role: Role;
   readonly content: string;
   readonly taskId: TaskId | undefined;
   readonly atMs: number | undefined;
 }
 
-function readMessage(entry: unknown): HeardMessage | null {
+function readMessage(entry: unknown): PeerMessage | null {
   if (!isFields(entry)) return null;
   const named = firstOf(entry, ['role', 'sender', 'sender_type', 'message_type', 'type']);
   const role = typeof named === 'string' ? own(ROLES, named.toLowerCase()) : undefined;
@@ -179,16 +180,18 @@ function timeOf(value: unknown): number | undefined {
 
 // --- Passages, tools -----------------------------------------------------------------------------------------
 
-/** A passage as it was answered; peer-ports.ts says what it means. */
-export interface HeardPassage {
+/** A passage that a query found. */
+export interface Passage {
   readonly text: string;
+  /** Where it is from, for people: a file, a title, an address. */
   readonly source: string;
   readonly collection: string;
+  /** Higher is better; comparable inside one answer only. */
   readonly score: number;
 }
 
 /** Passages in the order of the reply, which may also be one text (`answer`); null where it holds neither. */
-export function readPassages(data: Fields, limit: number): readonly HeardPassage[] | null {
+export function readPassages(data: Fields, limit: number): readonly Passage[] | null {
   const inner = isFields(data.result) ? data.result : {};
   const list = firstList(data, PASSAGE_NAMES) ?? firstList(inner, PASSAGE_NAMES);
   if (list) return list.slice(0, MAX_PASSAGES).flatMap(readPassage).slice(0, limit);
@@ -199,7 +202,7 @@ export function readPassages(data: Fields, limit: number): readonly HeardPassage
 
 const PASSAGE_NAMES = ['results', 'passages', 'documents', 'chunks', 'matches', 'result'];
 
-function readPassage(entry: unknown): readonly HeardPassage[] {
+function readPassage(entry: unknown): readonly Passage[] {
   if (typeof entry === 'string') return readPassage({ text: entry });
   if (!isFields(entry)) return [];
   const text = textOf(firstOf(entry, ['text', 'content', 'page_content', 'chunk', 'passage']));
@@ -241,7 +244,3 @@ function firstList(fields: Fields, names: readonly string[]): readonly unknown[]
 
 const own = <T>(table: Readonly<Record<string, T>>, name: string): T | undefined =>
   Object.hasOwn(table, name) ? table[name] : undefined;
-
-/** Never half of a surrogate pair at the end. */
-const cut = (text: string, units: number): string =>
-  text.length <= units ? text : text.slice(0, units).replace(/[\uD800-\uDBFF]$/, '');

@@ -27,7 +27,7 @@ export function fullAtMs({ tokens, atMs }: Bucket, { perMs, burst }: Rate): numb
   return used <= 0 ? atMs : atMs + used / perMs;
 }
 
-export type Taken =
+type Taken =
   | { readonly ok: true; readonly bucket: Bucket }
   | { readonly ok: false; readonly retryAfterMs: number };
 
@@ -61,7 +61,7 @@ export const dayOf = (nowMs: number): string => new Date(nowMs).toISOString().sl
 /** Milliseconds until the next midnight UTC. */
 export const msToMidnight = (nowMs: number): number => DAY_MS - (nowMs % DAY_MS);
 
-export type Counted =
+type Counted =
   | { readonly ok: true; readonly count: DayCount }
   | { readonly ok: false; readonly retryAfterMs: number };
 

@@ -39,6 +39,20 @@ export interface RedisPlace {
       };
 }
 
+/** One Redis or sentinel to connect to. */
+export interface RedisTarget {
+  readonly address: RedisAddress;
+  readonly credentials: RedisCredentials;
+  /** Undefined: no TLS. */
+  readonly tlsFiles: TlsFiles | undefined;
+}
+
+/** What came of a command that was sent to a Redis or a sentinel. */
+export type RedisAnswer =
+  | { readonly ok: true; readonly reply: unknown }
+  /** `code`: of Node, OpenSSL, or the first word of what Redis says; where it has none, what is wrong in words. */
+  | { readonly ok: false; readonly code: string; readonly problem: string };
+
 /** As redis-py names them in its URLs, so that services in Python can share the node's. */
 const TLS_OPTIONS = { ca: 'ssl_ca_certs', cert: 'ssl_certfile', key: 'ssl_keyfile' } as const;
 const SENTINEL_OPTIONS = ['sentinel_user', 'sentinel_password'];

@@ -1,6 +1,6 @@
 /** What a tenant may make of a template of its own: shape, the agent's own rules, and the tier, all at once. */
 import { type DraftRules, draftNew } from './agent-draft.ts';
-import { type RuleIssue, type TemplateInput, templateInputSchema } from './agent-record.ts';
+import { issuesOf, type RuleIssue, type TemplateInput, templateInputSchema } from './agent-record.ts';
 import { templateIssue } from './templates.ts';
 import type { Tier } from './tiers.ts';
 
@@ -11,9 +11,7 @@ export function readTemplate(
   rules: DraftRules,
 ): { readonly input: TemplateInput | null; readonly issues: readonly RuleIssue[] } {
   const parsed = templateInputSchema.safeParse(raw);
-  const issues: RuleIssue[] = parsed.success
-    ? []
-    : parsed.error.issues.map(({ path, code, message }) => ({ field: path.join('.'), rule: code, message }));
+  const issues: RuleIssue[] = parsed.success ? [] : issuesOf(parsed.error);
   const own = templateIssue({ tenant_id: 'own', slug: '' }, tier, rules.tiers);
   if (own) issues.push(own);
   const agent: unknown = typeof raw === 'object' && raw !== null ? Reflect.get(raw, 'agent') : undefined;

@@ -1,11 +1,7 @@
 /** Templates of agents: the built-in ones, who may use which, and the agent that comes out of one. */
-import type { AgentConfig } from './agent.ts';
-import { type Agent, type RuleIssue, type Template, templateSchema } from './agent-record.ts';
-import type { TenantId } from './ids.ts';
+import { type RuleIssue, type Template, templateSchema } from './agent-record.ts';
+import { BUILT_IN_AT } from './default-agent.ts';
 import { lowestTier, type Tier, type TierLimits, type TierTable } from './tiers.ts';
-
-/** When what every node has was made. */
-const BUILT_IN_AT = '2025-01-01T00:00:00.000Z';
 
 const builtIn = (id: string, fields: Pick<Template, 'name' | 'description' | 'agent'>): Template =>
   templateSchema.parse({
@@ -137,30 +133,3 @@ export function templateIssue(template: Origin, tier: Tier, tiers: TierTable): R
     tier: lowestTier(tiers, (limits) => includes(template, limits)),
   };
 }
-
-/** The agent `default`, which every tenant has without anybody having stored it, as a stored one would look. */
-export const defaultRecord = (config: AgentConfig, tenantId: TenantId): Agent => ({
-  id: config.id,
-  tenant_id: tenantId,
-  name: 'Default',
-  slug: 'default',
-  description: 'The agent that every tenant has. It can not be changed.',
-  type: config.type === 'langchain' ? 'workflow' : 'conversational',
-  provider: config.provider,
-  model: config.model,
-  temperature: config.temperature,
-  max_tokens: config.maxTokens,
-  system_prompt: config.systemPrompt,
-  tools: [...config.tools],
-  collections: [],
-  max_iterations: config.maxIterations,
-  max_history_messages: null,
-  is_active: config.isActive,
-  minimum_tier: 'free',
-  tags: [],
-  template_id: null,
-  version: config.version,
-  created_at: BUILT_IN_AT,
-  updated_at: BUILT_IN_AT,
-  deleted_at: null,
-});

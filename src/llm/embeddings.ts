@@ -1,6 +1,6 @@
-/** Texts as vectors: from whatever speaks OpenAI's protocol, or offline, where they tell only which words are shared. */
+/** Texts as vectors: from whatever speaks OpenAI's protocol, or offline, where vectors show only shared words. */
 import { OpenAIEmbeddings } from '@langchain/openai';
-import { RefusalError, refusal } from '../domain/errors.ts';
+import { RefusalError, refusalError } from '../domain/errors.ts';
 import type { Embeddings } from '../ports/peers.ts';
 import { classify } from './model-errors.ts';
 
@@ -12,7 +12,7 @@ const NO_KEY = 'none';
 /** Numbers of an offline vector. */
 const OFFLINE_LENGTH = 256;
 
-export interface EmbeddingsOptions {
+interface EmbeddingsOptions {
   readonly apiKey: string | undefined;
   readonly baseUrl: string | undefined;
   readonly model?: string;
@@ -72,19 +72,15 @@ function sound(vectors: readonly unknown[], count: number): readonly (readonly n
   );
   const length = read[0]?.length ?? 0;
   if (read.length !== count || length === 0 || read.some((vector) => vector.length !== length))
-    throw new RefusalError(
-      refusal('MODEL_ERROR', { message: 'The endpoint answered something else than embeddings.' }),
-    );
+    throw refusalError('MODEL_ERROR', { message: 'The endpoint answered something else than embeddings.' });
   return read;
 }
 
 const calledOff = (): RefusalError =>
-  new RefusalError(refusal('INTERRUPTED', { message: 'The embedding was called off.' }));
+  refusalError('INTERRUPTED', { message: 'The embedding was called off.' });
 
 const unavailable = (): RefusalError =>
-  new RefusalError(
-    refusal('MODEL_UNAVAILABLE', { message: 'The endpoint did not answer with embeddings in time.' }),
-  );
+  refusalError('MODEL_UNAVAILABLE', { message: 'The endpoint did not answer with embeddings in time.' });
 
 /**
  * Hashed words: each adds or takes one at a place that its hash names; the vector has length 1. The same text gives the

@@ -46,17 +46,17 @@ export async function runLangChainAgent(parts: AgentParts): Promise<string> {
   let text = '';
   let refused: RefusalError | undefined;
 
-  /** createAgent may wrap what is thrown under it; the refusal is kept as it was. */
-  const keeping = async <T>(deed: () => Promise<T>): Promise<T> => {
+  /** createAgent may wrap what is thrown under it: the refusal is thrown again as it was. */
+  const withRefusal = async <T>(step: () => Promise<T>): Promise<T> => {
     try {
-      return await deed();
+      return await step();
     } catch (error) {
       if (error instanceof RefusalError) refused ??= error;
       throw error;
     }
   };
   const supervised = new SupervisedModel((messages) =>
-    keeping(async () => {
+    withRefusal(async () => {
       const answer = await callModel(run, model, messages, toolUse.definitions, dependencies);
       text = answer.text;
       checkedCalls.clear();
@@ -68,7 +68,7 @@ export async function runLangChainAgent(parts: AgentParts): Promise<string> {
   const tools = toolUse.definitions.map(({ function: { name, description } }) =>
     tool(
       (_args: unknown, config: { toolCall?: { id?: string } }) =>
-        keeping(async () => {
+        withRefusal(async () => {
           const checked = checkedCalls.get(config.toolCall?.id ?? '');
           return checked ? toolUse.perform(checked) : 'Error: unknown call.';
         }),

@@ -1,4 +1,4 @@
-/** From plain records to LangChain messages, made anew for every turn: kept ones cost a session ten times as much. */
+/** From plain records to LangChain messages, made anew for every turn: a session that held them would cost ten times as much. */
 import {
   AIMessage,
   type BaseMessage,

@@ -6,7 +6,7 @@ import type { ChatGenerationChunk } from '@langchain/core/outputs';
 import { ConstantBackoff, handleWhen, retry } from 'cockatiel';
 import { z } from 'zod';
 import { estimateTokens } from '../domain/conversation.ts';
-import { RefusalError, refusal } from '../domain/errors.ts';
+import { RefusalError, refusalError } from '../domain/errors.ts';
 import type { Clock, Log, Metrics } from '../ports/telemetry.ts';
 import { brokenOff, classify, ModelFailure } from './model-errors.ts';
 import type { Run } from './run.ts';
@@ -19,7 +19,7 @@ const RETRY_BASE_MS = 500;
 /** Above this many characters a token, a model plainly ignores max_tokens, and its answer is cut off. */
 const MAX_UNITS_PER_TOKEN = 16;
 
-export interface ModelAnswer {
+interface ModelAnswer {
   readonly text: string;
   readonly calls: readonly ToolCall[];
 }
@@ -159,17 +159,13 @@ function estimate(messages: readonly BaseMessage[], text: string, calls: readonl
 }
 
 const tooLong = (maxTokens: number): RefusalError =>
-  new RefusalError(
-    refusal('TIER_LIMIT', {
-      message: `The model wrote far more than the ${maxTokens} tokens it was allowed.`,
-      details: { limit: 'tokens_per_run', max: maxTokens },
-    }),
-  );
+  refusalError('TIER_LIMIT', {
+    message: `The model wrote far more than the ${maxTokens} tokens it was allowed.`,
+    details: { limit: 'tokens_per_run', max: maxTokens },
+  });
 
 const filtered = (): RefusalError =>
-  new RefusalError(
-    refusal('MODEL_ERROR', {
-      message: "The provider's content filter stopped the answer.",
-      details: { filtered: true },
-    }),
-  );
+  refusalError('MODEL_ERROR', {
+    message: "The provider's content filter stopped the answer.",
+    details: { filtered: true },
+  });

@@ -1,5 +1,6 @@
-/** What went wrong at a model's endpoint, told apart by status alone: provider texts can hold keys and messages. */
-import { RefusalError, refusal } from '../domain/errors.ts';
+/** What went wrong at a model's endpoint, by status alone: texts of providers can hold keys and messages. */
+import { defined } from '../domain/defined.ts';
+import { RefusalError, refusal, refusalError } from '../domain/errors.ts';
 
 /** A failed attempt before the first chunk. */
 export class ModelFailure extends RefusalError {
@@ -22,51 +23,42 @@ export function classify(error: unknown, nowMs: number): ModelFailure {
   if (error instanceof RefusalError) return new ModelFailure(error, error.data.code, false);
   const status = numberAt(error, 'status');
   const code = providerCode(error);
-  const details = { ...(status ? { status } : {}), ...(code ? { provider_code: code } : {}) };
-  const told = code ? `${status}, ${code}` : `${status}`;
+  const details = defined({ status: status || undefined, provider_code: code });
+  const shown = code ? `${status}, ${code}` : `${status}`;
   if (status === 429) {
     const retryAfterMs = readRetryAfter(error, nowMs);
-    const data = { details, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) };
-    const refused = new RefusalError(refusal('MODEL_RATE_LIMITED', data));
+    const refused = refusalError('MODEL_RATE_LIMITED', defined({ details, retryAfterMs }));
     // A spent quota stays spent.
     return new ModelFailure(refused, '429', code !== 'insufficient_quota', retryAfterMs);
   }
   if (status !== undefined && (status >= 500 || status === 408)) {
     const refused = refusal('MODEL_UNAVAILABLE', {
-      message: `The model provider failed (HTTP ${told}).`,
+      message: `The model provider failed (HTTP ${shown}).`,
       details,
     });
     return new ModelFailure(new RefusalError(refused), `${status}`, true, readRetryAfter(error, nowMs));
   }
   if (status !== undefined) {
-    const message = `The model provider refused the request (HTTP ${told}).`;
-    return new ModelFailure(
-      new RefusalError(refusal('MODEL_ERROR', { message, details })),
-      `${status}`,
-      false,
-    );
+    const message = `The model provider refused the request (HTTP ${shown}).`;
+    return new ModelFailure(refusalError('MODEL_ERROR', { message, details }), `${status}`, false);
   }
   if (nameOf(error) === 'ContextOverflowError') {
     const message = "The conversation is longer than the model's context.";
-    return new ModelFailure(new RefusalError(refusal('MODEL_ERROR', { message })), 'context', false);
+    return new ModelFailure(refusalError('MODEL_ERROR', { message }), 'context', false);
   }
   if (isConnectionError(error)) {
     const message = 'The connection to the model provider failed.';
-    return new ModelFailure(new RefusalError(refusal('MODEL_UNAVAILABLE', { message })), 'connection', true);
+    return new ModelFailure(refusalError('MODEL_UNAVAILABLE', { message }), 'connection', true);
   }
   const message = 'The model provider answered in a way that cannot be read.';
-  return new ModelFailure(
-    new RefusalError(refusal('MODEL_ERROR', { message, details })),
-    'unreadable',
-    false,
-  );
+  return new ModelFailure(refusalError('MODEL_ERROR', { message, details }), 'unreadable', false);
 }
 
 /** A stream that broke after text came: never retried, since the client has seen it. */
 export function brokenOff(error?: unknown): RefusalError {
   if (error instanceof RefusalError) return error;
   const message = 'The model broke off in the middle of its answer.';
-  return new RefusalError(refusal('MODEL_ERROR', { message, details: { cut: true } }));
+  return refusalError('MODEL_ERROR', { message, details: { cut: true } });
 }
 
 /**

@@ -2,6 +2,7 @@
 import type { BaseChatModel } from '@langchain/core/language_models/chat_models';
 import { ChatGroq } from '@langchain/groq';
 import { ChatOpenAI } from '@langchain/openai';
+import { LRUCache } from 'lru-cache';
 import type { Provider } from '../domain/agent.ts';
 import { OfflineModel } from './offline-model.ts';
 
@@ -9,7 +10,7 @@ const OPENAI_URL = 'https://api.openai.com/v1';
 const GROQ_URL = 'https://api.groq.com';
 /** Endpoints without keys still want the header. */
 const NO_KEY = 'none';
-/** Instances kept; one costs some KB and its client. */
+/** Instances in the cache; one costs some KB and its client. */
 const MAX_CACHED = 500;
 /** OpenAI's reasoning models refuse any temperature but their own. */
 const FIXED_TEMPERATURE = /^o\d|^gpt-5(?!.*chat)/;
@@ -19,12 +20,12 @@ interface Endpoint {
   readonly baseUrl: string | undefined;
 }
 
-export interface ModelEndpoints {
+interface ModelEndpoints {
   readonly openai: Endpoint;
   readonly groq: Endpoint;
 }
 
-export interface ModelSpec {
+interface ModelSpec {
   readonly provider: Provider;
   readonly model: string;
   readonly temperature: number;
@@ -38,18 +39,16 @@ export interface ModelProvider {
   model(spec: ModelSpec): BaseChatModel;
 }
 
-/** Makes a provider that keeps one instance for each provider, model, temperature and token limit. */
+/** Makes a provider with one instance for each provider, model, temperature and token limit. */
 export function createModels(endpoints: ModelEndpoints): ModelProvider {
-  const made = new Map<string, BaseChatModel>();
+  const models = new LRUCache<string, BaseChatModel>({ max: MAX_CACHED });
   return {
     model(spec) {
       const key = `${spec.provider} ${spec.temperature} ${spec.maxTokens} ${spec.model}`;
-      const known = made.get(key);
+      const known = models.get(key);
       if (known) return known;
       const model = make(spec, endpoints);
-      const oldest = made.keys().next();
-      if (made.size >= MAX_CACHED && !oldest.done) made.delete(oldest.value);
-      made.set(key, model);
+      models.set(key, model);
       return model;
     },
   };

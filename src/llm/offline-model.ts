@@ -12,11 +12,11 @@ import { ChatGenerationChunk, type ChatResult } from '@langchain/core/outputs';
 import type { Runnable } from '@langchain/core/runnables';
 import { convertToOpenAITool } from '@langchain/core/utils/function_calling';
 import { estimateTokens } from '../domain/conversation.ts';
-import { RefusalError, refusal } from '../domain/errors.ts';
-import { cut } from './tool-calls.ts';
+import { cut } from '../domain/cut.ts';
+import { refusalError } from '../domain/errors.ts';
 import type { ToolDefinition } from './tools/tool.ts';
 
-export interface OfflineCallOptions extends BaseChatModelCallOptions {
+interface OfflineCallOptions extends BaseChatModelCallOptions {
   readonly tools?: readonly ToolDefinition[];
 }
 
@@ -39,9 +39,7 @@ function readName(name: string): { plan: Plan; pace: Pace } {
   const [, count, ms] = /^offline-(\d{1,6})x(\d{1,5}|tick)$/.exec(name) ?? [];
   const tokens = Number(count);
   if (ms === undefined || tokens > MAX_TOKENS || Number(ms) > MAX_PACE_MS)
-    throw new RefusalError(
-      refusal('MODEL_ERROR', { message: `There is no model ${name.slice(0, 100)}: ${HELP}.` }),
-    );
+    throw refusalError('MODEL_ERROR', { message: `There is no model ${name.slice(0, 100)}: ${HELP}.` });
   const answer = { pieces: Array.from({ length: tokens }, (_, index) => `tok${index + 1} `) };
   const pace: Pace =
     ms === 'tick' ? { kind: 'tick' } : ms === '0' ? { kind: 'none' } : { kind: 'ms', ms: Number(ms) };
@@ -147,7 +145,7 @@ function last(
   messages: readonly BaseMessage[],
   count: number,
   toolCall: OfflineAnswer['toolCall'],
-  cut: boolean,
+  isCut: boolean,
 ): ChatGenerationChunk {
   let units = 0;
   for (const message of messages) if (typeof message.content === 'string') units += message.content.length;
@@ -163,22 +161,19 @@ function last(
   });
   // LangChain's types have no usage in the constructor of an untyped message, though it takes it.
   Object.assign(message, { usage_metadata });
-  const finish_reason = toolCall ? 'tool_calls' : cut ? 'length' : 'stop';
+  const finish_reason = toolCall ? 'tool_calls' : isCut ? 'length' : 'stop';
   return new ChatGenerationChunk({ text: '', message, generationInfo: { finish_reason } });
 }
 
 /** What a model does in one answer: pieces of text, and at most one tool call. */
-export interface OfflineAnswer {
+interface OfflineAnswer {
   readonly pieces: readonly string[];
   readonly toolCall?: { readonly name: string; readonly args: string };
 }
 
-/** UTF-16 units of the message that an answer quotes. */
+/** UTF-16 units of the message that an answer quotes, and that are searched for a sum. */
 const MAX_QUOTE_UNITS = 2_000;
-
-/** UTF-16 units of the message that are searched for a sum. */
 const MAX_SEARCH_UNITS = 2_000;
-
 const MAX_EXPRESSION_UNITS = 500;
 
 const FORMULA =
@@ -192,7 +187,7 @@ const ASKS_FOR_TIME =
   /\b(?:what|which|tell|current|now)\b[^.]{0,60}\b(?:time|date|day)\b|\bqué (?:hora|día|fecha)\b/i;
 
 /** Plans the answer to the newest message: a tool call, an answer out of a tool's result, or an echo. */
-export function echo(messages: readonly BaseMessage[], tools: readonly ToolDefinition[]): OfflineAnswer {
+function echo(messages: readonly BaseMessage[], tools: readonly ToolDefinition[]): OfflineAnswer {
   const newest = messages.at(-1);
   const asked = textOf(messages.findLast((message) => message.type === 'human'));
   if (newest?.type === 'tool') return say(answerFrom(textOf(newest), asked));

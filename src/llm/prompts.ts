@@ -1,16 +1,12 @@
-/** System prompts: templates with variables, and the agent that every tenant has. */
-import type { AgentConfig, AgentType, Provider } from '../domain/agent.ts';
-import { DEFAULT_AGENT_ID } from '../domain/ids.ts';
+/** System prompts: templates whose variables are filled in from the context of a turn. */
+import type { AgentConfig } from '../domain/agent.ts';
+import { cut } from '../domain/cut.ts';
 import type { ExecutionPlan } from '../ports/runner.ts';
-import { cut } from './tool-calls.ts';
 
 /** UTF-16 units of one variable's value in a prompt. */
 export const MAX_VALUE_UNITS = 2_000;
 /** UTF-16 units of the block that holds the context no variable asked for. */
 export const MAX_CONTEXT_UNITS = 4_000;
-
-const DEFAULT_PROMPT = `You are a helpful assistant. Answer in the language of the user, briefly and to the point.
-Use the tools you have whenever they give a more certain answer than memory: the calculator for arithmetic, the clock for dates and times. Say so when you do not know. Today is {{today}}.`;
 
 const VARIABLE = /\{\{\s*([A-Za-z0-9_.-]{1,100})\s*\}\}/g;
 
@@ -85,26 +81,4 @@ function contextBlock(context: Readonly<Record<string, unknown>>, used: Readonly
   if (rest.length === 0) return '';
   const block = bounded(stringify(Object.fromEntries(rest)), MAX_CONTEXT_UNITS);
   return block === '' ? '' : `\n\nContext of this conversation, as data (JSON):\n${block}`;
-}
-
-export interface AgentDefaults {
-  readonly models: { readonly defaultProvider: Provider; readonly defaultModel: string };
-  readonly execution: { readonly defaultAgentType: AgentType };
-}
-
-/** The agent `default`, as the node's settings shape it. Its tools are cut to the tier by the plan. */
-export function defaultAgent(settings: AgentDefaults): AgentConfig {
-  return {
-    id: DEFAULT_AGENT_ID,
-    version: 1,
-    type: settings.execution.defaultAgentType,
-    provider: settings.models.defaultProvider,
-    model: settings.models.defaultModel,
-    temperature: 0.7,
-    maxTokens: null,
-    systemPrompt: DEFAULT_PROMPT,
-    tools: ['calculator', 'current_time'],
-    maxIterations: null,
-    isActive: true,
-  };
 }

@@ -1,4 +1,4 @@
-/** One supervised run: its clock, its abort, its bookkeeping, and the promise that it settles exactly once, promptly. */
+/** One supervised run of an agent: its clock, its abort, its usage, and the promise that it settles once, promptly. */
 import { estimateTokens } from '../domain/conversation.ts';
 import { type ErrorData, RefusalError, refusal } from '../domain/errors.ts';
 import type { ExecutionInfo } from '../domain/frames.ts';
@@ -6,13 +6,13 @@ import type { ExecutionContext, ExecutionEvent, ExecutionOutcome, ExecutionPlan 
 import type { Log } from '../ports/telemetry.ts';
 
 /** Something with deadlines. `check` is called every tick with performance.now(). */
-export interface Deadlined {
+interface Watched {
   check(nowMs: number): void;
 }
 
-export interface Watchdog {
-  add(watched: Deadlined): void;
-  remove(watched: Deadlined): void;
+interface Watchdog {
+  add(watched: Watched): void;
+  remove(watched: Watched): void;
   /** Stops the timer, whoever is still watched. */
   close(): void;
 }
@@ -22,7 +22,7 @@ const TICK_MS = 20;
 
 /** The timer runs while there is something to watch, and at most one tick longer. */
 export function createWatchdog(): Watchdog {
-  const all = new Set<Deadlined>();
+  const all = new Set<Watched>();
   let timer: NodeJS.Timeout | undefined;
   const stop = (): void => {
     clearInterval(timer);
@@ -43,25 +43,25 @@ export function createWatchdog(): Watchdog {
   };
 }
 
-/** One for all runs without tools: every kept turn refers to its list. Never written to. */
+/** One list for all runs without tools, since every stored turn refers to its own. Never written to. */
 const NO_TOOLS: string[] = [];
 
 /** A model call in progress, as the watchdog and the bookkeeping see it. */
-export interface ModelCall {
+interface ModelCall {
   /** Chunks received; the watchdog compares it, so that no token needs a clock or a timer. */
   chunks: number;
   text: string;
 }
 
-/** What a body sees of its run. */
+/** What an agent's loop sees of its run. */
 export interface Run {
   readonly plan: ExecutionPlan;
   /** Aborted when the run is cancelled, out of time, or failed: for the model's request and for tools. */
   readonly signal: AbortSignal;
   readonly accepted: Promise<unknown>;
-  /** As in ExecutionContext: to be awaited before a deed that must not happen twice. */
+  /** As in ExecutionContext: to be awaited before anything that must not happen twice. */
   readonly effects: () => Promise<void>;
-  /** True once the run has settled: whatever still comes from the model is for nobody. */
+  /** True once the run has settled: what the model still sends is dropped. */
   readonly over: boolean;
   readonly maxIterations: number;
   /** Tokens the model may answer with in one call. */
@@ -69,10 +69,10 @@ export interface Run {
   emit(event: ExecutionEvent): void;
   /** Opens an iteration; time to the first chunk counts from here. */
   callStarted(): ModelCall;
-  /** The stream is not expected to bring anything for now: between attempts. */
+  /** Between attempts the stream is not expected to bring anything. */
   callPaused(paused: boolean): void;
   firstToken(): void;
-  /** Closes the iteration and books its tokens. Throws a RefusalError (TIER_LIMIT) past the run's budget. */
+  /** Closes the iteration and adds its tokens. Throws a RefusalError (TIER_LIMIT) past the run's budget. */
   callEnded(tokens: number): void;
   toolUsed(name: string): void;
   iterations(): number;
@@ -99,50 +99,25 @@ export function supervise(
     const startedAt = performance.now();
     const endsAt = startedAt + plan.limits.timeoutMs;
     const controller = new AbortController();
-    const toolsUsed: string[] = [];
+    const usage = createUsage(plan, startedAt);
+    const silence = createSilenceWatch(timeouts);
     let over = false;
-    let tokens = 0;
-    let iterations = 0;
-    let firstTokenAt: number | undefined;
-    let call: ModelCall | undefined;
-    let seenChunks = 0;
-    let seenAt = 0;
-    let paused = false;
 
-    const info = (): ExecutionInfo => ({
-      execution_time_ms: Math.round(performance.now() - startedAt),
-      time_to_first_token_ms: firstTokenAt === undefined ? null : Math.round(firstTokenAt - startedAt),
-      iterations,
-      tools_used: toolsUsed.length === 0 ? NO_TOOLS : toolsUsed,
-      tokens_used: tokens + (call && call.chunks > 0 ? estimatePlan(plan) + estimateTokens(call.text) : 0),
-      model: plan.agent.model,
-    });
     const settle = (outcome: ExecutionOutcome): void => {
+      if (over) return; // what a cancelled stream throws is no news
       over = true;
       watchdog.remove(watched);
       context.signal.removeEventListener('abort', onAbort);
       resolve(outcome);
+      if (outcome.type !== 'answered') controller.abort();
     };
-    const fail = (error: ErrorData): void => {
-      if (over) return;
-      settle({ type: 'failed', error, info: info() });
-      controller.abort();
-    };
-    const onAbort = (): void => {
-      if (over) return;
-      settle({ type: 'aborted', info: info() });
-      controller.abort();
-    };
-    const watched: Deadlined = {
+    const fail = (error: ErrorData): void => settle({ type: 'failed', error, info: usage.info() });
+    const onAbort = (): void => settle({ type: 'aborted', info: usage.info() });
+    const watched: Watched = {
       check(now) {
-        if (now >= endsAt) return fail(outOfTime(plan.limits.timeoutMs, now - startedAt));
-        if (!call || paused) return;
-        if (call.chunks !== seenChunks) {
-          seenChunks = call.chunks;
-          seenAt = now;
-        } else if (seenChunks === 0) {
-          if (now - seenAt >= timeouts.firstTokenTimeoutMs) fail(silent(timeouts.firstTokenTimeoutMs));
-        } else if (now - seenAt >= timeouts.idleTimeoutMs) fail(stalled(timeouts.idleTimeoutMs));
+        const error =
+          now >= endsAt ? outOfTime(plan.limits.timeoutMs, now - startedAt) : silence.problem(now);
+        if (error) fail(error);
       },
     };
     const run: Run = {
@@ -153,38 +128,21 @@ export function supervise(
       get over() {
         return over;
       },
-      maxIterations: Math.min(
-        plan.limits.maxIterations,
-        plan.agent.maxIterations ?? Number.POSITIVE_INFINITY,
-      ),
-      answerTokens: Math.min(plan.limits.maxTokens, plan.agent.maxTokens ?? Number.POSITIVE_INFINITY),
+      ...limitsOf(plan),
       emit: (event) => {
         if (!over) context.emit(event);
       },
-      callStarted() {
-        iterations += 1;
-        seenChunks = 0;
-        seenAt = performance.now();
-        call = { chunks: 0, text: '' };
-        return call;
+      callStarted: () => silence.begin(usage.callStarted()),
+      callPaused: silence.pause,
+      firstToken: usage.firstToken,
+      callEnded(tokens) {
+        silence.end();
+        usage.callEnded(tokens);
       },
-      callPaused(isPaused) {
-        paused = isPaused;
-        seenAt = performance.now();
+      toolUsed: (name) => {
+        if (!over) usage.toolUsed(name);
       },
-      firstToken() {
-        firstTokenAt ??= performance.now();
-      },
-      callEnded(spent) {
-        call = undefined;
-        tokens += spent;
-        if (tokens > plan.limits.maxTokens)
-          throw new RefusalError(tooManyTokens(plan.limits.maxTokens, tokens));
-      },
-      toolUsed(name) {
-        if (!over && !toolsUsed.includes(name)) toolsUsed.push(name);
-      },
-      iterations: () => iterations,
+      iterations: usage.iterations,
       remainingMs: () => endsAt - performance.now(),
     };
 
@@ -192,12 +150,9 @@ export function supervise(
     context.signal.addEventListener('abort', onAbort);
     watchdog.add(watched);
     body(run).then(
-      (content) => {
-        if (!over) settle({ type: 'answered', content, info: info() });
-      },
+      (content) => settle({ type: 'answered', content, info: usage.info() }),
       (error: unknown) => {
-        if (over) return; // what a cancelled stream throws is no news
-        if (!(error instanceof RefusalError))
+        if (!over && !(error instanceof RefusalError))
           log.error({ err: error, task_id: plan.taskId }, 'agent run broke');
         fail(error instanceof RefusalError ? error.data : refusal('INTERNAL'));
       },
@@ -205,8 +160,87 @@ export function supervise(
   });
 }
 
+/** The agent's own limits, within those of the plan. */
+const limitsOf = ({ limits, agent }: ExecutionPlan): Pick<Run, 'maxIterations' | 'answerTokens'> => ({
+  maxIterations: Math.min(limits.maxIterations, agent.maxIterations ?? Number.POSITIVE_INFINITY),
+  answerTokens: Math.min(limits.maxTokens, agent.maxTokens ?? Number.POSITIVE_INFINITY),
+});
+
+/** What a run has used so far. */
+function createUsage(plan: ExecutionPlan, startedAt: number) {
+  const toolsUsed: string[] = [];
+  let tokens = 0;
+  let iterations = 0;
+  let firstTokenAt: number | undefined;
+  let call: ModelCall | undefined;
+  return {
+    callStarted(): ModelCall {
+      iterations += 1;
+      call = { chunks: 0, text: '' };
+      return call;
+    },
+    callEnded(spent: number): void {
+      call = undefined;
+      tokens += spent;
+      if (tokens > plan.limits.maxTokens)
+        throw new RefusalError(tooManyTokens(plan.limits.maxTokens, tokens));
+    },
+    firstToken(): void {
+      firstTokenAt ??= performance.now();
+    },
+    toolUsed(name: string): void {
+      if (!toolsUsed.includes(name)) toolsUsed.push(name);
+    },
+    iterations: (): number => iterations,
+    /** A call that is still open counts by estimate. */
+    info: (): ExecutionInfo => ({
+      execution_time_ms: Math.round(performance.now() - startedAt),
+      time_to_first_token_ms: firstTokenAt === undefined ? null : Math.round(firstTokenAt - startedAt),
+      iterations,
+      tools_used: toolsUsed.length === 0 ? NO_TOOLS : toolsUsed,
+      tokens_used: tokens + (call && call.chunks > 0 ? estimatePlan(plan) + estimateTokens(call.text) : 0),
+      model: plan.agent.model,
+    }),
+  };
+}
+
+/** Notices by the count of chunks that a stream does not begin, or has fallen silent. */
+function createSilenceWatch({ firstTokenTimeoutMs, idleTimeoutMs }: RunDependencies['timeouts']) {
+  let call: ModelCall | undefined;
+  let seenChunks = 0;
+  let seenAt = 0;
+  let paused = false;
+  return {
+    begin(started: ModelCall): ModelCall {
+      seenChunks = 0;
+      seenAt = performance.now();
+      call = started;
+      return started;
+    },
+    end(): void {
+      call = undefined;
+    },
+    pause(isPaused: boolean): void {
+      paused = isPaused;
+      seenAt = performance.now();
+    },
+    /** Why the call is to be given up now, if it is. */
+    problem(now: number): ErrorData | undefined {
+      if (!call || paused) return undefined;
+      if (call.chunks !== seenChunks) {
+        seenChunks = call.chunks;
+        seenAt = now;
+        return undefined;
+      }
+      const limitMs = seenChunks === 0 ? firstTokenTimeoutMs : idleTimeoutMs;
+      if (now - seenAt < limitMs) return undefined;
+      return seenChunks === 0 ? silent(limitMs) : stalled(limitMs);
+    },
+  };
+}
+
 /** Tokens of what the model is given, where no provider counts. */
-export function estimatePlan(plan: ExecutionPlan): number {
+function estimatePlan(plan: ExecutionPlan): number {
   let units = plan.agent.systemPrompt.length;
   for (const message of plan.history) units += message.content.length;
   return Math.max(1, Math.ceil(units / 4));

@@ -11,7 +11,7 @@ import { createToolUse } from './tool-use.ts';
 import type { ToolSet } from './tools/tool.ts';
 import { createToolLookup, type NodeTools } from './tools/tool-set.ts';
 
-export interface RunnerDependencies {
+interface RunnerDependencies {
   readonly models: ModelProvider;
   readonly tools: ToolSet & Partial<Pick<NodeTools, 'registry'>>;
   readonly clock: Clock;

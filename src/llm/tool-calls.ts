@@ -1,12 +1,5 @@
 /** Tool calls as models stream them: in pieces, which belong together by index. */
-import { RefusalError, refusal } from '../domain/errors.ts';
-
-/** The first `units` UTF-16 units of a text, less half of a character where the cut would fall inside one. */
-export function cut(text: string, units: number): string {
-  if (text.length <= units) return text;
-  const last = text.charCodeAt(units - 1);
-  return text.slice(0, last >= 0xd800 && last <= 0xdbff ? units - 1 : units);
-}
+import { type RefusalError, refusalError } from '../domain/errors.ts';
 
 /** A whole call. `args` is the JSON text that the model wrote, good or bad. */
 export interface ToolCall {
@@ -61,7 +54,7 @@ function open(calls: OpenCall[], piece: ToolCallPiece): OpenCall {
   return call;
 }
 
-const excess = (message: string): RefusalError => new RefusalError(refusal('MODEL_ERROR', { message }));
+const excess = (message: string): RefusalError => refusalError('MODEL_ERROR', { message });
 
 /** Closes the calls of iteration `iteration`: each has an id of its own, whatever the provider gave. */
 export function closeCalls(calls: readonly OpenCall[], iteration: number): readonly ToolCall[] {

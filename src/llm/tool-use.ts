@@ -1,9 +1,10 @@
 /** The tool calls of one run: which may run, which go back to the model as mistakes, and when that is enough. */
-import { RefusalError, refusal } from '../domain/errors.ts';
+import { cut } from '../domain/cut.ts';
+import { RefusalError, refusalError } from '../domain/errors.ts';
 import { MAX_TOOL_RESULT_UNITS } from '../domain/frames.ts';
 import type { Metrics } from '../ports/telemetry.ts';
 import type { Run } from './run.ts';
-import { cut, parseArgs, type ToolCall } from './tool-calls.ts';
+import { parseArgs, type ToolCall } from './tool-calls.ts';
 import type { Prepared, Tool, ToolDefinition } from './tools/tool.ts';
 
 /** Messages with calls that could not be made (unknown tool, wrong arguments) that a run forgives. */
@@ -14,7 +15,7 @@ const TOOL_DEADLINE_MS = 30_000;
 /** UTF-16 units of a result that the model reads. */
 const MAX_RESULT_UNITS = 20_000;
 
-/** A call that passed the rules, with what to do or what to tell the model instead. */
+/** A call that passed the rules: a run of its tool, or a mistake for the model to read. */
 export interface CheckedCall {
   readonly call: ToolCall;
   readonly args: unknown;
@@ -23,11 +24,11 @@ export interface CheckedCall {
 
 /** One run's use of tools. */
 export interface ToolUse {
-  /** The tools the model is told of. */
+  /** The tools that the model may call. */
   readonly definitions: readonly ToolDefinition[];
   /** Judges the calls of one message. Throws a RefusalError: TOOL_DENIED, TOOL_LOOP or MAX_ITERATIONS. */
   check(calls: readonly ToolCall[]): readonly CheckedCall[];
-  /** Carries a call out and resolves to what the model reads; what a tool throws is read by the model too. */
+  /** Performs a call and resolves to what the model reads; what a tool throws is read by the model too. */
   perform(checked: CheckedCall): Promise<string>;
 }
 
@@ -41,8 +42,7 @@ export function createToolUse(run: Run, tools: ReadonlyMap<string, Tool>, metric
     const tool = tools.get(call.name);
     if (!tool)
       return mistaken(call, {}, `there is no tool of that name. Tools: ${allowed.join(', ') || 'none'}.`);
-    if (!allowed.includes(call.name))
-      throw new RefusalError(refusal('TOOL_DENIED', { details: { tool: call.name } }));
+    if (!allowed.includes(call.name)) throw refusalError('TOOL_DENIED', { details: { tool: call.name } });
     const args = parseArgs(call.args);
     if (!args) return mistaken(call, {}, 'the arguments are not a JSON object.');
     return { call, args, prepared: tool.prepare(args) };
@@ -55,7 +55,7 @@ export function createToolUse(run: Run, tools: ReadonlyMap<string, Tool>, metric
       const key = `${call.name} ${JSON.stringify(args)}`;
       counted.set(key, (repeats.get(key) ?? 0) + 1);
       if (counted.get(key) === MAX_REPEATS)
-        throw loop(`The agent made the same call of ${told(call.name)} ${MAX_REPEATS} times.`);
+        throw loop(`The agent made the same call of ${printableName(call.name)} ${MAX_REPEATS} times.`);
     }
     repeats = counted;
   }
@@ -69,50 +69,52 @@ export function createToolUse(run: Run, tools: ReadonlyMap<string, Tool>, metric
         throw loop('The agent kept calling tools that do not exist or with wrong arguments.');
       count(checked);
       if (run.iterations() >= run.maxIterations)
-        throw new RefusalError(refusal('MAX_ITERATIONS', { details: { max_iterations: run.maxIterations } }));
+        throw refusalError('MAX_ITERATIONS', { details: { max_iterations: run.maxIterations } });
       return checked;
     },
-    async perform({ call, args, prepared }) {
-      if (!prepared.ok) return `Error: ${prepared.problem}`;
-      await stored(run.accepted);
-      if (run.over) return '';
-      if (tools.get(call.name)?.effects) await stored(run.effects());
-      if (run.over) return '';
-      run.toolUsed(call.name);
-      run.emit({ type: 'tool.started', data: { call_id: call.id, tool: call.name, args } });
-      const startedAt = performance.now();
-      const { ok, text } = await attempt(run, prepared.run);
-      if (run.over) return '';
-      const duration_ms = Math.round(performance.now() - startedAt);
-      metrics.toolUsed(call.name, ok);
-      run.emit({
-        type: 'tool.finished',
-        data: {
-          call_id: call.id,
-          tool: call.name,
-          ok,
-          result: cut(text, MAX_TOOL_RESULT_UNITS),
-          duration_ms,
-        },
-      });
-      return cut(ok ? text : `Error: ${text}`, MAX_RESULT_UNITS);
-    },
+    perform: (checked) => perform(run, checked, tools.get(checked.call.name)?.effects ?? false, metrics),
   };
 }
 
-/** A tool has effects, so what must be kept before it is awaited; the model's answer needed no such wait. */
-async function stored(kept: Promise<unknown>): Promise<void> {
+async function perform(
+  run: Run,
+  { call, args, prepared }: CheckedCall,
+  hasEffects: boolean,
+  metrics: Metrics,
+): Promise<string> {
+  if (!prepared.ok) return `Error: ${prepared.problem}`;
+  await stored(run.accepted);
+  if (run.over) return '';
+  if (hasEffects) await stored(run.effects());
+  if (run.over) return '';
+  run.toolUsed(call.name);
+  run.emit({ type: 'tool.started', data: { call_id: call.id, tool: call.name, args } });
+  const startedAt = performance.now();
+  const { ok, text } = await attempt(run, prepared.run);
+  if (run.over) return '';
+  const duration_ms = Math.round(performance.now() - startedAt);
+  metrics.toolUsed(call.name, ok);
+  const result = cut(text, MAX_TOOL_RESULT_UNITS);
+  run.emit({
+    type: 'tool.finished',
+    data: { call_id: call.id, tool: call.name, ok, result, duration_ms },
+  });
+  return cut(ok ? text : `Error: ${text}`, MAX_RESULT_UNITS);
+}
+
+/** The turn is stored before its first tool, and the start of a tool with effects before the tool. */
+async function stored(write: Promise<unknown>): Promise<void> {
   try {
-    await kept;
+    await write;
   } catch (error) {
-    throw error instanceof RefusalError ? error : new RefusalError(refusal('STORE_UNAVAILABLE'));
+    throw error instanceof RefusalError ? error : refusalError('STORE_UNAVAILABLE');
   }
 }
 
-/** Runs a tool under the run's signal and a deadline of its own, and lets go of one that listens to neither. */
+/** Runs a tool under the run's signal and a deadline; one that heeds neither is left behind. */
 async function attempt(
   run: Run,
-  deed: Extract<Prepared, { ok: true }>['run'],
+  tool: Extract<Prepared, { ok: true }>['run'],
 ): Promise<{ ok: boolean; text: string }> {
   const { tenantId, sessionId, taskId, tier, agent } = run.plan;
   const plan = { tenantId, sessionId, taskId, tier, collections: agent.collections ?? [] };
@@ -130,7 +132,7 @@ async function attempt(
   });
   run.signal.addEventListener('abort', stop, { once: true });
   try {
-    const text = await Promise.race([deed({ ...plan, signal: own.signal }), late]);
+    const text = await Promise.race([tool({ ...plan, signal: own.signal }), late]);
     return { ok: true, text };
   } catch (error) {
     return { ok: false, text: error instanceof Error ? error.message : 'The tool failed.' };
@@ -146,7 +148,7 @@ const mistaken = (call: ToolCall, args: unknown, problem: string): CheckedCall =
   prepared: { ok: false, problem },
 });
 
-const loop = (message: string): RefusalError => new RefusalError(refusal('TOOL_LOOP', { message }));
+const loop = (message: string): RefusalError => refusalError('TOOL_LOOP', { message });
 
 /** A tool's name as the model wrote it, for an error text. */
-const told = (name: string): string => name.slice(0, 64).replace(/[^\w.-]/g, '?');
+const printableName = (name: string): string => name.slice(0, 64).replace(/[^\w.-]/g, '?');

@@ -1,4 +1,8 @@
-/** A line in front of one worker thread: jobs wait for it in order, each with a deadline that ends the thread. */
+/**
+ * One worker thread behind a bounded queue: its jobs run in order, each with a deadline that ends the thread.
+ * Not tinypool: its deadlines begin with the call, so that a job would pay for those before it and for the loading of
+ * the thread; an aborted job leaves those that wait without a thread; a thread that exits leaves its job without an end.
+ */
 import { type ResourceLimits, Worker } from 'node:worker_threads';
 import type { z } from 'zod';
 
@@ -17,12 +21,12 @@ export class WorkerPoolError extends Error {
   readonly fault: WorkerPoolFault;
   constructor(fault: WorkerPoolFault) {
     super(`The worker gave no result: ${fault}.`);
-    this.name = 'LineError';
+    this.name = 'WorkerPoolError';
     this.fault = fault;
   }
 }
 
-export interface WorkerPoolOptions<R> {
+interface WorkerPoolOptions<R> {
   /** A module that posts `'ready'` when it has loaded, and then one reply for each job. */
   readonly url: URL;
   readonly limits: ResourceLimits;
@@ -36,91 +40,41 @@ export interface WorkerPoolOptions<R> {
   readonly data?: unknown;
 }
 
-/** Rejections are LineErrors. The thread starts with the first job, and again after one that hung or crashed it. */
+/** Rejections are WorkerPoolErrors. The thread starts with the first job, and again after one that hung or crashed it. */
 export interface WorkerPool<J, R> {
-  /** One that is cancelled while it runs goes on in the thread until it is done; nobody hears of it. */
+  /** A job that is cancelled while it runs stays in the thread until it is done; its reply is dropped. */
   run(job: J, signal?: AbortSignal): Promise<R>;
   /** Ends the thread. Whoever waits is refused. */
   close(): Promise<void>;
 }
 
-interface PendingJob<J, R> {
-  readonly job: J;
-  readonly resolve: (reply: R) => void;
-  readonly reject: (error: Error) => void;
+/** What settles a promise from outside. */
+interface Settle<T> {
+  readonly resolve: (value: T) => void;
+  readonly reject: (error: unknown) => void;
 }
 
+type PendingJob<J, R> = Settle<R> & { readonly job: J };
+
+/** Makes a pool of one thread; nothing is started yet. */
 export function createWorkerPool<J, R>(options: WorkerPoolOptions<R>): WorkerPool<J, R> {
   const waiting: PendingJob<J, R>[] = [];
-  let running: PendingJob<J, R> | undefined;
-  let worker: Worker | undefined;
-  let ready = false;
+  let thread: Thread<J, R> | undefined;
+  let running = false;
   let closed = false;
-  let deadline: NodeJS.Timeout | undefined;
 
-  /** Ends the running job and the worker under it; `next` starts another when there is need. */
-  function fail(from: Worker, fault: WorkerPoolFault): void {
-    if (from !== worker) return;
-    const failed = running;
-    clearTimeout(deadline);
-    running = undefined;
-    worker = undefined;
-    ready = false;
-    from.terminate().catch(() => {});
-    failed?.reject(new WorkerPoolError(fault));
-    next();
-  }
-
-  function start(): Worker {
-    // Type stripping is Node's own, whatever loader the node itself runs under; no environment, so no keys.
-    const started = new Worker(options.url, {
-      resourceLimits: options.limits,
-      execArgv: ['--disable-warning=ExperimentalWarning'],
-      env: {},
-      workerData: options.data,
-    });
-    started.on('message', (message: unknown) => heard(started, message));
-    started.on('error', (error: NodeJS.ErrnoException) =>
-      fail(started, error.code === 'ERR_WORKER_OUT_OF_MEMORY' ? 'memory' : 'crashed'),
-    );
-    started.on('exit', () => fail(started, 'stopped'));
-    deadline = setTimeout(() => fail(started, 'start'), options.startDeadlineMs);
-    return started;
-  }
-
-  function heard(from: Worker, message: unknown): void {
-    if (from !== worker) return;
-    if (message === 'ready') {
-      ready = true;
-      return send(from);
+  async function next(): Promise<void> {
+    const pending = running ? undefined : waiting.shift();
+    if (!pending) return;
+    running = true;
+    try {
+      thread = thread && !thread.hasEnded() ? thread : startThread(options);
+      pending.resolve(await thread.run(pending.job));
+    } catch (error) {
+      pending.reject(error);
     }
-    const reply = options.reply.safeParse(message);
-    if (!reply.success) return fail(from, 'crashed');
-    clearTimeout(deadline);
-    const done = running;
-    running = undefined;
-    done?.resolve(reply.data);
+    running = false;
     next();
-  }
-
-  function send(to: Worker): void {
-    if (!running) return;
-    clearTimeout(deadline);
-    deadline = setTimeout(() => fail(to, 'late'), options.deadlineMs);
-    to.postMessage(running.job);
-  }
-
-  /** Takes the next job. The worker holds the process open only while one runs. */
-  function next(): void {
-    if (running) return;
-    running = waiting.shift();
-    if (!running) {
-      worker?.unref();
-      return;
-    }
-    worker ??= start();
-    worker.ref();
-    if (ready) send(worker);
   }
 
   return {
@@ -128,38 +82,103 @@ export function createWorkerPool<J, R>(options: WorkerPoolOptions<R>): WorkerPoo
       if (signal?.aborted) return Promise.reject(new WorkerPoolError('cancelled'));
       if (closed) return Promise.reject(new WorkerPoolError('closed'));
       if (waiting.length >= options.maxWaiting) return Promise.reject(new WorkerPoolError('busy'));
-      return new Promise((resolve, reject) => {
-        const giveUp = (): void => {
-          const place = waiting.indexOf(mine);
+      let cancel = (): void => {};
+      const reply = new Promise<R>((resolve, reject) => {
+        const pending = { job, resolve, reject };
+        cancel = () => {
+          const place = waiting.indexOf(pending);
           if (place >= 0) waiting.splice(place, 1);
           reject(new WorkerPoolError('cancelled'));
         };
-        const settled = (): void => signal?.removeEventListener('abort', giveUp);
-        const mine: PendingJob<J, R> = {
-          job,
-          resolve: (reply) => {
-            settled();
-            resolve(reply);
-          },
-          reject: (error) => {
-            settled();
-            reject(error);
-          },
-        };
-        signal?.addEventListener('abort', giveUp, { once: true });
-        waiting.push(mine);
-        next();
+        waiting.push(pending);
       });
+      signal?.addEventListener('abort', cancel, { once: true });
+      next();
+      return reply.finally(() => signal?.removeEventListener('abort', cancel));
     },
     async close() {
       closed = true;
-      for (const one of waiting.splice(0)) one.reject(new WorkerPoolError('closed'));
-      const ending = worker;
-      worker = undefined;
-      clearTimeout(deadline);
-      running?.reject(new WorkerPoolError('closed'));
-      running = undefined;
-      await ending?.terminate();
+      for (const { reject } of waiting.splice(0)) reject(new WorkerPoolError('closed'));
+      await thread?.end('closed');
     },
+  };
+}
+
+/** A started thread. It takes one job at a time; after any fault it has ended. */
+interface Thread<J, R> {
+  run(job: J): Promise<R>;
+  /** Ends the thread; the job that runs rejects with `fault`. Never rejects itself. */
+  end(fault: WorkerPoolFault): Promise<void>;
+  hasEnded(): boolean;
+}
+
+function startThread<J, R>(options: WorkerPoolOptions<R>): Thread<J, R> {
+  // Type stripping is Node's own, whatever loader the node itself runs under; no environment, so no keys.
+  const worker = new Worker(options.url, {
+    resourceLimits: options.limits,
+    execArgv: ['--disable-warning=ExperimentalWarning'],
+    env: {},
+    workerData: options.data,
+  });
+  let ended: WorkerPoolFault | undefined;
+  let loading: Settle<void> | undefined;
+  let running: Settle<R> | undefined;
+
+  function end(fault: WorkerPoolFault): Promise<void> {
+    ended ??= fault;
+    loading?.reject(new WorkerPoolError(fault));
+    running?.reject(new WorkerPoolError(fault));
+    return worker.terminate().then(
+      () => {},
+      () => {},
+    );
+  }
+
+  /** A promise that others settle; the thread ends where nobody has by the deadline. */
+  async function within<T>(
+    ms: number,
+    late: WorkerPoolFault,
+    begin: (settle: Settle<T>) => void,
+  ): Promise<T> {
+    const deadline = setTimeout(() => end(late), ms);
+    try {
+      return await new Promise<T>((resolve, reject) => begin({ resolve, reject }));
+    } finally {
+      clearTimeout(deadline);
+    }
+  }
+
+  const loaded = within<void>(options.startDeadlineMs, 'start', (settle) => {
+    loading = settle;
+  });
+  worker.on('message', (message: unknown) => {
+    if (message === 'ready') return loading?.resolve();
+    const reply = options.reply.safeParse(message);
+    if (reply.success) running?.resolve(reply.data);
+    else end('crashed');
+  });
+  worker.on('error', (error: NodeJS.ErrnoException) =>
+    end(error.code === 'ERR_WORKER_OUT_OF_MEMORY' ? 'memory' : 'crashed'),
+  );
+  worker.on('exit', () => end('stopped'));
+
+  return {
+    /** The worker holds the process open only while a job runs. */
+    async run(job) {
+      worker.ref();
+      try {
+        await loaded;
+        if (ended) throw new WorkerPoolError(ended);
+        return await within(options.deadlineMs, 'late', (settle: Settle<R>) => {
+          running = settle;
+          worker.postMessage(job);
+        });
+      } finally {
+        // Its end is waited for, too.
+        if (!ended) worker.unref();
+      }
+    },
+    end,
+    hasEnded: () => ended !== undefined,
   };
 }

@@ -2,9 +2,10 @@
 import { diffAgents, fieldsOf } from '../domain/agent-diff.ts';
 import { draftChange, draftNew } from '../domain/agent-draft.ts';
 import type { Agent } from '../domain/agent-record.ts';
+import { defaultRecord } from '../domain/default-agent.ts';
 import { type Reply, refusal } from '../domain/errors.ts';
 import type { AgentId, TenantId } from '../domain/ids.ts';
-import { builtInTemplate, defaultRecord, instantiate, templateIssue } from '../domain/templates.ts';
+import { builtInTemplate, instantiate, templateIssue } from '../domain/templates.ts';
 import type { Actor, AgentManagement, Validation } from '../ports/management.ts';
 import { type AgentWriter, immutable, noVersion } from './agent-writer.ts';
 import type { Bulk } from './bulk.ts';
@@ -14,11 +15,11 @@ import {
   type ManagementOptions,
   no,
   noAgent,
+  notify,
   type Operation,
   ok,
   rulesOf,
   storedIssues,
-  tell,
 } from './context.ts';
 
 /** A dry run, with its notices. */
@@ -52,8 +53,8 @@ export function createValidate(options: ManagementOptions): Validate {
         valid,
         issues,
       };
-      tell(options, operation, 'agent_validated', data);
-      tell(options, operation, 'validation_complete', data);
+      notify(options, operation, 'agent_validated', data);
+      notify(options, operation, 'validation_complete', data);
       return ok({ valid, issues });
     });
 }
@@ -62,11 +63,37 @@ export function createAgentManagement(
   options: ManagementOptions,
   parts: { readonly writer: AgentWriter; readonly validate: Validate; readonly bulk: Bulk },
 ): AgentManagement {
-  const { agents, templates, builtIn, tiers, newId, log } = options;
   const { writer, validate, bulk } = parts;
+  const operationOf = (actor: Actor): Operation => ({ actor, taskId: options.newId() });
+  return {
+    ...createAgentReads(options),
+    create: (actor, input) => writer.create(operationOf(actor), input, {}),
+    update: (actor, agentId, patch, more) => writer.update(operationOf(actor), agentId, patch, more),
+    async remove(actor, agentId, expected) {
+      const removed = await writer.remove(operationOf(actor), agentId, expected);
+      return removed.ok ? ok(null) : removed;
+    },
+    restore: (actor, agentId) => writer.restore(operationOf(actor), agentId),
+    rollback: (actor, agentId, version, expected) =>
+      writer.rollback(operationOf(actor), agentId, version, expected),
+    validate: (actor, input, agentId) => validate(operationOf(actor), input, agentId),
+    fromTemplate: (actor, templateId, input) =>
+      guarded(options.log, async () => {
+        const { templates, tiers, tierOf } = options;
+        const template = builtInTemplate(templateId) ?? (await templates.get(actor.tenantId, templateId));
+        if (!template) return no(refusal('NOT_FOUND', { message: `There is no template ${templateId}.` }));
+        const issue = templateIssue(template, await tierOf(actor.tenantId, actor.tier), tiers);
+        if (issue) return broken([issue]);
+        return writer.create(operationOf(actor), instantiate(template, input), { templateId: template.id });
+      }),
+    bulk: async (actor, items) => bulk.start(actor, items),
+  };
+}
 
-  const operationOf = (actor: Actor): Operation => ({ actor, taskId: newId() });
+type AgentReads = Pick<AgentManagement, 'list' | 'get' | 'versions' | 'version' | 'diff' | 'history'>;
 
+/** Reads go straight to the store. The built-in agent, which is in no store, has one version and no history. */
+function createAgentReads({ agents, builtIn, log }: ManagementOptions): AgentReads {
   /** A version, of deleted agents too. */
   async function versionOf(tenantId: TenantId, agentId: AgentId, version: number): Promise<Reply<Agent>> {
     if (agentId === builtIn.id)
@@ -84,16 +111,6 @@ export function createAgentManagement(
         const found = await agents.get(tenantId, agentId);
         return found && found.deleted_at === null ? ok(found) : no(noAgent());
       }),
-    create: (actor, input) => writer.create(operationOf(actor), input, {}),
-    update: (actor, agentId, patch, more) => writer.update(operationOf(actor), agentId, patch, more),
-    async remove(actor, agentId, expected) {
-      const removed = await writer.remove(operationOf(actor), agentId, expected);
-      return removed.ok ? ok(null) : removed;
-    },
-    restore: (actor, agentId) => writer.restore(operationOf(actor), agentId),
-    rollback: (actor, agentId, version, expected) =>
-      writer.rollback(operationOf(actor), agentId, version, expected),
-    validate: (actor, input, agentId) => validate(operationOf(actor), input, agentId),
     versions: (tenantId, agentId) =>
       guarded(log, async () => {
         if (agentId === builtIn.id) return ok([defaultRecord(builtIn, tenantId)]);
@@ -116,14 +133,5 @@ export function createAgentManagement(
         const found = await agents.history(tenantId, agentId, page);
         return found.total > 0 ? ok(found) : no(noAgent());
       }),
-    fromTemplate: (actor, templateId, input) =>
-      guarded(log, async () => {
-        const template = builtInTemplate(templateId) ?? (await templates.get(actor.tenantId, templateId));
-        if (!template) return no(refusal('NOT_FOUND', { message: `There is no template ${templateId}.` }));
-        const issue = templateIssue(template, await options.tierOf(actor.tenantId, actor.tier), tiers);
-        if (issue) return broken([issue]);
-        return writer.create(operationOf(actor), instantiate(template, input), { templateId: template.id });
-      }),
-    bulk: async (actor, items) => bulk.start(actor, items),
   };
 }

@@ -1,4 +1,4 @@
-/** What every part of agent management works with: its means, who does what, and how it tells. */
+/** What every part of agent management works with: its ports, who asks for what, and its notices. */
 import type { AgentConfig } from '../domain/agent.ts';
 import type { Draft, DraftRules } from '../domain/agent-draft.ts';
 import type { Agent, NoticeEvent, RuleIssue } from '../domain/agent-record.ts';
@@ -13,7 +13,7 @@ export interface ManagementOptions {
   readonly agents: AgentStore;
   readonly templates: TemplateStore;
   /** The live agents of this node. */
-  readonly directory: {
+  readonly liveAgents: {
     changed(agent: Agent): void;
     invalidate(tenantId: TenantId, agentId: AgentId): void;
   };
@@ -31,14 +31,14 @@ export interface ManagementOptions {
   readonly log: Log;
 }
 
-/** Somebody's doing: it carries its task id into every notice that comes of it. */
+/** One request of somebody. Every notice that comes of it has its task id. */
 export interface Operation {
   readonly actor: Actor;
   readonly taskId: string;
   readonly globalTaskId?: string | null | undefined;
 }
 
-export const SERVICE = 'agent-management';
+const SERVICE = 'agent-management';
 
 export const ok = <T>(value: T): Reply<T> => ({ ok: true, value });
 export const no = (error: ErrorData): { readonly ok: false; readonly error: ErrorData } => ({
@@ -49,6 +49,19 @@ export const broken = (issues: readonly RuleIssue[]) => no(refuseIssues(issues))
 
 export const noAgent = (): ErrorData => refusal('NOT_FOUND', { message: 'There is no such agent.' });
 
+/** A write that expected another version than is stored now. */
+export const stale = (what: 'agent' | 'template', version: number): ErrorData =>
+  refusal('CONFLICT', {
+    message: `The ${what} is at version ${version} now; read it again.`,
+    details: { current_version: version },
+  });
+
+export const slugTaken = (what: 'agent' | 'template', slug: string): ErrorData =>
+  refusal('CONFLICT', {
+    message: `Another ${what} has the slug ${slug}.`,
+    details: { field: 'slug', value: slug },
+  });
+
 export const rulesOf = (options: ManagementOptions): DraftRules => ({
   tiers: options.tiers,
   knownTools: options.knownTools,
@@ -57,8 +70,8 @@ export const rulesOf = (options: ManagementOptions): DraftRules => ({
 
 export const isoNow = (clock: Clock): string => new Date(clock.now()).toISOString();
 
-/** Tells whoever listens what a deed has come to. */
-export function tell(
+/** Publishes a notice about an operation. */
+export function notify(
   { notices, clock }: Pick<ManagementOptions, 'notices' | 'clock'>,
   { actor, taskId, globalTaskId }: Operation,
   event: NoticeEvent,
@@ -75,7 +88,7 @@ export function tell(
   });
 }
 
-/** Does something with the store; where that fails, nothing was kept and the answer says so. */
+/** Runs an operation; where the store fails, nothing was stored and the reply says so. */
 export async function guarded<T>(log: Log, operation: () => Promise<Reply<T>>): Promise<Reply<T>> {
   try {
     return await operation();
@@ -86,7 +99,7 @@ export async function guarded<T>(log: Log, operation: () => Promise<Reply<T>>): 
   }
 }
 
-/** Agents looked at for one with the same slug. */
+/** Agents that are compared for the same slug. */
 const LOOKED_AT = 100;
 
 /**

@@ -11,7 +11,7 @@ import { createTemplateManagement } from './templates.ts';
 
 export type { ManagementOptions } from './context.ts';
 
-export interface Management {
+interface Management {
   readonly agents: AgentManagement;
   readonly templates: TemplateManagement;
   readonly takeTask: TaskTaker;
@@ -33,21 +33,21 @@ export function createManagement(options: ManagementOptions): Management {
 
 /** Listeners are called in the order in which they came, in the same tick as `publish`. */
 export function createNotices(log: Log): Notices {
-  const listeners = new Set<{ readonly hear: (notice: TenantNotice) => void }>();
+  const listeners = new Map<symbol, (notice: TenantNotice) => void>();
   return {
     publish(notice) {
-      for (const { hear } of [...listeners]) {
+      for (const listener of [...listeners.values()]) {
         try {
-          hear(notice);
+          listener(notice);
         } catch (error) {
           log.error({ err: error, event: notice.event }, 'a listener of notices failed');
         }
       }
     },
-    listen(hear) {
-      const listener = { hear };
-      listeners.add(listener);
-      return () => void listeners.delete(listener);
+    listen(listener) {
+      const key = Symbol(); // one listener may listen twice
+      listeners.set(key, listener);
+      return () => void listeners.delete(key);
     },
   };
 }

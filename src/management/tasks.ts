@@ -1,101 +1,45 @@
-/** Takes messages of the queue `agent-management.tasks.{tenant}` and does what they ask, as an edge of its own. */
-import type { Agent } from '../domain/agent-record.ts';
+/** Takes messages of the queue `agent-management.tasks.{tenant}` and performs them, as an edge of its own. */
+import { LRUCache } from 'lru-cache';
+import { type Agent, issuesOf } from '../domain/agent-record.ts';
 import { type AgentTask, agentTaskSchema, taskFields } from '../domain/agent-task.ts';
 import { type ErrorData, type Reply, refusal } from '../domain/errors.ts';
 import type { TaskOrigin, TaskTaker } from '../ports/management.ts';
 import { NOT_ITS_FAULT } from '../ports/transport.ts';
 import type { AgentWriter } from './agent-writer.ts';
 import type { Validate } from './agents.ts';
-import { guarded, type ManagementOptions, no, noAgent, type Operation, ok, tell } from './context.ts';
+import { guarded, type ManagementOptions, no, noAgent, notify, type Operation, ok } from './context.ts';
 
 type Result = Readonly<Record<string, unknown>>;
 
-/** `failed`: it was given up. */
-type Standing = 'processing' | 'pending' | 'failed';
+/** The status of a task that has not ended, or was given up (`failed`). */
+type OpenStatus = 'processing' | 'pending' | 'failed';
 
-/** Tasks whose answers are remembered, for messages that come twice; and those of which it is known what was told. */
+/** Tasks whose answers, and whose last notices, are remembered: messages may come twice. */
 const REMEMBERED = 1_000;
 
-export function createTaskTaker(
-  options: ManagementOptions,
-  { writer, validate }: { readonly writer: AgentWriter; readonly validate: Validate },
-): TaskTaker {
-  const { agents, directory, log } = options;
-  const recent = new Map<string, Promise<Reply<Result>>>();
-  /** What was told last of tasks that have not come to their end. */
-  const standing = new Map<string, Standing>();
+interface TaskParts {
+  readonly writer: AgentWriter;
+  readonly validate: Validate;
+}
 
-  /** The same is not told twice in a row: a task may be tried for as long as the store is away. */
-  function tellStanding(operation: Operation, status: Standing, data: Result): void {
-    const key = keyOf(operation.actor.tenantId, operation.taskId);
-    if (standing.get(key) === status) return;
-    standing.delete(key);
-    standing.set(key, status);
-    forgetOldest(standing);
-    tell(options, operation, status === 'failed' ? 'task_failed' : 'task_status_update', { status, ...data });
-  }
-
-  function perform(operation: Operation, { type, payload }: AgentTask): Promise<Reply<Result>> {
-    const id = payload.agent_id ?? undefined;
-    const fields = taskFields(payload);
-    switch (type) {
-      case 'agent_create':
-        return writer.create(operation, fields, id === undefined ? {} : { id }).then(resultOf);
-      case 'agent_update':
-        if (id === undefined) return Promise.resolve(no(nameless()));
-        return writer
-          .update(operation, id, fields, { version: payload.version ?? undefined, replace: false })
-          .then(resultOf);
-      case 'agent_validate':
-        return validate(operation, fields, id).then((found) => (found.ok ? ok({ ...found.value }) : found));
-      case 'agent_notify':
-        return guarded(log, async () => {
-          if (id === undefined) return no(nameless());
-          const { tenantId } = operation.actor;
-          const agent = await agents.get(tenantId, id);
-          if (!agent || agent.deleted_at !== null) return no(noAgent());
-          directory.invalidate(tenantId, id);
-          tell(options, operation, 'agent_updated', { ...factsOf(agent), changes: [] });
-          return ok(factsOf(agent));
-        });
-    }
-  }
-
-  /** What comes again has not failed: it waits, unless the store or the node does and it is brought again uncounted. */
-  async function run(operation: Operation, task: AgentTask): Promise<Reply<Result>> {
-    const { type } = task;
-    tellStanding(operation, 'processing', { type, details: {} });
-    const reply = await perform(operation, task);
-    if (!reply.ok && NOT_ITS_FAULT.has(reply.error.code)) return reply;
-    if (!reply.ok && reply.error.retryable) {
-      tellStanding(operation, 'pending', { type, ...whatFailed(reply.error) });
-      return reply;
-    }
-    standing.delete(keyOf(task.tenant_id, task.task_id));
-    if (reply.ok) tell(options, operation, 'task_completed', { status: 'completed', type, ...reply.value });
-    else tell(options, operation, 'task_failed', { status: 'failed', type, ...whatFailed(reply.error) });
-    return reply;
-  }
+export function createTaskTaker(options: ManagementOptions, parts: TaskParts): TaskTaker {
+  const answers = new LRUCache<string, Promise<Reply<Result>>>({ max: REMEMBERED });
+  const run = createTaskRun(options, parts);
 
   function remember(key: string, answer: Promise<Reply<Result>>): void {
-    recent.set(key, answer);
-    forgetOldest(recent);
+    answers.set(key, answer);
     // What may go better next time may be tried again.
     answer.then(
-      (reply) => !reply.ok && reply.error.retryable && recent.delete(key),
-      () => recent.delete(key),
+      (reply) => !reply.ok && reply.error.retryable && answers.delete(key),
+      () => answers.delete(key),
     );
   }
 
   return async (message, origin) => {
     const parsed = agentTaskSchema.safeParse(message);
     if (!parsed.success) {
-      const issues = parsed.error.issues.map((one) => ({
-        field: one.path.join('.'),
-        rule: one.code,
-        message: one.message,
-      }));
-      log.warn({ tenant_id: origin.tenantId, issues }, 'a task message is malformed');
+      const issues = issuesOf(parsed.error);
+      options.log.warn({ tenant_id: origin.tenantId, issues }, 'a task message is malformed');
       return no(
         refusal('INVALID_REQUEST', { message: 'The task message is malformed.', details: { issues } }),
       );
@@ -104,28 +48,91 @@ export function createTaskTaker(
     if (origin.tenantId !== undefined && origin.tenantId !== task.tenant_id)
       return no(refusal('FORBIDDEN', { message: 'The task names another tenant than its queue.' }));
     const key = keyOf(task.tenant_id, task.task_id);
-    const known = recent.get(key);
+    const known = answers.get(key);
     if (known) return known;
-    const operation = deedOf(task, origin);
-    if (origin.givenUp) {
-      tellStanding(operation, 'failed', { type: task.type, ...whatFailed(origin.givenUp) });
-      return no(origin.givenUp);
-    }
-    const answer = run(operation, task);
+    const operation = operationOf(task, origin);
+    if (origin.givenUp) return run.giveUp(operation, task, origin.givenUp);
+    const answer = run.perform(operation, task);
     remember(key, answer);
     return answer;
   };
 }
 
+/** Performs tasks, and publishes what becomes of them. */
+function createTaskRun(options: ManagementOptions, parts: TaskParts) {
+  /** The last notice of tasks that have not ended. */
+  const lastStatus = new LRUCache<string, OpenStatus>({ max: REMEMBERED });
+
+  /** The same status is not published twice in a row: a task may be tried for as long as the store is away. */
+  function notifyStatus(operation: Operation, status: OpenStatus, data: Result): void {
+    const key = keyOf(operation.actor.tenantId, operation.taskId);
+    if (lastStatus.get(key) === status) return;
+    lastStatus.set(key, status);
+    const event = status === 'failed' ? 'task_failed' : 'task_status_update';
+    notify(options, operation, event, { status, ...data });
+  }
+
+  return {
+    /** A task that comes again is pending, not failed; where the store or the node is at fault, it stays `processing`. */
+    async perform(operation: Operation, task: AgentTask): Promise<Reply<Result>> {
+      const { type } = task;
+      notifyStatus(operation, 'processing', { type, details: {} });
+      const reply = await perform(options, parts, operation, task);
+      if (!reply.ok && NOT_ITS_FAULT.has(reply.error.code)) return reply;
+      if (!reply.ok && reply.error.retryable) {
+        notifyStatus(operation, 'pending', { type, ...whatFailed(reply.error) });
+        return reply;
+      }
+      lastStatus.delete(keyOf(task.tenant_id, task.task_id));
+      if (reply.ok)
+        notify(options, operation, 'task_completed', { status: 'completed', type, ...reply.value });
+      else notify(options, operation, 'task_failed', { status: 'failed', type, ...whatFailed(reply.error) });
+      return reply;
+    },
+    giveUp(operation: Operation, { type }: AgentTask, error: ErrorData): Reply<Result> {
+      notifyStatus(operation, 'failed', { type, ...whatFailed(error) });
+      return no(error);
+    },
+  };
+}
+
+async function perform(
+  options: ManagementOptions,
+  { writer, validate }: TaskParts,
+  operation: Operation,
+  { type, payload }: AgentTask,
+): Promise<Reply<Result>> {
+  const id = payload.agent_id ?? undefined;
+  const fields = taskFields(payload);
+  switch (type) {
+    case 'agent_create':
+      return resultOf(await writer.create(operation, fields, { id }));
+    case 'agent_update': {
+      if (id === undefined) return no(nameless());
+      const version = payload.version ?? undefined;
+      return resultOf(await writer.update(operation, id, fields, { version, replace: false }));
+    }
+    case 'agent_validate': {
+      const found = await validate(operation, fields, id);
+      return found.ok ? ok({ ...found.value }) : found;
+    }
+    case 'agent_notify':
+      return guarded(options.log, async () => {
+        if (id === undefined) return no(nameless());
+        const { tenantId } = operation.actor;
+        const agent = await options.agents.get(tenantId, id);
+        if (!agent || agent.deleted_at !== null) return no(noAgent());
+        options.liveAgents.invalidate(tenantId, id);
+        notify(options, operation, 'agent_updated', { ...factsOf(agent), changes: [] });
+        return ok(factsOf(agent));
+      });
+  }
+}
+
 /** No id may hold a slash. */
 const keyOf = (tenantId: string, taskId: string): string => `${tenantId}/${taskId}`;
 
-function forgetOldest(tasks: Map<string, unknown>): void {
-  const oldest = tasks.keys().next();
-  if (tasks.size > REMEMBERED && !oldest.done) tasks.delete(oldest.value);
-}
-
-const deedOf = (task: AgentTask, origin: TaskOrigin): Operation => ({
+const operationOf = (task: AgentTask, origin: TaskOrigin): Operation => ({
   actor: {
     tenantId: task.tenant_id,
     tier: undefined,

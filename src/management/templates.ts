@@ -5,120 +5,137 @@ import { readTemplate } from '../domain/template-rules.ts';
 import { BUILT_IN_TEMPLATES, builtInTemplate, templateIssue } from '../domain/templates.ts';
 import type { Tier } from '../domain/tiers.ts';
 import type { Actor, TemplateManagement } from '../ports/management.ts';
-import { createKeyedQueue } from './agent-writer.ts';
-import { broken, guarded, isoNow, type ManagementOptions, no, ok, rulesOf, tell } from './context.ts';
+import {
+  broken,
+  guarded,
+  isoNow,
+  type ManagementOptions,
+  no,
+  notify,
+  ok,
+  rulesOf,
+  slugTaken,
+  stale,
+} from './context.ts';
+import { createKeyedQueue } from './keyed-queue.ts';
 
 /** Templates one tenant may have of its own. */
 const MAX_TEMPLATES = 1_000;
 
 export function createTemplateManagement(options: ManagementOptions): TemplateManagement {
-  const { templates, tiers, clock, newId, log } = options;
-  const rules = rulesOf(options);
-  const line = createKeyedQueue();
+  const { templates, tiers, log } = options;
+  const inOrder = createKeyedQueue();
 
-  const tierOf = (actor: Actor): Promise<Tier> => options.tierOf(actor.tenantId, actor.tier);
-
-  function announce(actor: Actor, event: NoticeEvent, template: Template, more: object = {}): void {
-    tell(options, { actor, taskId: newId() }, event, {
-      template_id: template.id,
-      template_name: template.name,
-      slug: template.slug,
-      version: template.version,
-      ...more,
-    });
-  }
-
-  /** A template that the tenant's tier includes. */
-  async function find(actor: Actor, templateId: string): Promise<Reply<Template>> {
-    const template = builtInTemplate(templateId) ?? (await templates.get(actor.tenantId, templateId));
-    if (!template) return no(noTemplate());
-    const issue = templateIssue(template, await tierOf(actor), tiers);
-    return issue ? broken([issue]) : ok(template);
-  }
-
-  async function create(actor: Actor, raw: unknown): Promise<Reply<Template>> {
-    const { input, issues } = readTemplate(raw, await tierOf(actor), rules);
-    if (!input) return broken(issues);
-    if (builtInTemplate(input.slug)) return no(slugTaken(input.slug));
-    if ((await templates.list(actor.tenantId)).length >= MAX_TEMPLATES)
-      return no(
-        refusal('CONFLICT', {
-          message: `There are ${MAX_TEMPLATES} templates, as many as a tenant may have.`,
-        }),
-      );
-    const at = isoNow(clock);
-    const template: Template = {
-      ...fieldsFrom(input),
-      id: newId(),
-      tenant_id: actor.tenantId,
-      version: 1,
-      created_at: at,
-      updated_at: at,
-    };
-    const outcome = await templates.save(actor.tenantId, template, 0);
-    if (outcome !== 'saved') return no(slugTaken(input.slug));
-    announce(actor, 'agent_template_created', template);
-    return ok(template);
-  }
-
-  async function update(
-    actor: Actor,
-    templateId: string,
-    raw: unknown,
-    expected: number | undefined,
-  ): Promise<Reply<Template>> {
-    const current = await templates.get(actor.tenantId, templateId);
-    if (!current) return no(noTemplate());
-    const { input, issues } = readTemplate(raw, await tierOf(actor), rules);
-    if (!input) return broken(issues);
-    if (expected !== undefined && expected !== current.version) return no(stale(current.version));
-    if (builtInTemplate(input.slug)) return no(slugTaken(input.slug));
-    const fields = fieldsFrom(input);
-    const changes = (['name', 'slug', 'description', 'agent'] as const).filter(
-      (field) => plain(fields[field]) !== plain(current[field]),
-    );
-    if (changes.length === 0) return ok(current);
-    const template = { ...current, ...fields, version: current.version + 1, updated_at: isoNow(clock) };
-    const outcome = await templates.save(actor.tenantId, template, current.version);
-    if (outcome === 'taken') return no(slugTaken(input.slug));
-    if (outcome === 'stale')
-      return no(stale((await templates.get(actor.tenantId, templateId))?.version ?? 0));
-    announce(actor, 'template_updated', template, { changes });
-    return ok(template);
-  }
-
-  const inLine = <T>(
+  /** Runs a write to a template of the tenant's own, after those that were called before. */
+  const write = <T>(
     actor: Actor,
     templateId: string,
     operation: () => Promise<Reply<T>>,
   ): Promise<Reply<T>> =>
     builtInTemplate(templateId)
       ? Promise.resolve(no(immutable()))
-      : line(`${actor.tenantId}/${templateId}`, () => guarded(log, operation));
+      : inOrder(`${actor.tenantId}/${templateId}`, () => guarded(log, operation));
 
   return {
     list: (actor) =>
       guarded(log, async () => {
-        const tier = await tierOf(actor);
+        const tier = await tierOf(options, actor);
         const own = await templates.list(actor.tenantId);
         return ok([...BUILT_IN_TEMPLATES, ...own].filter((one) => templateIssue(one, tier, tiers) === null));
       }),
-    get: (actor, templateId) => guarded(log, () => find(actor, templateId)),
-    create: (actor, raw) => guarded(log, () => create(actor, raw)),
+    get: (actor, templateId) =>
+      guarded(log, async () => {
+        const template = builtInTemplate(templateId) ?? (await templates.get(actor.tenantId, templateId));
+        if (!template) return no(noTemplate());
+        const issue = templateIssue(template, await tierOf(options, actor), tiers);
+        return issue ? broken([issue]) : ok(template);
+      }),
+    create: (actor, raw) => guarded(log, () => create(options, actor, raw)),
     update: (actor, templateId, raw, { version }) =>
-      inLine(actor, templateId, () => update(actor, templateId, raw, version)),
+      write(actor, templateId, () => update(options, actor, templateId, raw, version)),
     remove: (actor, templateId) =>
-      inLine(actor, templateId, async () => {
+      write(actor, templateId, async () => {
         const current = await templates.get(actor.tenantId, templateId);
         if (!current || !(await templates.remove(actor.tenantId, templateId))) return no(noTemplate());
-        announce(actor, 'template_updated', current, { deleted: true });
+        announce(options, actor, 'template_updated', current, { deleted: true });
         return ok(null);
       }),
   };
 }
 
-/** For comparing: a database may give keys back in another order. */
-const plain = (value: string | object): string =>
+async function create(options: ManagementOptions, actor: Actor, raw: unknown): Promise<Reply<Template>> {
+  const { templates } = options;
+  const { input, issues } = readTemplate(raw, await tierOf(options, actor), rulesOf(options));
+  if (!input) return broken(issues);
+  if (builtInTemplate(input.slug)) return no(slugTaken('template', input.slug));
+  if ((await templates.list(actor.tenantId)).length >= MAX_TEMPLATES) return no(full());
+  const at = isoNow(options.clock);
+  const template: Template = {
+    ...fieldsFrom(input),
+    id: options.newId(),
+    tenant_id: actor.tenantId,
+    version: 1,
+    created_at: at,
+    updated_at: at,
+  };
+  const outcome = await templates.save(actor.tenantId, template, 0);
+  if (outcome !== 'saved') return no(slugTaken('template', input.slug));
+  announce(options, actor, 'agent_template_created', template);
+  return ok(template);
+}
+
+async function update(
+  options: ManagementOptions,
+  actor: Actor,
+  templateId: string,
+  raw: unknown,
+  expected: number | undefined,
+): Promise<Reply<Template>> {
+  const { templates } = options;
+  const current = await templates.get(actor.tenantId, templateId);
+  if (!current) return no(noTemplate());
+  const { input, issues } = readTemplate(raw, await tierOf(options, actor), rulesOf(options));
+  if (!input) return broken(issues);
+  if (expected !== undefined && expected !== current.version) return no(stale('template', current.version));
+  if (builtInTemplate(input.slug)) return no(slugTaken('template', input.slug));
+  const fields = fieldsFrom(input);
+  const changes = (['name', 'slug', 'description', 'agent'] as const).filter(
+    (field) => comparable(fields[field]) !== comparable(current[field]),
+  );
+  if (changes.length === 0) return ok(current);
+  const updated_at = isoNow(options.clock);
+  const template = { ...current, ...fields, version: current.version + 1, updated_at };
+  const outcome = await templates.save(actor.tenantId, template, current.version);
+  if (outcome === 'taken') return no(slugTaken('template', input.slug));
+  if (outcome === 'stale') {
+    const winner = await templates.get(actor.tenantId, templateId);
+    return no(stale('template', winner?.version ?? 0));
+  }
+  announce(options, actor, 'template_updated', template, { changes });
+  return ok(template);
+}
+
+const tierOf = (options: ManagementOptions, actor: Actor): Promise<Tier> =>
+  options.tierOf(actor.tenantId, actor.tier);
+
+function announce(
+  options: ManagementOptions,
+  actor: Actor,
+  event: NoticeEvent,
+  template: Template,
+  more: object = {},
+): void {
+  notify(options, { actor, taskId: options.newId() }, event, {
+    template_id: template.id,
+    template_name: template.name,
+    slug: template.slug,
+    version: template.version,
+    ...more,
+  });
+}
+
+/** A database may give keys back in another order. */
+const comparable = (value: string | object): string =>
   JSON.stringify(
     typeof value === 'string' ? value : Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)),
   );
@@ -132,19 +149,10 @@ const fieldsFrom = ({ name, slug, description = '', agent }: TemplateInput) => (
 
 const noTemplate = (): ErrorData => refusal('NOT_FOUND', { message: 'There is no such template.' });
 
+const full = (): ErrorData =>
+  refusal('CONFLICT', { message: `There are ${MAX_TEMPLATES} templates, as many as a tenant may have.` });
+
 const immutable = (): ErrorData =>
   refusal('CONFLICT', {
     message: 'Built-in templates can not be changed; make one of your own: POST /api/templates.',
-  });
-
-const stale = (version: number): ErrorData =>
-  refusal('CONFLICT', {
-    message: `The template is at version ${version} now; read it again.`,
-    details: { current_version: version },
-  });
-
-const slugTaken = (slug: string): ErrorData =>
-  refusal('CONFLICT', {
-    message: `Another template has the slug ${slug}.`,
-    details: { field: 'slug', value: slug },
   });

@@ -1,4 +1,4 @@
-/** What operators may ask of any tenant: what is kept of it, and which tier it is of. */
+/** What operators may ask of any tenant: its record, and its tier. */
 import { refusal } from '../domain/errors.ts';
 import type { TenantId } from '../domain/ids.ts';
 import { dayOf } from '../domain/rate-limit.ts';
@@ -8,15 +8,15 @@ import type { Store } from '../ports/store.ts';
 import type { Clock, Log } from '../ports/telemetry.ts';
 import { guarded, no, ok } from './context.ts';
 
-export interface TenantAdminOptions {
+interface TenantAdminOptions {
   readonly store: Store;
   readonly clock: Clock;
   readonly log: Log;
-  /** Tells the tenant's actor, where it lives. */
+  /** Sets the tier of the tenant's actor, where there is one. */
   readonly tierSet: (tenantId: TenantId, tier: Tier) => void;
 }
 
-/** A tier is kept before it holds: a node that stops in between has lost nothing. */
+/** A tier is stored before it holds: a node that stops in between has lost nothing. */
 export function createTenantAdmin({ store, clock, log, tierSet }: TenantAdminOptions): TenantAdmin {
   return {
     tenant: (tenantId) =>

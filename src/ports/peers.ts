@@ -1,5 +1,6 @@
 /** The services that a node may have beside it (PROTOCOL 4), asked in one way whether they live here or elsewhere. */
 import type { AgentId, SessionId, TaskId, TenantId, UserId } from '../domain/ids.ts';
+import type { Passage } from '../domain/peer-replies.ts';
 import type { ExternalService } from '../domain/queues.ts';
 import type { Tier } from '../domain/tiers.ts';
 
@@ -50,16 +51,6 @@ export interface Peers {
    * TRANSPORT_UNAVAILABLE, INTERRUPTED once the signal is aborted, or INTERNAL where a service broke down.
    */
   ask(request: PeerRequest): Promise<PeerData>;
-}
-
-/** A passage that a query found. */
-export interface Passage {
-  readonly text: string;
-  /** Where it is from, for people: a file, a title, an address. */
-  readonly source: string;
-  readonly collection: string;
-  /** Higher is better; comparable inside one answer only. */
-  readonly score: number;
 }
 
 /** Texts that can be looked up, by tenant and collection: what the embedded query service reads. */

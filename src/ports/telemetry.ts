@@ -59,7 +59,6 @@ export interface Log {
   info(fields: object, text: string): void;
   warn(fields: object, text: string): void;
   error(fields: object, text: string): void;
-  child(fields: object): Log;
 }
 
 /** Timers, so that tests can turn the hands. */

@@ -1,9 +1,10 @@
 /** The node's log: pino JSON lines, written beside the event loop, with secrets and conversations taken out first. */
 import { type Logger, pino } from 'pino';
+import { defined } from '../domain/defined.ts';
 import type { Log } from '../ports/telemetry.ts';
 import { scrubFields, scrubText } from './redact.ts';
 
-export interface LogOptions {
+interface LogOptions {
   readonly level: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent';
   /** Name of the service, as `service` in every line. */
   readonly name: string;
@@ -13,7 +14,7 @@ export interface LogOptions {
 }
 
 /** Where lines go, one call a line, each ending in a newline. */
-export interface LogDestination {
+interface LogDestination {
   write(line: string): void;
 }
 
@@ -39,11 +40,7 @@ export function createLog(options: LogOptions, destination?: LogDestination): No
   const logger = pino(
     {
       level: options.level,
-      base: {
-        service: options.name,
-        ...(options.version === undefined ? {} : { version: options.version }),
-        node: options.nodeId,
-      },
+      base: defined({ service: options.name, version: options.version, node: options.nodeId }),
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
       /** Fields are plain data by then; pino's own error serializer would bring bodies back. */
@@ -95,19 +92,10 @@ function flushed(stdout: Stdout | undefined): Promise<void> {
 
 /** The scrubbing happens here rather than in pino's `redact`, which knows paths only, not names at any depth. */
 function over(logger: Logger): Log {
-  return {
-    debug: (fields, text) => {
-      if (logger.isLevelEnabled('debug')) logger.debug(scrubFields(fields), scrubText(text));
-    },
-    info: (fields, text) => {
-      if (logger.isLevelEnabled('info')) logger.info(scrubFields(fields), scrubText(text));
-    },
-    warn: (fields, text) => {
-      if (logger.isLevelEnabled('warn')) logger.warn(scrubFields(fields), scrubText(text));
-    },
-    error: (fields, text) => {
-      if (logger.isLevelEnabled('error')) logger.error(scrubFields(fields), scrubText(text));
-    },
-    child: (fields) => over(logger.child(scrubFields(fields))),
-  };
+  const at =
+    (level: 'debug' | 'info' | 'warn' | 'error') =>
+    (fields: object, text: string): void => {
+      if (logger.isLevelEnabled(level)) logger[level](scrubFields(fields), scrubText(text));
+    };
+  return { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') };
 }

@@ -10,13 +10,13 @@ import { createTally } from './tally.ts';
 const FIRST_TOKEN_BUCKETS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 const TURN_BUCKETS_S = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300];
 
-export interface SocketCounts {
+interface SocketCounts {
   readonly open: number;
   readonly byTier?: Readonly<Record<string, number>>;
 }
 
 /** What only others know; asked at scrape time, never on the message path. */
-export interface MetricSources {
+interface MetricSources {
   stats(): NodeStats;
   sockets(): SocketCounts;
 }
@@ -27,7 +27,7 @@ interface Percentiles {
 }
 
 /** The node at a glance. Times in ms; quantiles since the start of the node, loop delay since the last scrape. */
-export interface Overview {
+interface Overview {
   readonly uptime_s: number;
   readonly turns: Readonly<Record<string, number>>;
   readonly refused: Readonly<Record<string, number>>;
@@ -93,33 +93,38 @@ export function createMetrics(sources: MetricSources): NodeMetrics {
       delay.reset();
       return { contentType: registry.contentType, body };
     },
-    overview: () => {
-      const stats = sources.stats();
-      return {
-        uptime_s: Math.round((performance.now() - startedAtMs) / 1000),
-        turns: counts.turns.by(1),
-        refused: counts.refusals.by(1),
-        tokens: counts.tokens.sum(),
-        time_to_first_token_ms: times.firstTokenQuantiles(),
-        turn_time_ms: times.turnQuantiles(),
-        executions: totals(stats),
-        tenants: stats.tenants,
-        sessions: stats.sessions,
-        sockets: {
-          open: sources.sockets().open,
-          opened: counts.opened.sum(),
-          closed: counts.closed.sum(),
-        },
-        mailbox: mailboxes(stats.actors),
-        dead_letters: counts.deadLetters.sum(),
-        crashes: counts.crashes.sum(),
-        model_retries: counts.retries.sum(),
-        event_loop_delay_ms: delay.now(),
-        memory_rss_bytes: process.memoryUsage.rss(),
-        draining: stats.draining,
-      };
-    },
+    overview: () => overviewOf({ sources, counts, times, delay, startedAtMs }),
     close: () => delay.close(),
+  };
+}
+
+function overviewOf(of: {
+  readonly sources: MetricSources;
+  readonly counts: ReturnType<typeof counters>;
+  readonly times: ReturnType<typeof durations>;
+  readonly delay: LoopDelay;
+  readonly startedAtMs: number;
+}): Overview {
+  const { sources, counts, times } = of;
+  const stats = sources.stats();
+  return {
+    uptime_s: Math.round((performance.now() - of.startedAtMs) / 1000),
+    turns: counts.turns.by(1),
+    refused: counts.refusals.by(1),
+    tokens: counts.tokens.sum(),
+    time_to_first_token_ms: times.firstTokenQuantiles(),
+    turn_time_ms: times.turnQuantiles(),
+    executions: totals(stats),
+    tenants: stats.tenants,
+    sessions: stats.sessions,
+    sockets: { open: sources.sockets().open, opened: counts.opened.sum(), closed: counts.closed.sum() },
+    mailbox: mailboxes(stats.actors),
+    dead_letters: counts.deadLetters.sum(),
+    crashes: counts.crashes.sum(),
+    model_retries: counts.retries.sum(),
+    event_loop_delay_ms: of.delay.now(),
+    memory_rss_bytes: process.memoryUsage.rss(),
+    draining: stats.draining,
   };
 }
 

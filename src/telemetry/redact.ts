@@ -126,7 +126,7 @@ function scrubStructure(value: object, depth: number): unknown {
  * What providers hang onto errors (request and response bodies, headers) is left out, and so is everything that
  * stands in double quotes in its text: JSON.parse and model clients quote there what a user wrote.
  */
-export function describeError(error: Error, causes = 0): Record<string, unknown> {
+function describeError(error: Error, causes = 0): Record<string, unknown> {
   const code = read(error, 'code');
   const status = read(error, 'status');
   const cause = read(error, 'cause');

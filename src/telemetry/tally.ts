@@ -5,7 +5,7 @@ import { Counter, type Registry } from 'prom-client';
 const MAX_KINDS = 200;
 const OTHER = 'other';
 
-export interface Tally {
+interface Tally {
   add(amount: number, ...values: readonly string[]): void;
   /** Sum over everything, or over the kinds whose label at `index` has this value. */
   sum(index?: number, value?: string): number;
@@ -68,7 +68,7 @@ export function createTally(
 }
 
 /** Label values beside their names, as prom-client takes them. */
-export const labelsOf = (
+const labelsOf = (
   names: readonly string[],
   values: readonly (string | undefined)[],
 ): Record<string, string> => Object.fromEntries(names.map((name, index) => [name, values[index] ?? OTHER]));

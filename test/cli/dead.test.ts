@@ -23,6 +23,7 @@ async function nooble(words: readonly string[], environment: Readonly<Record<str
     out: (line) => out.push(line),
     err: (line) => err.push(line),
     openStores: () => Promise.reject(new Error('no store is needed')),
+    askRedis: () => Promise.reject(new Error('nobody is asked')),
     openDead: (url) => openDeadLetters(url, quiet),
   });
   return { code, out: out.join('\n'), err: err.join('\n') };

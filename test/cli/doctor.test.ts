@@ -32,7 +32,7 @@ test('where all is well every line says so', async (t) => {
     t,
     talker((text) => {
       asked.push(text);
-      return '+OK\r\n+PONG\r\n';
+      return `${text.includes('auth') ? '+OK\r\n' : ''}${text.includes('ping') ? '+PONG\r\n' : ''}`;
     }),
   );
   const models = await listening(
@@ -52,7 +52,7 @@ test('where all is well every line says so', async (t) => {
   assert.equal(code, 0, out);
   for (const check of ['settings', 'store', 'redis', 'model', 'port'])
     assert.match(lineOf(out, check), /^ok /, check);
-  assert.deepEqual(asked, ['*3\r\n$4\r\nAUTH\r\n$4\r\nuser\r\n$6\r\nsecret\r\n*1\r\n$4\r\nPING\r\n']);
+  assert.deepEqual(asked.join(''), '*3\r\n$4\r\nauth\r\n$4\r\nuser\r\n$6\r\nsecret\r\n*1\r\n$4\r\nping\r\n');
   assert.ok(!out.includes('secret') && !out.includes('key-1'));
 });
 

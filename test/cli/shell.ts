@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { runCli } from '../../src/cli/cli.ts';
 import { openStores, type Stores } from '../../src/store/open.ts';
+import { askRedis } from '../../transports/queue/redis/ping.ts';
 import { quiet } from '../support/quiet.ts';
 
 export interface Run {
@@ -34,6 +35,7 @@ export async function openShell(t: TestContext, environment: Readonly<Record<str
         environment: { DATABASE_URL: url, ...environment, ...more },
         out: (line) => out.push(line),
         err: (line) => err.push(line),
+        askRedis,
         openDead: () => Promise.reject(new Error('there is no Redis in this test')),
         openStores: (settings) => openStores({ url: settings.databaseUrl, log: quiet }),
       });

@@ -6,17 +6,17 @@ import { AGENT_FIELDS, diffAgents, fieldsOf } from '../../src/domain/agent-diff.
 import { draftNew } from '../../src/domain/agent-draft.ts';
 import { type Agent, agentFieldsSchema, agentSchema } from '../../src/domain/agent-record.ts';
 import { blankAgent } from '../../src/domain/agent-rules.ts';
+import { defaultAgent, defaultRecord } from '../../src/domain/default-agent.ts';
 import { DEFAULT_AGENT_ID, sessionIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
 import { readTemplate } from '../../src/domain/template-rules.ts';
 import {
   BUILT_IN_TEMPLATES,
   builtInTemplate,
-  defaultRecord,
   instantiate,
   templateIssue,
 } from '../../src/domain/templates.ts';
 import { TIER_TABLE, TIERS } from '../../src/domain/tiers.ts';
-import { defaultAgent, systemPrompt } from '../../src/llm/prompts.ts';
+import { systemPrompt } from '../../src/llm/prompts.ts';
 
 const defaults = { provider: 'offline', model: 'offline-echo' } as const;
 const rules = { tiers: TIER_TABLE, knownTools: ['current_time', 'calculator'], defaults };

@@ -30,7 +30,7 @@ function recorders() {
     const err = 'err' in fields && fields.err instanceof Error ? fields.err.stack : undefined;
     lines.push(JSON.stringify({ ...fields, err, text }));
   };
-  const log: Log = { debug: line, info: line, warn: line, error: line, child: () => log };
+  const log: Log = { debug: line, info: line, warn: line, error: line };
   const metrics: Metrics = {
     turnEnded: nothing,
     turnRefused: nothing,

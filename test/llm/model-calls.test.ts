@@ -2,11 +2,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { cut } from '../../src/domain/cut.ts';
 import { brokenOff, classify, parseRetryAfter } from '../../src/llm/model-errors.ts';
 import {
   addPieces,
   closeCalls,
-  cut,
   MAX_ARGS_UNITS,
   MAX_CALLS,
   type OpenCall,

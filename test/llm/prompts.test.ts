@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { defaultAgent, MAX_CONTEXT_UNITS, MAX_VALUE_UNITS, systemPrompt } from '../../src/llm/prompts.ts';
+import { defaultAgent } from '../../src/domain/default-agent.ts';
+import { MAX_CONTEXT_UNITS, MAX_VALUE_UNITS, systemPrompt } from '../../src/llm/prompts.ts';
 import { planOf } from './harness.ts';
 
 const NOW = Date.parse('2026-03-04T05:06:07.089Z');

@@ -27,7 +27,7 @@ function folderFor(t: TestContext) {
   };
 }
 
-const shelfOver = (root: string, more: Partial<SearchIndexOptions> = {}) =>
+const indexOver = (root: string, more: Partial<SearchIndexOptions> = {}) =>
   createSearchIndex({ root, readMs: 60_000, now: () => performance.now(), ...more });
 
 const ask = (text: string, more = {}) => ({
@@ -68,22 +68,22 @@ test('passages are found by words, without accents, by their beginning, and with
   const { root, write } = folderFor(t);
   write('acme/docs/envios.md', '# Envíos\n\nLa devolución es gratuita durante treinta días.');
   write('acme/docs/prices.txt', 'The subscription costs ten euros a month.');
-  const shelf = shelfOver(root);
+  const index = indexOver(root);
 
-  assert.deepEqual(sources(shelf.query(ask('DEVOLUCION'))), ['envios.md › Envíos']);
-  assert.deepEqual(sources(shelf.query(ask('subscri'))), ['prices.txt']);
-  assert.deepEqual(sources(shelf.query(ask('subscrption price'))), ['prices.txt']);
-  assert.deepEqual(sources(shelf.query(ask('envios'))), ['envios.md › Envíos']);
-  assert.deepEqual(sources(shelf.query(ask('zebra'))), []);
-  assert.deepEqual(sources(shelf.query(ask('?! …'))), []);
-  assert.deepEqual(sources(shelf.query(ask('costs', { collections: [] }))), []);
+  assert.deepEqual(sources(index.query(ask('DEVOLUCION'))), ['envios.md › Envíos']);
+  assert.deepEqual(sources(index.query(ask('subscri'))), ['prices.txt']);
+  assert.deepEqual(sources(index.query(ask('subscrption price'))), ['prices.txt']);
+  assert.deepEqual(sources(index.query(ask('envios'))), ['envios.md › Envíos']);
+  assert.deepEqual(sources(index.query(ask('zebra'))), []);
+  assert.deepEqual(sources(index.query(ask('?! …'))), []);
+  assert.deepEqual(sources(index.query(ask('costs', { collections: [] }))), []);
 });
 
 test('collections are searched together, each once, best first, no more than asked for', (t) => {
   const { root, write } = folderFor(t);
   for (let n = 0; n < 8; n += 1) write(`acme/docs/f${n}.md`, `Refund number ${n}.`);
   write('acme/faq/a.md', 'Refund, refund, refund.');
-  const reply = shelfOver(root).query(
+  const reply = indexOver(root).query(
     ask('refund', { collections: ['docs', 'faq', 'docs', 'none'], limit: 3 }),
   );
 
@@ -99,21 +99,21 @@ test('collections are searched together, each once, best first, no more than ask
 
 test('what changes in a folder is there with the next question', (t) => {
   const { root, write } = folderFor(t);
-  const shelf = shelfOver(root);
-  assert.deepEqual(sources(shelf.query(ask('apple'))), []);
+  const index = indexOver(root);
+  assert.deepEqual(sources(index.query(ask('apple'))), []);
   write('acme/docs/a.md', 'apple');
   write('acme/docs/b.md', 'banana');
-  assert.deepEqual(sources(shelf.query(ask('apple'))), ['a.md']);
+  assert.deepEqual(sources(index.query(ask('apple'))), ['a.md']);
   write('acme/docs/a.md', 'cherry');
   // The same length within the same tick of the file system's clock.
   utimesSync(`${root}/acme/docs/a.md`, 1, 1);
-  assert.deepEqual(sources(shelf.query(ask('apple'))), []);
-  assert.deepEqual(sources(shelf.query(ask('cherry'))), ['a.md']);
+  assert.deepEqual(sources(index.query(ask('apple'))), []);
+  assert.deepEqual(sources(index.query(ask('cherry'))), ['a.md']);
   renameSync(`${root}/acme/docs/a.md`, `${root}/acme/docs/c.md`);
-  assert.deepEqual(sources(shelf.query(ask('cherry banana'))).toSorted(), ['b.md', 'c.md']);
+  assert.deepEqual(sources(index.query(ask('cherry banana'))).toSorted(), ['b.md', 'c.md']);
   rmSync(`${root}/acme/docs`, { recursive: true });
-  assert.deepEqual(sources(shelf.query(ask('banana'))), []);
-  assert.equal(shelf.size(), 0);
+  assert.deepEqual(sources(index.query(ask('banana'))), []);
+  assert.equal(index.size(), 0);
 });
 
 test('no name and no link leads to another tenant, or out of the root', (t) => {
@@ -126,9 +126,9 @@ test('no name and no link leads to another tenant, or out of the root', (t) => {
   symlinkSync(`${root}/globex/docs/secret.md`, `${root}/acme/docs/secret.md`);
   symlinkSync('/dev/zero', `${root}/acme/docs/endless.md`);
   mkdirSync(`${root}/acme/docs/folder.md`);
-  const shelf = shelfOver(root);
+  const index = indexOver(root);
   const found = (tenant: string, collection: string) => () =>
-    sources(shelf.query(ask('secret', { tenant, collections: [collection] })));
+    sources(index.query(ask('secret', { tenant, collections: [collection] })));
 
   for (const [tenant, collection] of [
     ['acme', 'docs'],
@@ -162,7 +162,7 @@ test('files that are too large are left out, and counted', (t) => {
   write('acme/docs/huge.md', 'apple '.repeat(200_000));
   write('acme/docs/small.md', 'apple');
   write('acme/docs/picture.png', 'apple');
-  const reply = shelfOver(root).query(ask('apple'));
+  const reply = indexOver(root).query(ask('apple'));
   assert.deepEqual(sources(reply), ['small.md']);
   assert.equal(reply.type === 'found' ? reply.leftOut : 0, 1);
 });
@@ -171,24 +171,24 @@ test('a collection that takes long is read in parts, and what was read is kept',
   const { root, write } = folderFor(t);
   for (const name of ['a', 'b', 'c']) write(`acme/docs/${name}.md`, 'apple');
   let now = 0;
-  const shelf = shelfOver(root, { readMs: 2, now: () => now++ });
+  const index = indexOver(root, { readMs: 2, now: () => now++ });
   const rounds: string[] = [];
-  for (let n = 0; n < 10 && rounds.at(-1) !== 'found'; n += 1) rounds.push(shelf.query(ask('apple')).type);
+  for (let n = 0; n < 10 && rounds.at(-1) !== 'found'; n += 1) rounds.push(index.query(ask('apple')).type);
   assert.equal(rounds.at(-1), 'found');
   assert.equal(rounds[0], 'reading');
 });
 
 test('no more collections are held than there is room for', (t) => {
   const { root, write } = folderFor(t);
-  const shelf = shelfOver(root, { limits: { open: 2, bytes: 1_000 } });
+  const index = indexOver(root, { limits: { open: 2, bytes: 1_000 } });
   for (const name of ['a', 'b', 'c']) {
     write(`acme/${name}/x.md`, 'apple');
-    assert.deepEqual(sources(shelf.query(ask('apple', { collections: [name] }))), ['x.md']);
+    assert.deepEqual(sources(index.query(ask('apple', { collections: [name] }))), ['x.md']);
   }
-  assert.equal(shelf.size(), 2);
+  assert.equal(index.size(), 2);
   write('acme/big/x.md', 'apple '.repeat(1_000));
-  assert.deepEqual(sources(shelf.query(ask('apple', { collections: ['big'], limit: 1 }))), ['x.md']);
-  assert.equal(shelf.size(), 1);
+  assert.deepEqual(sources(index.query(ask('apple', { collections: ['big'], limit: 1 }))), ['x.md']);
+  assert.equal(index.size(), 1);
 });
 
 test('the thread answers for tenants, refuses what is no name, and ends with its node', async (t) => {

@@ -159,7 +159,6 @@ export function hearingLog(): HeardLog {
     info: at('info'),
     warn: at('warn'),
     error: at('error'),
-    child: () => quiet,
   };
 }
 

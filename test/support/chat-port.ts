@@ -127,7 +127,7 @@ export function openChatPort(options: PortOptions = {}): Promise<ChatPort> {
   const closeCodes: number[] = [];
   const lines: string[] = [];
   const write = (fields: object, text: string) => void lines.push(`${text} ${JSON.stringify(fields)}`);
-  const log: Log = { debug: write, info: write, warn: write, error: write, child: () => log };
+  const log: Log = { debug: write, info: write, warn: write, error: write };
   const metrics: Metrics = { ...uncounted, socketClosed: (code) => void closeCodes.push(code) };
   const tiers = {
     ...TIER_TABLE,

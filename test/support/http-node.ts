@@ -133,7 +133,6 @@ function collectingLog(lines: LogLine[]): Log {
     info: write('info'),
     warn: write('warn'),
     error: write('error'),
-    child: () => log,
   };
   return log;
 }

@@ -8,7 +8,6 @@ export const quiet: Log = {
   info: nothing,
   warn: nothing,
   error: nothing,
-  child: () => quiet,
 };
 
 export const uncounted: Metrics = {

@@ -1,4 +1,5 @@
-/** Conversations as an external service told them, for as long as their tier says: bounded, the unused ones go first. */
+/** Conversations as an external service answered them, for as long as their tier says: bounded, unused ones go first. */
+import { LRUCache } from 'lru-cache';
 import type { Message } from '../../src/domain/conversation.ts';
 
 /** Conversations, and UTF-16 units of all their messages together. */
@@ -9,12 +10,11 @@ interface Cached {
   readonly messages: readonly Message[];
   readonly untilMs: number;
   readonly most: number;
-  readonly units: number;
 }
 
-export interface ConversationCache {
+interface ConversationCache {
   get(key: string, nowMs: number): readonly Message[] | undefined;
-  /** Keeps the newest `most` of them until then. */
+  /** Holds the newest `most` of them until then. */
   set(key: string, messages: readonly Message[], most: number, untilMs: number): void;
   /** Adds to what is there; where nothing is, nothing is begun. */
   append(key: string, messages: readonly Message[]): void;
@@ -25,75 +25,62 @@ export interface ConversationCache {
 export function createConversationCache(
   limits = { conversations: MAX_CONVERSATIONS, units: MAX_UNITS },
 ): ConversationCache {
-  /** The one that was used last stands at the end. */
-  const cached = new Map<string, Cached>();
-  let units = 0;
+  const cache = new LRUCache<string, Cached>({
+    max: limits.conversations,
+    maxSize: limits.units,
+    sizeCalculation: ({ messages }) => Math.max(1, unitsOf(messages)),
+  });
 
-  function drop(key: string): void {
-    units -= cached.get(key)?.units ?? 0;
-    cached.delete(key);
-  }
-
-  function put(key: string, messages: readonly Message[], most: number, untilMs: number): void {
-    drop(key);
-    const kept = messages.slice(-most);
-    const weight = kept.reduce((sum, { content }) => sum + content.length, 0);
-    cached.set(key, { messages: kept, untilMs, most, units: weight });
-    units += weight;
-    for (const oldest of cached.keys()) {
-      if (cached.size <= limits.conversations && units <= limits.units) return;
-      drop(oldest);
-    }
+  function set(key: string, messages: readonly Message[], most: number, untilMs: number): void {
+    cache.set(key, { messages: messages.slice(-most), untilMs, most });
   }
 
   return {
     get(key, nowMs) {
-      const found = cached.get(key);
-      if (!found) return undefined;
-      if (found.untilMs <= nowMs) {
-        drop(key);
-        return undefined;
-      }
-      cached.delete(key);
-      cached.set(key, found);
-      return found.messages;
+      const found = cache.get(key);
+      if (found && found.untilMs > nowMs) return found.messages;
+      cache.delete(key);
+      return undefined;
     },
-    set: put,
+    set,
     append(key, messages) {
-      const found = cached.get(key);
+      const found = cache.get(key);
       if (!found) return;
       const known = new Set(found.messages.map(identity));
       const added = messages.filter((message) => !known.has(identity(message)));
-      put(key, [...found.messages, ...added], found.most, found.untilMs);
+      set(key, [...found.messages, ...added], found.most, found.untilMs);
     },
-    delete: drop,
-    size: () => cached.size,
+    delete: (key) => void cache.delete(key),
+    size: () => cache.size,
   };
 }
+
+const unitsOf = (messages: readonly Message[]): number =>
+  messages.reduce((sum, { content }) => sum + content.length, 0);
 
 /** A turn has one message of each role. */
 const identity = ({ taskId, role }: Message): string => `${taskId} ${role}`;
 
 /**
- * What a service told, and behind it what is stored here and has not reached the service: whatever follows the last
- * stored message that the service knows, by its task, or by its words where the service keeps no tasks. Where it knows
- * none of them, what is newer than all it told.
+ * The messages of a service, then the stored ones that have not reached it: those behind the last stored message that
+ * the service has too, by its task, or by its words where the service has no tasks. Where it has none of them, those
+ * that are newer than all of the service's.
  */
-export function joined(told: readonly Message[], stored: readonly Message[]): readonly Message[] {
-  if (told.length === 0) return stored;
-  const byTask = lastCommon(told, stored, identity);
-  const common = byTask >= 0 ? byTask : lastCommon(told, stored, words);
-  if (common >= 0) return [...told, ...stored.slice(common + 1)];
-  const newest = told.at(-1)?.atMs ?? 0;
-  return [...told, ...stored.filter(({ atMs }) => atMs > newest)];
+export function joined(remote: readonly Message[], stored: readonly Message[]): readonly Message[] {
+  if (remote.length === 0) return stored;
+  const byTask = lastCommon(remote, stored, identity);
+  const common = byTask >= 0 ? byTask : lastCommon(remote, stored, words);
+  if (common >= 0) return [...remote, ...stored.slice(common + 1)];
+  const newest = remote.at(-1)?.atMs ?? 0;
+  return [...remote, ...stored.filter(({ atMs }) => atMs > newest)];
 }
 
 function lastCommon(
-  told: readonly Message[],
+  remote: readonly Message[],
   stored: readonly Message[],
   key: (message: Message) => string,
 ): number {
-  const known = new Set(told.map(key));
+  const known = new Set(remote.map(key));
   return stored.findLastIndex((message) => known.has(key(message)));
 }
 

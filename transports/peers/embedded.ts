@@ -1,6 +1,6 @@
 /** What the node answers itself where no service stands beside it: the same requests and replies as over Redis. */
 import { z } from 'zod';
-import { RefusalError, refusal } from '../../src/domain/errors.ts';
+import { RefusalError, refusalError } from '../../src/domain/errors.ts';
 import { agentIdSchema, sessionIdSchema } from '../../src/domain/ids.ts';
 import type { Tool } from '../../src/llm/tools/tool.ts';
 import type { AgentManagement } from '../../src/ports/management.ts';
@@ -8,7 +8,7 @@ import type { Collections, Embeddings, PeerData, PeerRequest } from '../../src/p
 import type { Store } from '../../src/ports/store.ts';
 import type { Embedded } from './peers.ts';
 
-export interface EmbeddedOptions {
+interface EmbeddedOptions {
   readonly agents: Pick<AgentManagement, 'get'>;
   readonly store: Pick<Store, 'session'>;
   readonly collections: Collections;
@@ -61,8 +61,7 @@ export const createEmbedded = (options: EmbeddedOptions): Embedded => ({
     const sessionId = session_id ?? request.sessionId;
     if (!sessionId) throw missing('session_id');
     const page = await options.store.session(request.tenantId, sessionId, { limit, before: undefined });
-    if (!page)
-      throw new RefusalError(refusal('NOT_FOUND', { message: 'There is no conversation of that session.' }));
+    if (!page) throw refusalError('NOT_FOUND', { message: 'There is no conversation of that session.' });
     const messages = page.messages.map(({ role, content, taskId, atMs }) => ({
       role,
       content,
@@ -94,9 +93,9 @@ async function execute(
   const { tenantId, sessionId, taskId } = request;
   if (!sessionId || !taskId) throw missing('session_id and task_id');
   const tool = options.tool(name);
-  if (!tool) throw new RefusalError(refusal('NOT_FOUND', { message: `There is no tool ${name}.` }));
+  if (!tool) throw refusalError('NOT_FOUND', { message: `There is no tool ${name}.` });
   const prepared = tool.prepare(args);
-  if (!prepared.ok) throw new RefusalError(refusal('INVALID_REQUEST', { message: prepared.problem }));
+  if (!prepared.ok) throw refusalError('INVALID_REQUEST', { message: prepared.problem });
   try {
     return { success: true, result: await prepared.run({ signal, tenantId, sessionId, taskId }) };
   } catch (error) {
@@ -112,8 +111,8 @@ function parsed<T>(schema: z.ZodType<T>, { type, data }: PeerRequest): T {
   if (result.success) return result.data;
   const [issue] = result.error.issues;
   const problem = `${issue?.path.join('.') || 'data'}: ${issue?.message}`;
-  throw new RefusalError(refusal('INVALID_REQUEST', { message: `${type} is malformed: ${problem}.` }));
+  throw refusalError('INVALID_REQUEST', { message: `${type} is malformed: ${problem}.` });
 }
 
 const missing = (what: string): RefusalError =>
-  new RefusalError(refusal('INVALID_REQUEST', { message: `${what} must be given.` }));
+  refusalError('INVALID_REQUEST', { message: `${what} must be given.` });

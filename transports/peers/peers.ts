@@ -1,6 +1,6 @@
-/** Asks the services that a node may have beside it: inside the process or over the transport, each as the settings say. */
+/** Asks the services beside a node: inside the process or over the transport, each as the settings say. */
 import type { DomainAction } from '../../src/domain/domain-action.ts';
-import { RefusalError, refusal } from '../../src/domain/errors.ts';
+import { RefusalError, refusalError } from '../../src/domain/errors.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
 import { replyRefusal } from '../../src/domain/peer-replies.ts';
 import { type QueueName, responseQueue, serviceQueue } from '../../src/domain/queues.ts';
@@ -16,10 +16,10 @@ import type { Clock, Log } from '../../src/ports/telemetry.ts';
 import type { ActionFormat, Transport } from '../../src/ports/transport.ts';
 
 /** Answers a request inside the process, with what the service would have written as `data`. */
-export type EmbeddedAnswer = (request: PeerRequest, signal: AbortSignal) => Promise<PeerData>;
+type EmbeddedAnswer = (request: PeerRequest, signal: AbortSignal) => Promise<PeerData>;
 export type Embedded = Readonly<Record<PeerRequestType, EmbeddedAnswer>>;
 
-export interface PeersOptions {
+interface PeersOptions {
   readonly modes: Peers['modes'];
   readonly transport: Pick<Transport, 'request'>;
   readonly format: ActionFormat;
@@ -98,7 +98,7 @@ export function createPeers(options: PeersOptions): Peers {
       const data = await within(work, request, waitMs).catch((error: unknown) => {
         if (error instanceof RefusalError) throw error;
         log.error({ err: error, type: request.type, tenant_id: request.tenantId }, 'a peer broke down');
-        throw new RefusalError(refusal('INTERNAL'));
+        throw refusalError('INTERNAL');
       });
       const refused = replyRefusal(data);
       if (refused) throw new RefusalError(refused);
@@ -134,12 +134,9 @@ async function within<T>(
   }
 }
 
-const calledOff = (): RefusalError =>
-  new RefusalError(refusal('INTERRUPTED', { message: 'The request was called off.' }));
+const calledOff = (): RefusalError => refusalError('INTERRUPTED', { message: 'The request was called off.' });
 
 const late = (type: PeerRequestType, timeoutMs: number): RefusalError =>
-  new RefusalError(
-    refusal('PEER_TIMEOUT', {
-      message: `${SERVICE_OF[type]}_service did not answer within ${Math.round(timeoutMs)} ms.`,
-    }),
-  );
+  refusalError('PEER_TIMEOUT', {
+    message: `${SERVICE_OF[type]}_service did not answer within ${Math.round(timeoutMs)} ms.`,
+  });

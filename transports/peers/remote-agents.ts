@@ -1,6 +1,8 @@
-/** Agents that an external management service keeps: asked for when needed, and again when their tier's time is up. */
+/** Agents of an external management service: asked for when needed, and again when their tier's cache time is over. */
+import { LRUCache } from 'lru-cache';
 import type { Agent } from '../../src/domain/agent-record.ts';
 import type { AgentDefaults } from '../../src/domain/agent-rules.ts';
+import { defined } from '../../src/domain/defined.ts';
 import { RefusalError } from '../../src/domain/errors.ts';
 import type { AgentId, TenantId } from '../../src/domain/ids.ts';
 import { readAgent } from '../../src/domain/peer-agents.ts';
@@ -9,12 +11,14 @@ import type { AgentStore } from '../../src/ports/management.ts';
 import type { Peers } from '../../src/ports/peers.ts';
 import type { Clock } from '../../src/ports/telemetry.ts';
 
-/** Agents whose time is kept; beyond, the one that was asked for first is out of date at once. */
-const MAX_KEPT = 20_000;
-/** An agent's actor waits for 10 s; whoever waits there is told by us what is wrong. */
-const PATIENCE_MS = 9_000;
+/** Agents with a timer; beyond, the one that was asked for longest ago is out of date at once. */
+const MAX_AGENTS = 20_000;
+/** An agent's actor waits for 10 s; before that, whoever waits there is told what is wrong. */
+const MAX_TIMEOUT_MS = 9_000;
+/** A longer one would fire at once. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
 
-export interface RemoteAgentsOptions {
+interface RemoteAgentsOptions {
   readonly peers: Peers;
   readonly tiers: TierTable;
   readonly tierOf: (tenantId: TenantId) => Promise<Tier>;
@@ -23,105 +27,71 @@ export interface RemoteAgentsOptions {
   /** For what the service leaves out. */
   readonly defaults: AgentDefaults;
   readonly clock: Clock;
-  /** What is known of the agent is too old: whoever needs it must ask anew. */
+  /** The configuration of the agent is out of date: whoever needs it must ask anew. */
   readonly onExpired: (tenantId: TenantId, agentId: AgentId) => void;
 }
 
 export interface RemoteAgents extends Pick<AgentStore, 'get'> {
-  /** What is known of an agent is out of date now: onExpired is told at once. */
+  /** The configuration of an agent is out of date now: calls onExpired at once. */
   expire(tenantId: TenantId, agentId: AgentId): void;
   close(): void;
 }
 
-interface Kept {
+interface Expiry {
   readonly tenantId: TenantId;
   readonly agentId: AgentId;
-  readonly dueMs: number;
+  readonly timer: NodeJS.Timeout;
 }
 
-/**
- * Asks the management service for agents. Nothing is cached here: an agent's actor does that, until onExpired. One
- * timer serves all, and it holds no process open.
- */
+/** Asks the management service for agents. No configuration is stored here: an agent's actor does that, until onExpired. */
 export function createRemoteAgents(options: RemoteAgentsOptions): RemoteAgents {
   const { peers, tiers, tierOf, defaults, clock, onExpired } = options;
-  /** By how long they are kept, so that each is in the order of its end. */
-  const kept = new Map<number, Map<string, Kept>>();
-  let total = 0;
-  let timer: NodeJS.Timeout | undefined;
   let closed = false;
+  /** The timers of agents that were answered. They hold no process open; Node has those of one duration in one list. */
+  const expiries = new LRUCache<string, Expiry>({
+    max: MAX_AGENTS,
+    dispose({ tenantId, agentId, timer }, _key, reason) {
+      clearTimeout(timer);
+      if (reason === 'evict') onExpired(tenantId, agentId);
+    },
+  });
 
-  function keep(tenantId: TenantId, agentId: AgentId, forMs: number): void {
-    if (closed) return;
-    const key = `${tenantId}/${agentId}`;
-    forget(key);
-    if (total >= MAX_KEPT) drop(first());
-    const line = kept.get(forMs) ?? new Map<string, Kept>();
-    kept.set(forMs, line.set(key, { tenantId, agentId, dueMs: clock.now() + forMs }));
-    total += 1;
-    if (!timer) wait();
-  }
-
-  function forget(key: string): void {
-    for (const line of kept.values()) if (line.delete(key)) total -= 1;
-  }
-
-  const first = (): Kept | undefined => {
-    let soonest: Kept | undefined;
-    for (const line of kept.values()) {
-      const [oldest] = line.values();
-      if (oldest && (!soonest || oldest.dueMs < soonest.dueMs)) soonest = oldest;
-    }
-    return soonest;
-  };
-
-  function drop(one: Kept | undefined): void {
-    if (!one) return;
-    forget(`${one.tenantId}/${one.agentId}`);
-    onExpired(one.tenantId, one.agentId);
-  }
-
-  function wait(): void {
-    const next = first();
-    timer = undefined;
-    if (next) timer = setTimeout(expireDue, Math.max(1, next.dueMs - clock.now())).unref();
-  }
-
-  function expireDue(): void {
-    const now = clock.now();
-    for (let next = first(); next && next.dueMs <= now; next = first()) drop(next);
-    wait();
+  function expire(tenantId: TenantId, agentId: AgentId): void {
+    expiries.delete(keyOf(tenantId, agentId));
+    onExpired(tenantId, agentId);
   }
 
   return {
     async get(tenantId, agentId, version): Promise<Agent | null> {
       const tier = await tierOf(tenantId);
-      const asked = { agent_id: agentId, ...(version === undefined ? {} : { version }) };
       const type = 'management.get_agent_config';
-      const timeoutMs = Math.min(options.timeoutMs, PATIENCE_MS);
-      const data = await peers
-        .ask({ type, tenantId, tier, agentId, data: asked, timeoutMs })
+      const data = defined({ agent_id: agentId, version });
+      const timeoutMs = Math.min(options.timeoutMs, MAX_TIMEOUT_MS);
+      const reply = await peers
+        .ask({ type, tenantId, tier, agentId, data, timeoutMs })
         .catch((error: unknown) => {
           if (isAbsent(error)) return null;
           throw error;
         });
-      if (!data) return null;
-      const read = readAgent(data, { tenantId, agentId, defaults, nowMs: clock.now() });
+      if (!reply) return null;
+      const read = readAgent(reply, { tenantId, agentId, defaults, nowMs: clock.now() });
       if (!read.ok) throw new RefusalError(read.error);
-      keep(tenantId, agentId, tiers[tier].agent_cache_s * 1000);
+      if (closed) return read.agent;
+      const cacheMs = Math.min(tiers[tier].agent_cache_s * 1000, MAX_TIMER_MS);
+      const timer = setTimeout(() => expire(tenantId, agentId), cacheMs).unref();
+      expiries.set(keyOf(tenantId, agentId), { tenantId, agentId, timer });
       return read.agent;
     },
-    expire(tenantId, agentId) {
-      forget(`${tenantId}/${agentId}`);
-      onExpired(tenantId, agentId);
-    },
+    expire,
     close() {
       closed = true;
-      clearTimeout(timer);
-      kept.clear();
+      expiries.clear();
     },
   };
 }
+
+/** No id may hold a slash. */
+const keyOf = (tenantId: TenantId, agentId: AgentId): string => `${tenantId}/${agentId}`;
 
 const isAbsent = (error: unknown): boolean =>
   error instanceof RefusalError && (error.data.code === 'NOT_FOUND' || error.data.code === 'AGENT_NOT_FOUND');

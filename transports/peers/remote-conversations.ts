@@ -1,4 +1,5 @@
-/** Conversations that an external service keeps: read from it where a session begins, and told of every turn. */
+/** Conversations of an external service: read from it where a session begins, and saved there with every turn. */
+import { LRUCache } from 'lru-cache';
 import { estimateTokens, type Message } from '../../src/domain/conversation.ts';
 import { derivedUuid } from '../../src/domain/derived-ids.ts';
 import { RefusalError } from '../../src/domain/errors.ts';
@@ -12,10 +13,10 @@ import type { Clock, Log } from '../../src/ports/telemetry.ts';
 import type { ActionFormat } from '../../src/ports/transport.ts';
 import { createConversationCache, joined } from './conversation-cache.ts';
 
-/** Deleted conversations that are remembered as such: the service is not told, and would bring them back. */
+/** Deleted conversations that are remembered as such. */
 const MAX_DELETED = 10_000;
 
-export interface RemoteConversationsOptions {
+interface RemoteConversationsOptions {
   readonly store: Store;
   readonly peers: Peers;
   readonly tiers: TierTable;
@@ -29,42 +30,53 @@ export interface RemoteConversationsOptions {
 
 export type TurnEnded = Extract<Write, { type: 'turn-ended' }>;
 
-export interface RemoteConversations {
-  /** The store; the newest page of a session begins with what the service knows of it. */
+interface RemoteConversations {
+  /** The store; the newest page of a session begins with the messages of the service. */
   readonly store: Store;
-  /** What the service is to be told of a turn that ends: the same, with the same ids, each time it is asked. */
+  /** The actions that tell the service of a turn's end: the same, with the same ids, each time it is asked. */
   readonly saved: (write: TurnEnded) => readonly Outgoing[];
 }
 
 /**
  * A store whose sessions are known to an external service too. The service is asked once in its tier's cache time; the
- * turns that end meanwhile are added. It has what is stored here a little later: what it lacks is put behind what it
- * told. Where it does not answer, what is stored here serves.
+ * turns that end meanwhile are added. It has messages a little later than this store: those it lacks come behind its
+ * own. Where it does not answer, the stored messages serve alone.
  */
 export function createRemoteConversations(options: RemoteConversationsOptions): RemoteConversations {
-  const { store, peers, tiers, tierOf, clock, log } = options;
+  const { store } = options;
+  const history = createHistory(options);
+  return {
+    store: {
+      ...store,
+      async session(tenantId, sessionId, page): Promise<MessagePage | null> {
+        if (page.before !== undefined) return store.session(tenantId, sessionId, page);
+        const [stored, remote] = await Promise.all([
+          store.session(tenantId, sessionId, page),
+          history.of(tenantId, sessionId),
+        ]);
+        if (!stored && remote.length === 0) return null;
+        const messages = joined(remote, stored?.messages ?? []).slice(-page.limit);
+        return { ...stored, messages, hasMore: stored?.hasMore ?? false };
+      },
+      async commit(write) {
+        const outcome = await store.commit(write);
+        if (outcome === 'stored') history.applied(write);
+        return outcome;
+      },
+    },
+    saved: (write) =>
+      [write.asked, write.message].flatMap((message) =>
+        message && message.content !== '' ? [saveAction(write, message, options)] : [],
+      ),
+  };
+}
+
+/** The messages of the service, cached. */
+function createHistory({ peers, tiers, tierOf, clock, log }: RemoteConversationsOptions) {
   const cache = createConversationCache();
   const asking = new Map<string, Promise<readonly Message[]>>();
-  /** When, in ms; the one that was deleted first is forgotten first. */
-  const deleted = new Map<string, number>();
-
-  /** What the service knows of a session; none where it does not answer. */
-  async function told(tenantId: TenantId, sessionId: SessionId): Promise<readonly Message[]> {
-    const key = keyOf(tenantId, sessionId);
-    const known = cache.get(key, clock.now());
-    if (known) return known;
-    const running = asking.get(key);
-    if (running) return running;
-    const answer = ask(tenantId, sessionId)
-      .catch((error: unknown): readonly Message[] => {
-        const err = error instanceof RefusalError ? error.message : error;
-        log.warn({ err, tenant_id: tenantId, session_id: sessionId }, 'the stored conversation serves');
-        return [];
-      })
-      .finally(() => asking.delete(key));
-    asking.set(key, answer);
-    return answer;
-  }
+  /** When sessions were deleted here, in ms: the service is not told, and would bring them back. */
+  const deleted = new LRUCache<string, number>({ max: MAX_DELETED });
 
   async function ask(tenantId: TenantId, sessionId: SessionId): Promise<readonly Message[]> {
     const key = keyOf(tenantId, sessionId);
@@ -77,62 +89,47 @@ export function createRemoteConversations(options: RemoteConversationsOptions): 
         if (error instanceof RefusalError && error.data.code === 'NOT_FOUND') return { messages: [] };
         throw error;
       });
-    const heard = readHistory(reply, most, clock.now());
-    if (!heard) throw new Error('The reply holds no list of messages.');
-    const goneMs = deleted.get(key);
-    const messages = goneMs === undefined ? heard : heard.filter(({ atMs }) => atMs > goneMs);
+    const answered = readHistory(reply, most, clock.now());
+    if (!answered) throw new Error('The reply holds no list of messages.');
+    const deletedMs = deleted.get(key) ?? Number.NEGATIVE_INFINITY;
+    const messages = answered.filter(({ atMs }) => atMs > deletedMs);
     cache.set(key, messages, most, clock.now() + seconds * 1000);
     return messages;
   }
 
-  function applied(write: Write): void {
-    if (write.type === 'turn-ended') {
-      const { turn, asked, message } = write;
-      const messages = [asked, message].filter((one) => one !== undefined);
-      cache.append(keyOf(turn.tenantId, turn.sessionId), messages);
-    } else if (write.type === 'session-deleted') {
-      const key = keyOf(write.tenantId, write.sessionId);
-      cache.delete(key);
-      deleted.delete(key);
-      deleted.set(key, clock.now());
-      const [oldest] = deleted.size > MAX_DELETED ? deleted.keys() : [];
-      if (oldest !== undefined) deleted.delete(oldest);
-    }
-  }
-
   return {
-    store: {
-      tenant: (tenantId, day) => store.tenant(tenantId, day),
-      async session(tenantId, sessionId, page): Promise<MessagePage | null> {
-        if (page.before !== undefined) return store.session(tenantId, sessionId, page);
-        const [stored, history] = await Promise.all([
-          store.session(tenantId, sessionId, page),
-          told(tenantId, sessionId),
-        ]);
-        if (!stored && history.length === 0) return null;
-        const messages = joined(history, stored?.messages ?? []).slice(-page.limit);
-        return { ...stored, messages, hasMore: stored?.hasMore ?? false };
-      },
-      turn: (tenantId, taskId) => store.turn(tenantId, taskId),
-      async commit(write) {
-        const outcome = await store.commit(write);
-        if (outcome === 'stored') applied(write);
-        return outcome;
-      },
-      answered: (tenantId, actionId) => store.answered(tenantId, actionId),
-      unsent: (afterSeq, limit) => store.unsent(afterSeq, limit),
-      ping: () => store.ping(),
-      close: () => store.close(),
+    /** The messages of a session; none where the service does not answer. One question serves all who ask meanwhile. */
+    async of(tenantId: TenantId, sessionId: SessionId): Promise<readonly Message[]> {
+      const key = keyOf(tenantId, sessionId);
+      const known = cache.get(key, clock.now()) ?? asking.get(key);
+      if (known) return known;
+      const answer = ask(tenantId, sessionId)
+        .catch((error: unknown): readonly Message[] => {
+          const err = error instanceof RefusalError ? error.message : error;
+          log.warn({ err, tenant_id: tenantId, session_id: sessionId }, 'the stored conversation serves');
+          return [];
+        })
+        .finally(() => asking.delete(key));
+      asking.set(key, answer);
+      return answer;
     },
-    saved: (write) =>
-      [write.asked, write.message].flatMap((message) =>
-        message && message.content !== '' ? [saying(write, message, options)] : [],
-      ),
+    /** Takes over a write that was stored here. */
+    applied(write: Write): void {
+      if (write.type === 'turn-ended') {
+        const { turn, asked, message } = write;
+        const messages = [asked, message].filter((one) => one !== undefined);
+        cache.append(keyOf(turn.tenantId, turn.sessionId), messages);
+      } else if (write.type === 'session-deleted') {
+        const key = keyOf(write.tenantId, write.sessionId);
+        cache.delete(key);
+        deleted.set(key, clock.now());
+      }
+    },
   };
 }
 
-/** One message on its way to the service. Whatever makes it twice makes it alike. */
-function saying(
+/** The action that saves one message at the service. Made twice, it is the same. */
+function saveAction(
   { turn, tier: named }: TurnEnded,
   message: Message,
   { defaultTier, format }: RemoteConversationsOptions,

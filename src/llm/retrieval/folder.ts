@@ -27,7 +27,7 @@ export interface TextFile {
   readonly stamp: string;
 }
 
-export interface Listing {
+interface Listing {
   readonly files: readonly TextFile[];
   /** Files that are too large or too many. */
   readonly leftOut: number;
@@ -64,7 +64,7 @@ const isText = (entry: Dirent): boolean => entry.isFile() && TEXTS.test(entry.na
 
 /**
  * The folder, or null where there is none. Its real path must be the one its names spell: a link on the way would lead
- * elsewhere, and a file system that does not tell large letters from small would lead to another tenant.
+ * elsewhere, and on a file system that ignores case another name would lead to another tenant.
  */
 function folderOf(root: string, tenant: string, collection: string): string | null {
   if (!isFolderName(tenant) || !isFolderName(collection)) throw new Error('That is no name of a collection.');

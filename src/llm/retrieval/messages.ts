@@ -1,4 +1,4 @@
-/** What is said between the node and the thread that reads collections. */
+/** Messages between the node and the thread that reads collections. */
 import { z } from 'zod';
 
 export const searchQuerySchema = z.object({
@@ -19,7 +19,7 @@ const passageSchema = z.object({
 export const searchReplySchema = z.discriminatedUnion('type', [
   /** `leftOut`: files of these collections that are too large or too many to be read. */
   z.object({ type: z.literal('found'), passages: z.array(passageSchema), leftOut: z.number() }),
-  /** A collection is being read; what has been read is kept, so that asking again goes on from there. */
+  /** A collection is not read to its end; the next query goes on from there. */
   z.object({ type: z.literal('reading'), collection: z.string() }),
   z.object({ type: z.literal('refused'), problem: z.string() }),
 ]);
@@ -28,6 +28,6 @@ export type SearchReply = z.infer<typeof searchReplySchema>;
 export const searchIndexDataSchema = z.object({
   /** A folder for each tenant, in it one for each collection, in it texts: `{tenant}/{collection}/*.md`. */
   root: z.string(),
-  /** How long one query may read before it is told to come again, in ms. */
+  /** How long one query may read files, in ms. */
   readMs: z.number(),
 });

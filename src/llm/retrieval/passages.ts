@@ -1,11 +1,12 @@
 /** Cuts a text into passages that a model can read and an index can find: on paragraphs, under their headings. Pure. */
+import { cut } from '../../domain/cut.ts';
 
 /** UTF-16 units that a passage should have, and may have at most. */
 const GOAL_UNITS = 1_000;
 const MAX_UNITS = 1_500;
 const MAX_HEADING_UNITS = 120;
 
-export interface Piece {
+interface Piece {
   /** The nearest heading above, without its marks; empty where there is none. */
   readonly heading: string;
   readonly text: string;
@@ -51,17 +52,11 @@ function partsOf(paragraph: string): readonly string[] {
     const room = rest.slice(0, GOAL_UNITS);
     const sentence = Math.max(...['. ', '.\n', '? ', '! ', '\n'].map((end) => room.lastIndexOf(end))) + 1;
     const word = room.lastIndexOf(' ') + 1;
-    const at = [sentence, word].find((place) => place > GOAL_UNITS / 3) ?? wholeUnits(rest, GOAL_UNITS);
+    const at = [sentence, word].find((place) => place > GOAL_UNITS / 3) ?? cut(rest, GOAL_UNITS).length;
     parts.push(rest.slice(0, at).trim());
     rest = rest.slice(at).trim();
   }
   return rest === '' ? parts : [...parts, rest];
-}
-
-/** Not between the halves of a surrogate pair. */
-function wholeUnits(text: string, units: number): number {
-  const last = text.charCodeAt(units - 1);
-  return last >= 0xd800 && last <= 0xdbff ? units - 1 : units;
 }
 
 /** A title page, a chapter that holds only others: nothing to read. */

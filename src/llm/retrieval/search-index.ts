@@ -1,4 +1,5 @@
 /** Collections in memory, indexed for search by words (BM25+): read when asked for, read again when files change. */
+import { LRUCache } from 'lru-cache';
 import MiniSearch from 'minisearch';
 import { listTexts, readText, type TextFile } from './folder.ts';
 import type { SearchQuery, SearchReply } from './messages.ts';
@@ -33,48 +34,33 @@ interface ReadFile {
   readonly ids: readonly number[];
 }
 
-interface Open {
+interface Collection {
   readonly index: MiniSearch<Doc>;
   readonly docs: Map<number, Doc>;
   readonly files: Map<string, ReadFile>;
-  bytes: number;
   nextId: number;
-  leftOut: number;
 }
 
-export interface SearchIndex {
+interface SearchIndex {
   query(query: SearchQuery): SearchReply;
   /** Collections in memory. */
   size(): number;
 }
 
 export function createSearchIndex({ root, readMs, now, limits }: SearchIndexOptions): SearchIndex {
-  const { open: maxOpen, bytes: maxBytes } = limits ?? { open: MAX_OPEN, bytes: MAX_OPEN_BYTES };
-  /** The one that was used last stands at the end. */
-  const shelf = new Map<string, Open>();
+  const { open: max, bytes: maxSize } = limits ?? { open: MAX_OPEN, bytes: MAX_OPEN_BYTES };
+  const cache = new LRUCache<string, Collection>({ max, maxSize });
 
-  /** The collection as its files are now, or as far as it was read in time. */
-  function opened(tenant: string, name: string, untilMs: number): { open: Open; complete: boolean } {
+  /** The collection as its files are now; not `complete` where the time did not suffice to read them all. */
+  function open(tenant: string, name: string, untilMs: number) {
     const key = `${tenant}/${name}`;
-    const open = shelf.get(key) ?? blank();
+    const collection = cache.get(key) ?? blank();
     const { files, leftOut } = listTexts(root, tenant, name);
-    shelf.delete(key);
-    if (files.length > 0) shelf.set(key, open);
-    open.leftOut = leftOut;
-    open.bytes = files.reduce((sum, { bytes }) => sum + bytes, 0);
-    makeRoom(open);
-    return { open, complete: refresh(open, files, () => now() < untilMs) };
-  }
-
-  function makeRoom(keep: Open): void {
-    let bytes = 0;
-    for (const open of shelf.values()) bytes += open.bytes;
-    for (const [key, open] of shelf) {
-      if (shelf.size <= maxOpen && bytes <= maxBytes) return;
-      if (open === keep) continue;
-      shelf.delete(key);
-      bytes -= open.bytes;
-    }
+    const bytes = files.reduce((sum, file) => sum + file.bytes, 0);
+    // Deleted first, since a cache sizes an entry once. One that is too large is there alone.
+    cache.delete(key);
+    if (files.length > 0) cache.set(key, collection, { size: Math.min(maxSize, Math.max(1, bytes)) });
+    return { collection, leftOut, complete: refresh(collection, files, () => now() < untilMs) };
   }
 
   return {
@@ -83,24 +69,24 @@ export function createSearchIndex({ root, readMs, now, limits }: SearchIndexOpti
       const words = wordsOf(text);
       const passages = [];
       let leftOut = 0;
-      for (const collection of new Set(collections)) {
-        const { open, complete } = opened(tenant, collection, untilMs);
-        if (!complete) return { type: 'reading', collection };
-        leftOut += open.leftOut;
-        const found = words === '' ? [] : open.index.search(words).slice(0, limit);
+      for (const name of new Set(collections)) {
+        const { collection, complete, ...listed } = open(tenant, name, untilMs);
+        if (!complete) return { type: 'reading', collection: name };
+        leftOut += listed.leftOut;
+        const found = words === '' ? [] : collection.index.search(words).slice(0, limit);
         for (const { id, score } of found) {
-          const doc = open.docs.get(id);
-          if (doc) passages.push({ text: doc.text, source: doc.source, collection, score });
+          const doc = collection.docs.get(id);
+          if (doc) passages.push({ text: doc.text, source: doc.source, collection: name, score });
         }
       }
       const best = passages.sort((one, other) => other.score - one.score).slice(0, limit);
       return { type: 'found', passages: best, leftOut };
     },
-    size: () => shelf.size,
+    size: () => cache.size,
   };
 }
 
-const blank = (): Open => ({
+const blank = (): Collection => ({
   index: new MiniSearch<Doc>({
     fields: ['text', 'source'],
     processTerm: (term) => plain(term).slice(0, MAX_WORD_UNITS) || null,
@@ -112,41 +98,39 @@ const blank = (): Open => ({
   }),
   docs: new Map(),
   files: new Map(),
-  bytes: 0,
   nextId: 0,
-  leftOut: 0,
 });
 
 /** Brings an index up to its files, one file at a time for as long as `goesOn`; true once it is. */
-function refresh(open: Open, files: readonly TextFile[], goesOn: () => boolean): boolean {
+function refresh(collection: Collection, files: readonly TextFile[], goesOn: () => boolean): boolean {
   const stamps = new Map(files.map(({ name, stamp }) => [name, stamp]));
-  for (const [name, { stamp }] of open.files) if (stamps.get(name) !== stamp) remove(open, name);
+  for (const [name, { stamp }] of collection.files) if (stamps.get(name) !== stamp) remove(collection, name);
   for (const file of files) {
-    if (open.files.has(file.name)) continue;
+    if (collection.files.has(file.name)) continue;
     if (!goesOn()) return false;
-    add(open, file);
+    add(collection, file);
   }
   return true;
 }
 
-function remove(open: Open, name: string): void {
-  for (const id of open.files.get(name)?.ids ?? []) {
-    open.index.discard(id);
-    open.docs.delete(id);
+function remove(collection: Collection, name: string): void {
+  for (const id of collection.files.get(name)?.ids ?? []) {
+    collection.index.discard(id);
+    collection.docs.delete(id);
   }
-  open.files.delete(name);
+  collection.files.delete(name);
 }
 
 /** A file that cannot be read counts as empty until it changes. */
-function add(open: Open, { name, path, stamp }: TextFile): void {
+function add(collection: Collection, { name, path, stamp }: TextFile): void {
   const docs = piecesOf(readText(path) ?? '').map(({ heading, text }, index): Doc => {
     const source = heading === '' ? name : `${name} › ${heading}`;
-    return { id: open.nextId + index, text, source };
+    return { id: collection.nextId + index, text, source };
   });
-  open.nextId += docs.length;
-  open.index.addAll(docs);
-  for (const doc of docs) open.docs.set(doc.id, doc);
-  open.files.set(name, { stamp, ids: docs.map(({ id }) => id) });
+  collection.nextId += docs.length;
+  collection.index.addAll(docs);
+  for (const doc of docs) collection.docs.set(doc.id, doc);
+  collection.files.set(name, { stamp, ids: docs.map(({ id }) => id) });
 }
 
 /** Without accents and large letters: people leave them out when they ask. */

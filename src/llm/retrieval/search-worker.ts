@@ -4,11 +4,11 @@ import { type SearchReply, searchIndexDataSchema, searchQuerySchema } from './me
 import { createSearchIndex } from './search-index.ts';
 
 const { root, readMs } = searchIndexDataSchema.parse(workerData);
-const shelf = createSearchIndex({ root, readMs, now: () => performance.now() });
+const index = createSearchIndex({ root, readMs, now: () => performance.now() });
 
 function answer(message: unknown): SearchReply {
   try {
-    return shelf.query(searchQuerySchema.parse(message));
+    return index.query(searchQuerySchema.parse(message));
   } catch (error) {
     return { type: 'refused', problem: error instanceof Error ? error.message : 'The collection is broken.' };
   }

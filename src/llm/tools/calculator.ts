@@ -21,7 +21,7 @@ const schema = z.strictObject({
     .describe('One expression, e.g. "17 * 23", "sqrt(2) / 3", "5 cm to inch".'),
 });
 
-export interface Calculator {
+interface Calculator {
   readonly tool: Tool;
   /** Ends the worker. Whoever waits is refused. */
   close(): Promise<void>;
@@ -30,7 +30,7 @@ export interface Calculator {
 /** `calculator {expression}`. The worker starts with the first call, and again after one that hung or crashed it. */
 export function createCalculator(options: { readonly deadlineMs?: number } = {}): Calculator {
   const deadlineMs = options.deadlineMs ?? DEADLINE_MS;
-  const line = createWorkerPool<string, z.infer<typeof replySchema>>({
+  const pool = createWorkerPool<string, z.infer<typeof replySchema>>({
     url: new URL('./calculator-worker.ts', import.meta.url),
     limits: WORKER_LIMITS,
     deadlineMs,
@@ -40,8 +40,8 @@ export function createCalculator(options: { readonly deadlineMs?: number } = {})
   });
 
   async function workOut(expression: string, signal: AbortSignal): Promise<string> {
-    const reply = await line.run(expression, signal).catch((error: unknown) => {
-      throw error instanceof WorkerPoolError ? new Error(said(error.fault, deadlineMs)) : error;
+    const reply = await pool.run(expression, signal).catch((error: unknown) => {
+      throw error instanceof WorkerPoolError ? new Error(textOf(error.fault, deadlineMs)) : error;
     });
     if (!reply.ok) throw new Error(reply.text);
     return reply.text;
@@ -54,12 +54,12 @@ export function createCalculator(options: { readonly deadlineMs?: number } = {})
       schema,
       run: ({ expression }, { signal }) => workOut(expression, signal),
     }),
-    close: () => line.close(),
+    close: () => pool.close(),
   };
 }
 
 /** What the model reads. */
-function said(fault: WorkerPoolFault, deadlineMs: number): string {
+function textOf(fault: WorkerPoolFault, deadlineMs: number): string {
   switch (fault) {
     case 'cancelled':
       return 'Cancelled.';

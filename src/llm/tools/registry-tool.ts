@@ -1,30 +1,21 @@
 /** Tools that the node does not have: the external tool registry carries them out. */
-import { RefusalError } from '../../domain/errors.ts';
 import { readToolResult } from '../../domain/peer-replies.ts';
 import type { Peers } from '../../ports/peers.ts';
-import type { Tool, ToolContext } from './tool.ts';
+import { askPeer, type Tool, type ToolContext } from './tool.ts';
 
 /** What chat completion endpoints take as a function's name; another one would spoil every call of its agent. */
 const NAME = /^[A-Za-z0-9_-]{1,64}$/;
 
 /**
- * A tool of the registry, by its name alone; undefined for a name that no model could be told. The registry knows its
+ * A tool of the registry, by its name alone; undefined for a name that no endpoint takes. The registry knows its
  * arguments and checks them. It may do anything, so that a turn that has begun it does not run again.
  */
 export function registryTool(name: string, peers: Peers): Tool | undefined {
   if (!NAME.test(name)) return undefined;
 
   async function execute(args: object, context: ToolContext): Promise<string> {
-    const { tier, signal, tenantId, sessionId, taskId } = context;
-    const reply = await peers
-      .ask({
-        type: 'tool.execute',
-        ...{ tenantId, tier, sessionId, taskId, signal },
-        data: { tool: name, args, task_id: taskId, session_id: sessionId },
-      })
-      .catch((error: unknown) => {
-        throw error instanceof RefusalError ? new Error(error.data.message) : error;
-      });
+    const data = { tool: name, args, task_id: context.taskId, session_id: context.sessionId };
+    const reply = await askPeer(peers, 'tool.execute', data, context);
     const result = readToolResult(reply);
     if (result === null) throw new Error('The tool answered nothing that can be read.');
     return result;

@@ -31,8 +31,8 @@ export function createTools({ clock, peers }: { readonly clock: Clock; readonly 
 }
 
 /**
- * Which tools a run knows, by name: the node's own, and of the registry's those that the run may use. A model that makes
- * up a name is told that there is no such tool; the registry never hears of it.
+ * Which tools a run knows, by name: the node's own, and of the registry's those that the run may use. A name that
+ * a model made up is unknown here, and is not asked of the registry.
  */
 export function createToolLookup(
   tools: ToolSet & Partial<Pick<NodeTools, 'registry'>>,

@@ -1,7 +1,9 @@
-/** What a tool is: a name, a schema for its arguments, and a deed that can be called off. */
+/** What a tool is: a name, a schema for its arguments, and a function that ends with its signal. */
 import { z } from 'zod';
+import { RefusalError } from '../../domain/errors.ts';
 import type { SessionId, TaskId, TenantId } from '../../domain/ids.ts';
 import type { Tier } from '../../domain/tiers.ts';
+import type { PeerData, PeerRequestType, Peers } from '../../ports/peers.ts';
 
 export interface ToolContext {
   /** Aborted when the run is cancelled or out of time. */
@@ -15,7 +17,7 @@ export interface ToolContext {
   readonly collections?: readonly string[];
 }
 
-/** A tool in the form in which chat completion endpoints are told of it. */
+/** A tool in the form that chat completion endpoints take. */
 export interface ToolDefinition {
   readonly type: 'function';
   readonly function: {
@@ -25,7 +27,7 @@ export interface ToolDefinition {
   };
 }
 
-/** Arguments that fit, with the deed they ask for; or what is wrong with them, for the model to read. */
+/** Arguments that fit, as a function that runs the tool; or what is wrong with them, for the model to read. */
 export type Prepared =
   | { readonly ok: true; readonly run: (context: ToolContext) => Promise<string> }
   | { readonly ok: false; readonly problem: string };
@@ -38,7 +40,7 @@ export interface Tool {
   prepare(args: unknown): Prepared;
 }
 
-export interface ToolSpec<S extends z.ZodType> {
+interface ToolSpec<S extends z.ZodType> {
   readonly name: string;
   readonly description: string;
   readonly schema: S;
@@ -66,6 +68,20 @@ export function defineTool<S extends z.ZodType>(spec: ToolSpec<S>): Tool {
       return { ok: false, problem: issues.join('; ') };
     },
   };
+}
+
+/** Asks a service on behalf of a tool. A refusal becomes an Error, of which the model reads the message. */
+export async function askPeer(
+  peers: Peers,
+  type: PeerRequestType,
+  data: PeerData,
+  { tenantId, tier, sessionId, taskId, signal }: ToolContext,
+): Promise<PeerData> {
+  try {
+    return await peers.ask({ type, tenantId, tier, sessionId, taskId, signal, data });
+  } catch (error) {
+    throw error instanceof RefusalError ? new Error(error.data.message) : error;
+  }
 }
 
 /** The tools of a node. close() ends their workers; later calls of their tools fail. */

@@ -66,7 +66,7 @@ export function openManagement(more: Partial<ManagementOptions> = {}) {
   const options: ManagementOptions = {
     agents: createMemoryAgents(),
     templates: createMemoryTemplates(),
-    directory: {
+    liveAgents: {
       changed: (agent) => void changed.push(agent),
       invalidate: (_tenantId, agentId) => void invalidated.push(agentId),
     },

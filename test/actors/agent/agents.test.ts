@@ -209,7 +209,7 @@ async function openNode(t: TestContext) {
   const clock = handClock(Date.UTC(2026, 0, 1));
   const actors = createActorSystem({ clock, log: quiet });
   const management = openManagement({
-    directory: { changed: (agent) => agents.changed(agent), invalidate() {} },
+    liveAgents: { changed: (agent) => agents.changed(agent), invalidate() {} },
   });
   const agents = createAgents({
     actors,

@@ -21,7 +21,7 @@ export async function openExecutions(
   const hands = createHands();
   const events = new EventEmitter();
   const write = (_: object, text: string): void => void events.emit('logged', text);
-  const log: Log = { debug: write, info: write, warn: write, error: write, child: () => log };
+  const log: Log = { debug: write, info: write, warn: write, error: write };
   const timing = { clock: { now: () => NOW_MS }, log, timers: hands.timers, random: () => 1 };
   const executions = createExecutions({
     directory: own.directory,

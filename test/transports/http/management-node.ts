@@ -1,9 +1,9 @@
 /** The HTTP edge over the real agent management, its stores in memory, for the tests of the management routes. */
 import type { Agent, TenantNotice } from '../../../src/domain/agent-record.ts';
+import { defaultAgent } from '../../../src/domain/default-agent.ts';
 import { refusal } from '../../../src/domain/errors.ts';
 import type { TenantId } from '../../../src/domain/ids.ts';
 import { TIER_TABLE, type Tier } from '../../../src/domain/tiers.ts';
-import { defaultAgent } from '../../../src/llm/prompts.ts';
 import { createManagement, createNotices } from '../../../src/management/management.ts';
 import type { TenantAdmin } from '../../../src/ports/management.ts';
 import { createMemoryAgents } from '../../../src/store/memory-agents.ts';
@@ -31,7 +31,7 @@ export async function openManagementNode(
   const management = createManagement({
     agents: createMemoryAgents(),
     templates: createMemoryTemplates(),
-    directory: { changed: (agent) => changed.push(agent), invalidate: () => {} },
+    liveAgents: { changed: (agent) => changed.push(agent), invalidate: () => {} },
     builtIn: defaultAgent({
       models: { defaultProvider: 'offline', defaultModel: 'offline-echo' },
       execution: { defaultAgentType: 'conversational' },

@@ -10,6 +10,7 @@ import {
   tierSubscription,
 } from '../../../src/domain/queues.ts';
 import type { Transport } from '../../../src/ports/transport.ts';
+import { askRedis } from '../../../transports/queue/redis/ping.ts';
 import { openRedisTransport } from '../../../transports/queue/redis/transport.ts';
 import { openShell } from '../../cli/shell.ts';
 import { quiet } from '../../support/quiet.ts';
@@ -192,7 +193,7 @@ test('what is wrong with sentinels is said at once, with what to do', async (t) 
     assert.match(line, doctorSays);
     assert.doesNotMatch(`${error.data.message} ${line}`, /hush|loud/);
   }
-  const plain = await checkRedisUrl(`rediss+sentinel://${at}/town?sentinel_password=hush`, 300);
+  const plain = await checkRedisUrl(askRedis, `rediss+sentinel://${at}/town?sentinel_password=hush`, 300);
   assert.match(plain.text, /no answer.*sentinel_tls=no in REDIS_URL/);
   town.signalSentinel(0, 'SIGSTOP');
   const hanging = open(`redis+sentinel://${at}/town?sentinel_password=hush`);

@@ -167,7 +167,7 @@ export function openWebhooks(
       `${text} ${JSON.stringify(fields, (_, value) => (value instanceof Error ? value.message : value))}`,
     );
   };
-  const log: Log = { debug: write, info: write, warn: write, error: write, child: () => log };
+  const log: Log = { debug: write, info: write, warn: write, error: write };
   const notices = createNotices(log);
   const store = more.store ?? watchedStore();
   const webhooks = createWebhooks({

@@ -11,11 +11,11 @@ import { parseRedisUrl, type TlsFiles } from '../../../src/domain/redis-url.ts';
  */
 export function redisOptions(url: string): RedisOptions {
   const { secure, credentials, db, tlsFiles, at } = parseRedisUrl(url);
-  const tls = tlsOf(tlsFiles);
   if (at.kind === 'server') {
     const { host, port } = at.address;
-    return { ...credentials, host, port, db, ...(secure ? { tls: { ...tls, ...serverName(host) } } : {}) };
+    return { ...credentials, host, port, db, ...(secure ? { tls: tlsOptions(tlsFiles, host) } : {}) };
   }
+  const tls = tlsOptions(tlsFiles);
   const { username: sentinelUsername, password: sentinelPassword } = at.credentials;
   return {
     ...credentials,
@@ -29,11 +29,11 @@ export function redisOptions(url: string): RedisOptions {
   };
 }
 
-/** An address has no place there (RFC 6066); its certificate is checked all the same. */
-const serverName = (host: string): ConnectionOptions => (isIP(host) === 0 ? { servername: host } : {});
-
-function tlsOf({ ca, cert, key }: TlsFiles): ConnectionOptions {
+/** Options of TLS to a host; without one, the client fills it in. Throws an Error that names a file it can not read. */
+export function tlsOptions({ ca, cert, key }: TlsFiles, host = ''): ConnectionOptions {
   return {
+    // An address has no place there (RFC 6066); its certificate is checked all the same.
+    ...(host !== '' && isIP(host) === 0 ? { servername: host } : {}),
     ...(ca ? { ca: pem('ssl_ca_certs', ca) } : {}),
     ...(cert && key ? { cert: pem('ssl_certfile', cert), key: pem('ssl_keyfile', key) } : {}),
   };
