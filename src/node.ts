@@ -4,6 +4,7 @@ import { createAgentTasks } from '../actors/actions/agent-tasks.ts';
 import { createActionWorker, workSubscriptions } from '../actors/actions/worker.ts';
 import { createAgents } from '../actors/agent/agents.ts';
 import { createExecutions } from '../actors/executions/executions.ts';
+import { createTurnObserver } from '../actors/executions/turn-observer.ts';
 import { createActorSystem } from '../actors/runtime/actor-system.ts';
 import { createSystem } from '../actors/system.ts';
 import { mountHttp, openServer } from '../transports/http/adapter.ts';
@@ -155,8 +156,10 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const { allowInsecure } = settings.access;
   const outward = { clock, log, allowInsecure, blockPrivate: parts.blockPrivate ?? true };
   const webhooks = createWebhooks({ ...outward, store: stores.webhooks, notices });
+  const observer = createTurnObserver({ directory: system, clock, log });
   const executions = createExecutions({
     directory: system,
+    observer,
     callbacks: createCallbacks(outward),
     clock,
     log,
@@ -199,6 +202,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   });
   const http = createHttpApp({
     ...shared,
+    observer,
     executions,
     management: { agents: management.agents, templates: management.templates, webhooks, tenants },
     guardProbes: settings.access.mode === 'jwt',

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { EventEmitter, once } from 'node:events';
 import type { TestContext } from 'node:test';
 import { createExecutions, type ExecutionDeps } from '../../../actors/executions/executions.ts';
+import { createTurnObserver } from '../../../actors/executions/turn-observer.ts';
 import type { TurnRequest } from '../../../src/domain/turn.ts';
 import type { Log } from '../../../src/ports/telemetry.ts';
 import { type CallbackDeps, createCallbacks } from '../../../transports/webhooks/callbacks.ts';
@@ -25,6 +26,7 @@ export async function openExecutions(
   const timing = { clock: { now: () => NOW_MS }, log, timers: hands.timers, random: () => 1 };
   const executions = createExecutions({
     directory: own.directory,
+    observer: createTurnObserver({ ...timing, directory: own.directory }),
     callbacks: createCallbacks({ ...timing, allowInsecure: true, blockPrivate: false, ...callbacks }),
     ...timing,
     atOnce: async () => 10,
