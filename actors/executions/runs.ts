@@ -11,7 +11,7 @@ import type {
   StartReply,
 } from '../../src/ports/executions.ts';
 import type { Directory } from '../../src/ports/sessions.ts';
-import { type Clock, type Log, systemTimers, type Timers } from '../../src/ports/telemetry.ts';
+import { type Clock, type Log, pause, systemTimers, type Timers } from '../../src/ports/telemetry.ts';
 import type { TurnObserver } from '../../src/ports/turn-observer.ts';
 import { endRecord } from './turn-observer.ts';
 
@@ -137,19 +137,6 @@ export function createRetry({ start, log, timers = systemTimers, random = Math.r
     close: () => closing.abort(),
   };
 }
-
-/** Resolves after `ms`, or as soon as the signal is aborted. */
-const pause = (timers: Timers, ms: number, signal: AbortSignal): Promise<void> =>
-  new Promise((resolve) => {
-    const end = (): void => {
-      cancel();
-      signal.removeEventListener('abort', end);
-      resolve();
-    };
-    const cancel = timers.after(ms, end);
-    signal.addEventListener('abort', end);
-    if (signal.aborted) end();
-  });
 
 /** How long to wait before it is tried again, ms; null: the refusal is final. */
 function retryAfter({ code, retry_after_ms: waitMs = DEFAULT_WAIT_MS }: ErrorData): number | null {

@@ -4,6 +4,7 @@ import type { SessionId, TaskId, TenantId } from '../domain/ids.ts';
 import type { Tier } from '../domain/tiers.ts';
 import type { TurnRecord, TurnRequest } from '../domain/turn.ts';
 import type { BatchBody } from '../domain/turn-schemas.ts';
+import type { DeliveryStats } from './telemetry.ts';
 import type { Accepted } from './turn-observer.ts';
 
 /** A place for one callback. It ends with `send` or `release`, whichever is called first. */
@@ -24,6 +25,8 @@ export interface Callbacks {
   reserve(tenantId: TenantId, taskId: TaskId, url: string): CallbackPlace | 'same' | 'full';
   /** Callbacks that are not over, those of executions that run included; not those that wait for another attempt. */
   sending(): number;
+  /** Waiting are those whose result is there: for an attempt, the first or another. */
+  stats(): DeliveryStats;
   close(): Promise<void>;
 }
 

@@ -155,7 +155,13 @@ export async function openDesk(t: TestContext, options: WorldOptions = {}) {
   const executions = createExecutions({
     directory: system,
     observer: createTurnObserver({ directory: system, clock, log: quiet }),
-    callbacks: createCallbacks({ clock, log: quiet, allowInsecure: false, blockPrivate: true }),
+    callbacks: createCallbacks({
+      clock,
+      log: quiet,
+      meter: uncounted,
+      allowInsecure: false,
+      blockPrivate: true,
+    }),
     clock,
     log: quiet,
     random: () => 0,

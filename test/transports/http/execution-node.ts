@@ -9,6 +9,7 @@ import type { TurnRequest } from '../../../src/domain/turn.ts';
 import type { Log } from '../../../src/ports/telemetry.ts';
 import { type CallbackDeps, createCallbacks } from '../../../transports/webhooks/callbacks.ts';
 import { answeredTurn, NOW_MS, openHttpNode, scriptedDirectory } from '../../support/http-node.ts';
+import { uncounted } from '../../support/quiet.ts';
 import { createHands } from '../webhooks/webhook-receiver.ts';
 
 export async function openExecutions(
@@ -27,7 +28,13 @@ export async function openExecutions(
   const executions = createExecutions({
     directory: own.directory,
     observer: createTurnObserver({ ...timing, directory: own.directory }),
-    callbacks: createCallbacks({ ...timing, allowInsecure: true, blockPrivate: false, ...callbacks }),
+    callbacks: createCallbacks({
+      ...timing,
+      meter: uncounted,
+      allowInsecure: true,
+      blockPrivate: false,
+      ...callbacks,
+    }),
     ...timing,
     atOnce: async () => 10,
     ...more,

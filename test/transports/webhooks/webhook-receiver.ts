@@ -18,6 +18,7 @@ import type { Log, Timers } from '../../../src/ports/telemetry.ts';
 import { createMemoryWebhooks } from '../../../src/store/memory-webhooks.ts';
 import { createWebhooks, type WebhookDeps } from '../../../transports/webhooks/webhooks.ts';
 import { leakFree } from '../../support/leaks.ts';
+import { uncounted } from '../../support/quiet.ts';
 
 /** What a receiver was sent. */
 export interface Request {
@@ -175,6 +176,7 @@ export function openWebhooks(
     clock: hands.clock,
     timers: hands.timers,
     log,
+    meter: uncounted,
     allowInsecure: true,
     blockPrivate: false,
     random: () => 1,
