@@ -44,7 +44,7 @@ interface Batch {
   units: number;
 }
 
-export interface BatchDeps {
+interface BatchDeps {
   readonly startWithRetry: Executions['startWithRetry'];
   readonly log: Log;
   readonly newBatchId: () => string;

@@ -98,7 +98,7 @@ const DEFAULT_WAIT_MS = 1_000;
 /** Those that wait for the same limit come back up to this far apart. */
 const SPREAD_MS = 250;
 
-export interface RetryDeps {
+interface RetryDeps {
   readonly start: Executions['start'];
   readonly log: Log;
   readonly timers?: Timers;

@@ -13,7 +13,7 @@ import type {
   TurnWatcher,
 } from '../../src/ports/turn-observer.ts';
 
-export interface TurnObserverDeps {
+interface TurnObserverDeps {
   readonly directory: Directory;
   readonly clock: Clock;
   readonly log: Log;

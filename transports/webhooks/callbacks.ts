@@ -1,6 +1,6 @@
 /** Brings the results of executions to the addresses that their requests named: from memory, for as long as this process lives. */
 import type { TaskId, TenantId } from '../../src/domain/ids.ts';
-import type { Callbacks } from '../../src/ports/executions.ts';
+import type { CallbackPlace, Callbacks } from '../../src/ports/executions.ts';
 import {
   type Clock,
   type DeliveryMeter,
@@ -45,9 +45,10 @@ export interface CallbackDeps {
   readonly random?: () => number;
 }
 
+/** One attempt to come. */
 interface CallbackJob {
-  /** Of its place. */
   readonly id: string;
+  readonly placeId: string;
   readonly tenantId: TenantId;
   readonly taskId: TaskId;
   readonly url: string;
@@ -60,15 +61,21 @@ export function createCallbacks(deps: CallbackDeps): Callbacks {
   const { timers = systemTimers, random = Math.random, resolve = systemResolve } = deps;
   const send = createSender({ resolve, blockPrivate, timeoutMs: ATTEMPT_TIMEOUT_MS });
   const places = createHeld(HELD);
-  const retries = new Set<() => void>();
+  const retries = createRetries(timers);
   const queue = createDeliveryQueue<CallbackJob>(
     QUEUE,
-    ({ id, tenantId, attempts }) => ({ id: `${attempts} ${id}`, receiver: tenantId, tenantId }),
+    ({ id, tenantId }) => ({ id, receiver: tenantId, tenantId }),
     attempt,
   );
+  let enqueued = 0;
+
+  function enqueue(job: Omit<CallbackJob, 'id'>): void {
+    enqueued += 1;
+    queue.add({ ...job, id: String(enqueued) });
+  }
 
   async function attempt(job: CallbackJob, signal: AbortSignal): Promise<void> {
-    const { taskId, tenantId, url, body } = job;
+    const { placeId, taskId, tenantId, url, body } = job;
     const attempts = job.attempts + 1;
     const sent = await send({ url, id: taskId, atMs: clock.now(), body }, signal);
     if (signal.aborted) return;
@@ -76,22 +83,14 @@ export function createCallbacks(deps: CallbackDeps): Callbacks {
     meter.deliveryAttempted('callback', verdict.type);
     const fields = { task_id: taskId, tenant_id: tenantId, attempts };
     if (verdict.type === 'retrying') {
-      retryLater({ ...job, attempts }, verdict.waitMs);
+      retries.after(verdict.waitMs, () => enqueue({ ...job, attempts }));
       log.debug({ ...fields, last_error: verdict.reason }, 'a callback will be tried again');
       return;
     }
-    places.release(job);
+    places.release({ id: placeId, tenantId });
     if (verdict.type === 'dead')
       log.warn({ ...fields, last_error: verdict.reason }, 'a callback was given up');
     else log.debug(fields, 'a callback was delivered');
-  }
-
-  function retryLater(job: CallbackJob, waitMs: number): void {
-    const cancel = timers.after(waitMs, () => {
-      retries.delete(cancel);
-      queue.add(job);
-    });
-    retries.add(cancel);
   }
 
   return {
@@ -100,27 +99,50 @@ export function createCallbacks(deps: CallbackDeps): Callbacks {
       const id = JSON.stringify([tenantId, taskId, url]);
       if (places.has(id)) return 'same';
       if (!places.take({ id, tenantId })) return 'full';
-      let over = false;
-      const once = (then: () => void): void => {
-        if (!over) then();
-        over = true;
-      };
-      return {
-        send: (body) => once(() => queue.add({ id, tenantId, taskId, url, body, attempts: 0 })),
-        release: () => once(() => places.release({ id, tenantId })),
-      };
+      return createPlace(
+        (body) => enqueue({ placeId: id, tenantId, taskId, url, body, attempts: 0 }),
+        () => places.release({ id, tenantId }),
+      );
     },
-    sending: () => places.size() - retries.size,
+    sending: () => places.size() - retries.waiting(),
     stats() {
       const { running, waiting } = queue.stats();
-      return { running, waiting: waiting + retries.size };
+      return { running, waiting: waiting + retries.waiting() };
     },
     async close() {
-      for (const cancel of retries) cancel();
-      retries.clear();
+      retries.close();
       if (places.size() > 0)
         log.warn({ callbacks: places.size() }, 'callbacks were given up: the node closes');
       await queue.close();
+    },
+  };
+}
+
+/** A place that ends with the first call. */
+function createPlace(send: (body: string) => void, release: () => void): CallbackPlace {
+  let over = false;
+  const once = (end: () => void): void => {
+    if (!over) end();
+    over = true;
+  };
+  return { send: (body) => once(() => send(body)), release: () => once(release) };
+}
+
+/** Callbacks that wait for another attempt. */
+function createRetries(timers: Timers) {
+  const waiting = new Set<() => void>();
+  return {
+    waiting: (): number => waiting.size,
+    after(ms: number, run: () => void): void {
+      const cancel = timers.after(ms, () => {
+        waiting.delete(cancel);
+        run();
+      });
+      waiting.add(cancel);
+    },
+    close(): void {
+      for (const cancel of waiting) cancel();
+      waiting.clear();
     },
   };
 }

@@ -3,7 +3,7 @@ import type { TenantId } from '../../src/domain/ids.ts';
 import type { DeliveryStats } from '../../src/ports/telemetry.ts';
 
 /** Where a delivery waits. */
-export interface QueueKeys {
+interface QueueKeys {
   /** Held once at a time. */
   readonly id: string;
   readonly receiver: string;
@@ -31,7 +31,7 @@ export const QUEUE_BOUNDS: QueueBounds = {
 /** Why an attempt is broken off. */
 type Stop = 'removed' | 'closing';
 
-export interface DeliveryQueue<J> {
+interface DeliveryQueue<J> {
   /** False where it is held already, or too many are. */
   add(job: J): boolean;
   has(id: string): boolean;
@@ -57,8 +57,7 @@ export function createDeliveryQueue<J>(
   keysOf: (job: J) => QueueKeys,
   run: (job: J, signal: AbortSignal) => Promise<void>,
 ): DeliveryQueue<J> {
-  /** In the order in which they are served: the one that was served last stands last. */
-  const queues = new Map<string, ReceiverQueue<J>>();
+  const queues = createReceiverQueues<J>();
   const held = createHeld(bounds);
   const runningBy = createCounter<TenantId>();
   let running = 0;
@@ -73,46 +72,37 @@ export function createDeliveryQueue<J>(
       runningBy.add(queue.tenantId, -1);
       queue.running.delete(attempt);
       held.release(keysOf(job));
-      if (queue.running.size === 0 && queue.waiting.length === 0) queues.delete(queue.receiver);
+      queues.forgetIdle(queue);
       startNext();
     });
     queue.running.set(attempt, aborter);
   }
 
+  const mayRun = ({ tenantId, running: own }: ReceiverQueue<J>): boolean =>
+    own.size < bounds.runningPerReceiver && runningBy.of(tenantId) < bounds.runningPerTenant;
+
   function startNext(): void {
-    for (const queue of [...queues.values()]) {
-      if (closed || running >= bounds.running) return;
-      const busy =
-        queue.running.size >= bounds.runningPerReceiver ||
-        runningBy.of(queue.tenantId) >= bounds.runningPerTenant;
-      const job = busy ? undefined : queue.waiting.shift();
-      if (job === undefined) continue;
-      queues.delete(queue.receiver);
-      queues.set(queue.receiver, queue);
-      start(queue, job);
+    while (!closed && running < bounds.running) {
+      const next = queues.next(mayRun);
+      if (!next) return;
+      start(next.queue, next.job);
     }
   }
 
   async function stop(queue: ReceiverQueue<J>, reason: Stop): Promise<void> {
     for (const job of queue.waiting.splice(0)) held.release(keysOf(job));
     for (const aborter of queue.running.values()) aborter.abort(reason);
-    if (queue.running.size === 0) queues.delete(queue.receiver);
+    queues.forgetIdle(queue);
     await Promise.all(queue.running.keys());
   }
 
   return {
     add(job) {
       const keys = keysOf(job);
-      const { receiver, tenantId } = keys;
-      const queue: ReceiverQueue<J> = queues.get(receiver) ?? {
-        tenantId,
-        receiver,
-        waiting: [],
-        running: new Map(),
-      };
+      const queue = queues.of(keys);
       if (closed || queue.waiting.length >= bounds.heldPerReceiver || !held.take(keys)) return false;
-      queues.set(receiver, queue);
       queue.waiting.push(job);
+      queues.add(queue);
       startNext();
       return true;
     },
@@ -120,12 +110,41 @@ export function createDeliveryQueue<J>(
     size: () => held.size(),
     stats: () => ({ running, waiting: held.size() - running }),
     async drop(tenantId, receiver) {
-      const queue = queues.get(receiver);
-      if (queue?.tenantId === tenantId) await stop(queue, 'removed');
+      const queue = queues.of({ tenantId, receiver });
+      if (queue.tenantId === tenantId) await stop(queue, 'removed');
     },
     async close() {
       closed = true;
-      await Promise.all([...queues.values()].map((queue) => stop(queue, 'closing')));
+      await Promise.all(queues.all().map((queue) => stop(queue, 'closing')));
+    },
+  };
+}
+
+/** Queues in the order in which they are served: the one that was served last stands last. */
+function createReceiverQueues<J>() {
+  const queues = new Map<string, ReceiverQueue<J>>();
+  return {
+    all: (): readonly ReceiverQueue<J>[] => [...queues.values()],
+    /** The receiver's queue, or a new one that is served once it is added. */
+    of({ tenantId, receiver }: Omit<QueueKeys, 'id'>): ReceiverQueue<J> {
+      return queues.get(receiver) ?? { tenantId, receiver, waiting: [], running: new Map() };
+    },
+    add(queue: ReceiverQueue<J>): void {
+      queues.set(queue.receiver, queue);
+    },
+    forgetIdle({ receiver, waiting, running }: ReceiverQueue<J>): void {
+      if (running.size === 0 && waiting.length === 0) queues.delete(receiver);
+    },
+    /** Takes a job of the first queue that has one and may run it. */
+    next(mayRun: (queue: ReceiverQueue<J>) => boolean) {
+      for (const queue of queues.values()) {
+        const job = mayRun(queue) ? queue.waiting.shift() : undefined;
+        if (job === undefined) continue;
+        queues.delete(queue.receiver);
+        queues.set(queue.receiver, queue);
+        return { queue, job };
+      }
+      return undefined;
     },
   };
 }

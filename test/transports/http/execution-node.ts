@@ -10,7 +10,7 @@ import type { Log } from '../../../src/ports/telemetry.ts';
 import { type CallbackDeps, createCallbacks } from '../../../transports/webhooks/callbacks.ts';
 import { answeredTurn, NOW_MS, openHttpNode, scriptedDirectory } from '../../support/http-node.ts';
 import { uncounted } from '../../support/quiet.ts';
-import { createHands } from '../webhooks/webhook-receiver.ts';
+import { createTestTime } from '../webhooks/webhook-receiver.ts';
 
 export async function openExecutions(
   t: TestContext,
@@ -20,11 +20,11 @@ export async function openExecutions(
   }: Partial<Omit<ExecutionDeps, 'callbacks'>> & { readonly callbacks?: Partial<CallbackDeps> } = {},
 ) {
   const own = scriptedDirectory();
-  const hands = createHands();
+  const time = createTestTime();
   const events = new EventEmitter();
   const write = (_: object, text: string): void => void events.emit('logged', text);
   const log: Log = { debug: write, info: write, warn: write, error: write };
-  const timing = { clock: { now: () => NOW_MS }, log, timers: hands.timers, random: () => 1 };
+  const timing = { clock: { now: () => NOW_MS }, log, timers: time.timers, random: () => 1 };
   const executions = createExecutions({
     directory: own.directory,
     observer: createTurnObserver({ ...timing, directory: own.directory }),
@@ -46,7 +46,7 @@ export async function openExecutions(
   return {
     ...node,
     script,
-    hands,
+    time,
     executions,
     post,
     said: async (count: number): Promise<TurnRequest> => {
