@@ -1,4 +1,5 @@
 /** Batches of executions: a few items at a time, each with retry; remembered in memory until newer batches need the room. */
+import PQueue from 'p-queue';
 import { defined } from '../../src/domain/defined.ts';
 import { type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
@@ -37,8 +38,6 @@ interface Batch {
   readonly id: string;
   readonly tenantId: TenantId;
   readonly items: readonly Item[];
-  /** Index of the first item that no worker has taken. */
-  next: number;
   /** Items that have not ended. */
   open: number;
   units: number;
@@ -55,17 +54,13 @@ export function createBatches({ startWithRetry, log, newBatchId, bounds }: Batch
   const memory = createBatchMemory({ ...BATCH_BOUNDS, ...bounds });
   let closed = false;
 
-  /** One worker of a batch: item after item, until none is left. */
-  async function work(batch: Batch): Promise<void> {
-    for (let item = batch.items[batch.next]; item; item = batch.items[batch.next]) {
-      batch.next += 1;
-      const end = await run(item);
-      item.request = null;
-      item.body = end.ok
-        ? endedItem(item.body, end.value)
-        : { ...item.body, status: 'failed', error: end.error };
-      memory.ended(batch, item.body.result?.content.length ?? 0);
-    }
+  async function work(batch: Batch, item: Item): Promise<void> {
+    const end = await run(item);
+    item.request = null;
+    item.body = end.ok
+      ? endedItem(item.body, end.value)
+      : { ...item.body, status: 'failed', error: end.error };
+    memory.ended(batch, item.body.result?.content.length ?? 0);
   }
 
   async function run(item: Item): Promise<Reply<TurnRecord>> {
@@ -87,10 +82,13 @@ export function createBatches({ startWithRetry, log, newBatchId, bounds }: Batch
     start(tenantId, requests, concurrency) {
       if (closed) return { ok: false, error: refusal('DRAINING') };
       const items = requests.map((request) => ({ request, body: waitingItem(request.request) }));
-      const batch: Batch = { id: newBatchId(), tenantId, items, next: 0, open: items.length, units: 0 };
+      const batch: Batch = { id: newBatchId(), tenantId, items, open: items.length, units: 0 };
       if (!memory.add(batch)) return { ok: false, error: tooMany() };
-      for (let worker = 0; worker < Math.min(concurrency, items.length); worker += 1)
-        work(batch).catch((error: unknown) => log.error({ err: error }, 'a batch of executions broke'));
+      const queue = new PQueue({ concurrency: Math.max(1, concurrency) });
+      for (const item of items)
+        queue
+          .add(() => work(batch, item))
+          .catch((error: unknown) => log.error({ err: error }, 'a batch of executions broke'));
       return { ok: true, value: bodyOf(batch) };
     },
     find(tenantId, batchId) {

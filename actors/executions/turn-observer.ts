@@ -19,17 +19,6 @@ interface TurnObserverDeps {
   readonly log: Log;
 }
 
-/** One watcher as a client of a session. */
-interface Watch<W> {
-  readonly watcher: W;
-  readonly client: Client;
-  readonly ended: Promise<ObservedEnd>;
-  /** The first call counts, unless the watcher has left. */
-  end(how: ObservedEnd): void;
-  leave(): void;
-  hasLeft(): boolean;
-}
-
 type MakeWatcher<W> = (leave: () => void) => W;
 
 let opened = 0;
@@ -47,12 +36,7 @@ export function createTurnObserver({ directory, clock, log }: TurnObserverDeps):
     const found = await directory.turn(caller.tenantId, taskId);
     const sessionId = found.ok ? found.value.sessionId : request.sessionId;
     // Read again once attached: a turn that ended in between has told its end to others.
-    const watch = watches.open(request, sessionId, makeWatcher, () => {
-      lookForEnd(request, watch).catch((error: unknown) => {
-        log.error({ err: error, task_id: taskId }, 'the end of a repeated turn could not be read');
-        watch.end({ type: 'unreadable', error: refusal('INTERNAL') });
-      });
-    });
+    const watch = watches.open(request, sessionId, makeWatcher, () => void lookForEnd(request, watch.end));
     const { watcher, client, ended } = watch;
     const event: TurnEvent = { type: 'chat.accepted', data: accepted };
     watcher.onFrame({ ...event, seq: undefined, atMs: clock.now(), taskId });
@@ -61,10 +45,15 @@ export function createTurnObserver({ directory, clock, log }: TurnObserverDeps):
     return { ok: true, accepted, sessionId, watcher, ended };
   }
 
-  async function lookForEnd({ caller, taskId }: TurnRequest, watch: Watch<unknown>): Promise<void> {
-    const found = await directory.turn(caller.tenantId, taskId);
-    if (!found.ok) watch.end({ type: 'unreadable', error: found.error });
-    else if (isEndStatus(found.value.status)) watch.end({ type: 'record', turn: found.value });
+  async function lookForEnd({ caller, taskId }: TurnRequest, end: (how: ObservedEnd) => void): Promise<void> {
+    try {
+      const found = await directory.turn(caller.tenantId, taskId);
+      if (!found.ok) end({ type: 'unreadable', error: found.error });
+      else if (isEndStatus(found.value.status)) end({ type: 'record', turn: found.value });
+    } catch (error) {
+      log.error({ err: error, task_id: taskId }, 'the end of a repeated turn could not be read');
+      end({ type: 'unreadable', error: refusal('INTERNAL') });
+    }
   }
 
   return {
@@ -93,13 +82,13 @@ function createWatches(directory: Pick<Directory, 'detach'>) {
   const open = new Set<() => void>();
   let closed = false;
   return {
-    /** `onReady`: the session has attached the client. */
+    /** A watcher as a client of a session. Its end counts once, unless it has left. `onReady`: the session has attached it. */
     open<W extends TurnWatcher>(
       { caller, taskId }: TurnRequest,
       sessionId: SessionId,
       makeWatcher: MakeWatcher<W>,
       onReady?: () => void,
-    ): Watch<W> {
+    ) {
       opened += 1;
       const id = `turn-observer-${opened}`;
       let left = false;

@@ -5,6 +5,7 @@ import {
   type Clock,
   type DeliveryMeter,
   type Log,
+  pause,
   systemTimers,
   type Timers,
 } from '../../src/ports/telemetry.ts';
@@ -61,7 +62,9 @@ export function createCallbacks(deps: CallbackDeps): Callbacks {
   const { timers = systemTimers, random = Math.random, resolve = systemResolve } = deps;
   const send = createSender({ resolve, blockPrivate, timeoutMs: ATTEMPT_TIMEOUT_MS });
   const places = createHeld(HELD);
-  const retries = createRetries(timers);
+  const closing = new AbortController();
+  /** Callbacks that wait for another attempt. */
+  let retrying = 0;
   const queue = createDeliveryQueue<CallbackJob>(
     QUEUE,
     ({ id, tenantId }) => ({ id, receiver: tenantId, tenantId }),
@@ -83,14 +86,21 @@ export function createCallbacks(deps: CallbackDeps): Callbacks {
     meter.deliveryAttempted('callback', verdict.type);
     const fields = { task_id: taskId, tenant_id: tenantId, attempts };
     if (verdict.type === 'retrying') {
-      retries.after(verdict.waitMs, () => enqueue({ ...job, attempts }));
       log.debug({ ...fields, last_error: verdict.reason }, 'a callback will be tried again');
-      return;
+      return retryLater({ ...job, attempts }, verdict.waitMs);
     }
     places.release({ id: placeId, tenantId });
     if (verdict.type === 'dead')
       log.warn({ ...fields, last_error: verdict.reason }, 'a callback was given up');
     else log.debug(fields, 'a callback was delivered');
+  }
+
+  function retryLater(job: CallbackJob, waitMs: number): void {
+    retrying += 1;
+    pause(timers, waitMs, closing.signal).then(() => {
+      retrying -= 1;
+      enqueue(job);
+    });
   }
 
   return {
@@ -104,13 +114,13 @@ export function createCallbacks(deps: CallbackDeps): Callbacks {
         () => places.release({ id, tenantId }),
       );
     },
-    sending: () => places.size() - retries.waiting(),
+    sending: () => places.size() - retrying,
     stats() {
       const { running, waiting } = queue.stats();
-      return { running, waiting: waiting + retries.waiting() };
+      return { running, waiting: waiting + retrying };
     },
     async close() {
-      retries.close();
+      closing.abort();
       if (places.size() > 0)
         log.warn({ callbacks: places.size() }, 'callbacks were given up: the node closes');
       await queue.close();
@@ -126,23 +136,4 @@ function createPlace(send: (body: string) => void, release: () => void): Callbac
     over = true;
   };
   return { send: (body) => once(() => send(body)), release: () => once(release) };
-}
-
-/** Callbacks that wait for another attempt. */
-function createRetries(timers: Timers) {
-  const waiting = new Set<() => void>();
-  return {
-    waiting: (): number => waiting.size,
-    after(ms: number, run: () => void): void {
-      const cancel = timers.after(ms, () => {
-        waiting.delete(cancel);
-        run();
-      });
-      waiting.add(cancel);
-    },
-    close(): void {
-      for (const cancel of waiting) cancel();
-      waiting.clear();
-    },
-  };
 }

@@ -10,7 +10,6 @@ import {
   type DeliveryStats,
   type Log,
   pause,
-  systemTimers,
   type Timers,
 } from '../../src/ports/telemetry.ts';
 import { createDeliveryQueue, QUEUE_BOUNDS, type QueueBounds } from './queue.ts';
@@ -59,8 +58,8 @@ interface DispatcherDeps {
   readonly log: Log;
   readonly meter: DeliveryMeter;
   readonly timing: DispatchTiming;
-  readonly timers?: Timers | undefined;
-  readonly random?: (() => number) | undefined;
+  readonly timers: Timers;
+  readonly random: () => number;
   readonly send: Send;
 }
 
@@ -76,21 +75,12 @@ interface Dispatcher {
 
 export function createDispatcher(deps: DispatcherDeps): Dispatcher {
   const { store, clock, log, timing } = deps;
-  const { timers = systemTimers } = deps;
-  const attempt = createAttempt({ ...deps, wake: (atMs) => due.wake(atMs) });
+  const attempt = createAttempt(deps, (atMs) => due.wake(atMs));
   const queue = createDeliveryQueue<DeliveryJob>(timing.bounds, keysOf, (job, signal) =>
     attempt(job, signal).finally(() => due.attemptEnded(job.delivery.id)),
   );
-  const due = createDueReader({
-    store,
-    clock,
-    log,
-    timers,
-    pollMs: timing.pollMs,
-    held: queue.size,
-    enqueue,
-  });
-  const intake = createIntake({ ...deps, timers, enqueue });
+  const due = createDueReader(deps, queue.size, enqueue);
+  const intake = createIntake(deps, enqueue);
   /** When the last deferred delivery of a webhook is due. One that is forgotten defers its next ones less. */
   const deferredTo = new LRUCache<string, number>({ max: MAX_DEFERRING });
   let closed = false;
@@ -134,17 +124,9 @@ const iso = (atMs: number): string => new Date(atMs).toISOString();
 type Enqueue = (job: DeliveryJob) => void;
 
 /** Makes attempts that never reject. Each is counted before it is made, so that a process that dies of it does not make it for ever. */
-function createAttempt({
-  store,
-  clock,
-  log,
-  meter,
-  send,
-  random = Math.random,
-  wake,
-}: Pick<DispatcherDeps, 'store' | 'clock' | 'log' | 'meter' | 'send' | 'random'> & {
-  readonly wake: (atMs: number) => void;
-}): (job: DeliveryJob, signal: AbortSignal) => Promise<void> {
+function createAttempt(deps: DispatcherDeps, wake: (atMs: number) => void) {
+  const { store, clock, log, meter, send, random } = deps;
+
   /** An attempt that was broken off has not failed: its delivery is due at once, for the next process. */
   async function requeue(delivery: WebhookDelivery, signal: AbortSignal): Promise<void> {
     if (signal.reason === 'closing') await store.keep({ ...delivery, next_attempt_at: iso(clock.now()) });
@@ -160,7 +142,7 @@ function createAttempt({
     if (next_attempt_at !== null) wake(Date.parse(next_attempt_at));
   }
 
-  return async ({ webhook, delivery }, signal) => {
+  return async ({ webhook, delivery }: DeliveryJob, signal: AbortSignal): Promise<void> => {
     const attempts = delivery.attempts + 1;
     const begun = { ...delivery, attempts, next_attempt_at: iso(clock.now() + LEASE_MS) };
     try {
@@ -182,18 +164,8 @@ function createAttempt({
 }
 
 /** Makes a delivery of a notice for every webhook that wants it, and stores it before it is sent. */
-function createIntake({
-  store,
-  notices,
-  clock,
-  log,
-  meter,
-  timers,
-  enqueue,
-}: Pick<DispatcherDeps, 'store' | 'notices' | 'clock' | 'log' | 'meter'> & {
-  readonly timers: Timers;
-  readonly enqueue: Enqueue;
-}) {
+function createIntake(deps: DispatcherDeps, enqueue: Enqueue) {
+  const { store, notices, clock, log, meter, timers } = deps;
   const storing = new Set<Promise<void>>();
   const closing = new AbortController();
   let stopListening: (() => void) | undefined;
@@ -250,21 +222,9 @@ function createIntake({
 }
 
 /** Takes what is due from the store: deliveries between two attempts, put off, or left by an earlier process. */
-function createDueReader({
-  store,
-  clock,
-  log,
-  timers,
-  pollMs,
-  held,
-  enqueue,
-}: Pick<DispatcherDeps, 'store' | 'clock' | 'log'> & {
-  readonly timers: Timers;
-  readonly pollMs: number;
-  /** Deliveries in memory: they may be due in the store, too. */
-  readonly held: () => number;
-  readonly enqueue: Enqueue;
-}) {
+function createDueReader(deps: DispatcherDeps, held: () => number, enqueue: Enqueue) {
+  const { store, clock, log, timers } = deps;
+  const { pollMs } = deps.timing;
   let alarm: { readonly atMs: number; readonly cancel: () => void } | undefined;
   let reading: Promise<void> | undefined;
   let missed = false;
@@ -293,6 +253,7 @@ function createDueReader({
     const now = clock.now();
     endedMeanwhile.clear();
     try {
+      // Those held may be due in the store, too.
       const limit = BATCH + held();
       const rows = await store.due(now + pollMs, limit);
       for (const job of rows) {

@@ -4,7 +4,14 @@ import type { Webhook, WebhookDelivery, WebhookInput } from '../../src/domain/ag
 import { type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
 import type { Notices, RuleIssue, WebhookManagement, WebhookStore } from '../../src/ports/management.ts';
-import type { Clock, DeliveryMeter, DeliveryStats, Log, Timers } from '../../src/ports/telemetry.ts';
+import {
+  type Clock,
+  type DeliveryMeter,
+  type DeliveryStats,
+  type Log,
+  systemTimers,
+  type Timers,
+} from '../../src/ports/telemetry.ts';
 import { type Resolve, systemResolve, type UrlRules, urlProblem } from './addresses.ts';
 import { createDispatcher, type DeliveryJob, DISPATCH_TIMING, type DispatchTiming } from './dispatcher.ts';
 import { createSender, secretProblem } from './send.ts';
@@ -47,9 +54,10 @@ interface Webhooks extends WebhookManagement {
  */
 export function createWebhooks(deps: WebhookDeps): Webhooks {
   const { store, clock, log, allowInsecure, blockPrivate = true, resolve = systemResolve } = deps;
+  const { timers = systemTimers, random = Math.random } = deps;
   const timing = { ...DISPATCH_TIMING, ...deps.timing };
   const send = createSender({ resolve, blockPrivate, timeoutMs: timing.timeoutMs, ca: deps.ca });
-  const dispatcher = createDispatcher({ ...deps, timing, send });
+  const dispatcher = createDispatcher({ ...deps, timing, send, timers, random });
 
   const stored = async <T>(work: () => Promise<Reply<T>>): Promise<Reply<T>> => {
     try {
