@@ -4,6 +4,7 @@ import { createAgentTasks } from '../actors/actions/agent-tasks.ts';
 import { createActionWorker, workSubscriptions } from '../actors/actions/worker.ts';
 import { createAgents } from '../actors/agent/agents.ts';
 import { createExecutions } from '../actors/executions/executions.ts';
+import { createTurnObserver } from '../actors/executions/turn-observer.ts';
 import { createActorSystem } from '../actors/runtime/actor-system.ts';
 import { createSystem } from '../actors/system.ts';
 import { mountHttp, openServer } from '../transports/http/adapter.ts';
@@ -81,7 +82,11 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     createLog({ level: settings.logLevel, name: settings.service.name, version, nodeId: settings.nodeId });
   const stores = parts.stores ?? (await openStores({ url: settings.databaseUrl, log }));
 
-  const metrics = createMetrics({ stats: () => system.stats(), sockets: () => ({ open: chat.count() }) });
+  const metrics = createMetrics({
+    stats: () => system.stats(),
+    sockets: () => ({ open: chat.count() }),
+    deliveries: () => ({ webhook: webhooks.stats(), callback: callbacks.stats() }),
+  });
   const transport =
     parts.transport ??
     (await openTransport(settings, log, metrics).catch(async (error: unknown) => {
@@ -153,11 +158,14 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   });
   const tenants = createTenantAdmin({ store, clock, log, tierSet: (id, tier) => system.tierSet(id, tier) });
   const { allowInsecure } = settings.access;
-  const outward = { clock, log, allowInsecure, blockPrivate: parts.blockPrivate ?? true };
+  const outward = { clock, log, meter: metrics, allowInsecure, blockPrivate: parts.blockPrivate ?? true };
   const webhooks = createWebhooks({ ...outward, store: stores.webhooks, notices });
+  const callbacks = createCallbacks(outward);
+  const observer = createTurnObserver({ directory: system, clock, log });
   const executions = createExecutions({
     directory: system,
-    callbacks: createCallbacks(outward),
+    observer,
+    callbacks,
     clock,
     log,
     atOnce: async (tenantId, named) => tiers[await tierOf(tenantId, named)].executions,
@@ -199,6 +207,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   });
   const http = createHttpApp({
     ...shared,
+    observer,
     executions,
     management: { agents: management.agents, templates: management.templates, webhooks, tenants },
     guardProbes: settings.access.mode === 'jwt',

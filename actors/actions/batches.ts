@@ -10,7 +10,7 @@ import type { Replies, Request } from './replies.ts';
 import { type ActionRuns, type Begin, itemRequests, type RunRequest, taskOf } from './runs.ts';
 
 export interface ActionBatchDeps {
-  readonly executions: Pick<Executions, 'offers' | 'atOnce'>;
+  readonly executions: Pick<Executions, 'startWithRetry' | 'atOnce'>;
   readonly runs: ActionRuns;
   readonly replies: Replies;
   readonly pauses: Abortable;
@@ -26,7 +26,7 @@ const COMPLETED = 'completed';
  */
 export function createActionBatches({ executions, runs, replies, pauses, log }: ActionBatchDeps) {
   const begin: Begin = async (say, options) => {
-    const begun = await executions.offers.begin(say, options, pauses.signal);
+    const begun = await executions.startWithRetry(say, options, pauses.signal);
     // A limit that would have passed is no answer of a node that goes.
     return begun.ok || !pauses.signal.aborted ? begun : { ok: false, error: refusal('DRAINING') };
   };

@@ -19,7 +19,7 @@ import {
   userIdSchema,
 } from '../../src/domain/ids.ts';
 import type { TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
-import type { Runs } from '../../src/ports/executions.ts';
+import type { Executions } from '../../src/ports/executions.ts';
 import type { Relay } from '../../src/ports/outbox.ts';
 import type { Directory } from '../../src/ports/sessions.ts';
 import type { Outgoing } from '../../src/ports/store.ts';
@@ -56,7 +56,7 @@ export interface ActionRunDeps {
   readonly log: Log;
 }
 
-export type Begin = Runs['begin'];
+export type Begin = Executions['start'];
 
 export interface ActionRuns {
   /** Resolves when the reply is kept or sent. Rejects where the action is to be given back. */
@@ -103,7 +103,7 @@ export function createActionRuns(deps: ActionRunDeps): ActionRuns {
     const expectation = wanted ? relay.expect(say.caller.tenantId, say.taskId, make) : undefined;
     const isKept = (): boolean => expectation?.kept() === true;
     try {
-      const begun = await begin(say, { hear: true, brief: true });
+      const begun = await begin(say, { awaitEnd: 'frame' });
       if (!begun.ok) return await refused(job, begun.error);
       const before = begun.accepted.deduplicated ? await answered(request, job.name) : null;
       if (before && (await again(request, before))) return await known(job);

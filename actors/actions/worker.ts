@@ -50,7 +50,7 @@ export interface ActionWorkerDeps {
   readonly transport: Transport;
   readonly relay: Relay;
   readonly directory: Directory;
-  readonly executions: Pick<Executions, 'runs' | 'offers' | 'atOnce'>;
+  readonly executions: Pick<Executions, 'start' | 'startWithRetry' | 'atOnce'>;
   readonly peers: Peers;
   /** Forgets what is held of an agent's configuration. */
   readonly invalidateAgent: (tenantId: TenantId, agentId: AgentId) => void;
@@ -117,7 +117,7 @@ export function createActionWorker(deps: ActionWorkerDeps): ActionWorker {
     const { action } = delivery;
     switch (order.type) {
       case 'run':
-        await runs.answer(runRequest(request, order), executions.runs.begin);
+        await runs.answer(runRequest(request, order), executions.start);
         return;
       case 'batch':
         return answerBatch(request, order);

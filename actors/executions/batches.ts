@@ -1,10 +1,12 @@
-/** Batches of executions: a few at a time, patient where the tenant's limits say so, remembered in memory until newer ones need the room. */
+/** Batches of executions: a few items at a time, each with retry; remembered in memory until newer batches need the room. */
+import PQueue from 'p-queue';
+import { defined } from '../../src/domain/defined.ts';
 import { type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
 import type { TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
 import { type BatchBody, type BatchItem, executionBody } from '../../src/domain/turn-schemas.ts';
-import type { Batches, ItemRequest, Offers, Runs } from '../../src/ports/executions.ts';
-import { type Log, systemTimers, type Timers } from '../../src/ports/telemetry.ts';
+import type { Batches, Executions, ItemRequest } from '../../src/ports/executions.ts';
+import type { Log } from '../../src/ports/telemetry.ts';
 
 export interface BatchBounds {
   readonly runningPerTenant: number;
@@ -16,7 +18,7 @@ export interface BatchBounds {
   readonly keptUnits: number;
 }
 
-export const BATCH_BOUNDS: BatchBounds = {
+const BATCH_BOUNDS: BatchBounds = {
   runningPerTenant: 10,
   running: 500,
   keptPerTenant: 100,
@@ -27,111 +29,124 @@ export const BATCH_BOUNDS: BatchBounds = {
 const TOO_MANY_RETRY_MS = 5_000;
 
 interface Item {
-  /** Let go once the item has begun: it holds the input. */
-  order: ItemRequest | null;
-  told: BatchItem;
+  /** Dropped once the item has started: it holds the input. */
+  request: ItemRequest | null;
+  body: BatchItem;
 }
 
 interface Batch {
   readonly id: string;
   readonly tenantId: TenantId;
   readonly items: readonly Item[];
-  /** The first item that nobody has taken. */
-  next: number;
   /** Items that have not ended. */
   open: number;
   units: number;
 }
 
-export interface BatchDeps {
-  readonly offers: Offers;
+interface BatchDeps {
+  readonly startWithRetry: Executions['startWithRetry'];
   readonly log: Log;
   readonly newBatchId: () => string;
   readonly bounds?: Partial<BatchBounds>;
 }
 
-export function createBatches({ offers, log, newBatchId, ...deps }: BatchDeps): Batches {
-  const bounds = { ...BATCH_BOUNDS, ...deps.bounds };
+export function createBatches({ startWithRetry, log, newBatchId, bounds }: BatchDeps): Batches {
+  const memory = createBatchMemory({ ...BATCH_BOUNDS, ...bounds });
+  let closed = false;
+
+  async function work(batch: Batch, item: Item): Promise<void> {
+    const end = await run(item);
+    item.request = null;
+    item.body = end.ok
+      ? endedItem(item.body, end.value)
+      : { ...item.body, status: 'failed', error: end.error };
+    memory.ended(batch, item.body.result?.content.length ?? 0);
+  }
+
+  async function run(item: Item): Promise<Reply<TurnRecord>> {
+    if (!item.request) return { ok: false, error: refusal('INTERNAL') };
+    const { request, callbackUrl } = item.request;
+    const onStarted = (): void => {
+      item.body = { ...item.body, status: 'processing' };
+    };
+    const started = await startWithRetry(request, { awaitEnd: 'record', onStarted, callbackUrl });
+    if (!started.ok) return started;
+    item.request = null;
+    // It may have its slot already.
+    const status = item.body.status === 'processing' ? 'processing' : started.accepted.status;
+    item.body = { ...item.body, session_id: started.sessionId, status };
+    return started.ended;
+  }
+
+  return {
+    start(tenantId, requests, concurrency) {
+      if (closed) return { ok: false, error: refusal('DRAINING') };
+      const items = requests.map((request) => ({ request, body: waitingItem(request.request) }));
+      const batch: Batch = { id: newBatchId(), tenantId, items, open: items.length, units: 0 };
+      if (!memory.add(batch)) return { ok: false, error: tooMany() };
+      const queue = new PQueue({ concurrency: Math.max(1, concurrency) });
+      for (const item of items)
+        queue
+          .add(() => work(batch, item))
+          .catch((error: unknown) => log.error({ err: error }, 'a batch of executions broke'));
+      return { ok: true, value: bodyOf(batch) };
+    },
+    find(tenantId, batchId) {
+      const batch = memory.get(batchId);
+      return batch?.tenantId === tenantId ? bodyOf(batch) : undefined;
+    },
+    close() {
+      closed = true;
+    },
+  };
+}
+
+/**
+ * The batches that can be asked for. By hand and not an LRU cache: batches that run are never dropped, and a tenant's
+ * own batches make room for its new ones first.
+ */
+function createBatchMemory(bounds: BatchBounds) {
   /** Oldest first. */
   const batches = new Map<string, Batch>();
   let keptUnits = 0;
-  let closed = false;
 
-  async function work(batch: Batch): Promise<void> {
-    for (let item = batch.items[batch.next]; item; item = batch.items[batch.next]) {
-      batch.next += 1;
-      const end = await run(item);
-      item.order = null;
-      item.told = end.ok ? endedItem(item.told, end.value) : failedItem(item.told, end.error);
-      const units = item.told.result?.content.length ?? 0;
-      batch.units += units;
-      keptUnits += units;
-      batch.open -= 1;
-    }
-    if (batch.open === 0) forgetOldest(batch.tenantId);
-  }
-
-  /** Offers an item until it is taken or refused for good, and waits for its end. */
-  async function run(item: Item): Promise<Reply<TurnRecord>> {
-    const { order } = item;
-    if (!order) return { ok: false, error: refusal('INTERNAL') };
-    const onStarted = (): void => {
-      item.told = { ...item.told, status: 'processing' };
-    };
-    const begun = await offers.begin(order.request, {
-      hear: true,
-      onStarted,
-      callbackUrl: order.callbackUrl,
-    });
-    if (!begun.ok) return begun;
-    item.order = null;
-    if (item.told.status !== 'processing')
-      item.told = { ...item.told, session_id: begun.sessionId, status: begun.accepted.status };
-    else item.told = { ...item.told, session_id: begun.sessionId };
-    return begun.ended;
-  }
-
-  /** Makes room in the memory of finished batches, the tenant's own first. */
-  function forgetOldest(tenantId: TenantId): void {
+  /** Drops what is over the bounds, the tenant's own batches first. */
+  function makeRoom(tenantId: TenantId): void {
     const own = [...batches.values()].filter((batch) => batch.tenantId === tenantId);
     let ownCount = own.length;
     for (const batch of own) {
       if (ownCount <= bounds.keptPerTenant) break;
-      if (forget(batch)) ownCount -= 1;
+      if (drop(batch)) ownCount -= 1;
     }
     for (const batch of batches.values()) {
       if (batches.size <= bounds.kept && keptUnits <= bounds.keptUnits) return;
-      forget(batch);
+      drop(batch);
     }
   }
 
-  function forget(batch: Batch): boolean {
+  function drop(batch: Batch): boolean {
     if (batch.open > 0) return false;
     keptUnits -= batch.units;
     return batches.delete(batch.id);
   }
 
   return {
-    start(tenantId, orders, concurrency) {
+    get: (id: string) => batches.get(id),
+    /** False where too many run. */
+    add(batch: Batch): boolean {
       const running = [...batches.values()].filter(({ open }) => open > 0);
-      const own = running.filter((batch) => batch.tenantId === tenantId);
-      if (closed) return { ok: false, error: refusal('DRAINING') };
-      if (own.length >= bounds.runningPerTenant || running.length >= bounds.running)
-        return { ok: false, error: tooMany() };
-      const items = orders.map((order) => ({ order, told: waitingItem(order.request) }));
-      const batch: Batch = { id: newBatchId(), tenantId, items, next: 0, open: items.length, units: 0 };
+      const own = running.filter(({ tenantId }) => tenantId === batch.tenantId);
+      if (own.length >= bounds.runningPerTenant || running.length >= bounds.running) return false;
       batches.set(batch.id, batch);
-      forgetOldest(tenantId);
-      for (let worker = 0; worker < Math.min(concurrency, items.length); worker += 1)
-        work(batch).catch((error: unknown) => log.error({ err: error }, 'a batch of executions broke'));
-      return { ok: true, value: bodyOf(batch) };
+      makeRoom(batch.tenantId);
+      return true;
     },
-    find(tenantId, batchId) {
-      const batch = batches.get(batchId);
-      return batch?.tenantId === tenantId ? bodyOf(batch) : undefined;
-    },
-    close() {
-      closed = true;
+    /** An item of the batch has ended, with a result of so many units. */
+    ended(batch: Batch, units: number): void {
+      batch.units += units;
+      keptUnits += units;
+      batch.open -= 1;
+      if (batch.open === 0) makeRoom(batch.tenantId);
     },
   };
 }
@@ -148,91 +163,22 @@ const waitingItem = ({ taskId, sessionId }: TurnRequest): BatchItem => ({
   status: 'queued',
 });
 
-const endedItem = (told: BatchItem, turn: TurnRecord): BatchItem => {
+const endedItem = (item: BatchItem, turn: TurnRecord): BatchItem => {
   const { status, result, error } = executionBody(turn);
-  return { ...told, status, ...(result ? { result } : {}), ...(error ? { error } : {}) };
+  return { ...item, ...defined({ status, result, error }) };
 };
-
-const failedItem = (told: BatchItem, error: ErrorData): BatchItem => ({ ...told, status: 'failed', error });
 
 const hasFailed = ({ status }: BatchItem): boolean =>
   status === 'failed' || status === 'timeout' || status === 'cancelled';
 
 function bodyOf({ id, items, open }: Batch): BatchBody {
-  const told = items.map((item) => item.told);
+  const bodies = items.map(({ body }) => body);
   return {
     batch_id: id,
     status: open === 0 ? 'completed' : 'processing',
-    total: told.length,
-    completed: told.filter(({ status }) => status === 'completed').length,
-    failed: told.filter(hasFailed).length,
-    items: told,
+    total: bodies.length,
+    completed: bodies.filter(({ status }) => status === 'completed').length,
+    failed: bodies.filter(hasFailed).length,
+    items: bodies,
   };
-}
-
-/** Times that one execution is offered while limits refuse it. */
-const MAX_TRIES = 20;
-
-/** Where a limit asks for more patience than this, it has failed at once. */
-const MAX_WAIT_MS = 120_000;
-
-const DEFAULT_WAIT_MS = 1_000;
-
-/** Those that wait for the same limit come back up to this far apart. */
-const SPREAD_MS = 250;
-
-export interface OfferDeps {
-  readonly runs: Runs;
-  readonly log: Log;
-  readonly timers?: Timers;
-  readonly random?: () => number;
-}
-
-export function createOffers({ runs, log, timers = systemTimers, random = Math.random }: OfferDeps): Offers {
-  const pauses = new Set<() => void>();
-  let closed = false;
-
-  /** Ends early where the node closes, or nobody wants it any more. */
-  const pause = (ms: number, signal: AbortSignal | undefined): Promise<void> =>
-    new Promise((resolve) => {
-      const end = (): void => {
-        cancel();
-        pauses.delete(end);
-        signal?.removeEventListener('abort', end);
-        resolve();
-      };
-      const cancel = timers.after(ms, end);
-      pauses.add(end);
-      signal?.addEventListener('abort', end);
-    });
-
-  return {
-    async begin(first, options, signal) {
-      let request = first;
-      for (let tries = 1; ; tries += 1) {
-        if (closed) return { ok: false, error: refusal('INTERRUPTED') };
-        const begun = await runs.begin(request, options).catch((error: unknown) => {
-          log.error({ err: error, task_id: request.taskId }, 'an item of a batch could not be begun');
-          return { ok: false as const, error: refusal('INTERNAL') };
-        });
-        if (begun.ok) return begun;
-        const waitMs = patience(begun.error);
-        if (waitMs === null || tries === MAX_TRIES || signal?.aborted) return begun;
-        await pause(waitMs + random() * SPREAD_MS, signal);
-        if (signal?.aborted) return begun;
-        // An offer that got no answer in time may have been taken all the same: the next one finds it.
-        request = { ...request, taskIdGiven: true };
-      }
-    },
-    close() {
-      closed = true;
-      for (const end of [...pauses]) end();
-    },
-  };
-}
-
-/** How long to wait before it is offered again; null: it has failed. */
-function patience({ code, retry_after_ms: waitMs = DEFAULT_WAIT_MS }: ErrorData): number | null {
-  const passing = code === 'OVERLOADED' || code === 'RATE_LIMITED';
-  return passing && waitMs <= MAX_WAIT_MS ? waitMs : null;
 }

@@ -1,12 +1,13 @@
 /** Executions of a node: their runs, their retries, their batches, and the callbacks with their results. */
 import { randomUUID } from 'node:crypto';
+import { defined } from '../../src/domain/defined.ts';
 import { sessionIdSchema } from '../../src/domain/ids.ts';
 import type { Executions } from '../../src/ports/executions.ts';
 import type { Timers } from '../../src/ports/telemetry.ts';
-import { type BatchBounds, createBatches, createOffers } from './batches.ts';
-import { createRuns, type RunDeps } from './runs.ts';
+import { type BatchBounds, createBatches } from './batches.ts';
+import { createRetry, createStart, type RunDeps } from './runs.ts';
 
-/** `callbacks` are closed with the executions. */
+/** `observer` and `callbacks` are closed with the executions. */
 export interface ExecutionDeps extends RunDeps {
   readonly timers?: Timers;
   readonly random?: () => number;
@@ -15,18 +16,15 @@ export interface ExecutionDeps extends RunDeps {
 }
 
 export function createExecutions(deps: ExecutionDeps): Executions {
-  const { callbacks, batchBounds: bounds } = deps;
-  const runs = createRuns(deps);
-  const offers = createOffers({ ...deps, runs });
-  const batches = createBatches({
-    offers,
-    log: deps.log,
-    newBatchId: () => `batch_${randomUUID()}`,
-    ...(bounds ? { bounds } : {}),
-  });
+  const { observer, callbacks, batchBounds: bounds, log } = deps;
+  const start = createStart(deps);
+  const retry = createRetry({ ...deps, start });
+  const { startWithRetry } = retry;
+  const newBatchId = () => `batch_${randomUUID()}`;
+  const batches = createBatches({ startWithRetry, log, newBatchId, ...defined({ bounds }) });
   return {
-    runs,
-    offers,
+    start,
+    startWithRetry,
     batches,
     atOnce: deps.atOnce,
     callbackProblem: (url) => callbacks.problem(url),
@@ -34,8 +32,8 @@ export function createExecutions(deps: ExecutionDeps): Executions {
     sending: () => callbacks.sending(),
     async close() {
       batches.close();
-      offers.close();
-      runs.close();
+      retry.close();
+      observer.close();
       await callbacks.close();
     },
   };

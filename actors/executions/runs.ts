@@ -1,141 +1,51 @@
-/** An execution as a turn in its session: begun with `say`, heard to its end as one of the session's clients, never polled. */
-import { type Reply, refusal } from '../../src/domain/errors.ts';
-import { eventData, type Frame, isTerminal } from '../../src/domain/frames.ts';
-import { DEFAULT_AGENT_ID, type SessionId } from '../../src/domain/ids.ts';
+/** Executions as turns of their sessions: started at once or with retry, awaited to their end, their results called back. */
+import { type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
 import { executionBody } from '../../src/domain/turn-schemas.ts';
 import type {
-  Accepted,
   CallbackPlace,
   Callbacks,
+  Executions,
   RunOptions,
-  Runs,
   StartedRun,
+  StartReply,
 } from '../../src/ports/executions.ts';
-import type { Client, Directory } from '../../src/ports/sessions.ts';
-import type { Clock, Log } from '../../src/ports/telemetry.ts';
+import type { Directory } from '../../src/ports/sessions.ts';
+import { type Clock, type Log, pause, systemTimers, type Timers } from '../../src/ports/telemetry.ts';
+import type { TurnObserver } from '../../src/ports/turn-observer.ts';
+import { endRecord } from './turn-observer.ts';
 
 /** After this long a tenant with too many callbacks may try again. */
 const FULL_RETRY_MS = 5_000;
 
 export interface RunDeps {
   readonly directory: Directory;
+  readonly observer: TurnObserver;
   readonly callbacks: Callbacks;
   readonly clock: Clock;
   readonly log: Log;
 }
 
-interface Listener {
-  readonly client: Client;
-  readonly ended: Promise<Reply<TurnRecord>>;
-  /** Takes the end as it stands in the record, where it is one. */
-  look(): void;
-  quit(): void;
-}
-
-let opened = 0;
-
-export function createRuns({ directory, callbacks, clock, log }: RunDeps): Runs {
-  const open = new Set<() => void>();
-  let closed = false;
-
-  function listen(
-    request: TurnRequest,
-    sessionId: SessionId,
-    told: { onReady?: () => void } & Pick<RunOptions, 'onStarted' | 'brief'>,
-  ): Listener {
-    const { taskId, caller } = request;
-    opened += 1;
-    const id = `execution-${opened}`;
+export function createStart({ directory, observer, callbacks, clock, log }: RunDeps): Executions['start'] {
+  async function run(request: TurnRequest, options: RunOptions): Promise<StartReply> {
+    const { awaitEnd, onStarted } = options;
+    if (awaitEnd === 'none') return runUnobserved(directory, request);
     const beganAtMs = clock.now();
-    let over = false;
-    let settle: (end: Reply<TurnRecord>) => void;
-    const ended = new Promise<Reply<TurnRecord>>((resolve) => {
-      settle = resolve;
-    });
-    /** False where it had ended already. */
-    const leave = (): boolean => {
-      if (over) return false;
-      over = true;
-      open.delete(close);
-      queueMicrotask(() => directory.detach(caller.tenantId, sessionId, id));
-      return true;
-    };
-    const close = (): void => {
-      if (leave()) settle({ ok: false, error: refusal('INTERRUPTED') });
-    };
-    const broke = (error: unknown): void => {
-      log.error({ err: error, task_id: taskId }, 'the end of an execution could not be read');
-      leave();
-      settle({ ok: false, error: refusal('INTERNAL') });
-    };
-    /** The record says more than the frame, but where a tier does not wait for the store it may be behind. */
-    const finish = async (frame: Frame | undefined): Promise<void> => {
-      const end = frame && endOf(frame);
-      const agentId = request.agentId ?? DEFAULT_AGENT_ID;
-      const began = { taskId, tenantId: caller.tenantId, sessionId, agentId, createdAtMs: beganAtMs };
-      if (end && told.brief)
-        return settle({ ok: true, value: { ...began, finishedAtMs: frame.atMs, ...end } });
-      const found = await directory.turn(caller.tenantId, taskId);
-      if (found.ok && isEnded(found.value)) return settle(found);
-      if (!end) return settle(found.ok ? { ok: false, error: refusal('INTERRUPTED') } : found);
-      settle({ ok: true, value: { ...(found.ok ? found.value : began), finishedAtMs: frame.atMs, ...end } });
-    };
-    open.add(close);
-    if (closed) close();
-    return {
-      ended,
-      client: {
-        id,
-        // Asks for no delta, so it hastens none for others.
-        deltaWindowMs: Number.POSITIVE_INFINITY,
-        send(frame) {
-          if (frame.type === 'session.ready') told.onReady?.();
-          if (frame.taskId !== taskId) return;
-          if (frame.type === 'execution.started') told.onStarted?.();
-          if (isTerminal(frame.type) && leave()) finish(frame).catch(broke);
-        },
-        close: () => {
-          if (leave()) finish(undefined).catch(broke);
-        },
+    const observed = await observer.say(request, () => ({
+      // Wants no deltas, so it hastens none for others.
+      deltaWindowMs: Number.POSITIVE_INFINITY,
+      onFrame: ({ type }) => type === 'execution.started' && onStarted?.(),
+    }));
+    if (!observed.ok) return observed;
+    const { taskId } = request;
+    const { sessionId, accepted } = observed;
+    const ended = endRecord(directory, request, beganAtMs, observed, awaitEnd).catch(
+      (error: unknown): Reply<TurnRecord> => {
+        log.error({ err: error, task_id: taskId }, 'the end of an execution could not be read');
+        return { ok: false, error: refusal('INTERNAL') };
       },
-      look() {
-        const read = async (): Promise<void> => {
-          const found = await directory.turn(caller.tenantId, taskId);
-          if ((!found.ok || isEnded(found.value)) && leave()) settle(found);
-        };
-        read().catch(broke);
-      },
-      quit: () => void leave(),
-    };
-  }
-
-  /** What is left to hear of a turn that was accepted before. */
-  async function resume(request: TurnRequest, accepted: Accepted, options: RunOptions): Promise<StartedRun> {
-    const { caller, taskId } = request;
-    const found = await directory.turn(caller.tenantId, taskId);
-    const sessionId = found.ok ? found.value.sessionId : request.sessionId;
-    if (found.ok && isEnded(found.value))
-      return { ok: true, taskId, sessionId, accepted, ended: Promise.resolve(found) };
-    // Looked at again once attached: a turn that ended in between has told others.
-    const onReady = (): void => listener.look();
-    const listener = listen(request, sessionId, { ...options, onReady });
-    directory.attach(caller, sessionId, listener.client, undefined);
-    return { ok: true, taskId, sessionId, accepted, ended: listener.ended };
-  }
-
-  async function run(request: TurnRequest, options: RunOptions): ReturnType<Runs['begin']> {
-    const { sessionId } = request;
-    const listener = options.hear ? listen(request, sessionId, options) : undefined;
-    const reply = await directory.say(request, listener?.client).catch((error: unknown) => {
-      listener?.quit();
-      throw error;
-    });
-    const { taskId } = reply;
-    if (reply.ok && !reply.accepted.deduplicated)
-      return { ok: true, taskId, sessionId, accepted: reply.accepted, ended: listener?.ended ?? NEVER };
-    listener?.quit();
-    return reply.ok ? resume(request, reply.accepted, options) : { ok: false, error: reply.error };
+    );
+    return { ok: true, taskId, sessionId, accepted, ended };
   }
 
   async function deliver(place: CallbackPlace, { ended, taskId }: StartedRun): Promise<void> {
@@ -145,48 +55,91 @@ export function createRuns({ directory, callbacks, clock, log }: RunDeps): Runs 
     log.warn({ task_id: taskId, code: end.error.code }, 'a callback was given up: the end is not known');
   }
 
-  return {
-    async begin(request, options) {
-      const { callbackUrl: url } = options;
-      if (url === undefined) return run(request, options);
-      const place = callbacks.reserve(request.caller.tenantId, request.taskId, url);
-      if (place === 'full')
-        return {
-          ok: false,
-          error: refusal('OVERLOADED', {
-            message: 'Too many callbacks are under way.',
-            retryAfterMs: FULL_RETRY_MS,
-          }),
-        };
-      if (place === 'same') return run(request, options);
-      try {
-        const begun = await run(request, { ...options, hear: true });
-        if (!begun.ok) place.release();
-        else deliver(place, begun).catch((error: unknown) => log.error({ err: error }, 'a callback broke'));
-        return begun;
-      } catch (error) {
-        place.release();
-        throw error;
-      }
-    },
-    close() {
-      closed = true;
-      for (const end of [...open]) end();
-    },
+  return async (request, options) => {
+    const { callbackUrl: url, awaitEnd } = options;
+    if (url === undefined) return run(request, options);
+    const place = callbacks.reserve(request.caller.tenantId, request.taskId, url);
+    if (place === 'full') return { ok: false, error: tooManyCallbacks() };
+    if (place === 'same') return run(request, options);
+    try {
+      const started = await run(request, { ...options, awaitEnd: awaitEnd === 'none' ? 'record' : awaitEnd });
+      if (!started.ok) place.release();
+      else deliver(place, started).catch((error: unknown) => log.error({ err: error }, 'a callback broke'));
+      return started;
+    } catch (error) {
+      place.release();
+      throw error;
+    }
   };
 }
 
 const NEVER = new Promise<never>(() => {});
 
-const isEnded = ({ status }: TurnRecord): boolean => status !== 'queued' && status !== 'processing';
+async function runUnobserved(directory: Directory, request: TurnRequest): Promise<StartReply> {
+  const reply = await directory.say(request);
+  if (!reply.ok) return { ok: false, error: reply.error };
+  const { taskId, accepted } = reply;
+  const first = accepted.deduplicated ? await directory.turn(request.caller.tenantId, taskId) : undefined;
+  const sessionId = first?.ok ? first.value.sessionId : request.sessionId;
+  return { ok: true, taskId, sessionId, accepted, ended: NEVER };
+}
 
-/** What a terminal frame says of its turn. */
-function endOf({ type, data }: Frame): Pick<TurnRecord, 'status' | 'content' | 'info' | 'error'> {
-  if (type === 'chat.response') {
-    const { content, execution_info: info } = eventData[type].parse(data);
-    return { status: 'completed', content, info };
-  }
-  if (type === 'chat.cancelled') return { status: 'cancelled', content: eventData[type].parse(data).content };
-  const error = eventData.error.parse(data);
-  return { status: error.code === 'EXECUTION_TIMEOUT' ? 'timeout' : 'failed', error };
+const tooManyCallbacks = (): ErrorData =>
+  refusal('OVERLOADED', { message: 'Too many callbacks are under way.', retryAfterMs: FULL_RETRY_MS });
+
+/** Times that one execution is tried while limits refuse it. */
+const MAX_TRIES = 20;
+
+/** Where a limit asks for more patience than this, the refusal is final. */
+const MAX_WAIT_MS = 120_000;
+
+const DEFAULT_WAIT_MS = 1_000;
+
+/** Those that wait for the same limit come back up to this far apart. */
+const SPREAD_MS = 250;
+
+interface RetryDeps {
+  readonly start: Executions['start'];
+  readonly log: Log;
+  readonly timers?: Timers;
+  readonly random?: () => number;
+}
+
+/** `close`: what waits to be tried again is refused as INTERRUPTED, and so is what comes later. */
+export function createRetry({ start, log, timers = systemTimers, random = Math.random }: RetryDeps): {
+  readonly startWithRetry: Executions['startWithRetry'];
+  close(): void;
+} {
+  const closing = new AbortController();
+
+  const attempt = (request: TurnRequest, options: RunOptions): Promise<StartReply> =>
+    start(request, options).catch((error: unknown) => {
+      log.error({ err: error, task_id: request.taskId }, 'an execution could not be started');
+      return { ok: false, error: refusal('INTERNAL') };
+    });
+
+  return {
+    async startWithRetry(first, options, signal) {
+      let request = first;
+      for (let tries = 1; !closing.signal.aborted; tries += 1) {
+        const started = await attempt(request, options);
+        if (started.ok) return started;
+        const waitMs = retryAfter(started.error);
+        if (waitMs === null || tries === MAX_TRIES || signal?.aborted) return started;
+        const stop = signal ? AbortSignal.any([signal, closing.signal]) : closing.signal;
+        await pause(timers, waitMs + random() * SPREAD_MS, stop);
+        if (signal?.aborted) return started;
+        // A try that got no answer in time may have been taken all the same: the next one finds it.
+        request = { ...request, taskIdGiven: true };
+      }
+      return { ok: false, error: refusal('INTERRUPTED') };
+    },
+    close: () => closing.abort(),
+  };
+}
+
+/** How long to wait before it is tried again, ms; null: the refusal is final. */
+function retryAfter({ code, retry_after_ms: waitMs = DEFAULT_WAIT_MS }: ErrorData): number | null {
+  const passes = code === 'OVERLOADED' || code === 'RATE_LIMITED';
+  return passes && waitMs <= MAX_WAIT_MS ? waitMs : null;
 }

@@ -1,12 +1,14 @@
 /** One turn from request to end: what is asked, what is kept of it, and the only converters between its forms. */
 import { z } from 'zod';
 import { defined } from './defined.ts';
-import { type ErrorData, errorDataSchema } from './errors.ts';
+import { type ErrorData, errorDataSchema, refusal } from './errors.ts';
 import type { Overrides } from './execution-params.ts';
 import {
   type EventData,
   type ExecutionInfo,
+  eventData,
   executionInfoSchema,
+  type Frame,
   type OnBusy,
   type TurnEvent,
 } from './frames.ts';
@@ -128,3 +130,21 @@ export type CancelReply =
       readonly abortMs: number;
     }
   | { readonly ok: false; readonly taskId: TaskId; readonly error: ErrorData };
+
+/** The end that a terminal frame tells. Throws for any other frame. */
+export function endOfFrame({ type, data }: Frame): TurnEnd {
+  if (type === 'chat.response') {
+    const { content, execution_info: info } = eventData[type].parse(data);
+    return { status: 'completed', content, info };
+  }
+  if (type === 'chat.cancelled') return { status: 'cancelled', content: eventData[type].parse(data).content };
+  return failedEnd(eventData.error.parse(data));
+}
+
+/** The end that a record tells; undefined while the turn goes on. Where a record lacks what its status needs, it is an error. */
+export function endOfRecord({ status, content, info, error }: TurnRecord): TurnEnd | undefined {
+  if (!isEndStatus(status)) return undefined;
+  if (status === 'cancelled') return defined({ status, content, info });
+  if (status === 'completed' && info) return { status, content: content ?? '', info };
+  return failedEnd(error ?? refusal(status === 'timeout' ? 'EXECUTION_TIMEOUT' : 'INTERNAL'), info);
+}

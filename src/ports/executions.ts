@@ -1,9 +1,11 @@
-/** Executions outside a chat: one run, the retries while a limit refuses it, and batches of them. */
+/** Executions outside a chat: one run, started at once or with patience while a limit refuses it, and batches of them. */
 import type { ErrorData, Reply } from '../domain/errors.ts';
 import type { SessionId, TaskId, TenantId } from '../domain/ids.ts';
 import type { Tier } from '../domain/tiers.ts';
-import type { SayReply, TurnRecord, TurnRequest } from '../domain/turn.ts';
+import type { TurnRecord, TurnRequest } from '../domain/turn.ts';
 import type { BatchBody } from '../domain/turn-schemas.ts';
+import type { DeliveryStats } from './telemetry.ts';
+import type { Accepted } from './turn-observer.ts';
 
 /** A place for one callback. It ends with `send` or `release`, whichever is called first. */
 export interface CallbackPlace {
@@ -23,20 +25,21 @@ export interface Callbacks {
   reserve(tenantId: TenantId, taskId: TaskId, url: string): CallbackPlace | 'same' | 'full';
   /** Callbacks that are not over, those of executions that run included; not those that wait for another attempt. */
   sending(): number;
+  /** Waiting are those whose result is there: for an attempt, the first or another. */
+  stats(): DeliveryStats;
   close(): Promise<void>;
 }
 
 export interface RunOptions {
-  /** Whether somebody wants to know the end. */
-  readonly hear: boolean;
-  /** What the last frame tells of the end is enough: nothing is read for it. */
-  readonly brief?: boolean;
-  /** Told when the execution has its turn. */
+  /**
+   * How its end is awaited. 'none': not at all. 'frame': what the terminal frame tells is enough, and no record is read
+   * for it. 'record': the stored record, which tells more.
+   */
+  readonly awaitEnd: 'none' | 'frame' | 'record';
+  /** Called when the execution has its slot. Never where the end is not awaited. */
   readonly onStarted?: (() => void) | undefined;
   readonly callbackUrl?: string | undefined;
 }
-
-export type Accepted = Extract<SayReply, { ok: true }>['accepted'];
 
 export interface StartedRun {
   readonly ok: true;
@@ -44,52 +47,42 @@ export interface StartedRun {
   /** Of a repeated request: the session of the first. */
   readonly sessionId: SessionId;
   readonly accepted: Accepted;
-  /** Never rejects. Never settles where nobody wanted to hear. */
+  /** Never rejects: an end that is not known is a refusal. Never settles where it is not awaited. */
   readonly ended: Promise<Reply<TurnRecord>>;
 }
 
-export interface Runs {
-  /** Begins an execution, or finds it under way or over where its task id was used before. */
-  begin(
-    request: TurnRequest,
-    options: RunOptions,
-  ): Promise<StartedRun | { readonly ok: false; readonly error: ErrorData }>;
-  /** Stops listening: who waits for an end hears INTERRUPTED. The executions themselves are the directory's. */
-  close(): void;
-}
+export type StartReply = StartedRun | { readonly ok: false; readonly error: ErrorData };
 
-/** close(): nothing begins any more; what waits to begin is refused as INTERRUPTED. */
-export interface Offers {
-  /**
-   * Begins an execution as soon as the tenant's limits let it: refused with OVERLOADED or RATE_LIMITED it is offered
-   * again after `retry_after_ms`. Resolves to the last refusal where that takes too long, or `signal` is aborted.
-   */
-  begin(request: TurnRequest, options: RunOptions, signal?: AbortSignal): ReturnType<Runs['begin']>;
-  close(): void;
-}
-
-/** One item, ready to be said. */
+/** One item of a batch, ready to be said. */
 export interface ItemRequest {
   readonly request: TurnRequest;
   readonly callbackUrl: string | undefined;
 }
 
 /**
- * Order: items begin in the order given, `concurrency` at a time, and end as they may. Each is offered with patience
- * (offers.ts). Nothing survives the process. close(): no batch begins any more; its items are the offers' to end.
+ * Order: items start in the order given, `concurrency` at a time, and end as they may. Each is started with retry.
+ * Nothing survives the process. close(): no batch starts any more; its items end as their runs do.
  */
 export interface Batches {
-  start(tenantId: TenantId, orders: readonly ItemRequest[], concurrency: number): Reply<BatchBody>;
+  start(tenantId: TenantId, requests: readonly ItemRequest[], concurrency: number): Reply<BatchBody>;
   /** Undefined for the batches of other tenants too. */
   find(tenantId: TenantId, batchId: string): BatchBody | undefined;
   close(): void;
 }
 
-/** close(): callbacks that have not arrived are given up, batches begin nothing more; the turns are the directory's. */
+/**
+ * close(): whoever awaits an end, or waits for a retry, is answered INTERRUPTED; batches start nothing more; callbacks
+ * that have not arrived are given up. The turns themselves are the directory's.
+ */
 export interface Executions {
-  readonly runs: Runs;
-  /** Begins runs with the patience that items of batches have. */
-  readonly offers: Offers;
+  /** Starts an execution, or finds it under way or over where its task id was used before. Rejects as Directory.say. */
+  start(request: TurnRequest, options: RunOptions): Promise<StartReply>;
+  /**
+   * Starts an execution as soon as the tenant's limits let it: refused with OVERLOADED or RATE_LIMITED it is tried again
+   * after `retry_after_ms`. Resolves to the last refusal where that takes too long, or `signal` is aborted. Never
+   * rejects.
+   */
+  startWithRetry(request: TurnRequest, options: RunOptions, signal?: AbortSignal): Promise<StartReply>;
   readonly batches: Batches;
   /** How many executions the tenant may have at once. Rejects where the store does not answer. */
   readonly atOnce: (tenantId: TenantId, named: Tier | undefined) => Promise<number>;

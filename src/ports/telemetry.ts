@@ -53,6 +53,22 @@ export interface Metrics {
   socketClosed(code: number): void;
 }
 
+/** What is delivered to addresses outside. */
+export type DeliveryKind = 'webhook' | 'callback';
+
+/** Where attempts to deliver report how they went. Nothing names a tenant or an address. */
+export interface DeliveryMeter {
+  /** `retrying`: it failed and is tried again. `dead`: it failed for good. `lost`: it could not even be attempted. */
+  deliveryAttempted(kind: DeliveryKind, outcome: 'delivered' | 'retrying' | 'dead' | 'lost'): void;
+}
+
+/** Deliveries in the memory of a node. */
+export interface DeliveryStats {
+  /** Attempts under way. */
+  readonly running: number;
+  readonly waiting: number;
+}
+
 /** One line of structured log; pino stands behind it. */
 export interface Log {
   debug(fields: object, text: string): void;
@@ -61,7 +77,7 @@ export interface Log {
   error(fields: object, text: string): void;
 }
 
-/** Timers, so that tests can turn the hands. */
+/** Timers, so that tests can let time pass. */
 export interface Timers {
   /** Calls once after `ms`; returns what prevents it. */
   after(ms: number, run: () => void): () => void;
@@ -73,3 +89,16 @@ export const systemTimers: Timers = {
     return () => clearTimeout(timer);
   },
 };
+
+/** Resolves after `ms`, or as soon as the signal is aborted. */
+export const pause = (timers: Timers, ms: number, signal: AbortSignal): Promise<void> =>
+  new Promise((resolve) => {
+    const end = (): void => {
+      cancel();
+      signal.removeEventListener('abort', end);
+      resolve();
+    };
+    const cancel = timers.after(ms, end);
+    signal.addEventListener('abort', end);
+    if (signal.aborted) end();
+  });

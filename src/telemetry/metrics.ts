@@ -1,7 +1,15 @@
 /** The node's numbers: counted where things happen, read from the actors when Prometheus or a console asks. */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import { TIERS } from '../domain/tiers.ts';
-import type { ActorKindStats, AgentStats, Metrics, NodeStats } from '../ports/telemetry.ts';
+import type {
+  ActorKindStats,
+  AgentStats,
+  DeliveryKind,
+  DeliveryMeter,
+  DeliveryStats,
+  Metrics,
+  NodeStats,
+} from '../ports/telemetry.ts';
 import type { TransportMeter } from '../ports/transport.ts';
 import { createLoopDelay, type LoopDelay } from './loop-delay.ts';
 import { createQuantiles } from './quantiles.ts';
@@ -19,6 +27,7 @@ interface SocketCounts {
 interface MetricSources {
   stats(): NodeStats;
   sockets(): SocketCounts;
+  deliveries(): Readonly<Record<DeliveryKind, DeliveryStats>>;
 }
 
 interface Percentiles {
@@ -42,12 +51,14 @@ interface Overview {
   readonly dead_letters: number;
   readonly crashes: number;
   readonly model_retries: number;
+  /** Attempts to deliver webhooks and callbacks, by how they went, and what this node holds in memory. */
+  readonly deliveries: DeliveryStats & { readonly attempts: Readonly<Record<string, number>> };
   readonly event_loop_delay_ms: { readonly p50: number; readonly p99: number; readonly max: number };
   readonly memory_rss_bytes: number;
   readonly draining: boolean;
 }
 
-export interface NodeMetrics extends Metrics, TransportMeter {
+export interface NodeMetrics extends Metrics, TransportMeter, DeliveryMeter {
   /** Prometheus' text format. Ends the window of the event loop delay. */
   text(): Promise<{ readonly contentType: string; readonly body: string }>;
   overview(): Overview;
@@ -65,6 +76,7 @@ export function createMetrics(sources: MetricSources): NodeMetrics {
   const scraped = onceAScrape(sources);
   registerNode(registry, scraped);
   registerActors(registry, scraped);
+  registerDeliveries(registry, scraped);
   registerDelay(registry, delay);
   let withProcess = false;
 
@@ -81,6 +93,7 @@ export function createMetrics(sources: MetricSources): NodeMetrics {
     actorCrashed: (kind) => counts.crashes.add(1, kind),
     toolUsed: (tool, ok) => counts.tools.add(1, tool, String(ok)),
     modelRetried: (provider, reason) => counts.retries.add(1, provider, reason),
+    deliveryAttempted: (kind, outcome) => counts.deliveries.add(1, kind, outcome),
     counted: (event, count) => counts.transport.add(count, event),
     socketOpened: () => counts.opened.add(1),
     socketClosed: (code) => counts.closed.add(1, String(code)),
@@ -122,6 +135,7 @@ function overviewOf(of: {
     dead_letters: counts.deadLetters.sum(),
     crashes: counts.crashes.sum(),
     model_retries: counts.retries.sum(),
+    deliveries: { attempts: counts.deliveries.by(1), ...inMemory(sources.deliveries()) },
     event_loop_delay_ms: of.delay.now(),
     memory_rss_bytes: process.memoryUsage.rss(),
     draining: stats.draining,
@@ -133,6 +147,7 @@ function onceAScrape(sources: MetricSources): MetricSources & { renew(): void } 
   let stats: NodeStats | undefined;
   let sockets: SocketCounts | undefined;
   return {
+    deliveries: () => sources.deliveries(),
     stats: () => {
       stats ??= sources.stats();
       return stats;
@@ -159,6 +174,12 @@ function counters(registry: Registry) {
     crashes: tally('actor_crashes', 'Actors that failed while handling a message', 'kind'),
     tools: tally('tool_uses', 'Tool calls that ended', 'tool', 'ok'),
     retries: tally('model_retries', 'Model requests that were made again', 'provider', 'reason'),
+    deliveries: tally(
+      'delivery_attempts',
+      'Attempts to deliver webhooks and callbacks, by how they went; lost: none could be made',
+      'kind',
+      'outcome',
+    ),
     transport: tally('transport_events', 'What the transport of actions counts', 'event'),
     opened: tally('sockets_opened', 'WebSockets opened'),
     closed: tally('sockets_closed', 'WebSockets closed, by close code', 'code'),
@@ -264,6 +285,19 @@ function registerActors(registry: Registry, sources: MetricSources): void {
   perKind(Counter, 'mailbox_busy_seconds_total', 'Time spent handling', (kind) => kind.busyMs / 1000);
 }
 
+function registerDeliveries(registry: Registry, sources: MetricSources): void {
+  for (const which of ['running', 'waiting'] as const)
+    new Gauge({
+      name: `nooble_deliveries_${which}`,
+      help: `Webhooks and callbacks in memory, ${which}; webhooks between two attempts wait in the store`,
+      labelNames: ['kind'],
+      registers: [registry],
+      collect() {
+        for (const [kind, stats] of Object.entries(sources.deliveries())) this.set({ kind }, stats[which]);
+      },
+    });
+}
+
 function registerDelay(registry: Registry, delay: LoopDelay): void {
   for (const which of ['p50', 'p99', 'max'] as const)
     new Gauge({
@@ -285,6 +319,11 @@ function totals(stats: NodeStats): { running: number; queued: number } {
   }
   return { running, queued };
 }
+
+const inMemory = ({ webhook, callback }: Readonly<Record<DeliveryKind, DeliveryStats>>): DeliveryStats => ({
+  running: webhook.running + callback.running,
+  waiting: webhook.waiting + callback.waiting,
+});
 
 function mailboxes(kinds: readonly ActorKindStats[]): { depth: number; deepest: number; handled: number } {
   let depth = 0;

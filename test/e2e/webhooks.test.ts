@@ -127,3 +127,37 @@ test('without ALLOW_INSECURE a webhook has to be https', async (t) => {
   const { status } = await ask('/api/webhooks', { body: { url: 'http://hooks.example.com/' } });
   assert.equal(status, 400);
 });
+
+test('deliveries of webhooks and callbacks are in the metrics, without a tenant or an address', async (t) => {
+  leakFree(t);
+  const dead = await openReceiver(t, (response) => response.writeHead(410).end());
+  const fine = await openReceiver(t);
+  const node = await startTestNode(t, LOCAL);
+  const failing = await hook(node, dead.port, { events: ['agent_created'] });
+  const working = await hook(node, fine.port, { events: ['agent_created'] });
+  await node.ask('/api/agents', { body: { name: 'One' } });
+  await delivery(node, failing.id, 'dead', 1);
+  await delivery(node, working.id, 'delivered', 1);
+  const callback_url = `http://127.0.0.1:${fine.port}/done`;
+  await node.ask('/api/executions', { body: { agent_id: 'default', input: 'hi', callback_url } });
+  await fine.got(2);
+
+  const figures = async (): Promise<readonly string[]> =>
+    (await node.ask('/metrics')).text
+      .split('\n')
+      .filter((line) => line.startsWith('nooble_deliver'))
+      .sort();
+  const expected = [
+    'nooble_deliveries_running{kind="callback"} 0',
+    'nooble_deliveries_running{kind="webhook"} 0',
+    'nooble_deliveries_waiting{kind="callback"} 0',
+    'nooble_deliveries_waiting{kind="webhook"} 0',
+    'nooble_delivery_attempts_total{kind="callback",outcome="delivered"} 1',
+    'nooble_delivery_attempts_total{kind="webhook",outcome="dead"} 1',
+    'nooble_delivery_attempts_total{kind="webhook",outcome="delivered"} 1',
+  ];
+  await until('the callback is counted', async () => (await figures()).length === expected.length);
+  assert.deepEqual(await figures(), expected);
+  const { deliveries } = (await node.ask('/metrics/overview')).body;
+  assert.deepEqual(deliveries, { attempts: { dead: 1, delivered: 2 }, running: 0, waiting: 0 });
+});

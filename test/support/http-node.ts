@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { EventEmitter, once } from 'node:events';
+import { createTurnObserver } from '../../actors/executions/turn-observer.ts';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import { DEFAULT_AGENT_ID, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
 import type { TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
@@ -158,12 +159,14 @@ export async function openHttpNode(
     audience: undefined,
   };
   let ids = 0;
+  const log = collectingLog(lines);
   const deps: HttpDeps = {
     directory,
+    observer: createTurnObserver({ directory: options.deps?.directory ?? directory, clock, log }),
     access: createAccess(settings, clock),
     guardProbes: mode === 'jwt',
     allowedOrigins: [],
-    log: collectingLog(lines),
+    log,
     clock,
     newTaskId: () => taskIdSchema.parse(`task-${++ids}`),
     newSessionId: () => sessionIdSchema.parse(`session-${++ids}`),

@@ -1,5 +1,5 @@
 /** A log that nobody reads, and metrics that nobody asks for. */
-import type { Log, Metrics } from '../../src/ports/telemetry.ts';
+import type { DeliveryMeter, Log, Metrics } from '../../src/ports/telemetry.ts';
 
 const nothing = (): void => {};
 
@@ -10,7 +10,7 @@ export const quiet: Log = {
   error: nothing,
 };
 
-export const uncounted: Metrics = {
+export const uncounted: Metrics & DeliveryMeter = {
   turnEnded: nothing,
   turnRefused: nothing,
   deadLetter: nothing,
@@ -19,4 +19,5 @@ export const uncounted: Metrics = {
   modelRetried: nothing,
   socketOpened: nothing,
   socketClosed: nothing,
+  deliveryAttempted: nothing,
 };

@@ -37,6 +37,7 @@ function metricsOf(t: TestContext, sources: Partial<Parameters<typeof createMetr
   const metrics = createMetrics({
     stats: () => stats,
     sockets: () => ({ open: 4, byTier: { free: 1, enterprise: 3 } }),
+    deliveries: () => ({ webhook: { running: 1, waiting: 2 }, callback: { running: 0, waiting: 4 } }),
     ...sources,
   });
   t.after(() => metrics.close());
@@ -84,6 +85,26 @@ test('refusals, crashes, dead letters, tools, retries and closes are counted by 
   assert.equal(await value(metrics, 'nooble_model_retries_total{provider="openai",reason="429"}'), 1);
   assert.equal(await value(metrics, 'nooble_sockets_opened_total'), 1);
   assert.equal(await value(metrics, 'nooble_sockets_closed_total{code="4408"}'), 1);
+});
+
+test('deliveries are counted by what they carry and how they went, and shown while they wait', async (t) => {
+  const metrics = metricsOf(t);
+  metrics.deliveryAttempted('webhook', 'retrying');
+  metrics.deliveryAttempted('webhook', 'delivered');
+  metrics.deliveryAttempted('callback', 'delivered');
+
+  assert.equal(await value(metrics, 'nooble_delivery_attempts_total{kind="webhook",outcome="retrying"}'), 1);
+  assert.equal(
+    await value(metrics, 'nooble_delivery_attempts_total{kind="callback",outcome="delivered"}'),
+    1,
+  );
+  assert.equal(await value(metrics, 'nooble_deliveries_running{kind="webhook"}'), 1);
+  assert.equal(await value(metrics, 'nooble_deliveries_waiting{kind="callback"}'), 4);
+  assert.deepEqual(metrics.overview().deliveries, {
+    attempts: { retrying: 1, delivered: 2 },
+    running: 1,
+    waiting: 6,
+  });
 });
 
 test('gauges show what the node says now, and counters of actors do not grow by being read', async (t) => {

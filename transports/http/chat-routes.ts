@@ -158,12 +158,12 @@ async function send(c: Context<HttpEnv>, deps: HttpDeps, request: TurnRequest) {
 
 async function sendStreaming(c: Context<HttpEnv>, deps: HttpDeps, request: TurnRequest) {
   const said = await sayAndStream(deps, request);
-  if (!('body' in said)) return refuse(c, said.reply.error);
+  if (!said.ok) return refuse(c, said.error);
   c.header('Content-Type', 'text/event-stream; charset=utf-8');
   c.header('Cache-Control', 'no-cache, no-transform');
   // nginx would collect the stream otherwise.
   c.header('X-Accel-Buffering', 'no');
   c.header('X-Session-ID', said.sessionId);
-  c.header('X-Task-ID', said.reply.taskId);
+  c.header('X-Task-ID', request.taskId);
   return c.body(said.body, 200);
 }

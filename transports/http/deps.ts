@@ -9,10 +9,13 @@ import type {
 } from '../../src/ports/management.ts';
 import type { Directory } from '../../src/ports/sessions.ts';
 import type { Clock, Log } from '../../src/ports/telemetry.ts';
+import type { TurnObserver } from '../../src/ports/turn-observer.ts';
 import type { Access } from '../wire/access.ts';
 
 export interface HttpDeps {
   readonly directory: Directory;
+  /** Watches the turns that are answered as streams. Whoever made it closes it. */
+  readonly observer: TurnObserver;
   /** Absent: the node has no agent management, and no routes for it. */
   readonly management?: Management;
   /** Absent: no routes for runs outside a chat. Whoever made it closes it. */

@@ -24,7 +24,7 @@ import { jsonBody, needs } from './gate.ts';
 /** Adds the execution routes. They need the scope `chat`; every id is looked up inside the caller's tenant. */
 export function addExecutionRoutes(app: OpenAPIHono<HttpEnv>, deps: HttpDeps, executions: Executions): void {
   const { directory } = deps;
-  const { runs, batches } = executions;
+  const { batches } = executions;
   const chat = needs(deps.access, 'chat');
   const shared = { security: [{ bearer: [] }], tags: ['executions'] };
 
@@ -61,7 +61,7 @@ export function addExecutionRoutes(app: OpenAPIHono<HttpEnv>, deps: HttpDeps, ex
       const problem = callbackProblem(executions, [item], () => 'callback_url');
       if (problem) return refuse(c, problem);
       const { request, callbackUrl } = await orderOf(c, deps, executions, item);
-      const begun = await runs.begin(request, { hear: wait, callbackUrl });
+      const begun = await executions.start(request, { awaitEnd: wait ? 'record' : 'none', callbackUrl });
       if (!begun.ok) return refuse(c, begun.error);
       if (wait) {
         const end = await begun.ended;

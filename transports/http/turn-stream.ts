@@ -1,19 +1,18 @@
 /** Answers a chat message with its turn as server-sent events, also when the message is a resend of an older one. */
-import { refusal } from '../../src/domain/errors.ts';
-import type { Frame, TurnEvent } from '../../src/domain/frames.ts';
-import type { SessionId } from '../../src/domain/ids.ts';
-import type { SayReply, TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
-import { HTTP_TIMING, type HttpDeps } from './deps.ts';
-import { openTurnStream, type TurnStream } from './sse.ts';
+import type { ErrorData } from '../../src/domain/errors.ts';
+import type { Frame } from '../../src/domain/frames.ts';
+import type { SessionId, TaskId } from '../../src/domain/ids.ts';
+import { endOfRecord, type TurnRequest, terminalEvent } from '../../src/domain/turn.ts';
+import type { ObservedEnd, TurnWatcher } from '../../src/ports/turn-observer.ts';
+import { encodeFrame } from '../wire/codec.ts';
+import { HTTP_TIMING, type HttpDeps, type HttpTiming } from './deps.ts';
 
-let opened = 0;
-
-type Accepted = Extract<SayReply, { ok: true }>;
-type Refused = Extract<SayReply, { ok: false }>;
+/** Bytes handed to the socket at once; what comes meanwhile waits in the bounded buffer. */
+const MAX_CHUNK_BYTES = 64 * 1024;
 
 /** The stream of an accepted turn, and the session it runs in: of a resend, the one it was first sent to. */
-export interface Streamed {
-  readonly reply: Accepted;
+interface StreamedTurn {
+  readonly ok: true;
   readonly sessionId: SessionId;
   readonly body: ReadableStream<Uint8Array>;
 }
@@ -22,84 +21,167 @@ export interface Streamed {
 export async function sayAndStream(
   deps: HttpDeps,
   request: TurnRequest,
-): Promise<Streamed | { readonly reply: Refused }> {
-  const own = open(deps, request, request.sessionId);
-  const reply = await deps.directory.say(request, own.client).catch((error: unknown) => {
-    own.end();
-    throw error;
-  });
-  if (reply.ok && reply.accepted.deduplicated !== true)
-    return { reply, sessionId: request.sessionId, body: own.body };
-  own.end();
-  return reply.ok ? resend(deps, request, reply) : { reply };
-}
-
-function open(deps: HttpDeps, request: TurnRequest, sessionId: SessionId, onReady?: () => void): TurnStream {
+): Promise<StreamedTurn | { readonly ok: false; readonly error: ErrorData }> {
+  const { clock, deltaWindowMs, log } = deps;
   const timing = { ...HTTP_TIMING, ...deps.timing };
-  opened += 1;
-  const id = `sse-${opened}`;
-  return openTurnStream({
-    id,
-    taskId: request.taskId,
-    deltaWindowMs: deps.deltaWindowMs,
-    heartbeatMs: timing.heartbeatMs,
-    maxBufferedBytes: timing.maxBufferedBytes,
-    onEnd: () => deps.directory.detach(request.caller.tenantId, sessionId, id),
-    ...(onReady ? { onReady } : {}),
+  const observed = await deps.observer.say(request, (onEnd) =>
+    openTurnStream({ ...timing, deltaWindowMs, onEnd }),
+  );
+  if (!observed.ok) return observed;
+  const { sessionId, watcher: stream, ended } = observed;
+  const finish = async (): Promise<void> => {
+    const frame = untoldFrame(await ended, request.taskId, clock.now());
+    if (frame) stream.onFrame(frame);
+    stream.end();
+  };
+  finish().catch((error: unknown) => {
+    log.error({ err: error, task_id: request.taskId }, 'the end of a turn could not be streamed');
+    stream.end();
   });
+  return { ok: true, sessionId, body: stream.body };
 }
 
 /**
- * The stream of a turn that was accepted before: the acceptance, then what the turn still brings, then its end. Where
- * it has ended, the end is told again out of the record. Frames told again have no number: theirs went to others.
+ * The terminal frame that a stream has not had from its session; a session that closes leaves it without one. It has no
+ * number: that went to others.
  */
-async function resend(deps: HttpDeps, request: TurnRequest, reply: Accepted): Promise<Streamed> {
-  const { tenantId } = request.caller;
-  const found = await deps.directory.turn(tenantId, request.taskId);
-  const sessionId = found.ok ? found.value.sessionId : request.sessionId;
-  const tell = (event: TurnEvent, atMs: number): void => {
-    const frame: Frame = { ...event, seq: undefined, atMs, taskId: request.taskId };
-    stream.client.send(frame);
-  };
-  const tellEnd = (turn: TurnRecord): boolean => {
-    const event = endOf(turn);
-    if (event) tell(event, turn.finishedAtMs ?? deps.clock.now());
-    return event !== undefined;
-  };
-  // Asked again once attached: a turn that ended in between has sent its end already, to others.
-  const askAgain = async (): Promise<void> => {
-    const again = await deps.directory.turn(tenantId, request.taskId);
-    if (again.ok) tellEnd(again.value);
-    else tell({ type: 'error', data: again.error }, deps.clock.now());
-  };
-  const stream = open(deps, request, sessionId, () => {
-    askAgain().catch((error: unknown) => {
-      deps.log.error({ err: error, task_id: request.taskId }, 'the end of a resent turn could not be read');
-      tell({ type: 'error', data: refusal('INTERNAL') }, deps.clock.now());
-    });
-  });
-  tell({ type: 'chat.accepted', data: reply.accepted }, deps.clock.now());
-  if (!(found.ok && tellEnd(found.value)))
-    deps.directory.attach(request.caller, sessionId, stream.client, undefined);
-  return { reply, sessionId, body: stream.body };
+function untoldFrame(end: ObservedEnd, taskId: TaskId, nowMs: number): Frame | undefined {
+  if (end.type === 'unreadable')
+    return { type: 'error', data: end.error, seq: undefined, atMs: nowMs, taskId };
+  if (end.type !== 'record') return undefined;
+  const ended = endOfRecord(end.turn);
+  const { finishedAtMs: atMs = nowMs } = end.turn;
+  return ended && { ...terminalEvent(ended, 0), seq: undefined, atMs, taskId };
 }
 
-/** The terminal event of a turn, out of its record; undefined while it goes on. */
-function endOf(turn: TurnRecord): TurnEvent | undefined {
-  const content = turn.content ?? '';
-  switch (turn.status) {
-    case 'queued':
-    case 'processing':
-      return undefined;
-    case 'cancelled':
-      return { type: 'chat.cancelled', data: { content, abort_ms: 0 } };
-    case 'completed':
-      if (turn.info)
-        return { type: 'chat.response', data: { content, role: 'assistant', execution_info: turn.info } };
-      return { type: 'error', data: refusal('INTERNAL') };
-    case 'failed':
-      return { type: 'error', data: turn.error ?? refusal('INTERNAL') };
-    case 'timeout':
-      return { type: 'error', data: turn.error ?? refusal('EXECUTION_TIMEOUT') };
-  }
+/** A frame as one server-sent event: its number, its type, and the whole frame. */
+function sseEvent(frame: Frame): string {
+  const id = frame.seq === undefined ? '' : `id: ${frame.seq}\n`;
+  return `${id}event: ${frame.type}\ndata: ${encodeFrame(frame, 'json')}\n\n`;
+}
+
+interface TurnStreamOptions extends Pick<HttpTiming, 'heartbeatMs' | 'maxBufferedBytes'> {
+  readonly deltaWindowMs: number;
+  /** Called once: the stream was ended, or its reader left or was too slow. */
+  readonly onEnd: () => void;
+}
+
+interface TurnStream extends TurnWatcher {
+  /** Breaks off with an error if the reader is too slow. */
+  readonly body: ReadableStream<Uint8Array>;
+  /** Ends the stream after what it has had. */
+  end(): void;
+}
+
+/**
+ * Opens the stream of one turn. By hand and not Hono's streamSSE: that ends a stream that is cut off as if it were
+ * whole, writes each event by itself, and leaves the bound of what waits to its caller.
+ */
+function openTurnStream({
+  heartbeatMs,
+  maxBufferedBytes,
+  deltaWindowMs,
+  onEnd,
+}: TurnStreamOptions): TurnStream {
+  const backlog = createBacklog();
+  let ended = false;
+  let closed = false;
+  let wanted = false;
+  let scheduled = false;
+  let heartbeat: NodeJS.Timeout | undefined;
+  let controller: ReadableStreamDefaultController<Uint8Array> | undefined;
+
+  const push = (text: string): void => {
+    if (ended) return;
+    if (backlog.add(text) > maxBufferedBytes) breakOff();
+    schedule();
+  };
+  /** One write for what one loop turn brings. */
+  const schedule = (): void => {
+    if (!scheduled) setImmediate(flush);
+    scheduled = true;
+  };
+  const flush = (): void => {
+    scheduled = false;
+    if (closed || !wanted) return;
+    if (!backlog.isEmpty()) {
+      wanted = false;
+      controller?.enqueue(backlog.take());
+    }
+    if (ended && backlog.isEmpty()) {
+      closed = true;
+      controller?.close();
+    }
+  };
+  const end = (): void => {
+    if (ended) return;
+    ended = true;
+    clearInterval(heartbeat);
+    onEnd();
+    schedule();
+  };
+  /** Ends it without what has not been read. */
+  const discard = (): void => {
+    backlog.clear();
+    closed = true;
+    end();
+  };
+  const breakOff = (): void => {
+    discard();
+    controller?.error(new Error('The reader of the stream is too slow.'));
+  };
+  const beat = (): void => {
+    if (backlog.isEmpty()) push(': still running\n\n');
+  };
+
+  const body = new ReadableStream<Uint8Array>(
+    {
+      start(own) {
+        controller = own;
+      },
+      pull() {
+        if (!ended) heartbeat ??= setInterval(beat, heartbeatMs).unref();
+        wanted = true;
+        flush();
+      },
+      cancel: discard,
+    },
+    { highWaterMark: 0 },
+  );
+  return {
+    deltaWindowMs,
+    onFrame: (frame) => push(sseEvent(frame)),
+    body,
+    end,
+  };
+}
+
+/** Text that its reader has not taken yet. */
+function createBacklog() {
+  const texts: string[] = [];
+  let bytes = 0;
+  return {
+    isEmpty: () => texts.length === 0,
+    /** Returns how many bytes wait now. */
+    add(text: string): number {
+      texts.push(text);
+      bytes += Buffer.byteLength(text);
+      return bytes;
+    },
+    /** Takes the oldest texts, together up to MAX_CHUNK_BYTES where the first is not longer. */
+    take(): Uint8Array {
+      let units = 0;
+      const after = texts.findIndex((text, index) => {
+        units += text.length;
+        return index > 0 && units > MAX_CHUNK_BYTES;
+      });
+      const chunk = Buffer.from(texts.splice(0, after < 0 ? texts.length : after).join(''));
+      bytes -= chunk.length;
+      return chunk;
+    },
+    clear(): void {
+      texts.length = 0;
+      bytes = 0;
+    },
+  };
 }

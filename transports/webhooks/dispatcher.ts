@@ -1,10 +1,18 @@
-/** Brings notices to webhooks: keeps each as a delivery, makes attempts as they fall due, and writes down how they ended. */
+/** Brings notices to webhooks: stores each as a delivery, makes attempts as they fall due, and writes down how they ended. */
 import { randomUUID } from 'node:crypto';
+import { LRUCache } from 'lru-cache';
 import type { TenantNotice, Webhook, WebhookDelivery } from '../../src/domain/agent-record.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
 import type { Notices, WebhookStore } from '../../src/ports/management.ts';
-import { type Clock, type Log, systemTimers, type Timers } from '../../src/ports/telemetry.ts';
-import { createDeliveryQueue, type DeliveryJob, QUEUE_BOUNDS, type QueueBounds } from './queue.ts';
+import {
+  type Clock,
+  type DeliveryMeter,
+  type DeliveryStats,
+  type Log,
+  pause,
+  type Timers,
+} from '../../src/ports/telemetry.ts';
+import { createDeliveryQueue, QUEUE_BOUNDS, type QueueBounds } from './queue.ts';
 import { afterAttempt } from './retry.ts';
 import type { Send } from './send.ts';
 
@@ -16,7 +24,13 @@ export interface DispatchTiming {
   readonly bounds: QueueBounds;
 }
 
-export const DISPATCH_TIMING: DispatchTiming = { timeoutMs: 10_000, pollMs: 5_000, bounds: QUEUE_BOUNDS };
+export const ATTEMPT_TIMEOUT_MS = 10_000;
+
+export const DISPATCH_TIMING: DispatchTiming = {
+  timeoutMs: ATTEMPT_TIMEOUT_MS,
+  pollMs: 5_000,
+  bounds: QUEUE_BOUNDS,
+};
 
 /** While an attempt runs its delivery is due only after this: a killed process leaves it to the next one. */
 const LEASE_MS = 60_000;
@@ -25,145 +39,227 @@ const BATCH = 100;
 /** What a busy webhook can not take now comes back after this, and then this far apart. */
 const DEFER_MS = 2_000;
 const DEFER_STEP_MS = 20;
-/** Waits between attempts to keep a notice that the store refuses. */
-const KEEP_WAITS_MS = [200, 1_000, 5_000] as const;
-/** Notices that are being kept now; past this they are given up, loudly. */
-const MAX_KEEPING = 2_000;
+/** Waits between tries to store a notice that the store refuses. */
+const STORE_WAITS_MS = [200, 1_000, 5_000] as const;
+/** Webhooks whose last deferral is remembered. */
+const MAX_DEFERRING = 10_000;
+/** Notices that are being stored now; past this they are lost, loudly. */
+const MAX_STORING = 2_000;
 
-export interface WebhookMetrics {
-  webhookAttempted(outcome: 'delivered' | 'retrying' | 'dead'): void;
+export interface DeliveryJob {
+  readonly delivery: WebhookDelivery;
+  readonly webhook: Webhook;
 }
 
-export interface DispatcherDeps {
+interface DispatcherDeps {
   readonly store: WebhookStore;
   readonly notices: Notices;
   readonly clock: Clock;
   readonly log: Log;
-  readonly metrics?: WebhookMetrics;
+  readonly meter: DeliveryMeter;
   readonly timing: DispatchTiming;
-  readonly timers?: Timers;
-  readonly random?: () => number;
+  readonly timers: Timers;
+  readonly random: () => number;
   readonly send: Send;
 }
 
-export interface Dispatcher {
+interface Dispatcher {
   start(): void;
-  /** A kept delivery that is due now. */
-  place(job: DeliveryJob): void;
+  /** Takes a stored delivery that is due now. */
+  enqueue(job: DeliveryJob): void;
+  /** Waiting are those in memory; deliveries between two attempts wait in the store. */
+  stats(): DeliveryStats;
   drop(tenantId: TenantId, webhookId: string): Promise<void>;
   close(): Promise<void>;
 }
 
 export function createDispatcher(deps: DispatcherDeps): Dispatcher {
-  const { store, clock, log, timing, send } = deps;
-  const timers = deps.timers ?? systemTimers;
-  const random = deps.random ?? Math.random;
-  const queue = createDeliveryQueue(timing.bounds, attempt);
-  const keeping = new Set<Promise<void>>();
-  /** Where the next deferred delivery of a webhook goes. */
-  const deferredTo = new Map<string, number>();
-  const waits = new Set<() => void>();
-  let alarm: { readonly atMs: number; readonly cancel: () => void } | undefined;
-  let looking: Promise<void> | undefined;
-  let missed = false;
-  /** Attempts that ended while the store was asked: what it answers about them is old. */
-  const endedMeanwhile = new Set<string>();
-  let stopListening: (() => void) | undefined;
+  const { store, clock, log, timing } = deps;
+  const attempt = createAttempt(deps, (atMs) => due.wake(atMs));
+  const queue = createDeliveryQueue<DeliveryJob>(timing.bounds, keysOf, (job, signal) =>
+    attempt(job, signal).finally(() => due.attemptEnded(job.delivery.id)),
+  );
+  const due = createDueReader(deps, queue.size, enqueue);
+  const intake = createIntake(deps, enqueue);
+  /** When the last deferred delivery of a webhook is due. One that is forgotten defers its next ones less. */
+  const deferredTo = new LRUCache<string, number>({ max: MAX_DEFERRING });
   let closed = false;
 
-  // 1. A notice becomes a delivery for every webhook that wants it.
-  function hear(notice: TenantNotice): void {
-    if (keeping.size >= MAX_KEEPING) {
-      log.error({ event: notice.event, tenant_id: notice.tenant_id }, 'a notice for webhooks was given up');
-      return;
-    }
-    const work = accept(notice).finally(() => keeping.delete(work));
-    keeping.add(work);
+  /** What the queue can not hold is put off in the store. */
+  function enqueue(job: DeliveryJob): void {
+    if (closed || queue.has(job.delivery.id) || queue.add(job)) return;
+    const atMs = Math.max(clock.now() + DEFER_MS, (deferredTo.get(job.webhook.id) ?? 0) + DEFER_STEP_MS);
+    deferredTo.set(job.webhook.id, atMs);
+    store.keep({ ...job.delivery, next_attempt_at: iso(atMs) }).then(
+      () => due.wake(atMs),
+      (error: unknown) => log.warn({ err: error }, 'a delivery could not be put off'),
+    );
   }
 
-  async function accept(notice: TenantNotice): Promise<void> {
+  return {
+    start() {
+      if (closed) return;
+      intake.start();
+      due.wake(clock.now());
+    },
+    enqueue,
+    stats: queue.stats,
+    drop: queue.drop,
+    async close() {
+      closed = true;
+      await Promise.all([intake.close(), due.close()]);
+      await queue.close();
+    },
+  };
+}
+
+const keysOf = ({ delivery, webhook }: DeliveryJob) => ({
+  id: delivery.id,
+  receiver: webhook.id,
+  tenantId: webhook.tenant_id,
+});
+
+const iso = (atMs: number): string => new Date(atMs).toISOString();
+
+type Enqueue = (job: DeliveryJob) => void;
+
+/** Makes attempts that never reject. Each is counted before it is made, so that a process that dies of it does not make it for ever. */
+function createAttempt(deps: DispatcherDeps, wake: (atMs: number) => void) {
+  const { store, clock, log, meter, send, random } = deps;
+
+  /** An attempt that was broken off has not failed: its delivery is due at once, for the next process. */
+  async function requeue(delivery: WebhookDelivery, signal: AbortSignal): Promise<void> {
+    if (signal.reason === 'closing') await store.keep({ ...delivery, next_attempt_at: iso(clock.now()) });
+  }
+
+  function report(delivery: WebhookDelivery): void {
+    const { id, webhook_id, status, attempts, last_error, next_attempt_at } = delivery;
+    const outcome = status === 'pending' ? 'retrying' : status;
+    meter.deliveryAttempted('webhook', outcome);
+    const fields = { delivery_id: id, webhook_id, attempts, last_error };
+    if (outcome === 'dead') log.warn(fields, 'a delivery is dead');
+    else log.debug(fields, `a delivery is ${outcome}`);
+    if (next_attempt_at !== null) wake(Date.parse(next_attempt_at));
+  }
+
+  return async ({ webhook, delivery }: DeliveryJob, signal: AbortSignal): Promise<void> => {
+    const attempts = delivery.attempts + 1;
+    const begun = { ...delivery, attempts, next_attempt_at: iso(clock.now() + LEASE_MS) };
     try {
-      const webhooks = await insistently(() => store.list(notice.tenant_id));
-      await Promise.all(webhooks.filter((webhook) => wants(webhook, notice)).map((one) => keep(one, notice)));
+      await store.keep(begun);
+      if (signal.aborted) return await requeue(delivery, signal);
+      const { url, secret } = webhook;
+      const body = JSON.stringify(delivery.payload);
+      const sent = await send({ url, secret, id: delivery.id, atMs: clock.now(), body }, signal);
+      if (signal.aborted && sent.type === 'failed') return await requeue(delivery, signal);
+      if (signal.aborted && signal.reason === 'removed') return;
+      const after = afterAttempt(begun, sent, clock.now(), random());
+      await store.keep(after);
+      report(after);
     } catch (error) {
-      log.error(
-        { err: error, event: notice.event, tenant_id: notice.tenant_id },
-        'a notice was not kept for webhooks',
-      );
+      // It stays due: once the lease is over the attempt is made again.
+      log.error({ err: error, delivery_id: delivery.id }, 'the outcome of a delivery could not be stored');
     }
+  };
+}
+
+/** Makes a delivery of a notice for every webhook that wants it, and stores it before it is sent. */
+function createIntake(deps: DispatcherDeps, enqueue: Enqueue) {
+  const { store, notices, clock, log, meter, timers } = deps;
+  const storing = new Set<Promise<void>>();
+  const closing = new AbortController();
+  let stopListening: (() => void) | undefined;
+
+  function onNotice(notice: TenantNotice): void {
+    if (storing.size >= MAX_STORING) return lose(notice, new Error('too many notices are being stored'));
+    const work = take(notice)
+      .catch((error: unknown) => lose(notice, error))
+      .finally(() => storing.delete(work));
+    storing.add(work);
   }
 
-  async function keep(webhook: Webhook, notice: TenantNotice): Promise<void> {
-    const delivery = newDelivery(webhook, notice, clock.now());
-    await insistently(() => store.keep(delivery));
-    place({ delivery, webhook });
+  function lose({ event, tenant_id }: TenantNotice, error: unknown): void {
+    meter.deliveryAttempted('webhook', 'lost');
+    log.error({ err: error, event, tenant_id }, 'a notice was lost to webhooks');
   }
 
-  /** Tries again where the store fails, a few times; rejects with its last word, or on close. */
+  async function take(notice: TenantNotice): Promise<void> {
+    const webhooks = await insistently(() => store.list(notice.tenant_id));
+    await Promise.all(
+      webhooks
+        .filter(({ events }) => events === null || events.includes(notice.event))
+        .map(async (webhook) => {
+          const delivery = newDelivery(webhook, notice, clock.now());
+          await insistently(() => store.keep(delivery));
+          enqueue({ delivery, webhook });
+        }),
+    );
+  }
+
+  /** Tries again where the store fails, a few times; rejects with its last error, or on close. */
   async function insistently<T>(work: () => Promise<T>): Promise<T> {
-    for (const waitMs of KEEP_WAITS_MS) {
+    for (const waitMs of STORE_WAITS_MS) {
       try {
         return await work();
       } catch (error) {
-        if (closed) throw error;
-        await wait(waitMs);
+        if (closing.signal.aborted) throw error;
+        await pause(timers, waitMs, closing.signal);
       }
     }
     return work();
   }
 
-  const wait = (ms: number): Promise<void> =>
-    new Promise((resolve) => {
-      const end = (): void => {
-        cancel();
-        waits.delete(end);
-        resolve();
-      };
-      const cancel = timers.after(ms, end);
-      waits.add(end);
-    });
+  return {
+    start(): void {
+      stopListening ??= notices.listen(onNotice);
+    },
+    async close(): Promise<void> {
+      stopListening?.();
+      closing.abort();
+      await Promise.all(storing);
+    },
+  };
+}
 
-  // 2. Deliveries wait in the queue; what it can not hold is put off in the store.
-  function place(job: DeliveryJob): void {
-    if (closed || queue.has(job.delivery.id) || queue.add(job)) return;
-    const soonest = clock.now() + DEFER_MS;
-    const atMs = Math.max(soonest, (deferredTo.get(job.webhook.id) ?? 0) + DEFER_STEP_MS);
-    deferredTo.set(job.webhook.id, atMs);
-    const deferred = { ...job.delivery, next_attempt_at: new Date(atMs).toISOString() };
-    store.keep(deferred).then(
-      () => wake(atMs),
-      (error: unknown) => log.warn({ err: error }, 'a delivery could not be put off'),
-    );
-  }
+/** Takes what is due from the store: deliveries between two attempts, put off, or left by an earlier process. */
+function createDueReader(deps: DispatcherDeps, held: () => number, enqueue: Enqueue) {
+  const { store, clock, log, timers } = deps;
+  const { pollMs } = deps.timing;
+  let alarm: { readonly atMs: number; readonly cancel: () => void } | undefined;
+  let reading: Promise<void> | undefined;
+  let missed = false;
+  let closed = false;
+  /** Attempts that ended while the store was asked: what it answers about them is old. */
+  const endedMeanwhile = new Set<string>();
 
-  // 3. What falls due is asked of the store: retries, and what an earlier process left.
+  /** Reads at that time, or before. */
   function wake(atMs: number): void {
     if (closed || (alarm && alarm.atMs <= atMs)) return;
     alarm?.cancel();
     const cancel = timers.after(Math.max(0, atMs - clock.now()), () => {
       alarm = undefined;
-      if (looking) missed = true;
-      looking ??= look().finally(() => {
-        looking = undefined;
-        wake(clock.now() + (missed ? 0 : timing.pollMs));
+      if (reading) missed = true;
+      reading ??= read().finally(() => {
+        reading = undefined;
+        wake(clock.now() + (missed ? 0 : pollMs));
         missed = false;
       });
     });
     alarm = { atMs, cancel };
   }
 
-  /** Takes what is due, and sets the alarm for what will be before the next look. */
-  async function look(): Promise<void> {
+  /** Enqueues what is due, and sets the alarm for what will be before the next poll. */
+  async function read(): Promise<void> {
     const now = clock.now();
-    for (const [webhookId, atMs] of deferredTo) if (atMs < now) deferredTo.delete(webhookId);
     endedMeanwhile.clear();
     try {
-      const limit = BATCH + queue.size();
-      const rows = await store.due(now + timing.pollMs, limit);
+      // Those held may be due in the store, too.
+      const limit = BATCH + held();
+      const rows = await store.due(now + pollMs, limit);
       for (const job of rows) {
         const atMs = Date.parse(job.delivery.next_attempt_at ?? job.delivery.created_at);
         if (atMs > now) wake(atMs);
-        else if (!endedMeanwhile.has(job.delivery.id)) place(job);
+        else if (!endedMeanwhile.has(job.delivery.id)) enqueue(job);
       }
       const last = rows.at(-1)?.delivery.next_attempt_at ?? '';
       if (rows.length >= limit && Date.parse(last) <= now) wake(clock.now() + DEFER_STEP_MS);
@@ -172,70 +268,18 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
     }
   }
 
-  // 4. One attempt: counted before it is made, so that a process that dies of it does not make it for ever.
-  async function attempt(job: DeliveryJob, signal: AbortSignal): Promise<void> {
-    const { webhook, delivery } = job;
-    const begun: WebhookDelivery = {
-      ...delivery,
-      attempts: delivery.attempts + 1,
-      next_attempt_at: new Date(clock.now() + LEASE_MS).toISOString(),
-    };
-    try {
-      await store.keep(begun);
-      if (signal.aborted) return await giveBack(delivery, signal);
-      const { url, secret } = webhook;
-      const body = JSON.stringify(delivery.payload);
-      const sent = await send({ url, secret, id: delivery.id, atMs: clock.now(), body }, signal);
-      if (signal.aborted && sent.type === 'failed') return await giveBack(delivery, signal);
-      if (signal.aborted && signal.reason === 'removed') return;
-      const after = afterAttempt(begun, sent, clock.now(), random());
-      await store.keep(after);
-      report(after);
-    } catch (error) {
-      // It stays due: once the lease is over the attempt is made again.
-      log.error({ err: error, delivery_id: delivery.id }, 'the outcome of a delivery could not be kept');
-    } finally {
-      if (looking) endedMeanwhile.add(delivery.id);
-    }
-  }
-
-  /** An attempt that was broken off, not failed: due at once, for whoever comes next. */
-  async function giveBack(delivery: WebhookDelivery, signal: AbortSignal): Promise<void> {
-    if (signal.reason === 'closing')
-      await store.keep({ ...delivery, next_attempt_at: new Date(clock.now()).toISOString() });
-  }
-
-  function report(delivery: WebhookDelivery): void {
-    const { id, webhook_id, status, attempts, last_error, next_attempt_at } = delivery;
-    const outcome = status === 'pending' ? 'retrying' : status;
-    deps.metrics?.webhookAttempted(outcome);
-    const fields = { delivery_id: id, webhook_id, attempts, last_error };
-    if (outcome === 'dead') log.warn(fields, 'a delivery is dead');
-    else log.debug(fields, `a delivery is ${outcome}`);
-    if (next_attempt_at !== null) wake(Date.parse(next_attempt_at));
-  }
-
   return {
-    start() {
-      if (closed || stopListening) return;
-      stopListening = deps.notices.listen(hear);
-      wake(clock.now());
+    wake,
+    attemptEnded(deliveryId: string): void {
+      if (reading) endedMeanwhile.add(deliveryId);
     },
-    place,
-    drop: (tenantId, webhookId) => queue.drop(tenantId, webhookId),
-    async close() {
+    async close(): Promise<void> {
       closed = true;
-      stopListening?.();
       alarm?.cancel();
-      for (const end of [...waits]) end();
-      await Promise.all([...keeping, looking]);
-      await queue.close();
+      await reading;
     },
   };
 }
-
-const wants = (webhook: Webhook, notice: TenantNotice): boolean =>
-  webhook.events === null || webhook.events.includes(notice.event);
 
 const newDelivery = (webhook: Webhook, notice: TenantNotice, nowMs: number): WebhookDelivery => ({
   id: `msg_${randomUUID()}`,
@@ -245,8 +289,8 @@ const newDelivery = (webhook: Webhook, notice: TenantNotice, nowMs: number): Web
   payload: notice,
   status: 'pending',
   attempts: 0,
-  next_attempt_at: new Date(nowMs).toISOString(),
+  next_attempt_at: iso(nowMs),
   last_error: null,
-  created_at: new Date(nowMs).toISOString(),
+  created_at: iso(nowMs),
   delivered_at: null,
 });

@@ -1,142 +1,185 @@
-/** The deliveries that this node holds: a line for each webhook, taken in turns, so that a dead receiver delays nobody else. */
-import type { Webhook, WebhookDelivery } from '../../src/domain/agent-record.ts';
+/** The deliveries that this node holds in memory: a queue for each receiver, served in turn, so that a dead receiver delays nobody else. */
 import type { TenantId } from '../../src/domain/ids.ts';
+import type { DeliveryStats } from '../../src/ports/telemetry.ts';
 
-export interface DeliveryJob {
-  readonly delivery: WebhookDelivery;
-  readonly webhook: Webhook;
+/** Where a delivery waits. */
+interface QueueKeys {
+  /** Held once at a time. */
+  readonly id: string;
+  readonly receiver: string;
+  readonly tenantId: TenantId;
 }
 
 export interface QueueBounds {
-  readonly runningPerWebhook: number;
+  readonly runningPerReceiver: number;
   readonly runningPerTenant: number;
   readonly running: number;
-  readonly heldPerWebhook: number;
+  readonly heldPerReceiver: number;
   readonly heldPerTenant: number;
   readonly held: number;
 }
 
 export const QUEUE_BOUNDS: QueueBounds = {
-  runningPerWebhook: 4,
+  runningPerReceiver: 4,
   runningPerTenant: 8,
   running: 64,
-  heldPerWebhook: 50,
+  heldPerReceiver: 50,
   heldPerTenant: 200,
   held: 5_000,
 };
 
 /** Why an attempt is broken off. */
-export type Stop = 'removed' | 'closing';
+type Stop = 'removed' | 'closing';
 
-export interface DeliveryQueue {
-  /** False where it is held already, or too many are: then it stays in the store. */
-  add(job: DeliveryJob): boolean;
-  has(deliveryId: string): boolean;
+interface DeliveryQueue<J> {
+  /** False where it is held already, or too many are. */
+  add(job: J): boolean;
+  has(id: string): boolean;
+  /** How many are held, running ones included. */
   size(): number;
-  /** Forgets a webhook's deliveries; resolves when none of its attempts runs. */
-  drop(tenantId: TenantId, webhookId: string): Promise<void>;
+  stats(): DeliveryStats;
+  /** Forgets a receiver's deliveries; resolves when none of its attempts runs. */
+  drop(tenantId: TenantId, receiver: string): Promise<void>;
   /** Breaks off what runs and takes no more; resolves when nothing runs. */
   close(): Promise<void>;
 }
 
-interface WebhookLine {
+interface ReceiverQueue<J> {
   readonly tenantId: TenantId;
-  readonly webhookId: string;
-  readonly waiting: DeliveryJob[];
+  readonly receiver: string;
+  readonly waiting: J[];
   readonly running: Map<Promise<void>, AbortController>;
 }
 
 /** `run` makes one attempt and never rejects; its signal's reason is a Stop. */
-export function createDeliveryQueue(
+export function createDeliveryQueue<J>(
   bounds: QueueBounds,
-  run: (job: DeliveryJob, signal: AbortSignal) => Promise<void>,
-): DeliveryQueue {
-  /** In the order of their turns: the line that was served last stands last. */
-  const lines = new Map<string, WebhookLine>();
-  const held = new Set<string>();
-  const tenants = new Map<TenantId, { running: number; held: number }>();
+  keysOf: (job: J) => QueueKeys,
+  run: (job: J, signal: AbortSignal) => Promise<void>,
+): DeliveryQueue<J> {
+  const queues = createReceiverQueues<J>();
+  const held = createHeld(bounds);
+  const runningBy = createCounter<TenantId>();
   let running = 0;
   let closed = false;
 
-  const tenantOf = (tenantId: TenantId): { running: number; held: number } => {
-    const known = tenants.get(tenantId) ?? { running: 0, held: 0 };
-    tenants.set(tenantId, known);
-    return known;
-  };
-
-  const letGo = (job: DeliveryJob): void => {
-    held.delete(job.delivery.id);
-    const tenant = tenantOf(job.webhook.tenant_id);
-    tenant.held -= 1;
-    if (tenant.held === 0) tenants.delete(job.webhook.tenant_id);
-  };
-
-  const start = (line: WebhookLine, job: DeliveryJob): void => {
+  function start(queue: ReceiverQueue<J>, job: J): void {
     const aborter = new AbortController();
-    const tenant = tenantOf(line.tenantId);
     running += 1;
-    tenant.running += 1;
+    runningBy.add(queue.tenantId, 1);
     const attempt = run(job, aborter.signal).finally(() => {
       running -= 1;
-      tenant.running -= 1;
-      line.running.delete(attempt);
-      letGo(job);
-      if (line.running.size === 0 && line.waiting.length === 0) lines.delete(line.webhookId);
-      pump();
+      runningBy.add(queue.tenantId, -1);
+      queue.running.delete(attempt);
+      held.release(keysOf(job));
+      queues.forgetIdle(queue);
+      startNext();
     });
-    line.running.set(attempt, aborter);
-  };
+    queue.running.set(attempt, aborter);
+  }
 
-  const pump = (): void => {
-    for (const line of [...lines.values()]) {
-      if (closed || running >= bounds.running) return;
-      const busy =
-        line.running.size >= bounds.runningPerWebhook ||
-        tenantOf(line.tenantId).running >= bounds.runningPerTenant;
-      const job = busy ? undefined : line.waiting.shift();
-      if (!job) continue;
-      lines.delete(line.webhookId);
-      lines.set(line.webhookId, line);
-      start(line, job);
+  const mayRun = ({ tenantId, running: own }: ReceiverQueue<J>): boolean =>
+    own.size < bounds.runningPerReceiver && runningBy.of(tenantId) < bounds.runningPerTenant;
+
+  function startNext(): void {
+    while (!closed && running < bounds.running) {
+      const next = queues.next(mayRun);
+      if (!next) return;
+      start(next.queue, next.job);
     }
-  };
+  }
 
-  const stop = (line: WebhookLine, reason: Stop): Promise<unknown> => {
-    for (const job of line.waiting.splice(0)) letGo(job);
-    for (const aborter of line.running.values()) aborter.abort(reason);
-    if (line.running.size === 0) lines.delete(line.webhookId);
-    return Promise.all(line.running.keys());
-  };
+  async function stop(queue: ReceiverQueue<J>, reason: Stop): Promise<void> {
+    for (const job of queue.waiting.splice(0)) held.release(keysOf(job));
+    for (const aborter of queue.running.values()) aborter.abort(reason);
+    queues.forgetIdle(queue);
+    await Promise.all(queue.running.keys());
+  }
 
   return {
     add(job) {
-      const { webhook, delivery } = job;
-      if (closed || held.has(delivery.id) || held.size >= bounds.held) return false;
-      const line: WebhookLine = lines.get(webhook.id) ?? {
-        tenantId: webhook.tenant_id,
-        webhookId: webhook.id,
-        waiting: [],
-        running: new Map(),
-      };
-      const tenant = tenants.get(webhook.tenant_id);
-      if (line.waiting.length >= bounds.heldPerWebhook || (tenant?.held ?? 0) >= bounds.heldPerTenant)
-        return false;
-      lines.set(webhook.id, line);
-      line.waiting.push(job);
-      held.add(delivery.id);
-      tenantOf(webhook.tenant_id).held += 1;
-      pump();
+      const keys = keysOf(job);
+      const queue = queues.of(keys);
+      if (closed || queue.waiting.length >= bounds.heldPerReceiver || !held.take(keys)) return false;
+      queue.waiting.push(job);
+      queues.add(queue);
+      startNext();
       return true;
     },
-    has: (deliveryId) => held.has(deliveryId),
-    size: () => held.size,
-    async drop(tenantId, webhookId) {
-      const line = lines.get(webhookId);
-      if (line?.tenantId === tenantId) await stop(line, 'removed');
+    has: (id) => held.has(id),
+    size: () => held.size(),
+    stats: () => ({ running, waiting: held.size() - running }),
+    async drop(tenantId, receiver) {
+      const queue = queues.of({ tenantId, receiver });
+      if (queue.tenantId === tenantId) await stop(queue, 'removed');
     },
     async close() {
       closed = true;
-      await Promise.all([...lines.values()].map((line) => stop(line, 'closing')));
+      await Promise.all(queues.all().map((queue) => stop(queue, 'closing')));
+    },
+  };
+}
+
+/** Queues in the order in which they are served: the one that was served last stands last. */
+function createReceiverQueues<J>() {
+  const queues = new Map<string, ReceiverQueue<J>>();
+  return {
+    all: (): readonly ReceiverQueue<J>[] => [...queues.values()],
+    /** The receiver's queue, or a new one that is served once it is added. */
+    of({ tenantId, receiver }: Omit<QueueKeys, 'id'>): ReceiverQueue<J> {
+      return queues.get(receiver) ?? { tenantId, receiver, waiting: [], running: new Map() };
+    },
+    add(queue: ReceiverQueue<J>): void {
+      queues.set(queue.receiver, queue);
+    },
+    forgetIdle({ receiver, waiting, running }: ReceiverQueue<J>): void {
+      if (running.size === 0 && waiting.length === 0) queues.delete(receiver);
+    },
+    /** Takes a job of the first queue that has one and may run it. */
+    next(mayRun: (queue: ReceiverQueue<J>) => boolean) {
+      for (const queue of queues.values()) {
+        const job = mayRun(queue) ? queue.waiting.shift() : undefined;
+        if (job === undefined) continue;
+        queues.delete(queue.receiver);
+        queues.set(queue.receiver, queue);
+        return { queue, job };
+      }
+      return undefined;
+    },
+  };
+}
+
+/** What is held, within its bounds by tenant and in all. */
+export function createHeld(bounds: Pick<QueueBounds, 'held' | 'heldPerTenant'>) {
+  const ids = new Set<string>();
+  const heldBy = createCounter<TenantId>();
+  return {
+    has: (id: string): boolean => ids.has(id),
+    size: (): number => ids.size,
+    /** False where it is held already, or too many are. */
+    take({ id, tenantId }: Pick<QueueKeys, 'id' | 'tenantId'>): boolean {
+      if (ids.has(id) || ids.size >= bounds.held || heldBy.of(tenantId) >= bounds.heldPerTenant) return false;
+      ids.add(id);
+      heldBy.add(tenantId, 1);
+      return true;
+    },
+    /** Nothing happens where it is not held. */
+    release({ id, tenantId }: Pick<QueueKeys, 'id' | 'tenantId'>): void {
+      if (ids.delete(id)) heldBy.add(tenantId, -1);
+    },
+  };
+}
+
+/** Counts that forget what is back at zero. */
+function createCounter<K>() {
+  const counts = new Map<K, number>();
+  const of = (key: K): number => counts.get(key) ?? 0;
+  return {
+    of,
+    add(key: K, by: number): void {
+      const count = of(key) + by;
+      if (count > 0) counts.set(key, count);
+      else counts.delete(key);
     },
   };
 }

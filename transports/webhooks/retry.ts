@@ -27,10 +27,10 @@ const isDelivered = (sent: Sent): boolean =>
   sent.type === 'answered' && sent.status >= 200 && sent.status < 300;
 
 /** What follows from an attempt. `waitMs`: how long until the next one. */
-export type RetryVerdict =
+type RetryVerdict =
   | { readonly type: 'delivered' }
   | { readonly type: 'dead'; readonly reason: string }
-  | { readonly type: 'retry'; readonly reason: string; readonly waitMs: number };
+  | { readonly type: 'retrying'; readonly reason: string; readonly waitMs: number };
 
 /**
  * Judges the `attempts`th attempt; `waits` are the upper bounds of the waits, one fewer than attempts. `random` is
@@ -49,7 +49,7 @@ export function judge(
   if (isFinal(sent) || bound === undefined) return { type: 'dead', reason };
   const drawn = MIN_WAIT_MS + random * (bound - MIN_WAIT_MS);
   const asked = sent.type === 'answered' ? retryAfterMs(sent.retryAfter, nowMs) : 0;
-  return { type: 'retry', reason, waitMs: Math.max(drawn, Math.min(asked, MAX_RETRY_AFTER_MS)) };
+  return { type: 'retrying', reason, waitMs: Math.max(drawn, Math.min(asked, MAX_RETRY_AFTER_MS)) };
 }
 
 /** The delivery after an attempt that its `attempts` counts already. `random` is from 0 to 1. */

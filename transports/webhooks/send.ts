@@ -21,7 +21,7 @@ export type Sent =
   | { readonly type: 'answered'; readonly status: number; readonly retryAfter: string | undefined }
   | { readonly type: 'failed'; readonly reason: string; readonly final: boolean };
 
-export interface Post {
+interface Post {
   readonly url: string;
   /** Signs the body; without one it goes unsigned. */
   readonly secret?: string | undefined;
@@ -31,7 +31,7 @@ export interface Post {
   readonly body: string;
 }
 
-export interface SenderOptions {
+interface SenderOptions {
   readonly resolve: Resolve;
   readonly blockPrivate: boolean;
   /** From the first byte to the last, name resolution included. */

@@ -1,16 +1,23 @@
-/** A tenant's webhooks: kept, listed and replayed here, and sent by the dispatcher. */
+/** A tenant's webhooks: made, listed and replayed here, and sent by the dispatcher. */
 import { randomBytes, randomUUID } from 'node:crypto';
-import type { Webhook, WebhookDelivery } from '../../src/domain/agent-record.ts';
+import type { Webhook, WebhookDelivery, WebhookInput } from '../../src/domain/agent-record.ts';
 import { type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
 import type { Notices, RuleIssue, WebhookManagement, WebhookStore } from '../../src/ports/management.ts';
-import type { Clock, Log, Timers } from '../../src/ports/telemetry.ts';
-import { type Resolve, systemResolve, urlProblem } from './addresses.ts';
-import { createDispatcher, DISPATCH_TIMING, type DispatchTiming, type WebhookMetrics } from './dispatcher.ts';
+import {
+  type Clock,
+  type DeliveryMeter,
+  type DeliveryStats,
+  type Log,
+  systemTimers,
+  type Timers,
+} from '../../src/ports/telemetry.ts';
+import { type Resolve, systemResolve, type UrlRules, urlProblem } from './addresses.ts';
+import { createDispatcher, type DeliveryJob, DISPATCH_TIMING, type DispatchTiming } from './dispatcher.ts';
 import { createSender, secretProblem } from './send.ts';
 
 /** Webhooks that one tenant may have. */
-export const MAX_WEBHOOKS = 20;
+const MAX_WEBHOOKS = 20;
 const SECRET_BYTES = 32;
 
 export interface WebhookDeps {
@@ -18,7 +25,7 @@ export interface WebhookDeps {
   readonly notices: Notices;
   readonly clock: Clock;
   readonly log: Log;
-  readonly metrics?: WebhookMetrics;
+  readonly meter: DeliveryMeter;
   /** Takes http: URLs too. Addresses that are not public stay out of reach all the same. */
   readonly allowInsecure: boolean;
   /** False lets webhooks reach this machine and its network: for tests, and for nodes whose tenants are trusted. */
@@ -32,28 +39,25 @@ export interface WebhookDeps {
   readonly random?: () => number;
 }
 
-export interface Webhooks extends WebhookManagement {
+interface Webhooks extends WebhookManagement {
   /** Listens to notices, and takes up what an earlier process left undelivered. */
   start(): void;
+  /** Waiting are those in memory; deliveries between two attempts wait in the store. */
+  stats(): DeliveryStats;
   /** Breaks off running attempts, which are made again after the next start. Close the store after it. */
   close(): Promise<void>;
 }
 
 /**
- * Sends notices to the tenants' webhooks. Delivery: at least once, for as long as the attempts last; a notice is kept
+ * Sends notices to the tenants' webhooks. Delivery: at least once, for as long as the attempts last; a notice is stored
  * before it is first sent. Order: none. Nothing is sent before `start`.
  */
 export function createWebhooks(deps: WebhookDeps): Webhooks {
-  const { store, clock, log } = deps;
-  const blockPrivate = deps.blockPrivate ?? true;
+  const { store, clock, log, allowInsecure, blockPrivate = true, resolve = systemResolve } = deps;
+  const { timers = systemTimers, random = Math.random } = deps;
   const timing = { ...DISPATCH_TIMING, ...deps.timing };
-  const send = createSender({
-    resolve: deps.resolve ?? systemResolve,
-    blockPrivate,
-    timeoutMs: timing.timeoutMs,
-    ca: deps.ca,
-  });
-  const dispatcher = createDispatcher({ ...deps, timing, send });
+  const send = createSender({ resolve, blockPrivate, timeoutMs: timing.timeoutMs, ca: deps.ca });
+  const dispatcher = createDispatcher({ ...deps, timing, send, timers, random });
 
   const stored = async <T>(work: () => Promise<Reply<T>>): Promise<Reply<T>> => {
     try {
@@ -67,64 +71,72 @@ export function createWebhooks(deps: WebhookDeps): Webhooks {
   return {
     list: (tenantId) =>
       stored(async () => ({ ok: true, value: (await store.list(tenantId)).map(withoutSecret) })),
-
     create: (tenantId, input) =>
-      stored(async () => {
-        const rules = { allowInsecure: deps.allowInsecure, blockPrivate };
-        const secret = input.secret ?? `whsec_${randomBytes(SECRET_BYTES).toString('base64')}`;
-        const issues: RuleIssue[] = [
-          ...issue('url', urlProblem(input.url, rules)),
-          ...issue('secret', secretProblem(secret)),
-        ];
-        if (issues.length > 0) return { ok: false, error: invalid(issues) };
-        if ((await store.list(tenantId)).length >= MAX_WEBHOOKS)
-          return conflict(`The tenant has its ${MAX_WEBHOOKS} webhooks already; delete one first.`);
-        const webhook: Webhook = {
-          id: `wh_${randomUUID()}`,
-          tenant_id: tenantId,
-          url: new URL(input.url).href,
-          events: input.events === undefined ? null : [...new Set(input.events)],
-          secret,
-          created_at: new Date(clock.now()).toISOString(),
-        };
-        await store.save(tenantId, webhook);
-        return { ok: true, value: webhook };
-      }),
-
+      stored(() => create(store, tenantId, input, { allowInsecure, blockPrivate }, clock.now())),
     remove: (tenantId, webhookId) =>
       stored(async () => {
         // First what runs: an attempt that ends later would write its delivery anew.
         await dispatcher.drop(tenantId, webhookId);
         return (await store.remove(tenantId, webhookId)) ? { ok: true, value: null } : notFound('webhook');
       }),
-
     deliveries: (tenantId, webhookId, page) =>
       stored(async () => {
         if (!(await find(store, tenantId, webhookId))) return notFound('webhook');
         return { ok: true, value: await store.deliveries(tenantId, webhookId, page) };
       }),
-
     replay: (tenantId, deliveryId) =>
       stored(async () => {
-        const delivery = await store.delivery(tenantId, deliveryId);
-        const webhook = delivery ? await find(store, tenantId, delivery.webhook_id) : undefined;
-        if (!delivery || !webhook) return notFound('delivery');
-        if (delivery.status !== 'dead')
-          return conflict(`Only a dead delivery can be replayed; this one is ${delivery.status}.`);
-        const again: WebhookDelivery = {
-          ...delivery,
-          status: 'pending',
-          attempts: 0,
-          next_attempt_at: new Date(clock.now()).toISOString(),
-        };
-        await store.keep(again);
-        dispatcher.place({ delivery: again, webhook });
-        return { ok: true, value: again };
+        const dead = await deadDelivery(store, tenantId, deliveryId);
+        if (!dead.ok) return dead;
+        const { delivery, webhook } = dead.value;
+        const next_attempt_at = new Date(clock.now()).toISOString();
+        const replayed: WebhookDelivery = { ...delivery, status: 'pending', attempts: 0, next_attempt_at };
+        await store.keep(replayed);
+        dispatcher.enqueue({ delivery: replayed, webhook });
+        return { ok: true, value: replayed };
       }),
-
     start: () => dispatcher.start(),
+    stats: () => dispatcher.stats(),
     close: () => dispatcher.close(),
   };
+}
+
+async function create(
+  store: WebhookStore,
+  tenantId: TenantId,
+  input: WebhookInput,
+  rules: UrlRules,
+  nowMs: number,
+): Promise<Reply<Webhook>> {
+  const secret = input.secret ?? `whsec_${randomBytes(SECRET_BYTES).toString('base64')}`;
+  const issues = [...issue('url', urlProblem(input.url, rules)), ...issue('secret', secretProblem(secret))];
+  if (issues.length > 0) return { ok: false, error: invalid(issues) };
+  if ((await store.list(tenantId)).length >= MAX_WEBHOOKS)
+    return conflict(`The tenant has its ${MAX_WEBHOOKS} webhooks already; delete one first.`);
+  const webhook: Webhook = {
+    id: `wh_${randomUUID()}`,
+    tenant_id: tenantId,
+    url: new URL(input.url).href,
+    events: input.events === undefined ? null : [...new Set(input.events)],
+    secret,
+    created_at: new Date(nowMs).toISOString(),
+  };
+  await store.save(tenantId, webhook);
+  return { ok: true, value: webhook };
+}
+
+/** A delivery that can be replayed. */
+async function deadDelivery(
+  store: WebhookStore,
+  tenantId: TenantId,
+  deliveryId: string,
+): Promise<Reply<DeliveryJob>> {
+  const delivery = await store.delivery(tenantId, deliveryId);
+  const webhook = delivery ? await find(store, tenantId, delivery.webhook_id) : undefined;
+  if (!delivery || !webhook) return notFound('delivery');
+  if (delivery.status !== 'dead')
+    return conflict(`Only a dead delivery can be replayed; this one is ${delivery.status}.`);
+  return { ok: true, value: { delivery, webhook } };
 }
 
 const withoutSecret = ({ secret: _, ...shown }: Webhook): Omit<Webhook, 'secret'> => shown;

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import { createActionWorker, workSubscriptions } from '../../../actors/actions/worker.ts';
 import { createExecutions } from '../../../actors/executions/executions.ts';
+import { createTurnObserver } from '../../../actors/executions/turn-observer.ts';
 import { createSystem } from '../../../actors/system.ts';
 import { replyId } from '../../../src/domain/derived-ids.ts';
 import type { DomainAction } from '../../../src/domain/domain-action.ts';
@@ -153,7 +154,14 @@ export async function openDesk(t: TestContext, options: WorldOptions = {}) {
   });
   const executions = createExecutions({
     directory: system,
-    callbacks: createCallbacks({ clock, log: quiet, allowInsecure: false, blockPrivate: true }),
+    observer: createTurnObserver({ directory: system, clock, log: quiet }),
+    callbacks: createCallbacks({
+      clock,
+      log: quiet,
+      meter: uncounted,
+      allowInsecure: false,
+      blockPrivate: true,
+    }),
     clock,
     log: quiet,
     random: () => 0,

@@ -49,16 +49,16 @@ test('a batch runs as many at a time as it may, in order, and counts how they en
 });
 
 test('an item that a limit of the moment refuses is offered again when it said, but not for ever', async (t) => {
-  const { post, batch, said, answer, script, hands } = await openExecutions(t);
+  const { post, batch, said, answer, script, time } = await openExecutions(t);
   script.refusal = refusal('RATE_LIMITED', { retryAfterMs: 6_000 });
   const started = await post({ items: [RUN] }, '/api/executions/batch');
   const { batch_id } = JSON.parse(await started.text());
   await said(1);
-  await hands.advance(5_000);
+  await time.advance(5_000);
   assert.equal((await batch(batch_id)).items[0].status, 'queued');
   assert.equal(script.said.length, 1);
   script.refusal = undefined;
-  await hands.advance(2_000);
+  await time.advance(2_000);
   const again = await said(2);
   assert.equal(again.taskIdGiven, true, 'an offer that was lost is found again');
   answer(again);
@@ -66,7 +66,7 @@ test('an item that a limit of the moment refuses is offered again when it said, 
 
   script.refusal = refusal('OVERLOADED');
   const lost = JSON.parse(await (await post({ items: [RUN] }, '/api/executions/batch')).text());
-  while ((await batch(lost.batch_id)).status !== 'completed') await hands.advance(1_250);
+  while ((await batch(lost.batch_id)).status !== 'completed') await time.advance(1_250);
   assert.equal(script.said.length, 2 + 20);
   assert.equal((await batch(lost.batch_id)).items[0].error.code, 'OVERLOADED');
 
@@ -111,7 +111,7 @@ test('a store that does not answer for the tier refuses the batch', async (t) =>
 
 test('a callback is tried five times, and a repeated request is told once', async (t) => {
   const receiver = await openReceiver(t, (response) => response.writeHead(500).end());
-  const { post, said, answer, hands, script, logged } = await openExecutions(t);
+  const { post, said, answer, time, script, logged } = await openExecutions(t);
   const callback_url = `http://127.0.0.1:${receiver.port}/done`;
   await post({ ...RUN, task_id: 'e1', session_id: 's1', callback_url });
   const request = await said(1);
@@ -128,7 +128,7 @@ test('a callback is tried five times, and a repeated request is told once', asyn
     assert.deepEqual([body.execution_id, body.status, body.result.content], ['e1', 'completed', 'hello']);
     await ended;
     ended = attempt < 4 ? tried() : logged('a callback was given up');
-    await hands.advance(120_000);
+    await time.advance(120_000);
   }
   assert.equal(receiver.requests.length, 5);
   assert.equal(script.said.length, 2);

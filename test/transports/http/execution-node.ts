@@ -4,11 +4,13 @@ import assert from 'node:assert/strict';
 import { EventEmitter, once } from 'node:events';
 import type { TestContext } from 'node:test';
 import { createExecutions, type ExecutionDeps } from '../../../actors/executions/executions.ts';
+import { createTurnObserver } from '../../../actors/executions/turn-observer.ts';
 import type { TurnRequest } from '../../../src/domain/turn.ts';
 import type { Log } from '../../../src/ports/telemetry.ts';
 import { type CallbackDeps, createCallbacks } from '../../../transports/webhooks/callbacks.ts';
 import { answeredTurn, NOW_MS, openHttpNode, scriptedDirectory } from '../../support/http-node.ts';
-import { createHands } from '../webhooks/webhook-receiver.ts';
+import { uncounted } from '../../support/quiet.ts';
+import { createTestTime } from '../webhooks/webhook-receiver.ts';
 
 export async function openExecutions(
   t: TestContext,
@@ -18,14 +20,21 @@ export async function openExecutions(
   }: Partial<Omit<ExecutionDeps, 'callbacks'>> & { readonly callbacks?: Partial<CallbackDeps> } = {},
 ) {
   const own = scriptedDirectory();
-  const hands = createHands();
+  const time = createTestTime();
   const events = new EventEmitter();
   const write = (_: object, text: string): void => void events.emit('logged', text);
   const log: Log = { debug: write, info: write, warn: write, error: write };
-  const timing = { clock: { now: () => NOW_MS }, log, timers: hands.timers, random: () => 1 };
+  const timing = { clock: { now: () => NOW_MS }, log, timers: time.timers, random: () => 1 };
   const executions = createExecutions({
     directory: own.directory,
-    callbacks: createCallbacks({ ...timing, allowInsecure: true, blockPrivate: false, ...callbacks }),
+    observer: createTurnObserver({ ...timing, directory: own.directory }),
+    callbacks: createCallbacks({
+      ...timing,
+      meter: uncounted,
+      allowInsecure: true,
+      blockPrivate: false,
+      ...callbacks,
+    }),
     ...timing,
     atOnce: async () => 10,
     ...more,
@@ -37,7 +46,7 @@ export async function openExecutions(
   return {
     ...node,
     script,
-    hands,
+    time,
     executions,
     post,
     said: async (count: number): Promise<TurnRequest> => {

@@ -11,7 +11,7 @@ import { createMemoryTemplates } from '../../../src/store/memory-templates.ts';
 import { createMemoryWebhooks } from '../../../src/store/memory-webhooks.ts';
 import { createWebhooks } from '../../../transports/webhooks/webhooks.ts';
 import { openHttpNode } from '../../support/http-node.ts';
-import { quiet } from '../../support/quiet.ts';
+import { quiet, uncounted } from '../../support/quiet.ts';
 
 export const SERVICE_TOKEN = 'the token of all services';
 
@@ -45,7 +45,14 @@ export async function openManagementNode(
     log: quiet,
   });
   const store = createMemoryWebhooks();
-  const webhooks = createWebhooks({ store, notices, clock, log: quiet, allowInsecure: false });
+  const webhooks = createWebhooks({
+    store,
+    notices,
+    clock,
+    log: quiet,
+    meter: uncounted,
+    allowInsecure: false,
+  });
   const tenants: TenantAdmin = {
     async tenant(tenantId) {
       const tier = tiers.get(tenantId);

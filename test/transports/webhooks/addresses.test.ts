@@ -44,14 +44,17 @@ test('a name that resolves to any such address is never connected to, and its de
     .flat()
     .filter((address) => address !== '');
   let answer: readonly string[] = [];
-  const desk = openWebhooks(t, { blockPrivate: true, resolve: async () => answer.map(addressOf) });
+  const dispatcher = openWebhooks(t, { blockPrivate: true, resolve: async () => answer.map(addressOf) });
   for (const [index, address] of answers.entries()) {
     // Beside a public address too: one bad apple is enough, whichever comes first.
     answer = index % 3 === 0 ? [address] : index % 3 === 1 ? ['1.1.1.1', address] : [address, '1.1.1.1'];
     const name = `tenant-${index}`;
-    await desk.hook(`http://hooks.example.com:${receiver.port}/`, { tenant_id: tenant(name), id: name });
-    desk.notices.publish(notice('agent_updated', name));
-    const dead = await desk.store.until(
+    await dispatcher.hook(`http://hooks.example.com:${receiver.port}/`, {
+      tenant_id: tenant(name),
+      id: name,
+    });
+    dispatcher.notices.publish(notice('agent_updated', name));
+    const dead = await dispatcher.store.until(
       ({ tenant_id, status }) => tenant_id === name && status !== 'pending',
     );
     assert.deepEqual(
@@ -65,13 +68,13 @@ test('a name that resolves to any such address is never connected to, and its de
 
 test('a URL with such an address is not connected to either, however an older version let it in', async (t) => {
   const receiver = await openReceiver(t);
-  const desk = openWebhooks(t, { blockPrivate: true });
+  const dispatcher = openWebhooks(t, { blockPrivate: true });
   const hosts = ['127.0.0.1', '0x7f.1', '2130706433', '[::1]', '[::ffff:127.0.0.1]', '0', 'localhost'];
   for (const [index, host] of hosts.entries()) {
     const name = `tenant-${index}`;
-    await desk.hook(`http://${host}:${receiver.port}/`, { tenant_id: tenant(name), id: name });
-    desk.notices.publish(notice('agent_updated', name));
-    const after = await desk.store.until(
+    await dispatcher.hook(`http://${host}:${receiver.port}/`, { tenant_id: tenant(name), id: name });
+    dispatcher.notices.publish(notice('agent_updated', name));
+    const after = await dispatcher.store.until(
       ({ tenant_id, status }) => tenant_id === name && status !== 'pending',
     );
     assert.match(after.last_error ?? '', /not public/, host);
@@ -82,7 +85,7 @@ test('a URL with such an address is not connected to either, however an older ve
 test('a name that answers differently the second time gains nothing', async (t) => {
   const receiver = await openReceiver(t);
   let asked = 0;
-  const desk = openWebhooks(t, {
+  const dispatcher = openWebhooks(t, {
     blockPrivate: true,
     timing: { timeoutMs: 200 },
     // 2d00::/8 is public by its form and given to nobody.
@@ -91,13 +94,13 @@ test('a name that answers differently the second time gains nothing', async (t) 
       return [addressOf(asked === 1 ? '2d00::1' : '127.0.0.1')];
     },
   });
-  await desk.hook(`http://rebinding.example.com:${receiver.port}/`);
-  desk.notices.publish(notice());
-  const first = await desk.store.outcome(1);
+  await dispatcher.hook(`http://rebinding.example.com:${receiver.port}/`);
+  dispatcher.notices.publish(notice());
+  const first = await dispatcher.store.outcome(1);
   assert.equal(first.status, 'pending');
   assert.equal(asked, 1, 'one attempt asks once: what was checked is what is connected to');
-  await desk.advance(5_000);
-  const second = await desk.store.outcome(2);
+  await dispatcher.advance(5_000);
+  const second = await dispatcher.store.outcome(2);
   assert.deepEqual([second.status, asked], ['dead', 2]);
   assert.equal(receiver.requests.length, 0);
 });
@@ -130,11 +133,11 @@ test('a redirect into this network is not followed', async (t) => {
       })
       .end(),
   );
-  const desk = openWebhooks(t);
+  const dispatcher = openWebhooks(t);
   for (const name of ['a', 'b', 'c', 'd', 'e']) {
-    await desk.hook(`http://127.0.0.1:${outside.port}/`, { tenant_id: tenant(name), id: name });
-    desk.notices.publish(notice('agent_updated', name));
-    const after = await desk.store.until(
+    await dispatcher.hook(`http://127.0.0.1:${outside.port}/`, { tenant_id: tenant(name), id: name });
+    dispatcher.notices.publish(notice('agent_updated', name));
+    const after = await dispatcher.store.until(
       ({ tenant_id, last_error }) => tenant_id === name && last_error !== null,
     );
     assert.match(after.last_error ?? '', /redirects are not followed/);

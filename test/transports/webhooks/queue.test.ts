@@ -1,8 +1,9 @@
-/** How deliveries wait, and how long: fair lines with bounds, and waits that grow. */
+/** How deliveries wait, and how long: fair queues with bounds, and waits that grow. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { deliverySchema, type Webhook } from '../../../src/domain/agent-record.ts';
-import { createDeliveryQueue, type DeliveryJob, QUEUE_BOUNDS } from '../../../transports/webhooks/queue.ts';
+import type { DeliveryJob } from '../../../transports/webhooks/dispatcher.ts';
+import { createDeliveryQueue, QUEUE_BOUNDS } from '../../../transports/webhooks/queue.ts';
 import { afterAttempt, MAX_ATTEMPTS, RETRY_WAITS_MS } from '../../../transports/webhooks/retry.ts';
 import type { Sent } from '../../../transports/webhooks/send.ts';
 import { notice, SECRET, tenant } from './webhook-receiver.ts';
@@ -41,7 +42,12 @@ function openQueue(bounds: Partial<typeof QUEUE_BOUNDS> = {}) {
   const running = new Map<string, () => void>();
   const started: string[] = [];
   const stops: unknown[] = [];
-  const queue = createDeliveryQueue({ ...QUEUE_BOUNDS, ...bounds }, (one, signal) => {
+  const keysOf = ({ delivery: { id }, webhook }: DeliveryJob) => ({
+    id,
+    receiver: webhook.id,
+    tenantId: webhook.tenant_id,
+  });
+  const queue = createDeliveryQueue<DeliveryJob>({ ...QUEUE_BOUNDS, ...bounds }, keysOf, (one, signal) => {
     started.push(one.delivery.id);
     return new Promise((resolve) => {
       running.set(one.delivery.id, resolve);
@@ -60,7 +66,7 @@ function openQueue(bounds: Partial<typeof QUEUE_BOUNDS> = {}) {
 }
 
 test('each webhook, each tenant and the node run so many at once and no more', () => {
-  const { queue, started } = openQueue({ runningPerWebhook: 2, runningPerTenant: 3, running: 4 });
+  const { queue, started } = openQueue({ runningPerReceiver: 2, runningPerTenant: 3, running: 4 });
   for (const [webhookId, name] of [
     ['w1', 'acme'],
     ['w2', 'acme'],
@@ -72,14 +78,14 @@ test('each webhook, each tenant and the node run so many at once and no more', (
 });
 
 test('a webhook that never ends its attempts delays nobody else', async () => {
-  const { queue, started, end } = openQueue({ runningPerWebhook: 1, runningPerTenant: 2, running: 2 });
+  const { queue, started, end } = openQueue({ runningPerReceiver: 1, runningPerTenant: 2, running: 2 });
   for (let n = 1; n <= 5; n += 1) queue.add(job(`dead-${n}`, 'dead', 'acme'));
   for (let n = 1; n <= 3; n += 1) queue.add(job(`good-${n}`, 'good', 'globex'));
   for (const id of ['good-1', 'good-2', 'good-3']) await end(id);
   assert.deepEqual(started, ['dead-1', 'good-1', 'good-2', 'good-3']);
 });
 
-test('lines take turns', async () => {
+test('the queues of receivers take turns', async () => {
   const { queue, started, end } = openQueue({ running: 1 });
   for (const id of ['a-1', 'a-2', 'a-3', 'b-1', 'b-2']) queue.add(job(id, id.slice(0, 1), id.slice(0, 1)));
   const order = ['a-1', 'a-2', 'b-1', 'a-3', 'b-2'];
@@ -89,7 +95,7 @@ test('lines take turns', async () => {
 });
 
 test('what is held is bounded, by webhook, by tenant and in all, and held once', async () => {
-  const { queue, end } = openQueue({ heldPerWebhook: 2, heldPerTenant: 4, held: 5, running: 1 });
+  const { queue, end } = openQueue({ heldPerReceiver: 2, heldPerTenant: 4, held: 5, running: 1 });
   const taken = ['a1', 'a2', 'a3', 'a4'].map((id) => queue.add(job(id, 'a')));
   assert.deepEqual(taken, [true, true, true, false]);
   assert.deepEqual(
@@ -105,7 +111,7 @@ test('what is held is bounded, by webhook, by tenant and in all, and held once',
 });
 
 test('a webhook of another tenant is not dropped; its own running attempts end', async () => {
-  const { queue, stops, started } = openQueue({ runningPerWebhook: 1 });
+  const { queue, stops, started } = openQueue({ runningPerReceiver: 1 });
   for (const id of ['a1', 'a2']) queue.add(job(id, 'a'));
   await queue.drop(tenant('globex'), 'a');
   assert.equal(queue.size(), 2);

@@ -18,6 +18,7 @@ import type { Log, Timers } from '../../../src/ports/telemetry.ts';
 import { createMemoryWebhooks } from '../../../src/store/memory-webhooks.ts';
 import { createWebhooks, type WebhookDeps } from '../../../transports/webhooks/webhooks.ts';
 import { leakFree } from '../../support/leaks.ts';
+import { uncounted } from '../../support/quiet.ts';
 
 /** What a receiver was sent. */
 export interface Request {
@@ -79,10 +80,10 @@ async function textOf(request: IncomingMessage): Promise<string> {
 }
 
 /** A clock and timers that move when told. Starts at the real time: signatures are checked against it. */
-export function createHands() {
+export function createTestTime() {
   let nowMs = Date.now();
   const timers = new Set<{ readonly atMs: number; readonly run: () => void }>();
-  const hands: Timers = {
+  const testTimers: Timers = {
     after(ms, run) {
       const timer = { atMs: nowMs + ms, run };
       timers.add(timer);
@@ -91,7 +92,7 @@ export function createHands() {
   };
   return {
     clock: { now: () => nowMs },
-    timers: hands,
+    timers: testTimers,
     /** Runs what falls due, in order, each with all that comes of it in memory, as if the time had passed. */
     async advance(ms: number): Promise<void> {
       const endMs = nowMs + ms;
@@ -160,7 +161,7 @@ export function openWebhooks(
   more: Partial<WebhookDeps> & { store?: ReturnType<typeof watchedStore> } = {},
 ) {
   leakFree(t);
-  const hands = createHands();
+  const time = createTestTime();
   const lines: string[] = [];
   const write = (fields: object, text: string): void => {
     lines.push(
@@ -172,9 +173,10 @@ export function openWebhooks(
   const store = more.store ?? watchedStore();
   const webhooks = createWebhooks({
     notices,
-    clock: hands.clock,
-    timers: hands.timers,
+    clock: time.clock,
+    timers: time.timers,
     log,
+    meter: uncounted,
     allowInsecure: true,
     blockPrivate: false,
     random: () => 1,
@@ -184,7 +186,7 @@ export function openWebhooks(
   t.after(() => webhooks.close());
   webhooks.start();
   return {
-    ...hands,
+    ...time,
     webhooks,
     notices,
     store,

@@ -16,12 +16,12 @@ import {
 const page = { page: 1, pageSize: 100 };
 
 test('a notice is kept first, then sent signed, and written down as delivered', async (t) => {
-  const desk = openWebhooks(t);
+  const dispatcher = openWebhooks(t);
   const receiver = await openReceiver(t);
-  await desk.hook(`http://127.0.0.1:${receiver.port}/in?x=1`);
+  await dispatcher.hook(`http://127.0.0.1:${receiver.port}/in?x=1`);
   const sent = notice();
-  desk.notices.publish(sent);
-  const delivered = await desk.store.until(({ status }) => status === 'delivered');
+  dispatcher.notices.publish(sent);
+  const delivered = await dispatcher.store.until(({ status }) => status === 'delivered');
 
   const [request] = receiver.requests;
   assert.ok(request);
@@ -31,26 +31,26 @@ test('a notice is kept first, then sent signed, and written down as delivered', 
   assert.throws(() => new Verifier(SECRET).verify(`${request.body} `, request.headers));
   assert.equal(request.headers['webhook-id'], delivered.id);
   assert.deepEqual(
-    desk.store.kept.map(({ status, attempts }) => [status, attempts]),
+    dispatcher.store.kept.map(({ status, attempts }) => [status, attempts]),
     [
       ['pending', 0],
       ['pending', 1],
       ['delivered', 1],
     ],
   );
-  assert.equal(delivered.delivered_at, new Date(desk.clock.now()).toISOString());
+  assert.equal(delivered.delivered_at, new Date(dispatcher.clock.now()).toISOString());
 });
 
 test('a webhook hears the events it asked for, and nothing of another tenant', async (t) => {
-  const desk = openWebhooks(t);
+  const dispatcher = openWebhooks(t);
   const [all, some, foreign] = [await openReceiver(t), await openReceiver(t), await openReceiver(t)];
-  await desk.hook(`http://127.0.0.1:${all.port}/`, { id: 'all' });
-  await desk.hook(`http://127.0.0.1:${some.port}/`, { id: 'some', events: ['agent_deleted'] });
-  await desk.hook(`http://127.0.0.1:${foreign.port}/`, { id: 'foreign', tenant_id: tenant('globex') });
-  desk.notices.publish(notice('agent_updated'));
-  desk.notices.publish(notice('agent_deleted'));
+  await dispatcher.hook(`http://127.0.0.1:${all.port}/`, { id: 'all' });
+  await dispatcher.hook(`http://127.0.0.1:${some.port}/`, { id: 'some', events: ['agent_deleted'] });
+  await dispatcher.hook(`http://127.0.0.1:${foreign.port}/`, { id: 'foreign', tenant_id: tenant('globex') });
+  dispatcher.notices.publish(notice('agent_updated'));
+  dispatcher.notices.publish(notice('agent_deleted'));
   await Promise.all([all.got(2), some.got(1)]);
-  desk.notices.publish(notice('agent_created', 'globex'));
+  dispatcher.notices.publish(notice('agent_created', 'globex'));
   await foreign.got(1);
   assert.deepEqual([all.requests.length, some.requests.length, foreign.requests.length], [2, 1, 1]);
   assert.match(some.requests[0]?.body ?? '', /agent_deleted/);
@@ -78,54 +78,54 @@ test('https is checked like any other: a trusted certificate for the right name,
 });
 
 test('a failure is tried again later, under the same id, until it is delivered', async (t) => {
-  const desk = openWebhooks(t);
+  const dispatcher = openWebhooks(t);
   const receiver = await openReceiver(t, (response, count) =>
     response.writeHead(count < 3 ? 500 : 200).end('{}'),
   );
-  await desk.hook(`http://127.0.0.1:${receiver.port}/`);
-  desk.notices.publish(notice());
+  await dispatcher.hook(`http://127.0.0.1:${receiver.port}/`);
+  dispatcher.notices.publish(notice());
   for (const [index, waitMs] of [5_000, 30_000].entries()) {
-    const after = await desk.store.outcome(index + 1);
+    const after = await dispatcher.store.outcome(index + 1);
     assert.deepEqual([after.attempts, after.last_error], [index + 1, 'answered 500']);
-    assert.equal(Date.parse(after.next_attempt_at ?? '') - desk.clock.now(), waitMs);
-    await desk.advance(waitMs - 1);
+    assert.equal(Date.parse(after.next_attempt_at ?? '') - dispatcher.clock.now(), waitMs);
+    await dispatcher.advance(waitMs - 1);
     assert.equal(receiver.requests.length, index + 1);
-    await desk.advance(1);
+    await dispatcher.advance(1);
     await receiver.got(index + 2);
   }
-  const delivered = await desk.store.until(({ status }) => status === 'delivered');
+  const delivered = await dispatcher.store.until(({ status }) => status === 'delivered');
   assert.deepEqual([delivered.attempts, delivered.last_error], [3, null]);
   assert.equal(new Set(receiver.requests.map(({ headers }) => headers['webhook-id'])).size, 1);
 });
 
 test('after the last attempt a delivery is dead, and can be replayed', async (t) => {
-  const desk = openWebhooks(t);
+  const dispatcher = openWebhooks(t);
   const receiver = await openReceiver(t, (response, count) =>
     response.writeHead(count <= MAX_ATTEMPTS ? 503 : 202).end(),
   );
-  const webhook = await desk.hook(`http://127.0.0.1:${receiver.port}/`);
-  desk.notices.publish(notice());
+  const webhook = await dispatcher.hook(`http://127.0.0.1:${receiver.port}/`);
+  dispatcher.notices.publish(notice());
   for (const [index, waitMs] of RETRY_WAITS_MS.entries()) {
-    await desk.store.outcome(index + 1);
-    await desk.advance(waitMs);
+    await dispatcher.store.outcome(index + 1);
+    await dispatcher.advance(waitMs);
     await receiver.got(index + 2);
   }
-  const dead = await desk.store.until(({ status }) => status === 'dead');
+  const dead = await dispatcher.store.until(({ status }) => status === 'dead');
   assert.deepEqual([dead.attempts, dead.last_error, dead.next_attempt_at], [8, 'answered 503', null]);
-  await desk.advance(24 * 3_600_000);
+  await dispatcher.advance(24 * 3_600_000);
 
-  const again = await desk.webhooks.replay(tenant('acme'), dead.id);
+  const again = await dispatcher.webhooks.replay(tenant('acme'), dead.id);
   assert.ok(again.ok);
-  await desk.store.until(({ status }) => status === 'delivered');
+  await dispatcher.store.until(({ status }) => status === 'delivered');
   assert.equal(receiver.requests.length, MAX_ATTEMPTS + 1);
-  const kept = await desk.webhooks.deliveries(tenant('acme'), webhook.id, page);
+  const kept = await dispatcher.webhooks.deliveries(tenant('acme'), webhook.id, page);
   assert.deepEqual(kept.ok && kept.value.items.map(({ status, attempts }) => [status, attempts]), [
     ['delivered', 1],
   ]);
 });
 
 test('410 is the end at once, a redirect is not followed, Retry-After is waited for', async (t) => {
-  const desk = openWebhooks(t);
+  const dispatcher = openWebhooks(t);
   const target = await openReceiver(t);
   const answers = [
     { status: 410, headers: {}, waitMs: undefined },
@@ -138,21 +138,21 @@ test('410 is the end at once, a redirect is not followed, Retry-After is waited 
   for (const [index, { status, headers, waitMs }] of answers.entries()) {
     const receiver = await openReceiver(t, (response) => response.writeHead(status, headers).end());
     const name = `tenant-${index}`;
-    await desk.hook(`http://127.0.0.1:${receiver.port}/`, { tenant_id: tenant(name) });
-    desk.notices.publish(notice('agent_updated', name));
-    const after = await desk.store.until(
+    await dispatcher.hook(`http://127.0.0.1:${receiver.port}/`, { tenant_id: tenant(name) });
+    dispatcher.notices.publish(notice('agent_updated', name));
+    const after = await dispatcher.store.until(
       ({ tenant_id, last_error }) => tenant_id === name && last_error !== null,
     );
     assert.match(after.last_error ?? '', new RegExp(`answered ${status}`));
     assert.equal(after.status, waitMs === undefined ? 'dead' : 'pending');
     const next = after.next_attempt_at;
-    assert.equal(next === null ? undefined : Date.parse(next) - desk.clock.now(), waitMs);
+    assert.equal(next === null ? undefined : Date.parse(next) - dispatcher.clock.now(), waitMs);
   }
   assert.equal(target.requests.length, 0);
 });
 
 test('a receiver that hangs, closes, or is not there counts as a failure and holds nothing up', async (t) => {
-  const desk = openWebhooks(t, { timing: { timeoutMs: 100 } });
+  const dispatcher = openWebhooks(t, { timing: { timeoutMs: 100 } });
   const silent = await openReceiver(t, () => {});
   const rude = await openReceiver(t, (response) => response.destroy());
   const endless = await openReceiver(t, (response) => {
@@ -169,10 +169,10 @@ test('a receiver that hangs, closes, or is not there counts as a failure and hol
     ['nowhere', 'http://no-such-host.invalid/', /could not be reached: (ENOTFOUND|EAI_AGAIN)/],
     ['endless', `http://127.0.0.1:${endless.port}/`, null],
   ];
-  for (const [name, url] of urls) await desk.hook(url, { id: name, tenant_id: tenant(name) });
-  for (const [name] of urls) desk.notices.publish(notice('agent_updated', name));
+  for (const [name, url] of urls) await dispatcher.hook(url, { id: name, tenant_id: tenant(name) });
+  for (const [name] of urls) dispatcher.notices.publish(notice('agent_updated', name));
   for (const [name, , error] of urls) {
-    const after = await desk.store.until(
+    const after = await dispatcher.store.until(
       ({ tenant_id, last_error, status }) =>
         tenant_id === name && (last_error !== null || status === 'delivered'),
     );
@@ -217,63 +217,65 @@ test('what a stopped process left is sent by the next one, and at once if it sto
 const inAMinute = (nowMs: number): string => new Date(nowMs + 60_000).toISOString();
 
 test('a store that fails for a while loses no notice and sends none twice', async (t) => {
-  const desk = openWebhooks(t);
+  const dispatcher = openWebhooks(t);
   const receiver = await openReceiver(t);
-  await desk.hook(`http://127.0.0.1:${receiver.port}/`);
-  desk.store.script.failures = 2;
-  desk.notices.publish(notice());
-  while (desk.store.script.failures > 0) {
+  await dispatcher.hook(`http://127.0.0.1:${receiver.port}/`);
+  dispatcher.store.script.failures = 2;
+  dispatcher.notices.publish(notice());
+  while (dispatcher.store.script.failures > 0) {
     await new Promise((resolve) => setImmediate(resolve));
-    await desk.advance(200);
+    await dispatcher.advance(200);
   }
-  await desk.advance(1_000);
-  await desk.store.until(({ status }) => status === 'delivered');
+  await dispatcher.advance(1_000);
+  await dispatcher.store.until(({ status }) => status === 'delivered');
   assert.equal(receiver.requests.length, 1);
 });
 
 test('a removed webhook is sent nothing more, and its running attempt is broken off', async (t) => {
-  const desk = openWebhooks(t);
+  const dispatcher = openWebhooks(t);
   const receiver = await openReceiver(t, () => {});
-  const webhook = await desk.hook(`http://127.0.0.1:${receiver.port}/`);
-  desk.notices.publish(notice());
+  const webhook = await dispatcher.hook(`http://127.0.0.1:${receiver.port}/`);
+  dispatcher.notices.publish(notice());
   await receiver.got(1);
-  assert.ok(!(await desk.webhooks.remove(tenant('globex'), webhook.id)).ok);
-  assert.ok((await desk.webhooks.remove(tenant('acme'), webhook.id)).ok);
-  desk.notices.publish(notice());
-  await desk.advance(3_600_000);
+  assert.ok(!(await dispatcher.webhooks.remove(tenant('globex'), webhook.id)).ok);
+  assert.ok((await dispatcher.webhooks.remove(tenant('acme'), webhook.id)).ok);
+  dispatcher.notices.publish(notice());
+  await dispatcher.advance(3_600_000);
   assert.equal(receiver.requests.length, 1);
-  assert.deepEqual(await desk.store.due(Number.MAX_SAFE_INTEGER, 10), []);
+  assert.deepEqual(await dispatcher.store.due(Number.MAX_SAFE_INTEGER, 10), []);
 });
 
 test('a burst beyond what is held is put off in the store and arrives whole', async (t) => {
-  const desk = openWebhooks(t);
+  const dispatcher = openWebhooks(t);
   const receiver = await openReceiver(t);
-  await desk.hook(`http://127.0.0.1:${receiver.port}/`);
+  await dispatcher.hook(`http://127.0.0.1:${receiver.port}/`);
   const count = 150;
-  for (let n = 0; n < count; n += 1) desk.notices.publish(notice('agent_updated', 'acme', { n }));
+  for (let n = 0; n < count; n += 1) dispatcher.notices.publish(notice('agent_updated', 'acme', { n }));
   await receiver.got(50);
   while (receiver.requests.length < count) {
-    await desk.advance(1_000);
+    await dispatcher.advance(1_000);
     await new Promise((resolve) => setImmediate(resolve));
   }
-  await desk.store.until(
-    () => desk.store.kept.filter(({ status }) => status === 'delivered').length === count,
+  await dispatcher.store.until(
+    () => dispatcher.store.kept.filter(({ status }) => status === 'delivered').length === count,
   );
   assert.equal(new Set(receiver.requests.map(({ headers }) => headers['webhook-id'])).size, count);
 });
 
 test('a secret that was given is used, and stands in no log line', async (t) => {
-  const desk = openWebhooks(t);
+  const dispatcher = openWebhooks(t);
   const receiver = await openReceiver(t, (response) => response.writeHead(410).end());
   const secret = `whsec_${Buffer.alloc(24, 9).toString('base64')}`;
   const url = `http://127.0.0.1:${receiver.port}/canary-path`;
-  const made = await desk.webhooks.create(tenant('acme'), { url, secret });
+  const made = await dispatcher.webhooks.create(tenant('acme'), { url, secret });
   assert.ok(made.ok);
-  desk.notices.publish(notice());
-  await desk.store.until(({ status }) => status === 'dead');
+  dispatcher.notices.publish(notice());
+  await dispatcher.store.until(({ status }) => status === 'dead');
   const [request] = receiver.requests;
   assert.ok(request);
   new Verifier(secret).verify(request.body, request.headers);
-  assert.ok(desk.lines.length > 0);
-  assert.ok(!desk.lines.join('\n').includes(secret.slice(6)) && !desk.lines.join('\n').includes('canary'));
+  assert.ok(dispatcher.lines.length > 0);
+  assert.ok(
+    !dispatcher.lines.join('\n').includes(secret.slice(6)) && !dispatcher.lines.join('\n').includes('canary'),
+  );
 });
