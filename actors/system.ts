@@ -6,12 +6,20 @@ import type { TenantNotice } from '../src/domain/agent-record.ts';
 import { CLOSE, type ErrorData, RefusalError, type Reply, refusal } from '../src/domain/errors.ts';
 import type { TenantId } from '../src/domain/ids.ts';
 import type { Tier } from '../src/domain/tiers.ts';
-import type { CancelReply, SayReply, TurnRecord, TurnRequest } from '../src/domain/turn.ts';
+import type {
+  CancelReply,
+  RunningTool,
+  SayReply,
+  TurnRecord,
+  TurnRequest,
+  TurnStanding,
+} from '../src/domain/turn.ts';
 import type { AgentRunner, AgentSource } from '../src/ports/runner.ts';
 import type { Client, Directory } from '../src/ports/sessions.ts';
 import type { Store } from '../src/ports/store.ts';
 import type { Clock, Log, Metrics } from '../src/ports/telemetry.ts';
 import { createExecutionEffects } from './execution/effects.ts';
+import type { ExecutionMessage } from './execution/execution.ts';
 import { createRegistry, notifyTenant, pushFrame, type Registry, type SessionRef } from './registry.ts';
 import type { ActorSystem, ReplyTo } from './runtime/actor.ts';
 import { createActorSystem } from './runtime/actor-system.ts';
@@ -231,7 +239,7 @@ async function turn(
   parts: Parts,
   tenantId: TenantId,
   taskId: TurnRequest['taskId'],
-): Promise<Reply<TurnRecord>> {
+): Promise<Reply<TurnStanding>> {
   const live = parts.registry.turn(tenantId, taskId);
   if (live) {
     const found = await ask<TurnRecord | null>(
@@ -240,12 +248,28 @@ async function turn(
       (replyTo) => ({ type: 'inquire', taskId, replyTo }),
       () => null,
     );
-    if (found) return { ok: true, value: found };
+    if (found) return { ok: true, value: await standing(parts, live.session, found) };
   }
   const stored = await reading(parts, () => parts.options.store.turn(tenantId, taskId));
   if (!stored.ok) return stored;
   if (stored.value) return { ok: true, value: stored.value };
   return { ok: false, error: refusal('NOT_FOUND', { message: 'There is no such task.' }) };
+}
+
+/** What runs for a turn is its execution's to say. */
+async function standing(
+  { actors }: Parts,
+  { execution }: SessionRef,
+  record: TurnRecord,
+): Promise<TurnStanding> {
+  if (execution?.taskId !== record.taskId) return record;
+  const tools = await actors
+    .ask<ExecutionMessage, readonly RunningTool[]>(execution.address, ANSWER_MS, (replyTo) => ({
+      type: 'inquire',
+      replyTo,
+    }))
+    .catch(() => []);
+  return { ...record, tools };
 }
 
 async function drain(parts: Parts, graceMs: number): Promise<void> {

@@ -35,6 +35,8 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
         return start(run, sink, effect.plan);
       case 'abortRun':
         return run.abort.abort();
+      case 'reply':
+        return actors.reply(effect.replyTo, effect.tools);
       case 'report': {
         const { taskId, outcome, atMs } = effect;
         if (ref.execution === run) ref.execution = null;
@@ -121,6 +123,9 @@ function executionKind({
     behaviour: execution,
     mailboxLimit: 1_000,
     restarts: { ...RESTARTS, max: 0 },
+    onDeadLetter(message) {
+      if (message.type === 'inquire') actors.reply(message.replyTo, []);
+    },
     /** Reported ends have cleared `ref.execution`; whatever still stands there is lost. */
     onStopped(state) {
       const { taskId } = state.plan;

@@ -1,24 +1,26 @@
 /**
- * An execution: one run of an agent for one turn, with its limits, its tools and its end. It decides; effects.ts
- * does. The run itself goes on beside the mailbox, so that a cancel never waits behind the model.
+ * An execution: one run of an agent for one turn, with its limits, its tools and its end. Pure; effects.ts performs what
+ * it decides. The run itself goes on beside the mailbox, so that a cancel never waits behind the model.
  */
 import type { SessionId, TaskId, TenantId } from '../../src/domain/ids.ts';
+import type { RunningTool } from '../../src/domain/turn.ts';
 import type { ExecutionOutcome, ExecutionPlan } from '../../src/ports/runner.ts';
-import { type Behaviour, unreachable } from '../runtime/actor.ts';
+import { type Behaviour, type ReplyTo, unreachable } from '../runtime/actor.ts';
 
 export interface ExecutionState {
   readonly tenantId: TenantId;
   readonly sessionId: SessionId;
   readonly plan: ExecutionPlan;
   readonly status: 'new' | 'running' | 'aborting' | 'ended';
-  /** Calls that run now, by call id. */
-  readonly tools: Readonly<Record<string, string>>;
+  /** Calls that run now, in the order in which they began. */
+  readonly tools: readonly RunningTool[];
   readonly toolsUsed: number;
 }
 
 export type ExecutionMessage =
   | { readonly type: 'start' }
   | { readonly type: 'cancel' }
+  | { readonly type: 'inquire'; readonly replyTo: ReplyTo<readonly RunningTool[]> }
   | { readonly type: 'toolStarted'; readonly callId: string; readonly tool: string }
   | { readonly type: 'toolFinished'; readonly callId: string; readonly tool: string; readonly ok: boolean }
   | { readonly type: 'finished'; readonly outcome: ExecutionOutcome; readonly atMs: number }
@@ -28,6 +30,11 @@ export type ExecutionMessage =
 export type ExecutionEffect =
   | { readonly type: 'run'; readonly plan: ExecutionPlan }
   | { readonly type: 'abortRun' }
+  | {
+      readonly type: 'reply';
+      readonly replyTo: ReplyTo<readonly RunningTool[]>;
+      readonly tools: readonly RunningTool[];
+    }
   | {
       readonly type: 'report';
       readonly taskId: TaskId;
@@ -41,7 +48,7 @@ export const newExecution = (plan: ExecutionPlan): ExecutionState => ({
   sessionId: plan.sessionId,
   plan,
   status: 'new',
-  tools: {},
+  tools: [],
   toolsUsed: 0,
 });
 
@@ -54,15 +61,17 @@ export const execution: Behaviour<ExecutionState, ExecutionMessage, ExecutionEff
       if (state.status !== 'running') return [state, []];
       return [{ ...state, status: 'aborting' }, [{ type: 'abortRun' }]];
     case 'toolStarted':
-      return [{ ...state, tools: { ...state.tools, [message.callId]: message.tool } }, []];
+      return [{ ...state, tools: [...state.tools, { callId: message.callId, tool: message.tool }] }, []];
     case 'toolFinished': {
-      const { [message.callId]: _done, ...tools } = state.tools;
+      const tools = state.tools.filter(({ callId }) => callId !== message.callId);
       return [{ ...state, tools, toolsUsed: state.toolsUsed + 1 }, []];
     }
+    case 'inquire':
+      return [state, [{ type: 'reply', replyTo: message.replyTo, tools: state.tools }]];
     case 'finished':
       if (state.status === 'ended') return [state, []];
       return [
-        { ...state, status: 'ended', tools: {} },
+        { ...state, status: 'ended', tools: [] },
         [
           { type: 'report', taskId: state.plan.taskId, outcome: message.outcome, atMs: message.atMs },
           { type: 'stopExecution' },

@@ -6,7 +6,7 @@ import { defined } from './defined.ts';
 import { errorDataSchema } from './errors.ts';
 import { type EventType, eventData, executionInfoSchema, roleSchema, sayFields } from './frames.ts';
 import { agentIdSchema, ID_PATTERN, sessionIdSchema, taskIdSchema } from './ids.ts';
-import { type TurnRecord, turnStatusSchema } from './turn.ts';
+import { type TurnRecord, type TurnStanding, turnStatusSchema } from './turn.ts';
 
 const DEFAULT_PAGE = 50;
 const MAX_PAGE = 100;
@@ -78,6 +78,8 @@ export const turnSchema = z
     result: z.object({ content: z.string(), role: z.literal('assistant') }).optional(),
     execution_info: executionInfoSchema.optional(),
     error: errorDataSchema.optional(),
+    /** While it runs: the tool calls that run for it now. */
+    running_tools: z.array(z.object({ call_id: z.string(), tool: z.string() })).optional(),
   })
   .meta({ id: 'Turn' });
 
@@ -96,7 +98,7 @@ export const messagesSchema = z
 const iso = (atMs: number): string => new Date(atMs).toISOString();
 
 /** A turn as the status routes answer it. A cancelled turn's result is the text there was. */
-export const turnBody = (turn: TurnRecord): z.infer<typeof turnSchema> =>
+export const turnBody = (turn: TurnStanding): z.infer<typeof turnSchema> =>
   defined({
     task_id: turn.taskId,
     session_id: turn.sessionId,
@@ -108,6 +110,7 @@ export const turnBody = (turn: TurnRecord): z.infer<typeof turnSchema> =>
     result: turn.content === undefined ? undefined : { content: turn.content, role: 'assistant' as const },
     execution_info: turn.info,
     error: turn.error,
+    running_tools: turn.tools?.map(({ callId, tool }) => ({ call_id: callId, tool })),
   });
 
 /** A message as the history route answers it. */

@@ -56,6 +56,15 @@ export const turnRecordSchema = z
   .readonly();
 export type TurnRecord = z.infer<typeof turnRecordSchema>;
 
+/** A tool call that runs now. */
+export interface RunningTool {
+  readonly callId: string;
+  readonly tool: string;
+}
+
+/** A turn as it stands: while it runs, with the tools that run for it. */
+export type TurnStanding = TurnRecord & { readonly tools?: readonly RunningTool[] };
+
 /** What a turn that is over has as its status. */
 export type EndStatus = Exclude<TurnStatus, 'queued' | 'processing'>;
 

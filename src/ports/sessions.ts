@@ -2,7 +2,7 @@
 import type { Close, Reply } from '../domain/errors.ts';
 import type { Frame, PushedFrame } from '../domain/frames.ts';
 import type { SessionId, TaskId, TenantId } from '../domain/ids.ts';
-import type { Caller, CancelReply, SayReply, TurnRecord, TurnRequest } from '../domain/turn.ts';
+import type { Caller, CancelReply, SayReply, TurnRequest, TurnStanding } from '../domain/turn.ts';
 import type { MessagePage, PageRequest } from './store.ts';
 import type { NodeStats } from './telemetry.ts';
 
@@ -40,7 +40,7 @@ export interface Directory {
   say(request: TurnRequest, observer?: Client): Promise<SayReply>;
   cancel(tenantId: TenantId, taskId: TaskId): Promise<CancelReply>;
   /** A turn, live or stored; NOT_FOUND for those of other tenants too. */
-  turn(tenantId: TenantId, taskId: TaskId): Promise<Reply<TurnRecord>>;
+  turn(tenantId: TenantId, taskId: TaskId): Promise<Reply<TurnStanding>>;
   messages(tenantId: TenantId, sessionId: SessionId, page: PageRequest): Promise<Reply<MessagePage>>;
   /**
    * Sends a frame, unnumbered and at most once, to the clients of some of a tenant's sessions, or of all that live.

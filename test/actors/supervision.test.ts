@@ -530,3 +530,27 @@ test('an observer of one turn sees it from its first frame on, and nothing once 
     false,
   );
 });
+
+test('how a turn stands includes the tools that run for it, which its execution knows', async (t) => {
+  const node = open(t);
+  await node.say('t');
+  const { context, end } = await node.run('t');
+  const tools = async () => {
+    const found = await node.system.turn(TENANT, taskId('t'));
+    return found.ok ? found.value.tools : found.error;
+  };
+  assert.deepEqual(await tools(), []);
+  const data = { call_id: 'c1', tool: 'calculator', args: {} };
+  context.emit({ type: 'tool.started', data });
+  context.emit({ type: 'tool.started', data: { ...data, call_id: 'c2', tool: 'current_time' } });
+  assert.deepEqual(await tools(), [
+    { callId: 'c1', tool: 'calculator' },
+    { callId: 'c2', tool: 'current_time' },
+  ]);
+  const done = { call_id: 'c1', tool: 'calculator', ok: true, result: '2', duration_ms: 1 };
+  context.emit({ type: 'tool.finished', data: done });
+  assert.deepEqual(await tools(), [{ callId: 'c2', tool: 'current_time' }]);
+  end(answered('hi'));
+  await until(() => (turnsOf(node) === 0 ? true : undefined));
+  assert.equal(await tools(), undefined, 'a stored turn has none');
+});

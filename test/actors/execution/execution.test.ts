@@ -50,8 +50,9 @@ test('the tools that run now are known by their calls', () => {
     { type: 'toolStarted', callId: 'c2', tool: 'current_time' },
     { type: 'toolFinished', callId: 'c1', tool: 'calculator', ok: true },
   );
-  assert.deepEqual(steps[2]?.state.tools, { c1: 'calculator', c2: 'current_time' });
-  assert.deepEqual([steps[3]?.state.tools, steps[3]?.state.toolsUsed], [{ c2: 'current_time' }, 1]);
+  const second = { callId: 'c2', tool: 'current_time' };
+  assert.deepEqual(steps[2]?.state.tools, [{ callId: 'c1', tool: 'calculator' }, second]);
+  assert.deepEqual([steps[3]?.state.tools, steps[3]?.state.toolsUsed], [[second], 1]);
 });
 
 test('a run that threw crashes its execution, for its supervisor to tell the session', () => {
