@@ -35,7 +35,7 @@ export function createTurnObserver({ directory, clock, log }: TurnObserverDeps):
     const { caller, taskId } = request;
     const found = await directory.turn(caller.tenantId, taskId);
     const sessionId = found.ok ? found.value.sessionId : request.sessionId;
-    // Read again once attached: a turn that ended in between has told its end to others.
+    // Read again once attached: a turn that ended in between has sent its end to others.
     const watch = watches.open(request, sessionId, makeWatcher, () => void lookForEnd(request, watch.end));
     const { watcher, client, ended } = watch;
     const event: TurnEvent = { type: 'chat.accepted', data: accepted };
@@ -152,10 +152,11 @@ export async function endRecord(
   if (end.type === 'unreadable') return { ok: false, error: end.error };
   if (end.type === 'closed' && end.by === 'node') return { ok: false, error: refusal('INTERRUPTED') };
   const began = { taskId, tenantId, sessionId, agentId, createdAtMs: beganAtMs };
-  const told = end.type === 'frame' ? { finishedAtMs: end.frame.atMs, ...endOfFrame(end.frame) } : undefined;
-  if (told && source === 'frame') return { ok: true, value: { ...began, ...told } };
+  const ending =
+    end.type === 'frame' ? { finishedAtMs: end.frame.atMs, ...endOfFrame(end.frame) } : undefined;
+  if (ending && source === 'frame') return { ok: true, value: { ...began, ...ending } };
   const found = await directory.turn(tenantId, taskId);
   if (found.ok && isEndStatus(found.value.status)) return found;
-  if (told) return { ok: true, value: { ...(found.ok ? found.value : began), ...told } };
+  if (ending) return { ok: true, value: { ...(found.ok ? found.value : began), ...ending } };
   return found.ok ? { ok: false, error: refusal('INTERRUPTED') } : found;
 }

@@ -77,58 +77,32 @@ interface TurnStream extends TurnWatcher {
  * Opens the stream of one turn. By hand and not Hono's streamSSE: that ends a stream that is cut off as if it were
  * whole, writes each event by itself, and leaves the bound of what waits to its caller.
  */
-function openTurnStream({
-  heartbeatMs,
-  maxBufferedBytes,
-  deltaWindowMs,
-  onEnd,
-}: TurnStreamOptions): TurnStream {
+function openTurnStream(options: TurnStreamOptions): TurnStream {
+  const { heartbeatMs, maxBufferedBytes, deltaWindowMs, onEnd } = options;
   const backlog = createBacklog();
   let ended = false;
   let closed = false;
-  let wanted = false;
-  let scheduled = false;
   let heartbeat: NodeJS.Timeout | undefined;
   let controller: ReadableStreamDefaultController<Uint8Array> | undefined;
 
   const push = (text: string): void => {
     if (ended) return;
-    if (backlog.add(text) > maxBufferedBytes) breakOff();
-    schedule();
-  };
-  /** One write for what one loop turn brings. */
-  const schedule = (): void => {
-    if (!scheduled) setImmediate(flush);
-    scheduled = true;
-  };
-  const flush = (): void => {
-    scheduled = false;
-    if (closed || !wanted) return;
-    if (!backlog.isEmpty()) {
-      wanted = false;
-      controller?.enqueue(backlog.take());
-    }
-    if (ended && backlog.isEmpty()) {
-      closed = true;
-      controller?.close();
-    }
+    if (backlog.add(text) <= maxBufferedBytes) return;
+    discard();
+    controller?.error(new Error('The reader of the stream is too slow.'));
   };
   const end = (): void => {
     if (ended) return;
     ended = true;
     clearInterval(heartbeat);
     onEnd();
-    schedule();
+    backlog.wake();
   };
   /** Ends it without what has not been read. */
   const discard = (): void => {
     backlog.clear();
     closed = true;
     end();
-  };
-  const breakOff = (): void => {
-    discard();
-    controller?.error(new Error('The reader of the stream is too slow.'));
   };
   const beat = (): void => {
     if (backlog.isEmpty()) push(': still running\n\n');
@@ -139,10 +113,12 @@ function openTurnStream({
       start(own) {
         controller = own;
       },
-      pull() {
+      async pull(own) {
         if (!ended) heartbeat ??= setInterval(beat, heartbeatMs).unref();
-        wanted = true;
-        flush();
+        if (backlog.isEmpty() && !ended) await backlog.changed();
+        if (closed) return;
+        if (backlog.isEmpty()) own.close();
+        else own.enqueue(backlog.take());
       },
       cancel: discard,
     },
@@ -160,12 +136,23 @@ function openTurnStream({
 function createBacklog() {
   const texts: string[] = [];
   let bytes = 0;
+  let wake = (): void => {};
   return {
+    wake: (): void => wake(),
+    /** Resolves a loop turn after the next text, or `wake`: what one loop turn brings is taken at once. */
+    changed: (): Promise<void> =>
+      new Promise((resolve) => {
+        wake = () => {
+          wake = () => {};
+          setImmediate(resolve);
+        };
+      }),
     isEmpty: () => texts.length === 0,
     /** Returns how many bytes wait now. */
     add(text: string): number {
       texts.push(text);
       bytes += Buffer.byteLength(text);
+      wake();
       return bytes;
     },
     /** Takes the oldest texts, together up to MAX_CHUNK_BYTES where the first is not longer. */

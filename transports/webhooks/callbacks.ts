@@ -12,7 +12,7 @@ import {
 import { type Resolve, systemResolve, urlProblem } from './addresses.ts';
 import { ATTEMPT_TIMEOUT_MS } from './dispatcher.ts';
 import { createDeliveryQueue, createHeld } from './queue.ts';
-import { judge } from './retry.ts';
+import { judge, type RetryVerdict } from './retry.ts';
 import { createSender } from './send.ts';
 
 const SECOND = 1_000;
@@ -57,6 +57,8 @@ interface CallbackJob {
   readonly attempts: number;
 }
 
+const keysOf = ({ id, tenantId }: CallbackJob) => ({ id, receiver: tenantId, tenantId });
+
 export function createCallbacks(deps: CallbackDeps): Callbacks {
   const { clock, log, meter, allowInsecure, blockPrivate } = deps;
   const { timers = systemTimers, random = Math.random, resolve = systemResolve } = deps;
@@ -65,11 +67,7 @@ export function createCallbacks(deps: CallbackDeps): Callbacks {
   const closing = new AbortController();
   /** Callbacks that wait for another attempt. */
   let retrying = 0;
-  const queue = createDeliveryQueue<CallbackJob>(
-    QUEUE,
-    ({ id, tenantId }) => ({ id, receiver: tenantId, tenantId }),
-    attempt,
-  );
+  const queue = createDeliveryQueue(QUEUE, keysOf, attempt);
   let enqueued = 0;
 
   function enqueue(job: Omit<CallbackJob, 'id'>): void {
@@ -84,15 +82,9 @@ export function createCallbacks(deps: CallbackDeps): Callbacks {
     if (signal.aborted) return;
     const verdict = judge(sent, attempts, CALLBACK_WAITS_MS, clock.now(), random());
     meter.deliveryAttempted('callback', verdict.type);
-    const fields = { task_id: taskId, tenant_id: tenantId, attempts };
-    if (verdict.type === 'retrying') {
-      log.debug({ ...fields, last_error: verdict.reason }, 'a callback will be tried again');
-      return retryLater({ ...job, attempts }, verdict.waitMs);
-    }
-    places.release({ id: placeId, tenantId });
-    if (verdict.type === 'dead')
-      log.warn({ ...fields, last_error: verdict.reason }, 'a callback was given up');
-    else log.debug(fields, 'a callback was delivered');
+    logAttempt(log, verdict, { task_id: taskId, tenant_id: tenantId, attempts });
+    if (verdict.type === 'retrying') retryLater({ ...job, attempts }, verdict.waitMs);
+    else places.release({ id: placeId, tenantId });
   }
 
   function retryLater(job: CallbackJob, waitMs: number): void {
@@ -126,6 +118,13 @@ export function createCallbacks(deps: CallbackDeps): Callbacks {
       await queue.close();
     },
   };
+}
+
+function logAttempt(log: Log, verdict: RetryVerdict, fields: object): void {
+  if (verdict.type === 'delivered') return log.debug(fields, 'a callback was delivered');
+  const failed = { ...fields, last_error: verdict.reason };
+  if (verdict.type === 'retrying') log.debug(failed, 'a callback will be tried again');
+  else log.warn(failed, 'a callback was given up');
 }
 
 /** A place that ends with the first call. */

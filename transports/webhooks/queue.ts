@@ -59,17 +59,14 @@ export function createDeliveryQueue<J>(
 ): DeliveryQueue<J> {
   const queues = createReceiverQueues<J>();
   const held = createHeld(bounds);
-  const runningBy = createCounter<TenantId>();
-  let running = 0;
+  const running = createCounter<TenantId>();
   let closed = false;
 
   function start(queue: ReceiverQueue<J>, job: J): void {
     const aborter = new AbortController();
-    running += 1;
-    runningBy.add(queue.tenantId, 1);
+    running.add(queue.tenantId, 1);
     const attempt = run(job, aborter.signal).finally(() => {
-      running -= 1;
-      runningBy.add(queue.tenantId, -1);
+      running.add(queue.tenantId, -1);
       queue.running.delete(attempt);
       held.release(keysOf(job));
       queues.forgetIdle(queue);
@@ -78,11 +75,11 @@ export function createDeliveryQueue<J>(
     queue.running.set(attempt, aborter);
   }
 
-  const mayRun = ({ tenantId, running: own }: ReceiverQueue<J>): boolean =>
-    own.size < bounds.runningPerReceiver && runningBy.of(tenantId) < bounds.runningPerTenant;
+  const mayRun = (queue: ReceiverQueue<J>): boolean =>
+    queue.running.size < bounds.runningPerReceiver && running.of(queue.tenantId) < bounds.runningPerTenant;
 
   function startNext(): void {
-    while (!closed && running < bounds.running) {
+    while (!closed && running.total() < bounds.running) {
       const next = queues.next(mayRun);
       if (!next) return;
       start(next.queue, next.job);
@@ -98,17 +95,16 @@ export function createDeliveryQueue<J>(
 
   return {
     add(job) {
-      const keys = keysOf(job);
-      const queue = queues.of(keys);
-      if (closed || queue.waiting.length >= bounds.heldPerReceiver || !held.take(keys)) return false;
+      const queue = queues.of(keysOf(job));
+      if (closed || queue.waiting.length >= bounds.heldPerReceiver || !held.take(keysOf(job))) return false;
       queue.waiting.push(job);
       queues.add(queue);
       startNext();
       return true;
     },
-    has: (id) => held.has(id),
-    size: () => held.size(),
-    stats: () => ({ running, waiting: held.size() - running }),
+    has: held.has,
+    size: held.size,
+    stats: () => ({ running: running.total(), waiting: held.size() - running.total() }),
     async drop(tenantId, receiver) {
       const queue = queues.of({ tenantId, receiver });
       if (queue.tenantId === tenantId) await stop(queue, 'removed');
@@ -152,20 +148,21 @@ function createReceiverQueues<J>() {
 /** What is held, within its bounds by tenant and in all. */
 export function createHeld(bounds: Pick<QueueBounds, 'held' | 'heldPerTenant'>) {
   const ids = new Set<string>();
-  const heldBy = createCounter<TenantId>();
+  const held = createCounter<TenantId>();
   return {
     has: (id: string): boolean => ids.has(id),
-    size: (): number => ids.size,
+    size: held.total,
     /** False where it is held already, or too many are. */
     take({ id, tenantId }: Pick<QueueKeys, 'id' | 'tenantId'>): boolean {
-      if (ids.has(id) || ids.size >= bounds.held || heldBy.of(tenantId) >= bounds.heldPerTenant) return false;
+      if (ids.has(id) || held.total() >= bounds.held || held.of(tenantId) >= bounds.heldPerTenant)
+        return false;
       ids.add(id);
-      heldBy.add(tenantId, 1);
+      held.add(tenantId, 1);
       return true;
     },
     /** Nothing happens where it is not held. */
     release({ id, tenantId }: Pick<QueueKeys, 'id' | 'tenantId'>): void {
-      if (ids.delete(id)) heldBy.add(tenantId, -1);
+      if (ids.delete(id)) held.add(tenantId, -1);
     },
   };
 }
@@ -174,9 +171,12 @@ export function createHeld(bounds: Pick<QueueBounds, 'held' | 'heldPerTenant'>) 
 function createCounter<K>() {
   const counts = new Map<K, number>();
   const of = (key: K): number => counts.get(key) ?? 0;
+  let total = 0;
   return {
     of,
+    total: (): number => total,
     add(key: K, by: number): void {
+      total += by;
       const count = of(key) + by;
       if (count > 0) counts.set(key, count);
       else counts.delete(key);

@@ -27,7 +27,7 @@ const isDelivered = (sent: Sent): boolean =>
   sent.type === 'answered' && sent.status >= 200 && sent.status < 300;
 
 /** What follows from an attempt. `waitMs`: how long until the next one. */
-type RetryVerdict =
+export type RetryVerdict =
   | { readonly type: 'delivered' }
   | { readonly type: 'dead'; readonly reason: string }
   | { readonly type: 'retrying'; readonly reason: string; readonly waitMs: number };
