@@ -1,7 +1,7 @@
 /** Our node with its stores in plain Maps: what keeping a turn costs when nothing has to outlive the process. */
 import { startNode } from '../../src/node.ts';
 import { parseSettings } from '../../src/settings.ts';
-import { createMemoryStore } from '../../src/store/memory.ts';
+import { createMemoryStore } from '../../test/support/memory-store/store.ts';
 import { storesAround } from '../../test/support/stores.ts';
 
 const parsed = parseSettings(process.env);

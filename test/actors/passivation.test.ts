@@ -10,8 +10,8 @@ import { TIER_TABLE } from '../../src/domain/tiers.ts';
 import type { SayReply } from '../../src/domain/turn.ts';
 import type { AgentRunner, ExecutionPlan } from '../../src/ports/runner.ts';
 import type { Store } from '../../src/ports/store.ts';
-import { createMemoryStore } from '../../src/store/memory.ts';
 import { leakFree } from '../support/leaks.ts';
+import { createMemoryStore } from '../support/memory-store/store.ts';
 import { quiet, uncounted } from '../support/quiet.ts';
 import { AGENT, answered, handClock, listener, loopTurns, sessionId, taskId, tenantId } from './fixtures.ts';
 

@@ -15,8 +15,8 @@ import type {
 } from '../../src/ports/runner.ts';
 import type { Store } from '../../src/ports/store.ts';
 import type { Metrics } from '../../src/ports/telemetry.ts';
-import { createMemoryStore } from '../../src/store/memory.ts';
 import { leakFree } from '../support/leaks.ts';
+import { createMemoryStore } from '../support/memory-store/store.ts';
 import { quiet } from '../support/quiet.ts';
 import {
   AGENT,

@@ -3,9 +3,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { agentIdSchema, DEFAULT_AGENT_ID } from '../../src/domain/ids.ts';
 import type { AgentStore } from '../../src/ports/management.ts';
-import { createMemoryAgents } from '../../src/store/memory-agents.ts';
 import { openManagement, refused, someone, value } from '../actors/agent/agent-fixtures.ts';
 import { TENANT, tenantId } from '../actors/fixtures.ts';
+import { createMemoryAgents } from '../support/memory-store/agents.ts';
 
 const ANY = { version: undefined };
 const PATCH = { version: undefined, replace: false };

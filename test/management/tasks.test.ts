@@ -4,9 +4,9 @@ import { test } from 'node:test';
 import { type ErrorCode, RefusalError, refusal } from '../../src/domain/errors.ts';
 import { agentIdSchema } from '../../src/domain/ids.ts';
 import type { AgentStore } from '../../src/ports/management.ts';
-import { createMemoryAgents } from '../../src/store/memory-agents.ts';
 import { openManagement, refused, someone, value } from '../actors/agent/agent-fixtures.ts';
 import { TENANT } from '../actors/fixtures.ts';
+import { createMemoryAgents } from '../support/memory-store/agents.ts';
 
 const ORIGIN = { tenantId: TENANT, source: undefined };
 const PAGE = { page: 1, pageSize: 20 };

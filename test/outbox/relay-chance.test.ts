@@ -3,9 +3,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { RefusalError } from '../../src/domain/errors.ts';
-import { createMemoryStore } from '../../src/store/memory.ts';
 import { accept, answer, named, taskOf, tenantOf } from '../store/records.ts';
 import { dice } from '../support/dice.ts';
+import { createMemoryStore } from '../support/memory-store/store.ts';
 import { until } from '../support/until.ts';
 import {
   fakeTransport,

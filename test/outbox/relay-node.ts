@@ -8,7 +8,7 @@ import type { Relay } from '../../src/ports/outbox.ts';
 import type { Outgoing, Store, Write } from '../../src/ports/store.ts';
 import type { Log } from '../../src/ports/telemetry.ts';
 import type { Transport } from '../../src/ports/transport.ts';
-import { createMemoryStore } from '../../src/store/memory.ts';
+import { createMemoryStore } from '../support/memory-store/store.ts';
 import { quiet } from '../support/quiet.ts';
 import { queue as queueNamed } from '../support/transport.ts';
 

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import type { Relay } from '../../src/ports/outbox.ts';
 import type { Outgoing, Store } from '../../src/ports/store.ts';
-import { createMemoryStore } from '../../src/store/memory.ts';
+import { createMemoryStore } from '../support/memory-store/store.ts';
 import type { RedisServer } from '../support/redis.ts';
 import { beforeRedisStops, redisFor, transportFor } from '../support/redis-node.ts';
 import { until } from '../support/until.ts';

@@ -1,7 +1,7 @@
 /** The in-memory stores of agent management keep their contracts. */
-import { createMemoryAgents } from '../../src/store/memory-agents.ts';
-import { createMemoryTemplates } from '../../src/store/memory-templates.ts';
-import { createMemoryWebhooks } from '../../src/store/memory-webhooks.ts';
+import { createMemoryAgents } from '../support/memory-store/agents.ts';
+import { createMemoryTemplates } from '../support/memory-store/templates.ts';
+import { createMemoryWebhooks } from '../support/memory-store/webhooks.ts';
 import { agentContract } from './agent-contract.ts';
 import { templateContract } from './template-contract.ts';
 import { webhookContract } from './webhook-contract.ts';

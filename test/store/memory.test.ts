@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { tenantIdSchema } from '../../src/domain/ids.ts';
-import { createMemoryStore } from '../../src/store/memory.ts';
+import { createMemoryStore } from '../support/memory-store/store.ts';
 import { storeContract } from './contract.ts';
 import { accept, turnOf } from './records.ts';
 

@@ -4,8 +4,6 @@ import { type TestContext, test } from 'node:test';
 import { TIER_TABLE } from '../../src/domain/tiers.ts';
 import type { SettledLimits } from '../../src/ports/management.ts';
 import type { Store, Write } from '../../src/ports/store.ts';
-import { createMemoryStore } from '../../src/store/memory.ts';
-import { createMemoryWebhooks } from '../../src/store/memory-webhooks.ts';
 import {
   ANSWERS_KEPT_MS,
   createRetention,
@@ -13,6 +11,8 @@ import {
   DELIVERED_KEPT_MS,
   DELIVERIES_KEPT,
 } from '../../src/store/retention.ts';
+import { createMemoryStore } from '../support/memory-store/store.ts';
+import { createMemoryWebhooks } from '../support/memory-store/webhooks.ts';
 import { quiet } from '../support/quiet.ts';
 import { keep, outgoing, unsentIds } from './outgoing-contract.ts';
 import { named, tenantOf } from './records.ts';

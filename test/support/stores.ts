@@ -1,9 +1,9 @@
 /** A node's stores around a conversation store of the test's own, with agent management in memory. */
 import type { NodeStores } from '../../src/node.ts';
 import type { Store } from '../../src/ports/store.ts';
-import { createMemoryAgents } from '../../src/store/memory-agents.ts';
-import { createMemoryTemplates } from '../../src/store/memory-templates.ts';
-import { createMemoryWebhooks } from '../../src/store/memory-webhooks.ts';
+import { createMemoryAgents } from './memory-store/agents.ts';
+import { createMemoryTemplates } from './memory-store/templates.ts';
+import { createMemoryWebhooks } from './memory-store/webhooks.ts';
 
 export function storesAround(conversations: Store): NodeStores {
   return {

@@ -1,7 +1,7 @@
 /** The desk over a real Redis: what strangers push is answered, also where one of two nodes dies over it. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createMemoryStore } from '../../../src/store/memory.ts';
+import { createMemoryStore } from '../../support/memory-store/store.ts';
 import { redisFor, transportFor } from '../../support/redis-node.ts';
 import { until } from '../../support/until.ts';
 import { ACME, BACK, idOf, openDesk, run, task, WORK } from './action-node.ts';

@@ -10,8 +10,8 @@ import {
   type ManagementOptions,
 } from '../../../src/management/management.ts';
 import type { Actor, AgentStore } from '../../../src/ports/management.ts';
-import { createMemoryAgents } from '../../../src/store/memory-agents.ts';
-import { createMemoryTemplates } from '../../../src/store/memory-templates.ts';
+import { createMemoryAgents } from '../../support/memory-store/agents.ts';
+import { createMemoryTemplates } from '../../support/memory-store/templates.ts';
 import { quiet } from '../../support/quiet.ts';
 import { AGENT, handClock, TENANT } from '../fixtures.ts';
 

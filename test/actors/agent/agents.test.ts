@@ -9,8 +9,8 @@ import type { AgentConfig } from '../../../src/domain/agent.ts';
 import type { Reply } from '../../../src/domain/errors.ts';
 import type { AgentId } from '../../../src/domain/ids.ts';
 import type { AgentRunner, ExecutionOutcome, ExecutionPlan } from '../../../src/ports/runner.ts';
-import { createMemoryStore } from '../../../src/store/memory.ts';
 import { leakFree } from '../../support/leaks.ts';
+import { createMemoryStore } from '../../support/memory-store/store.ts';
 import { quiet, uncounted } from '../../support/quiet.ts';
 import {
   AGENT,

@@ -6,11 +6,11 @@ import type { TenantId } from '../../../src/domain/ids.ts';
 import { TIER_TABLE, type Tier } from '../../../src/domain/tiers.ts';
 import { createManagement, createNotices } from '../../../src/management/management.ts';
 import type { TenantAdmin } from '../../../src/ports/management.ts';
-import { createMemoryAgents } from '../../../src/store/memory-agents.ts';
-import { createMemoryTemplates } from '../../../src/store/memory-templates.ts';
-import { createMemoryWebhooks } from '../../../src/store/memory-webhooks.ts';
 import { createWebhooks } from '../../../transports/webhooks/webhooks.ts';
 import { openHttpNode } from '../../support/http-node.ts';
+import { createMemoryAgents } from '../../support/memory-store/agents.ts';
+import { createMemoryTemplates } from '../../support/memory-store/templates.ts';
+import { createMemoryWebhooks } from '../../support/memory-store/webhooks.ts';
 import { quiet, uncounted } from '../../support/quiet.ts';
 
 export const SERVICE_TOKEN = 'the token of all services';

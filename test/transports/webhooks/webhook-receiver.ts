@@ -15,9 +15,9 @@ import { type TenantId, tenantIdSchema } from '../../../src/domain/ids.ts';
 import { createNotices } from '../../../src/management/management.ts';
 import type { WebhookStore } from '../../../src/ports/management.ts';
 import type { Log, Timers } from '../../../src/ports/telemetry.ts';
-import { createMemoryWebhooks } from '../../../src/store/memory-webhooks.ts';
 import { createWebhooks, type WebhookDeps } from '../../../transports/webhooks/webhooks.ts';
 import { leakFree } from '../../support/leaks.ts';
+import { createMemoryWebhooks } from '../../support/memory-store/webhooks.ts';
 import { uncounted } from '../../support/quiet.ts';
 
 /** What a receiver was sent. */

@@ -2,13 +2,20 @@
  * A store in plain Maps, for nodes without a database and for tests. It keeps everything until its session is
  * deleted or the process ends, so its memory grows with every turn: about the size of the records it is given.
  */
-import type { Message } from '../domain/conversation.ts';
-import { RefusalError, refusal } from '../domain/errors.ts';
-import type { SessionId, TaskId, TenantId } from '../domain/ids.ts';
-import type { Tier } from '../domain/tiers.ts';
-import type { TurnRecord } from '../domain/turn.ts';
-import type { MessagePage, PageRequest, Store, TenantRecord, Write, WriteOutcome } from '../ports/store.ts';
-import { createMemoryOutgoing, type MemoryOutgoing } from './memory-outgoing.ts';
+import type { Message } from '../../../src/domain/conversation.ts';
+import { RefusalError, refusal } from '../../../src/domain/errors.ts';
+import type { SessionId, TaskId, TenantId } from '../../../src/domain/ids.ts';
+import type { Tier } from '../../../src/domain/tiers.ts';
+import type { TurnRecord } from '../../../src/domain/turn.ts';
+import type {
+  MessagePage,
+  PageRequest,
+  Store,
+  TenantRecord,
+  Write,
+  WriteOutcome,
+} from '../../../src/ports/store.ts';
+import { createMemoryOutgoing, type MemoryOutgoing } from './outgoing.ts';
 
 export interface MemoryStoreOptions {
   /** Event-loop turns before an answer; 0 (default) answers in a microtask. */

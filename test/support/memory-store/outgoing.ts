@@ -1,7 +1,7 @@
 /** The outbox of the store in memory: what is still to be sent, and what was answered to which action. */
-import type { TenantId } from '../domain/ids.ts';
-import type { ActionLog, Outgoing, Unsent } from '../ports/store.ts';
-import { checkOutgoing } from './text.ts';
+import type { TenantId } from '../../../src/domain/ids.ts';
+import type { ActionLog, Outgoing, Unsent } from '../../../src/ports/store.ts';
+import { checkOutgoing } from '../../../src/store/text.ts';
 
 interface Entry extends Unsent {
   readonly keptAtMs: number;

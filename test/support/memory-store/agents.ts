@@ -1,8 +1,8 @@
 /** Agents in plain Maps, for nodes without a database and for tests. */
-import type { Agent, AuditEntry } from '../domain/agent-record.ts';
-import type { AgentId, TenantId } from '../domain/ids.ts';
-import type { AgentChange, AgentStore, ListQuery, Page, SaveOutcome } from '../ports/management.ts';
-import { searchable } from './text.ts';
+import type { Agent, AuditEntry } from '../../../src/domain/agent-record.ts';
+import type { AgentId, TenantId } from '../../../src/domain/ids.ts';
+import type { AgentChange, AgentStore, ListQuery, Page, SaveOutcome } from '../../../src/ports/management.ts';
+import { searchable } from '../../../src/store/text.ts';
 
 interface StoredAgent {
   agent: Agent;

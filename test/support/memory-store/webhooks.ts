@@ -1,10 +1,10 @@
 /** Webhooks and their deliveries in plain Maps, for nodes without a database and for tests. */
-import type { Webhook, WebhookDelivery } from '../domain/agent-record.ts';
-import type { TenantId } from '../domain/ids.ts';
-import type { SettledLimits, WebhookStore } from '../ports/management.ts';
-import { pageOf } from './memory-agents.ts';
-import { byAge } from './memory-templates.ts';
-import { dueAt, settledAt } from './webhooks.ts';
+import type { Webhook, WebhookDelivery } from '../../../src/domain/agent-record.ts';
+import type { TenantId } from '../../../src/domain/ids.ts';
+import type { SettledLimits, WebhookStore } from '../../../src/ports/management.ts';
+import { dueAt, settledAt } from '../../../src/store/webhooks.ts';
+import { pageOf } from './agents.ts';
+import { byAge } from './templates.ts';
 
 interface StoredWebhook {
   webhook: Webhook;

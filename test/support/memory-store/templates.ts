@@ -1,7 +1,7 @@
 /** A tenant's own templates in plain Maps, for nodes without a database and for tests. */
-import type { Template } from '../domain/agent-record.ts';
-import type { TenantId } from '../domain/ids.ts';
-import type { TemplateStore } from '../ports/management.ts';
+import type { Template } from '../../../src/domain/agent-record.ts';
+import type { TenantId } from '../../../src/domain/ids.ts';
+import type { TemplateStore } from '../../../src/ports/management.ts';
 
 /** Makes an empty store. Lists come oldest first. */
 export function createMemoryTemplates(): TemplateStore {
