@@ -1,4 +1,33 @@
-/** What an actor is to those who speak to it: typed addresses, kinds with their bounds, and the system's contract. */
+/**
+ * What an actor is to those who speak to it: typed addresses, kinds with their bounds, and the system's contract.
+ *
+ * A whole actor (a test runs this):
+ * ```ts
+ * type Message =
+ *   | { readonly type: 'add'; readonly amount: number }
+ *   | { readonly type: 'total'; readonly replyTo: ReplyTo<number> };
+ * type Effect = { readonly type: 'reply'; readonly replyTo: ReplyTo<number>; readonly total: number };
+ *
+ * const sum: Behaviour<number, Message, Effect> = (state, message) => {
+ *   if (message.type === 'add') return [state + message.amount, []];
+ *   return [state, [{ type: 'reply', replyTo: message.replyTo, total: state }]];
+ * };
+ * const kind: ActorKind<number, Message, Effect> = {
+ *   kind: 'sum',
+ *   behaviour: sum,
+ *   mailboxLimit: 100,
+ *   restarts: RESTARTS,
+ * };
+ * const address = actors.spawn(null, kind, {
+ *   name: 'example',
+ *   initial: 0,
+ *   interpret: ({ replyTo, total }) => actors.reply(replyTo, total),
+ * });
+ * actors.tell(address, { type: 'add', amount: 2 });
+ * actors.tell(address, { type: 'add', amount: 3 });
+ * const total = await actors.ask<Message, number>(address, 1_000, (replyTo) => ({ type: 'total', replyTo }));
+ * ```
+ */
 import type { ActorKindStats, Clock, Log } from '../../src/ports/telemetry.ts';
 
 /** Decides; never does. Effects are carried out in order after the new state is in place. */
