@@ -88,12 +88,9 @@ export function end(
   turnEnd: TurnEnd,
   endedAtMs: number,
 ): SessionStep {
-  const { stored, agent } = turn;
   const ending: Ending = {
-    ...baseOf(turn),
+    ...withoutSlot(turn),
     phase: 'ending',
-    stored,
-    agent,
     ran: turn.phase === 'running',
     end: turnEnd,
     endedAtMs,
@@ -103,33 +100,10 @@ export function end(
   return [next, [...released(turn, false), ...effects]];
 }
 
-function baseOf(turn: Queued | Running): Omit<Queued, 'phase' | 'stored' | 'slot' | 'agent'> {
-  const {
-    taskId,
-    attempt,
-    agentId,
-    request,
-    arrival,
-    said,
-    callers,
-    cancellers,
-    position,
-    overtaken,
-    stopAtMs,
-  } = turn;
-  return {
-    taskId,
-    attempt,
-    agentId,
-    request,
-    arrival,
-    said,
-    callers,
-    cancellers,
-    position,
-    overtaken,
-    stopAtMs,
-  };
+function withoutSlot(turn: Queued | Running): Running | Omit<Queued, 'slot'> {
+  if (turn.phase === 'running') return turn;
+  const { slot: _, ...rest } = turn;
+  return rest;
 }
 
 /** Stores an end as soon as the beginning is stored. */
