@@ -180,7 +180,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
       remoteAgents ? remoteAgents.expire(tenantId, agentId) : agents.invalidate(tenantId, agentId),
     clock,
     log,
-    lanes: workSubscriptions(settings.extraQueues, defaultTier, tiers),
+    subscriptions: workSubscriptions(settings.extraQueues, defaultTier, tiers),
     credits: settings.execution.maxOnNode,
     newId: randomUUID,
   });

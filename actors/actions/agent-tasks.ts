@@ -1,6 +1,8 @@
-/** Agent management's queues: takes what tenants' services ask of it, and sends them what has become of it (PROTOCOL 5). */
+/** Agent management's queues: takes the tasks that tenants' services put there, and sends them notices (PROTOCOL 5). */
 import { setTimeout as wait } from 'node:timers/promises';
+import PQueue from 'p-queue';
 import { agentTaskSchema } from '../../src/domain/agent-task.ts';
+import { problemsOf } from '../../src/domain/domain-action.ts';
 import { type ErrorCode, RefusalError, refusal } from '../../src/domain/errors.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
 import { managementPattern, managementQueue, managementTenant } from '../../src/domain/queues.ts';
@@ -15,12 +17,10 @@ import {
   type Transport,
 } from '../../src/ports/transport.ts';
 
-/** Tasks taken at once, those included that stand in their tenant's line. */
+/** Tasks taken at once, those included that wait for others of their tenant. */
 const CREDITS = 64;
-/** A task that may go better next time is given back after what its refusal says, but no later than this. */
+/** A task that may go better next time is requeued after the time that its refusal names, but no later than this. */
 const MAX_WAIT_MS = 1_000;
-/** Problems named in one refusal. */
-const MAX_PROBLEMS = 5;
 
 export interface AgentTasksDeps {
   readonly transport: Transport;
@@ -37,58 +37,37 @@ export interface AgentTasks {
 }
 
 /**
- * Order: a tenant's tasks are carried out one after the other, in the order in which they came, so that an update may
- * follow its create; one that is given back comes again behind those taken meanwhile. Notices are sent from the
- * beginning, in the order in which they were published, at most once: who must not miss any has a webhook.
+ * Order: a tenant's tasks are performed one after the other, in the order in which they came, so that an update may
+ * follow its create; one that is requeued comes behind those taken meanwhile. Notices are sent from the beginning, in
+ * the order in which they were published, at most once: who must not miss any has a webhook.
  */
 export function createAgentTasks({ transport, takeTask, notices, log }: AgentTasksDeps): AgentTasks {
-  const lines = new Map<TenantId, Promise<void>>();
-  const sending = new Set<Promise<void>>();
+  const inOrder = createTenantQueues();
   const closing = new AbortController();
+  const sender = startNoticeSender({ transport, notices, log });
   let consumption: Consumption | undefined;
 
-  function inLine(tenantId: TenantId, deed: () => Promise<void>): Promise<void> {
-    const mine = (lines.get(tenantId) ?? Promise.resolve()).then(deed);
-    const over = mine
-      .catch(() => {})
-      .then(() => {
-        if (lines.get(tenantId) === over) lines.delete(tenantId);
-      });
-    lines.set(tenantId, over);
-    return mine;
-  }
-
   /**
-   * A refusal for good is an answer, told as `task_failed`; only what may go better next time is given back: at once
-   * where the transport itself waits before it brings it again, uncounted.
+   * A refusal for good is an answer, and its notice is `task_failed`. A refusal that may pass requeues the task: at
+   * once and uncounted where the transport itself waits before it delivers again.
    */
   const listener: Listener = ({ action: { tenant_id: tenantId, data } }) =>
-    inLine(tenantId, async () => {
+    inOrder(tenantId, async () => {
       const reply = await takeTask(data, { tenantId, source: undefined });
       if (reply.ok || !reply.error.retryable) return;
-      if (NOT_ITS_FAULT.has(reply.error.code)) throw new RefusalError(reply.error);
-      const waitMs = Math.min(reply.error.retry_after_ms ?? MAX_WAIT_MS, MAX_WAIT_MS);
-      await wait(waitMs, undefined, { signal: closing.signal }).catch(() => {});
+      if (!NOT_ITS_FAULT.has(reply.error.code)) {
+        const waitMs = Math.min(reply.error.retry_after_ms ?? MAX_WAIT_MS, MAX_WAIT_MS);
+        await wait(waitMs, undefined, { signal: closing.signal }).catch(() => {});
+      }
       throw new RefusalError(reply.error);
     });
 
   /** Only here is it known that there is no next time. */
   const onDead: ConsumeOptions['onDead'] = ({ action: { tenant_id: tenantId, data, task_id } }, givenUp) => {
     takeTask(data, { tenantId, source: undefined, givenUp }).catch((error: unknown) =>
-      log.error({ err: error, tenant_id: tenantId, task_id }, 'that a task failed could not be told'),
+      log.error({ err: error, tenant_id: tenantId, task_id }, 'nobody was notified of a failed task'),
     );
   };
-
-  const stopListening = notices.listen((notice) => {
-    const queue = managementQueue('notifications', notice.tenant_id);
-    const sent = transport
-      .send(queue, notice, 'json')
-      .catch((error: unknown) =>
-        log.warn({ err: error, queue, event: notice.event }, 'a notice was not sent'),
-      )
-      .finally(() => sending.delete(sent));
-    sending.add(sent);
-  });
 
   return {
     async start() {
@@ -98,7 +77,38 @@ export function createAgentTasks({ transport, takeTask, notices, log }: AgentTas
     async close() {
       closing.abort();
       await consumption?.stop();
-      stopListening();
+      await sender.close();
+    },
+  };
+}
+
+/** Performs operations of one tenant one after the other; how many wait is bounded by CREDITS. */
+function createTenantQueues() {
+  const queues = new Map<TenantId, PQueue>();
+  return (tenantId: TenantId, operation: () => Promise<void>): Promise<void> => {
+    const queue = queues.get(tenantId) ?? new PQueue({ concurrency: 1 });
+    if (!queues.has(tenantId)) queue.addEventListener('idle', () => queues.delete(tenantId));
+    queues.set(tenantId, queue);
+    return queue.add(operation);
+  };
+}
+
+/** Sends every notice to its tenant's queue. close(): listens no more, and resolves when what was published is sent. */
+function startNoticeSender({ transport, notices, log }: Omit<AgentTasksDeps, 'takeTask'>) {
+  const sending = new Set<Promise<void>>();
+  const stop = notices.listen((notice) => {
+    const queue = managementQueue('notifications', notice.tenant_id);
+    const sent = transport
+      .send(queue, notice, 'json')
+      .catch((error: unknown) =>
+        log.warn({ err: error, queue, event: notice.event }, 'a notice was not sent'),
+      )
+      .finally(() => sending.delete(sent));
+    sending.add(sent);
+  });
+  return {
+    async close(): Promise<void> {
+      stop();
       await Promise.all(sending);
     },
   };
@@ -108,9 +118,9 @@ export function createAgentTasks({ transport, takeTask, notices, log }: AgentTas
 const readTask: ReadMessage = (raw, queue, nowMs) => {
   const parsed = agentTaskSchema.safeParse(raw);
   if (!parsed.success) {
-    const problems = parsed.error.issues
-      .slice(0, MAX_PROBLEMS)
-      .map((issue) => `${issue.path.join('.') || 'message'}: ${issue.message}`);
+    const problems = problemsOf(parsed.error).map(
+      ({ field, message }) => `${field || 'message'}: ${message}`,
+    );
     return refused('INVALID_REQUEST', `The task message is malformed: ${problems.join('; ')}.`);
   }
   const { task_id, tenant_id, type } = parsed.data;

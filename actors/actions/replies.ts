@@ -1,10 +1,12 @@
-/** How the desk's replies leave: kept first where they are the one answer to an action, straight away where they are not. */
+/** How replies to actions leave: stored first where they are the one answer to an action, else sent straight away. */
+import { LRUCache } from 'lru-cache';
 import {
   type ReplyBody,
   type ReplySubject,
   replyAction,
   replyQueue,
 } from '../../src/domain/action-replies.ts';
+import { defined } from '../../src/domain/defined.ts';
 import { replyId } from '../../src/domain/derived-ids.ts';
 import type { DomainAction } from '../../src/domain/domain-action.ts';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
@@ -16,26 +18,30 @@ import type { Clock, Log } from '../../src/ports/telemetry.ts';
 import type { ActionDelivery, ActionFormat, Transport } from '../../src/ports/transport.ts';
 
 /** An action that may be answered. */
-export interface Request {
+export interface ActionRequest {
   readonly action: DomainAction;
   readonly format: ActionFormat;
   /** Where the answer is awaited. */
   readonly queue: QueueName | undefined;
-  /** What the answer is remembered by; undefined: it is not. */
+  /** The `action_id` under which the answer is stored; undefined: it is not. */
   readonly answers: string | undefined;
   /** The task that a reply names; undefined: the action's. */
   readonly taskId?: TaskId;
 }
 
-export const requestOf = ({ action, idGiven, format }: ActionDelivery): Request => ({
+/** `taken`: the queues that the node takes from, where nobody may be answered. */
+export const requestOf = (
+  { action, idGiven, format }: ActionDelivery,
+  taken: ReadonlySet<string>,
+): ActionRequest => ({
   action,
   format,
-  queue: replyQueue(action),
+  queue: replyQueue(action, taken),
   answers: idGiven ? action.action_id : undefined,
 });
 
-/** Replies that the store did not keep, remembered here instead: its turns look as if they still ran. */
-const MAX_UNKEPT = 1_000;
+/** Replies that the store did not take, remembered here instead: their turns look as if they still ran. */
+const MAX_UNSTORED = 1_000;
 
 export interface ReplyDeps {
   readonly transport: Transport;
@@ -46,81 +52,91 @@ export interface ReplyDeps {
 }
 
 export interface Replies {
-  /** The reply of that `name`: the same again whenever the action is. Undefined where nobody would ever ask for it. */
-  made(request: Request, name: string, body: ReplyBody, about?: ReplySubject): Outgoing | undefined;
-  /** Resolves once it is kept or, where the store does not, sent. Rejects where neither can be done. */
-  keep(outgoing: Outgoing | undefined): Promise<void>;
-  /** Resolves once sent. It is not remembered: the same action again may be answered otherwise. */
-  send(request: Request, body: ReplyBody, about?: ReplySubject): Promise<void>;
-  /** Sends what was answered once more, to where this request waits. */
-  again(request: Request, before: Outgoing): Promise<void>;
-  /** What was answered to this request. Rejects with STORE_UNAVAILABLE. */
-  answered(request: Request): Promise<Outgoing | null>;
+  /** The reply of that `name`: equal however often it is made. Undefined where nobody would ever ask for it. */
+  make(request: ActionRequest, name: string, body: ReplyBody, about?: ReplySubject): Outgoing | undefined;
+  /** Resolves once it is stored or, where the store does not answer, sent. Rejects where neither can be done. */
+  store(outgoing: Outgoing | undefined): Promise<void>;
+  /** Resolves once sent. It is not remembered: the same action, repeated, may be answered otherwise. */
+  send(request: ActionRequest, body: ReplyBody, about?: ReplySubject): Promise<void>;
+  /** What this request was answered before; null too where that has another name. Rejects with STORE_UNAVAILABLE. */
+  stored(request: ActionRequest, name?: string): Promise<Outgoing | null>;
+  /**
+   * Sends the answer of before to where this request waits. False where nobody waited for it then, and somebody does
+   * now: there is no such answer.
+   */
+  repeat(request: ActionRequest, before: Outgoing): Promise<boolean>;
 }
 
 export function createReplies({ transport, relay, clock, log, newId }: ReplyDeps): Replies {
-  const put = async (queue: QueueName, action: DomainAction, { format }: Request): Promise<void> => {
-    try {
-      await transport.send(queue, action, format);
-    } catch (error) {
-      if (!(error instanceof RefusalError) || error.data.code !== 'TOO_LARGE') throw error;
-      // Whoever waits must not wait for ever.
-      const told = refusal('TOO_LARGE', { message: 'The answer is too large.' });
-      await transport.send(queue, { ...action, data: { success: false, error: told } }, format);
-    }
-  };
+  const unstored = new LRUCache<string, Outgoing>({ max: MAX_UNSTORED });
+  const keyOf = (tenantId: string, actionId: string): string => `${tenantId} ${actionId}`;
 
-  const unkept = new Map<string, Outgoing>();
-  const unkeptKey = (tenantId: string, answers: string): string => `${tenantId} ${answers}`;
-
-  function remember(outgoing: Outgoing): void {
-    if (outgoing.answers === undefined) return;
-    unkept.set(unkeptKey(outgoing.tenantId, outgoing.answers), outgoing);
-    const [oldest] = unkept.size > MAX_UNKEPT ? unkept.keys() : [];
-    if (oldest !== undefined) unkept.delete(oldest);
-  }
-
-  const ownTask = ({ taskId }: Request): ReplySubject => (taskId === undefined ? {} : { taskId });
-
-  const envelope = (request: Request, id: string, body: ReplyBody, about: ReplySubject): DomainAction =>
-    replyAction(request.action, body, { id, nowMs: clock.now(), ...about, ...ownTask(request) });
+  const envelope = (
+    { action, taskId }: ActionRequest,
+    id: string,
+    body: ReplyBody,
+    about: ReplySubject = {},
+  ): DomainAction =>
+    replyAction(action, body, { id, nowMs: clock.now(), ...about, taskId: taskId ?? about.taskId });
 
   return {
-    made(request, name, body, about = {}) {
+    make(request, name, body, about) {
       const { action, format, queue, answers } = request;
       if (queue === undefined && answers === undefined) return undefined;
       const id = replyId(action.tenant_id, action.action_id, name);
       const reply = queue === undefined ? undefined : envelope(request, id, body, about);
       return { tenantId: action.tenant_id, id, answers, queue, format, action: reply };
     },
-    async keep(outgoing) {
+    async store(outgoing) {
       if (!outgoing) return;
       try {
         await relay.keep([outgoing]);
       } catch (error) {
-        log.warn({ err: error, tenant_id: outgoing.tenantId }, 'a reply was not kept');
-        const { queue, action, format } = outgoing;
+        const { tenantId, answers, queue, action, format } = outgoing;
+        log.warn({ err: error, tenant_id: tenantId }, 'a reply was not stored');
         if (queue !== undefined && action) await transport.send(queue, action, format);
-        remember(outgoing);
+        if (answers !== undefined) unstored.set(keyOf(tenantId, answers), outgoing);
       }
     },
-    async send(request, body, about = {}) {
-      if (request.queue === undefined) return;
-      await put(request.queue, envelope(request, newId(), body, about), request);
+    async send(request, body, about) {
+      const { queue, format } = request;
+      if (queue !== undefined)
+        await sendBounded(transport, queue, envelope(request, newId(), body, about), format);
     },
-    async again({ queue, action }, before) {
-      if (!before.action || before.queue === undefined) return;
-      // Who asks anew may wait elsewhere now: a list of its own for each request, say.
-      const { correlation_id } = action;
-      const moved = queue !== undefined && queue !== before.queue;
-      const reply =
-        moved && correlation_id !== undefined ? { ...before.action, correlation_id } : before.action;
-      await relay.resend(moved ? { ...before, queue, action: reply } : before);
-    },
-    async answered({ action, answers }) {
+    async stored({ action, answers }, name) {
       if (answers === undefined) return null;
-      const key = unkeptKey(action.tenant_id, answers);
-      return unkept.get(key) ?? relay.store.answered(action.tenant_id, answers);
+      const { tenant_id: tenantId, action_id: actionId } = action;
+      const before =
+        unstored.get(keyOf(tenantId, answers)) ?? (await relay.store.answered(tenantId, answers));
+      return name === undefined || before?.id === replyId(tenantId, actionId, name) ? before : null;
+    },
+    async repeat({ queue, action: { correlation_id } }, before) {
+      if (!before.action || before.queue === undefined) return queue === undefined;
+      // Whoever repeats a request may wait elsewhere now: on a list of its own for each request, say.
+      if (queue === undefined || queue === before.queue) await relay.resend(before);
+      else
+        await relay.resend({
+          ...before,
+          queue,
+          action: { ...before.action, ...defined({ correlation_id }) },
+        });
+      return true;
     },
   };
+}
+
+/** Sends a reply, or that it is too large: whoever waits must not wait for ever. */
+async function sendBounded(
+  transport: Transport,
+  queue: QueueName,
+  action: DomainAction,
+  format: ActionFormat,
+): Promise<void> {
+  try {
+    await transport.send(queue, action, format);
+  } catch (error) {
+    if (!(error instanceof RefusalError) || error.data.code !== 'TOO_LARGE') throw error;
+    const tooLarge = refusal('TOO_LARGE', { message: 'The answer is too large.' });
+    await transport.send(queue, { ...action, data: { success: false, error: tooLarge } }, format);
+  }
 }

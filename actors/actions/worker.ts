@@ -1,16 +1,10 @@
-/** The desk of a node: takes actions off the work queues, has them done, and sees to it that each is answered once. */
-import {
-  callbackProblem,
-  endStatus,
-  errorReply,
-  type ReplyBody,
-  replyQueue,
-} from '../../src/domain/action-replies.ts';
-import { type Command, expectsReply, readCommand } from '../../src/domain/action-types.ts';
-import { replyId } from '../../src/domain/derived-ids.ts';
+/** The action worker of a node: takes actions off the work queues, performs them, and has each answered once. */
+import { LRUCache } from 'lru-cache';
+import { callbackProblem, errorReply, replyQueue, replyStatus } from '../../src/domain/action-replies.ts';
+import { type Command, type CommandOf, expectsReply, readCommand } from '../../src/domain/action-types.ts';
 import { parseDomainAction } from '../../src/domain/domain-action.ts';
-import { RefusalError, refusal } from '../../src/domain/errors.ts';
-import type { AgentId, TaskId, TenantId } from '../../src/domain/ids.ts';
+import { type ErrorData, RefusalError, refusal } from '../../src/domain/errors.ts';
+import type { AgentId, TenantId } from '../../src/domain/ids.ts';
 import {
   nodeSubscriptions,
   type QueueName,
@@ -18,7 +12,6 @@ import {
   tierSubscription,
 } from '../../src/domain/queues.ts';
 import { type Tier, type TierTable, tierSchema } from '../../src/domain/tiers.ts';
-import type { CancelReply } from '../../src/domain/turn.ts';
 import type { Executions } from '../../src/ports/executions.ts';
 import type { Relay } from '../../src/ports/outbox.ts';
 import type { Peers } from '../../src/ports/peers.ts';
@@ -32,14 +25,14 @@ import {
   type ReadMessage,
   type Transport,
 } from '../../src/ports/transport.ts';
-import { createBreaks } from './abortable.ts';
+import { type Abortable, createAbortable } from './abortable.ts';
 import { createActionBatches } from './batches.ts';
 import { createActionQueries } from './queries.ts';
-import { createReplies, type Request, requestOf } from './replies.ts';
+import { type ActionRequest, createReplies, type Replies, requestOf } from './replies.ts';
 import { createActionRuns, runRequest } from './runs.ts';
 
 /** Pushes that are remembered, so that one delivered again is not shown again; sockets do not outlive the process. */
-const MAX_SEEN = 10_000;
+const MAX_PUSHED = 10_000;
 
 /** Callbacks are taken beside the runs for which a node has places: runs wait for them. */
 const CALLBACKS_AT_ONCE = 64;
@@ -56,8 +49,9 @@ export interface ActionWorkerDeps {
   readonly invalidateAgent: (tenantId: TenantId, agentId: AgentId) => void;
   readonly clock: Clock;
   readonly log: Log;
-  readonly lanes: readonly Subscription[];
-  /** Actions worked on at once. A run holds its place to its end. */
+  /** The queues to take from. Nobody is answered on them. */
+  readonly subscriptions: readonly Subscription[];
+  /** Actions performed at once. A run holds its place to its end. */
   readonly credits: number;
   readonly newId: () => string;
   readonly timers?: Timers;
@@ -66,143 +60,64 @@ export interface ActionWorkerDeps {
 export interface ActionWorker {
   /** Begins to take actions. */
   start(): Promise<void>;
-  /** Takes no more, and gives back what waits for a better moment; runs go on, and are answered. */
+  /** Takes no more, and requeues what waits for a better moment; runs go on, and are answered. */
   drain(): void;
-  /** Gives back what still runs, and resolves when all that was taken is settled. Safe to call twice. */
+  /** Requeues what still runs, and resolves when all that was taken is settled. Safe to call twice. */
   close(): Promise<void>;
 }
 
 /**
- * Delivery: each action is done once and answered alike however often it comes, where it has an `action_id`. Order:
- * actions begin as the transport hands them over; a session takes its turns in that order.
+ * Delivery: each action is performed once and answered alike however often it comes, where it has an `action_id`.
+ * Order: actions start as the transport hands them over; a session takes its turns in that order.
  */
 export function createActionWorker(deps: ActionWorkerDeps): ActionWorker {
-  const { transport, relay, directory, executions, log } = deps;
-  const pauses = createBreaks(deps.timers);
-  const running = createBreaks(deps.timers);
+  const { transport, log, subscriptions } = deps;
+  const taken: ReadonlySet<string> = new Set(subscriptions.map(({ queue }) => queue));
+  const pauses = createAbortable(deps.timers);
+  const running = createAbortable(deps.timers);
   const replies = createReplies(deps);
-  const runs = createActionRuns({ directory, relay, replies, pauses, runs: running, log });
-  const answerBatch = createActionBatches({ executions, runs, replies, pauses, log });
-  const answerQuestion = createActionQueries({ ...deps, replies, signal: running.signal });
-  /** Actions that are being worked on: the same one again waits for that. */
-  const open = new Map<string, Promise<void>>();
-  const seen = new Set<string>();
+  const perform = createPerform({ ...deps, replies, pauses, running });
   let consumptions: readonly Consumption[] = [];
   let stopping: Promise<void> | undefined;
 
-  const keyOf = ({ action }: ActionDelivery): string =>
-    `${action.tenant_id} ${action.action_type} ${action.action_id}`;
-
-  const listener: Listener = (delivery) => {
-    if (!delivery.idGiven) return work(delivery);
-    const key = keyOf(delivery);
-    const first = open.get(key);
-    // It is answered once it is known what.
-    if (first) return first.catch(() => {}).then(() => listener(delivery));
-    const done = work(delivery).finally(() => open.delete(key));
-    open.set(key, done);
-    return done;
-  };
-
-  async function work(delivery: ActionDelivery): Promise<void> {
-    const { action } = delivery;
-    const request = requestOf(delivery);
-    const read = readCommand(action);
-    if (read.ok) return perform(delivery, request, read.order);
-    // Without a queue it went to the dead list when it was read. The same again is refused alike, unremembered.
+  const listener = oneAtATime(async (delivery) => {
+    const request = requestOf(delivery, taken);
+    const read = readCommand(delivery.action);
+    if (read.ok) return perform(delivery, request, read.command);
+    // Without a queue it went to the dead list when it was read. Repeated, it is refused alike: nothing is stored.
     await replies.send(request, errorReply(read.error));
-  }
-
-  async function perform(delivery: ActionDelivery, request: Request, order: Command): Promise<void> {
-    const { action } = delivery;
-    switch (order.type) {
-      case 'run':
-        await runs.answer(runRequest(request, order), executions.start);
-        return;
-      case 'batch':
-        return answerBatch(request, order);
-      case 'cancel':
-        return cancel(request, order.taskId);
-      case 'status':
-      case 'agent-config':
-      case 'history':
-      case 'context':
-        return answerQuestion(request, order);
-      case 'invalidate':
-        deps.invalidateAgent(action.tenant_id, order.agentId);
-        return;
-      case 'replied':
-        transport.replied(action);
-        return;
-      case 'push':
-        push(delivery, order);
-        return;
-    }
-  }
-
-  /** Cancelled twice is cancelled once; what is remembered is what was answered. */
-  async function cancel(request: Request, taskId: TaskId): Promise<void> {
-    const { tenant_id: tenantId, action_id: actionId } = request.action;
-    // A run must be stopped also while the store is away.
-    const before = await replies.answered(request).catch(() => null);
-    if (
-      before?.id === replyId(tenantId, actionId, 'cancelled') &&
-      (before.action || request.queue === undefined)
-    )
-      return replies.again(request, before);
-    const reply = await directory.cancel(tenantId, taskId);
-    const about = { taskId: request.action.task_id ?? taskId };
-    if (reply.ok) return replies.keep(replies.made(request, 'cancelled', cancelled(reply), about));
-    if (NOT_ITS_FAULT.has(reply.error.code)) throw new RefusalError(reply.error);
-    await replies.send(request, withTask(errorReply(reply.error), taskId), about);
-  }
-
-  function push(delivery: ActionDelivery, { sessions, frame }: Extract<Command, { type: 'push' }>): void {
-    const key = keyOf(delivery);
-    if (delivery.idGiven && seen.has(key)) return;
-    directory.push(delivery.action.tenant_id, sessions, frame);
-    if (!delivery.idGiven) return;
-    seen.add(key);
-    const [oldest] = seen.size > MAX_SEEN ? seen : [];
-    if (oldest !== undefined) seen.delete(oldest);
-  }
+  });
 
   /** Whoever waits for an action that nobody will work on any more is told why. */
-  function onDead(delivery: ActionDelivery, error: RefusalError['data']): void {
-    const { action } = delivery;
-    const queue = replyQueue(action);
-    if (queue === undefined || !expectsReply(action.action_type)) return;
-    tellDead(requestOf(delivery), error).catch((failure: unknown) =>
-      log.warn({ err: failure, queue }, 'a dead action was not answered'),
+  function onDead(delivery: ActionDelivery, error: ErrorData): void {
+    const request = requestOf(delivery, taken);
+    if (request.queue === undefined || !expectsReply(delivery.action.action_type)) return;
+    answerDead(replies, request, error).catch((failure: unknown) =>
+      log.warn({ err: failure, queue: request.queue }, 'a dead action was not answered'),
     );
   }
 
-  /** A node may have died between the answer and its acknowledgement: then that answer holds. */
-  async function tellDead(request: Request, error: RefusalError['data']): Promise<void> {
-    const before = await replies.answered(request);
-    if (before?.action) return replies.again(request, before);
-    // Nothing is remembered as its answer: it may be sent anew from the dead list.
-    await replies.keep(replies.made({ ...request, answers: undefined }, 'dead', errorReply(error)));
+  async function consume(some: readonly Subscription[], credits: number): Promise<void> {
+    if (some.length === 0) return;
+    const options = { credits, read: readWork(taken), onDead };
+    consumptions = [...consumptions, await transport.consume(some, listener, options)];
   }
 
   function drain(): void {
     pauses.end();
     stopping ??= Promise.all(consumptions.map((each) => each.stop())).then(() => {});
-    stopping.catch((error: unknown) => log.warn({ err: error }, 'the desk did not stop as it should'));
+    stopping.catch((error: unknown) =>
+      log.warn({ err: error }, 'the action worker did not stop as it should'),
+    );
   }
 
   return {
     async start() {
-      const take = async (lanes: readonly Subscription[], credits: number): Promise<void> => {
-        if (lanes.length === 0) return;
-        const options = { credits, read: readDelivered, onDead };
-        consumptions = [...consumptions, await transport.consume(lanes, listener, options)];
-      };
-      await take(
-        deps.lanes.filter((lane) => !isCallbacks(lane)),
+      await consume(
+        subscriptions.filter((each) => !isCallbacks(each)),
         deps.credits,
       );
-      await take(deps.lanes.filter(isCallbacks), CALLBACKS_AT_ONCE);
+      await consume(subscriptions.filter(isCallbacks), CALLBACKS_AT_ONCE);
     },
     drain,
     async close() {
@@ -213,32 +128,125 @@ export function createActionWorker(deps: ActionWorkerDeps): ActionWorker {
   };
 }
 
-const withTask = ({ type, data }: ReplyBody, taskId: TaskId): ReplyBody => ({
-  type,
-  data: { task_id: taskId, ...data },
-});
+const keyOf = ({ action }: ActionDelivery): string =>
+  `${action.tenant_id} ${action.action_type} ${action.action_id}`;
 
-function cancelled({ taskId, status, abortMs }: Extract<CancelReply, { ok: true }>): ReplyBody {
-  return {
-    type: 'execution.callback',
-    data: { task_id: taskId, status: endStatus(status), abort_ms: Math.ceil(abortMs) },
+/** The same action, delivered again while it is worked on, waits: it is answered once it is known how. */
+function oneAtATime(work: Listener): Listener {
+  const open = new Map<string, Promise<void>>();
+  return function listener(delivery): Promise<void> {
+    if (!delivery.idGiven) return work(delivery);
+    const key = keyOf(delivery);
+    const first = open.get(key);
+    if (first) return first.catch(() => {}).then(() => listener(delivery));
+    const done = work(delivery).finally(() => open.delete(key));
+    open.set(key, done);
+    return done;
   };
 }
 
+/** A node may have died between the answer and its acknowledgement: then that answer holds. */
+async function answerDead(replies: Replies, request: ActionRequest, error: ErrorData): Promise<void> {
+  const before = await replies.stored(request);
+  if (before && (await replies.repeat(request, before))) return;
+  // Not stored as the answer of its action, which may be sent anew from the dead list.
+  await replies.store(replies.make({ ...request, answers: undefined }, 'dead', errorReply(error)));
+}
+
+// --- What is performed -----------------------------------------------------------------------------------------
+
+interface PerformDeps extends ActionWorkerDeps {
+  readonly replies: Replies;
+  readonly pauses: Abortable;
+  readonly running: Abortable;
+}
+
+type Perform = (delivery: ActionDelivery, request: ActionRequest, command: Command) => Promise<void>;
+
+function createPerform(deps: PerformDeps): Perform {
+  const { transport, executions, invalidateAgent } = deps;
+  const performRun = createActionRuns(deps);
+  const performBatch = createActionBatches({ ...deps, performRun });
+  const answerQuery = createActionQueries({ ...deps, signal: deps.running.signal });
+  const cancel = createCancel(deps);
+  const push = createPush(deps);
+
+  return async function perform(delivery, request, command) {
+    switch (command.type) {
+      case 'run':
+        await performRun(runRequest(request, command), executions.start);
+        return;
+      case 'batch':
+        return performBatch(request, command);
+      case 'cancel':
+        return cancel(request, command);
+      case 'status':
+      case 'agent-config':
+      case 'history':
+      case 'context':
+        return answerQuery(request, command);
+      case 'invalidate':
+        return invalidateAgent(request.action.tenant_id, command.agentId);
+      case 'replied':
+        transport.replied(request.action);
+        return;
+      case 'push':
+        return push(delivery, command);
+    }
+  };
+}
+
+/** Cancelled twice is cancelled once; what is stored is what was answered. */
+function createCancel({ directory, replies }: PerformDeps) {
+  return async (request: ActionRequest, { taskId }: CommandOf<'cancel'>): Promise<void> => {
+    // A run must be stopped also while the store is away.
+    const before = await replies.stored(request, 'cancelled').catch(() => null);
+    if (before && (await replies.repeat(request, before))) return;
+    const reply = await directory.cancel(request.action.tenant_id, taskId);
+    const about = { taskId: request.action.task_id ?? taskId };
+    if (reply.ok) {
+      const data = {
+        task_id: reply.taskId,
+        status: replyStatus(reply.status),
+        abort_ms: Math.ceil(reply.abortMs),
+      };
+      const body = { type: 'execution.callback', data } as const;
+      return replies.store(replies.make(request, 'cancelled', body, about));
+    }
+    if (NOT_ITS_FAULT.has(reply.error.code)) throw new RefusalError(reply.error);
+    await replies.send(request, errorReply(reply.error, { taskId }), about);
+  };
+}
+
+/** A push that was shown before is not shown again. */
+function createPush({ directory }: PerformDeps) {
+  const pushed = new LRUCache<string, true>({ max: MAX_PUSHED });
+  return (delivery: ActionDelivery, { sessions, frame }: CommandOf<'push'>): void => {
+    const key = keyOf(delivery);
+    if (delivery.idGiven && pushed.has(key)) return;
+    directory.push(delivery.action.tenant_id, sessions, frame);
+    if (delivery.idGiven) pushed.set(key, true);
+  };
+}
+
+// --- What is taken ---------------------------------------------------------------------------------------------
+
 /**
- * Refuses at once what no delivery will do better with: what nobody works on, what names a queue that it may not name,
- * and data that does not fit where nobody could be told.
+ * Refuses at once what no delivery will do better with: what no node works on, what names a queue that it may not name,
+ * and data that does not fit where nobody could be told. `taken`: the queues that the node takes from.
  */
-export const readDelivered: ReadMessage = (raw, _queue, nowMs, newId) => {
-  const parsed = parseDomainAction(raw, nowMs, newId);
-  if (!parsed.ok) return parsed;
-  const { action } = parsed;
-  const problem = callbackProblem(action);
-  if (problem !== null) return { ok: false, error: refusal('FORBIDDEN', { message: problem }) };
-  if (replyQueue(action) !== undefined && expectsReply(action.action_type)) return parsed;
-  const read = readCommand(action);
-  return read.ok ? parsed : { ok: false, error: read.error };
-};
+const readWork =
+  (taken: ReadonlySet<string>): ReadMessage =>
+  (raw, _queue, nowMs, newId) => {
+    const parsed = parseDomainAction(raw, nowMs, newId);
+    if (!parsed.ok) return parsed;
+    const { action } = parsed;
+    const problem = callbackProblem(action, taken);
+    if (problem !== null) return { ok: false, error: refusal('FORBIDDEN', { message: problem }) };
+    if (replyQueue(action, taken) !== undefined && expectsReply(action.action_type)) return parsed;
+    const read = readCommand(action);
+    return read.ok ? parsed : read;
+  };
 
 /**
  * `extra`: EXECUTION_EXTRA_QUEUES (`execution:{context_id}:{tier}`). Each counts among the queues of the tier that its

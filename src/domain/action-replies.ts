@@ -1,139 +1,241 @@
-/** What is replied to actions (PROTOCOL 4): how a turn's end is told, and where a reply goes. Pure. */
+/** What is replied to actions (PROTOCOL 4): the data of each reply, how a turn's end becomes one, and where replies go. */
+import { z } from 'zod';
+import { defined } from './defined.ts';
 import type { DomainAction } from './domain-action.ts';
-import type { ErrorData } from './errors.ts';
-import type { AgentId, SessionId, TaskId } from './ids.ts';
-import { deadQueue, managementTenant, orchestratorQueue, type QueueName, queueNameSchema } from './queues.ts';
-import { TIERS } from './tiers.ts';
-import type { TurnRecord } from './turn.ts';
+import { type ErrorData, errorCodeSchema, errorDataSchema } from './errors.ts';
+import { executionInfoSchema } from './frames.ts';
+import {
+  type AgentId,
+  agentIdSchema,
+  type SessionId,
+  sessionIdSchema,
+  type TaskId,
+  taskIdSchema,
+} from './ids.ts';
+import {
+  deadQueue,
+  managementTenant,
+  nodeSubscriptions,
+  orchestratorQueue,
+  type QueueName,
+  queueNameSchema,
+} from './queues.ts';
+import { isEndStatus, type TurnRecord, type TurnStatus } from './turn.ts';
+import { messageSchema, turnSchema } from './turn-schemas.ts';
+
+// --- Their data ------------------------------------------------------------------------------------------------
+
+const count = z.number().int().nonnegative();
+const success = z.literal(true);
+const runStatusSchema = z.enum(['success', 'failed', 'cancelled', 'timeout']);
+
+/** How a run ended, as replies name it. */
+export type RunStatus = z.infer<typeof runStatusSchema>;
+
+/** What both kinds of reply to a run say of it. */
+const runIds = {
+  agent_id: agentIdSchema,
+  conversation_id: sessionIdSchema,
+  session_id: sessionIdSchema,
+  /** Place in the batch. */
+  index: count.optional(),
+};
+
+/** A copy, without the name that the schema has in the OpenAPI document. */
+const replyMessageSchema = z.object(messageSchema.shape);
+
+/** A refused query's reply, and that of an answer too large to be sent. */
+export const refusedSchema = z.object({ success: z.literal(false), error: errorDataSchema });
+
+/** The data of each reply, by its type. The first: how a run ended, or a cancelled turn, or an answer too large. */
+export const replySchemas = {
+  'execution.callback': z.union([
+    z.object({
+      ...runIds,
+      response: z.string(),
+      status: runStatusSchema,
+      execution_info: executionInfoSchema.optional(),
+    }),
+    z.object({
+      task_id: taskIdSchema,
+      status: z.enum([...runStatusSchema.options, 'queued', 'processing']),
+      abort_ms: count,
+    }),
+    refusedSchema,
+  ]),
+  'execution.error': z.object({
+    ...z.object(runIds).partial().shape,
+    task_id: taskIdSchema.optional(),
+    error: z.string(),
+    error_code: errorCodeSchema,
+    error_details: z.object({
+      retryable: z.boolean(),
+      retry_after_ms: count.optional(),
+      details: z.unknown().optional(),
+    }),
+  }),
+  'execution.batch_completed': z.object({
+    task_id: taskIdSchema,
+    total: count,
+    completed: count,
+    failed: count,
+    items: z.array(z.object({ task_id: taskIdSchema, status: runStatusSchema })),
+  }),
+  'chat.status.response': z.union([turnSchema, refusedSchema]),
+  'execution.management.get_agent_config.response': z.union([
+    z.object({ success, agent_config: z.unknown() }),
+    refusedSchema,
+  ]),
+  'execution.conversation.get_history.response': z.union([
+    z.object({ success, messages: z.array(replyMessageSchema) }),
+    refusedSchema,
+  ]),
+  'execution.conversation.get_context.response': z.union([
+    z.object({
+      success,
+      context: z.object({
+        session_id: sessionIdSchema,
+        tenant_id: z.string(),
+        messages: z.array(replyMessageSchema),
+        message_count: count,
+      }),
+    }),
+    refusedSchema,
+  ]),
+} as const;
+
+export type ReplyType = keyof typeof replySchemas;
+export type ReplyData<T extends ReplyType> = z.infer<(typeof replySchemas)[T]>;
 
 /** A reply before it has an envelope. */
-export interface ReplyBody {
-  readonly type: string;
-  readonly data: Readonly<Record<string, unknown>>;
+export type ReplyBody = { [T in ReplyType]: { readonly type: T; readonly data: ReplyData<T> } }[ReplyType];
+
+/** Types that answer something: they are never answered themselves. */
+export const isReplyType = (type: string): boolean =>
+  /\.(response|callback|error|batch_completed)$/.test(type);
+
+/** What a turn's status is called in replies. */
+export function replyStatus(status: TurnStatus): RunStatus | 'queued' | 'processing' {
+  return status === 'completed' ? 'success' : status;
 }
 
-/** Whom a reply is about: in its envelope, and in its data. */
+/** How the run of a turn ended. One that has no end, although nobody works on it any more, has failed. */
+export function runStatus({ status }: TurnRecord): RunStatus {
+  if (!isEndStatus(status)) return 'failed';
+  return status === 'completed' ? 'success' : status;
+}
+
+/** Ids that both kinds of reply to a run carry. */
+export interface RunIds {
+  readonly agentId: AgentId;
+  readonly sessionId: SessionId;
+  readonly conversationId: SessionId;
+  /** Place in the batch. */
+  readonly index?: number | undefined;
+}
+
+const idsIn = ({ agentId, conversationId, sessionId, index }: RunIds) =>
+  defined({ agent_id: agentId, conversation_id: conversationId, session_id: sessionId, index });
+
+/** The reply that an ended turn becomes; of a cancelled one with the text there was. */
+export function turnReply(turn: TurnRecord, ids: Pick<RunIds, 'conversationId' | 'index'>): ReplyBody {
+  const all = { ...ids, agentId: turn.agentId, sessionId: turn.sessionId };
+  if (turn.error) return errorReply(turn.error, all);
+  const data = {
+    ...idsIn(all),
+    response: turn.content ?? '',
+    status: runStatus(turn),
+    ...defined({ execution_info: turn.info }),
+  };
+  return { type: 'execution.callback', data };
+}
+
+/** The reply to what was refused; `about`: the run, or the task that could not be cancelled. */
+export const errorReply = (error: ErrorData, about?: RunIds | { readonly taskId: TaskId }): ReplyBody => ({
+  type: 'execution.error',
+  data: {
+    ...(about === undefined ? {} : 'taskId' in about ? { task_id: about.taskId } : idsIn(about)),
+    error: error.message,
+    error_code: error.code,
+    error_details: defined({
+      retryable: error.retryable,
+      retry_after_ms: error.retry_after_ms,
+      details: error.details,
+    }),
+  },
+});
+
+// --- Their envelope ----------------------------------------------------------------------------------------------
+
+/** What a reply is about, for its envelope. */
 export interface ReplySubject {
   readonly taskId?: TaskId | undefined;
   readonly sessionId?: SessionId | undefined;
   readonly agentId?: AgentId | undefined;
 }
 
-/** What replies call the ends of turns. */
-export type EndStatus = 'success' | 'failed' | 'cancelled' | 'timeout';
-
-export const endStatus = (status: TurnRecord['status']): EndStatus | 'queued' | 'processing' =>
-  status === 'completed' ? 'success' : status;
-
-/** Ids that both kinds of reply to an execution carry. */
-export interface ExecutionIds {
-  readonly agentId: AgentId;
-  readonly sessionId: SessionId;
-  readonly conversationId: string;
-  /** Place in the batch. */
-  readonly index?: number | undefined;
-}
-
-const idsIn = ({ agentId, conversationId, sessionId, index }: ExecutionIds) => ({
-  agent_id: agentId,
-  conversation_id: conversationId,
-  session_id: sessionId,
-  ...(index === undefined ? {} : { index }),
-});
-
-/** How an ended turn is told to whoever asked for it; a cancelled one with the text there was. */
-export function turnReply(turn: TurnRecord, ids: Omit<ExecutionIds, 'agentId' | 'sessionId'>): ReplyBody {
-  const all = { ...ids, agentId: turn.agentId, sessionId: turn.sessionId };
-  if (turn.error) return errorReply(turn.error, all);
-  const data = {
-    ...idsIn(all),
-    response: turn.content ?? '',
-    status: endStatus(turn.status),
-    ...(turn.info === undefined ? {} : { execution_info: turn.info }),
-  };
-  return { type: 'execution.callback', data };
-}
-
-export const errorReply = (error: ErrorData, ids?: ExecutionIds): ReplyBody => ({
-  type: 'execution.error',
-  data: {
-    ...(ids ? idsIn(ids) : {}),
-    error: error.message,
-    error_code: error.code,
-    error_details: {
-      retryable: error.retryable,
-      ...(error.retry_after_ms === undefined ? {} : { retry_after_ms: error.retry_after_ms }),
-      ...(error.details === undefined ? {} : { details: error.details }),
-    },
-  },
-});
-
-/** The refusal of a question that is answered by `{action_type}.response`. */
-export const refusedResponse = (actionType: string, error: ErrorData): ReplyBody => ({
-  type: `${actionType}.response`,
-  data: { success: false, error },
-});
-
 /** Gives a reply its envelope: what ties it to its request is copied. */
 export const replyAction = (
   request: DomainAction,
   body: ReplyBody,
   made: { readonly id: string; readonly nowMs: number } & ReplySubject,
-): DomainAction => ({
-  action_id: made.id,
-  action_type: body.type,
-  ...given('task_id', made.taskId ?? request.task_id),
-  tenant_id: request.tenant_id,
-  ...given('tenant_tier', request.tenant_tier),
-  ...given('session_id', made.sessionId ?? request.session_id),
-  ...given('user_id', request.user_id),
-  ...given('agent_id', made.agentId ?? request.agent_id),
-  ...given('correlation_id', request.correlation_id),
-  ...given('trace_id', request.trace_id),
-  data: { ...body.data },
-  metadata: {},
-  timestamp: new Date(made.nowMs).toISOString(),
-});
+): DomainAction =>
+  defined({
+    action_id: made.id,
+    action_type: body.type,
+    task_id: made.taskId ?? request.task_id,
+    tenant_id: request.tenant_id,
+    tenant_tier: request.tenant_tier,
+    session_id: made.sessionId ?? request.session_id,
+    user_id: request.user_id,
+    agent_id: made.agentId ?? request.agent_id,
+    correlation_id: request.correlation_id,
+    trace_id: request.trace_id,
+    data: { ...body.data },
+    metadata: {},
+    timestamp: new Date(made.nowMs).toISOString(),
+  });
 
-const given = <K extends string, V>(name: K, value: V | undefined): { [P in K]?: V } => {
-  const fields: { [P in K]?: V } = {};
-  if (value !== undefined) fields[name] = value;
-  return fields;
-};
+// --- Where they go -----------------------------------------------------------------------------------------------
 
-// --- Where it goes -------------------------------------------------------------------------------------------
+/** Queues that are a tenant's: replies of others must not reach them. */
+const TENANT_QUEUE = /^(?:orchestrator:(.+):callback|agent-management\.[^.]+\.(.+))$/;
 
-/** Types that answer something: they are never answered themselves. */
-export const isReplyType = (type: string): boolean =>
-  /\.(response|callback|error|batch_completed)$/.test(type);
+/** What every node takes actions from. */
+const WORK_QUEUES: ReadonlySet<string> = new Set(nodeSubscriptions().map(({ queue }) => queue));
 
-const TENANT_QUEUE = /^(?:orchestrator:(.+):callback|agent-management\.[a-z]+\.(.+))$/;
+/** Keys of the transport. Under `nooble:replies:` nodes await replies of each other. */
+const TRANSPORT_KEY = /^nooble:(?!replies:)/;
 
-/** What nodes take work from, and the keys of the transport itself. */
-const NODE_QUEUES: readonly RegExp[] = [
-  new RegExp(`^execution_service:(${TIERS.join('|')}):(high_priority|default)$`),
-  new RegExp(`^agent_execution_service:(${TIERS.join('|')}):callbacks$`),
-  /^agent-management\.(tasks|validation|templates)\./,
-  /^nooble:(?!replies:)/,
-];
+/** A reply queue whose correlation id happens to be `dead`: it only looks like a dead list. */
+const REPLY_NAMED_DEAD = /^[^:]+:responses:[^:]+:dead$/;
 
-/** `{service}:responses:{action}:{correlation_id}`: a requester's own list, whatever its correlation id looks like. */
-const RESPONSE_QUEUE = /^[^:]+:responses:[^:]+:./;
+/** Whether something else than replies is read off a queue; `taken`: what this node takes from besides WORK_QUEUES. */
+const isTaken = (queue: string, taken: ReadonlySet<string>): boolean =>
+  WORK_QUEUES.has(queue) ||
+  taken.has(queue) ||
+  managementTenant(queue) !== null ||
+  TRANSPORT_KEY.test(queue) ||
+  (queue.endsWith(deadQueue('')) && !REPLY_NAMED_DEAD.test(queue));
 
-/** Why nobody may be answered on the queue that an action names, or null. */
-export function callbackProblem({ callback_queue: queue, tenant_id: tenantId }: DomainAction): string | null {
+/**
+ * Why nobody may be answered on the queue that an action names, or null. Names are compared as Redis does, to the
+ * letter: `{service}:responses:{action}:{correlation_id}` is its requester's, whatever service or id that is.
+ */
+export function callbackProblem(
+  { callback_queue: queue, tenant_id: tenantId }: DomainAction,
+  taken: ReadonlySet<string>,
+): string | null {
   if (queue === undefined) return null;
   const [, orchestrated, managed] = TENANT_QUEUE.exec(queue) ?? [];
-  const owner = managementTenant(queue) ?? orchestrated ?? managed;
+  const owner = orchestrated ?? managed;
   if (owner !== undefined && owner !== tenantId) return 'The callback_queue is another tenant’s.';
-  if (owner === undefined && RESPONSE_QUEUE.test(queue)) return null;
-  const isNodes = queue.endsWith(deadQueue('')) || NODE_QUEUES.some((pattern) => pattern.test(queue));
-  return isNodes ? 'The callback_queue is none for replies.' : null;
+  return isTaken(queue, taken) ? 'The callback_queue is none for replies.' : null;
 }
 
 /** Where the reply is awaited; undefined: nowhere, or by this node, which needs none. */
-export function replyQueue(action: DomainAction): QueueName | undefined {
-  if (callbackProblem(action) !== null) return undefined;
+export function replyQueue(action: DomainAction, taken: ReadonlySet<string>): QueueName | undefined {
+  if (callbackProblem(action, taken) !== null) return undefined;
   // The session's sockets have seen the turn: that is what its reader would have to bring about.
   if (action.action_type === 'chat.process' && action.callback_queue === orchestratorQueue(action.tenant_id))
     return undefined;

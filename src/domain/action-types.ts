@@ -1,7 +1,8 @@
-/** What the data of each action type must be (PROTOCOL 4), and what is asked for by it. */
+/** The one table of action types (PROTOCOL 4): what their data must be, what they ask for, and how they are answered. */
 import { z } from 'zod';
-import { isReplyType } from './action-replies.ts';
-import type { DomainAction } from './domain-action.ts';
+import { isReplyType, type ReplyType } from './action-replies.ts';
+import { defined } from './defined.ts';
+import { type DomainAction, problemsOf } from './domain-action.ts';
 import { type ErrorData, refusal } from './errors.ts';
 import {
   DEFAULT_BATCH_CONCURRENCY,
@@ -20,12 +21,12 @@ import {
   taskIdSchema,
 } from './ids.ts';
 
+// --- Their data ------------------------------------------------------------------------------------------------
+
 const MAX_TARGETS = 1_000;
 const MAX_HISTORY = 500;
 const DEFAULT_HISTORY = 50;
-const CONTEXT_HISTORY = 20;
-/** Problems named in one refusal. */
-const MAX_PROBLEMS = 5;
+const DEFAULT_CONTEXT_HISTORY = 20;
 
 /** UTF-16 units, as JSON, of what a sender may attach: it is held for as long as its run waits. */
 const MAX_ATTACHED_UNITS = 256 * 1024;
@@ -49,13 +50,14 @@ export const runSchema = z.object({
 export type RunFields = z.infer<typeof runSchema>;
 
 export const chatSchema = runSchema.extend({ stream: sayFields.stream, on_busy: sayFields.on_busy });
+type ChatFields = z.infer<typeof chatSchema>;
 
 export const batchSchema = z.object({
-  items: z.array(runSchema).min(1).max(MAX_BATCH_ITEMS).refine(distinct, 'must have ids of their own'),
+  items: z.array(runSchema).min(1).max(MAX_BATCH_ITEMS).refine(haveOwnIds, 'must have ids of their own'),
   concurrency: z.number().int().min(1).max(MAX_BATCH_CONCURRENCY).default(DEFAULT_BATCH_CONCURRENCY),
 });
 
-function distinct(items: readonly RunFields[]): boolean {
+function haveOwnIds(items: readonly RunFields[]): boolean {
   const ids = items.flatMap(({ task_id }) => task_id ?? []);
   return new Set(ids).size === ids.length;
 }
@@ -79,6 +81,8 @@ export const broadcastSchema = z.object({
   target_sessions: z.array(sessionIdSchema).max(MAX_TARGETS).optional(),
 });
 
+// --- What they ask for -----------------------------------------------------------------------------------------
+
 interface AboutTask<T extends string> {
   readonly type: T;
   readonly taskId: TaskId;
@@ -93,12 +97,9 @@ interface AboutSession<T extends string> {
   readonly limit: number;
 }
 
-/** What an action asks for. */
+/** What an action asks for, ready to be performed. */
 export type Command =
-  | {
-      readonly type: 'run';
-      readonly fields: RunFields & Partial<Pick<z.infer<typeof chatSchema>, 'stream' | 'on_busy'>>;
-    }
+  | { readonly type: 'run'; readonly fields: RunFields & Partial<ChatFields> }
   | { readonly type: 'batch'; readonly items: readonly RunFields[]; readonly concurrency: number }
   | AboutTask<'cancel'>
   | AboutTask<'status'>
@@ -106,27 +107,52 @@ export type Command =
   | AboutAgent<'agent-config'>
   | AboutSession<'history'>
   | AboutSession<'context'>
-  | { readonly type: 'replied' }
   | {
       readonly type: 'push';
       /** Undefined: all of the tenant's. */
       readonly sessions: readonly SessionId[] | undefined;
       readonly frame: PushedFrame;
-    };
+    }
+  /** A service's reply to a request of this node. */
+  | { readonly type: 'replied' };
+
+/** The commands of these types. */
+export type CommandOf<T extends Command['type']> = Extract<Command, { readonly type: T }>;
 
 export type ReadCommand =
-  | { readonly ok: true; readonly order: Command }
+  | { readonly ok: true; readonly command: Command }
   | { readonly ok: false; readonly error: ErrorData };
 
-type Reader = (action: DomainAction) => ReadCommand;
+export interface ActionType {
+  readonly summary: string;
+  /** The data under the names that the node uses. Undefined: whatever a service replied. */
+  readonly data: z.ZodObject | undefined;
+  /** Refuses data that does not fit with INVALID_REQUEST, naming the fields. */
+  readonly command: (action: DomainAction) => ReadCommand;
+  /** None: it is never answered. */
+  readonly replies: readonly ReplyType[];
+}
 
-/** Reads `fields` by a schema. Refuses with INVALID_REQUEST, naming the fields. */
-function fitting<T>(schema: z.ZodType<T>, fields: unknown, order: (value: T) => Command): ReadCommand {
-  const parsed = schema.safeParse(fields);
-  if (parsed.success) return { ok: true, order: order(parsed.data) };
-  const details = parsed.error.issues
-    .slice(0, MAX_PROBLEMS)
-    .map(({ path, message }) => ({ field: path.join('.'), message }));
+interface Definition<S extends z.ZodObject> {
+  readonly summary: string;
+  readonly data: S;
+  readonly command: (data: z.infer<S>, action: DomainAction) => Command;
+  readonly replies?: readonly ReplyType[];
+  /** Brings an action's fields to the names of `data`. */
+  readonly fields?: (action: DomainAction) => Fields;
+}
+
+function define<S extends z.ZodObject>(definition: Definition<S>): ActionType {
+  const { summary, data, command, replies = [], fields = fieldsOf } = definition;
+  const read = (action: DomainAction): ReadCommand => {
+    const parsed = data.safeParse(fields(action));
+    return parsed.success ? { ok: true, command: command(parsed.data, action) } : malformed(parsed.error);
+  };
+  return { summary, data, command: read, replies };
+}
+
+function malformed(error: z.ZodError): ReadCommand {
+  const details = problemsOf(error);
   const text = details.map(({ field, message }) => (field === '' ? message : `${field}: ${message}`));
   const message = `The action's data is malformed: ${text.join('; ')}.`;
   return { ok: false, error: refusal('INVALID_REQUEST', { message, details }) };
@@ -150,8 +176,8 @@ function fieldsOf({ data, task_id, agent_id, session_id }: DomainAction): Fields
   return fields;
 }
 
-/** One run's fields under the names that we use. */
-const runFields = (fields: Fields): Fields => ({
+/** The fields of one run under the names that we use. */
+const withRunNames = (fields: Fields): Fields => ({
   ...fields,
   input: fields.input ?? fields.message,
   user_info: fields.user_info ?? fields.user,
@@ -160,112 +186,179 @@ const runFields = (fields: Fields): Fields => ({
     : fields.execution_params,
 });
 
-/** The envelope names the turn; for whoever asks about another's, `data` does. */
-const ofRun = (action: DomainAction): Fields => ({
-  ...runFields(fieldsOf(action)),
-  ...(action.task_id === undefined ? {} : { task_id: action.task_id }),
+/** The envelope names the turn of a run; `data` names one only where an action is about another's turn. */
+const runFields = (action: DomainAction): Fields => ({
+  ...withRunNames(fieldsOf(action)),
+  ...defined({ task_id: action.task_id }),
 });
 
-const run: Reader = (action) => fitting(runSchema, ofRun(action), (fields) => ({ type: 'run', fields }));
-
-const chat: Reader = (action) => {
-  const fields = ofRun(action);
-  const message = action.data.message ?? fields.input;
-  return fitting(chatSchema, { ...fields, input: message }, (value) => ({ type: 'run', fields: value }));
+const chatFields = (action: DomainAction): Fields => {
+  const fields = runFields(action);
+  return { ...fields, input: action.data.message ?? fields.input };
 };
 
 /** An item runs in a session of its own unless it names one; its agent may stand once, for all. */
-const batch: Reader = (action) => {
+function batchFields(action: DomainAction): Fields {
   const { items, ...fields } = fieldsOf(action);
-  const listed = Array.isArray(items) && items.length <= MAX_BATCH_ITEMS;
-  const read = listed
-    ? items.map((item) =>
-        isRecord(item)
-          ? runFields({ ...(action.agent_id ? { agent_id: action.agent_id } : {}), ...withoutNulls(item) })
-          : item,
-      )
-    : Array.isArray(items)
-      ? `${items.length} items`
-      : items;
-  return fitting(batchSchema, { ...fields, items: read }, (value) => ({ type: 'batch', ...value }));
-};
-
-const task =
-  (type: 'cancel' | 'status'): Reader =>
-  (action) =>
-    fitting(taskSchema, fieldsOf(action), ({ task_id }) => ({ type, taskId: task_id }));
-
-const agent =
-  (type: 'invalidate' | 'agent-config'): Reader =>
-  (action) =>
-    fitting(agentSchema, fieldsOf(action), ({ agent_id }) => ({ type, agentId: agent_id }));
-
-const conversation =
-  (type: 'history' | 'context', most: number): Reader =>
-  (action) =>
-    fitting(historySchema, fieldsOf(action), ({ session_id, limit = most }) => ({
-      type,
-      sessionId: session_id,
-      limit,
-    }));
+  if (!Array.isArray(items)) return { ...fields, items };
+  // No list of what is too long anyway: a text in its place is refused just as well, by its field.
+  if (items.length > MAX_BATCH_ITEMS) return { ...fields, items: `${items.length} items` };
+  const agent = defined({ agent_id: action.agent_id });
+  const read = items.map((item: unknown) =>
+    isRecord(item) ? withRunNames({ ...agent, ...withoutNulls(item) }) : item,
+  );
+  return { ...fields, items: read };
+}
 
 const frameOf = (
   { task_id: taskId }: DomainAction,
-  fields: { readonly message_type: string; readonly message_data: Fields },
-): PushedFrame => ({
-  type: fields.message_type,
-  data: fields.message_data,
-  ...(taskId === undefined ? {} : { taskId }),
+  { message_type: type, message_data: data }: { message_type: string; message_data: Fields },
+): PushedFrame => defined({ type, data, taskId });
+
+// --- The table -------------------------------------------------------------------------------------------------
+
+const RUN_REPLIES = ['execution.callback', 'execution.error'] as const;
+
+const run = (summary: string): ActionType =>
+  define({
+    summary,
+    data: runSchema,
+    fields: runFields,
+    command: (fields) => ({ type: 'run', fields }),
+    replies: RUN_REPLIES,
+  });
+
+const cancel = define({
+  summary: 'Cancels a turn.',
+  data: taskSchema,
+  command: ({ task_id }) => ({ type: 'cancel', taskId: task_id }),
+  replies: RUN_REPLIES,
 });
 
-const send: Reader = (action) =>
-  fitting(sendSchema, fieldsOf(action), (fields) => ({
-    type: 'push',
-    sessions: [fields.session_id],
-    frame: frameOf(action, fields),
-  }));
+const messages = (type: 'history' | 'context', summary: string, defaultLimit: number, reply: ReplyType) =>
+  define({
+    summary,
+    data: historySchema,
+    command: ({ session_id, limit = defaultLimit }) => ({ type, sessionId: session_id, limit }),
+    replies: [reply, 'execution.error'],
+  });
 
-const broadcast: Reader = (action) =>
-  fitting(broadcastSchema, fieldsOf(action), (fields) => ({
-    type: 'push',
-    sessions: fields.target_sessions,
-    frame: frameOf(action, fields),
-  }));
+const callback: ActionType = {
+  summary: 'A service’s reply on the tier’s queue.',
+  data: undefined,
+  command: () => ({ ok: true, command: { type: 'replied' } }),
+  replies: [],
+};
 
-const replied: Reader = () => ({ ok: true, order: { type: 'replied' } });
-
-const READERS: ReadonlyMap<string, Reader> = new Map([
-  ['execution.agent_run', run],
-  ['execution.execute', run],
-  ['execution.batch', batch],
-  ['execution.cancel', task('cancel')],
-  ['execution.cache.invalidate', agent('invalidate')],
-  ['execution.management.get_agent_config', agent('agent-config')],
-  ['execution.conversation.get_history', conversation('history', DEFAULT_HISTORY)],
-  ['execution.conversation.get_context', conversation('context', CONTEXT_HISTORY)],
-  ['chat.process', chat],
-  ['chat.status', task('status')],
-  ['chat.cancel', task('cancel')],
-  ['websocket.send', send],
-  ['websocket.broadcast', broadcast],
-  ['embedding.callback', replied],
-  ['query.callback', replied],
+/** What the node takes off its work queues, by type. */
+export const ACTION_TYPES: ReadonlyMap<string, ActionType> = new Map([
+  ['execution.agent_run', run('Runs an agent.')],
+  ['execution.execute', run('Another name of execution.agent_run.')],
+  [
+    'execution.batch',
+    define({
+      summary: 'Runs every item; each is answered, then all of them together.',
+      data: batchSchema,
+      fields: batchFields,
+      command: (fields) => ({ type: 'batch', ...fields }),
+      replies: ['execution.callback', 'execution.batch_completed', 'execution.error'],
+    }),
+  ],
+  ['execution.cancel', cancel],
+  [
+    'execution.cache.invalidate',
+    define({
+      summary: 'The node asks for the agent anew.',
+      data: agentSchema,
+      command: ({ agent_id }) => ({ type: 'invalidate', agentId: agent_id }),
+    }),
+  ],
+  [
+    'execution.management.get_agent_config',
+    define({
+      summary: 'An agent’s configuration.',
+      data: agentSchema,
+      command: ({ agent_id }) => ({ type: 'agent-config', agentId: agent_id }),
+      replies: ['execution.management.get_agent_config.response', 'execution.error'],
+    }),
+  ],
+  [
+    'execution.conversation.get_history',
+    messages(
+      'history',
+      'The messages of a session, newest last.',
+      DEFAULT_HISTORY,
+      'execution.conversation.get_history.response',
+    ),
+  ],
+  [
+    'execution.conversation.get_context',
+    messages(
+      'context',
+      'A session with its messages.',
+      DEFAULT_CONTEXT_HISTORY,
+      'execution.conversation.get_context.response',
+    ),
+  ],
+  [
+    'chat.process',
+    define({
+      summary:
+        'A turn that the session’s sockets see, too. Not answered on orchestrator:{tenant_id}:callback.',
+      data: chatSchema,
+      fields: chatFields,
+      command: (fields) => ({ type: 'run', fields }),
+      replies: RUN_REPLIES,
+    }),
+  ],
+  [
+    'chat.status',
+    define({
+      summary: 'How a turn stands.',
+      data: taskSchema,
+      command: ({ task_id }) => ({ type: 'status', taskId: task_id }),
+      replies: ['chat.status.response', 'execution.error'],
+    }),
+  ],
+  ['chat.cancel', cancel],
+  [
+    'websocket.send',
+    define({
+      summary: 'A frame for the sockets of one session.',
+      data: sendSchema,
+      command: (fields, action) => ({
+        type: 'push',
+        sessions: [fields.session_id],
+        frame: frameOf(action, fields),
+      }),
+    }),
+  ],
+  [
+    'websocket.broadcast',
+    define({
+      summary: 'A frame for sockets of the tenant.',
+      data: broadcastSchema,
+      command: (fields, action) => ({
+        type: 'push',
+        sessions: fields.target_sessions,
+        frame: frameOf(action, fields),
+      }),
+    }),
+  ],
+  ['embedding.callback', callback],
+  ['query.callback', callback],
 ]);
 
-/** Reads what an action asks for; refuses with INVALID_REQUEST what nobody here does, and data that does not fit. */
+/** Reads what an action asks for; refuses with INVALID_REQUEST what no node works on, and data that does not fit. */
 export function readCommand(action: DomainAction): ReadCommand {
-  const reader = READERS.get(action.action_type);
-  if (reader) return reader(action);
+  const type = ACTION_TYPES.get(action.action_type);
+  if (type) return type.command(action);
   const why = isReplyType(action.action_type)
     ? 'It is a reply, and nobody waits for replies here.'
-    : `Known are: ${[...READERS.keys()].join(', ')}.`;
+    : `Known are: ${[...ACTION_TYPES.keys()].join(', ')}.`;
   const message = `The action_type ${action.action_type} is not worked on. ${why}`;
   return { ok: false, error: refusal('INVALID_REQUEST', { message }) };
 }
 
 /** Whether somebody may wait for an answer to actions of this type. */
-export const expectsReply = (type: string): boolean =>
-  READERS.has(type) &&
-  !type.startsWith('websocket.') &&
-  !isReplyType(type) &&
-  type !== 'execution.cache.invalidate';
+export const expectsReply = (type: string): boolean => (ACTION_TYPES.get(type)?.replies.length ?? 0) > 0;

@@ -87,7 +87,7 @@ export const cancelledSchema = z
   .object({ task_id: taskIdSchema, status: turnStatusSchema, abort_ms: count })
   .meta({ id: 'TurnCancelled' });
 
-const messageSchema = z
+export const messageSchema = z
   .object({ role: roleSchema, content: z.string(), task_id: taskIdSchema, created_at: time })
   .meta({ id: 'Message' });
 

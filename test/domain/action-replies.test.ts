@@ -4,11 +4,12 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
   callbackProblem,
-  endStatus,
   errorReply,
   isReplyType,
   replyAction,
   replyQueue,
+  replyStatus,
+  runStatus,
   turnReply,
 } from '../../src/domain/action-replies.ts';
 import { type DomainAction, domainActionSchema } from '../../src/domain/domain-action.ts';
@@ -41,20 +42,20 @@ const turn = (more: Partial<TurnRecord> = {}): TurnRecord => ({
 const IDS = { agent_id: 'a1', conversation_id: 'c1', session_id: 's1' };
 
 test('an ended turn is a callback with its text, or an error with its code', () => {
-  const told = { conversationId: 'c1' };
-  assert.deepEqual(turnReply(turn(), told), {
+  const about = { conversationId: sessionIdSchema.parse('c1') };
+  assert.deepEqual(turnReply(turn(), about), {
     type: 'execution.callback',
     data: { ...IDS, response: 'yes', status: 'success' },
   });
   const { content: _, ...silent } = turn({ status: 'cancelled' });
-  assert.deepEqual(turnReply(silent, { ...told, index: 0 }).data, {
+  assert.deepEqual(turnReply(silent, { ...about, index: 0 }).data, {
     ...IDS,
     index: 0,
     response: '',
     status: 'cancelled',
   });
   const error = refusal('EXECUTION_TIMEOUT', { retryAfterMs: 1.5, details: { max: 3 } });
-  assert.deepEqual(turnReply(turn({ status: 'timeout', error }), told), {
+  assert.deepEqual(turnReply(turn({ status: 'timeout', error }), about), {
     type: 'execution.error',
     data: {
       ...IDS,
@@ -64,8 +65,11 @@ test('an ended turn is a callback with its text, or an error with its code', () 
     },
   });
   assert.deepEqual(Object.keys(errorReply(refusal('POISON')).data), ['error', 'error_code', 'error_details']);
-  assert.equal(endStatus('completed'), 'success');
-  assert.equal(endStatus('timeout'), 'timeout');
+  assert.equal(replyStatus('completed'), 'success');
+  assert.equal(replyStatus('timeout'), 'timeout');
+  assert.equal(replyStatus('processing'), 'processing');
+  assert.equal(runStatus(turn()), 'success');
+  assert.equal(runStatus(turn({ status: 'processing' })), 'failed', 'a run without an end is no success');
 });
 
 test('a reply copies what ties it to its request, and is an action itself', () => {
@@ -78,7 +82,8 @@ test('a reply copies what ties it to its request, and is an action itself', () =
     metadata: { secret: 1 },
     timeout: 3,
   });
-  const body = { type: 'execution.callback', data: { a: 1 } };
+  const error = refusal('TOO_LARGE');
+  const body = { type: 'execution.callback', data: { success: false, error } } as const;
   const reply = replyAction(asked, body, { id: 'a-1:reply', nowMs: 0 });
   assert.deepEqual(reply, {
     action_id: 'a-1:reply',
@@ -88,7 +93,7 @@ test('a reply copies what ties it to its request, and is an action itself', () =
     tenant_tier: 'free',
     correlation_id: 'c',
     trace_id: 't',
-    data: { a: 1 },
+    data: { success: false, error },
     metadata: {},
     timestamp: '1970-01-01T00:00:00.000Z',
   });
@@ -101,43 +106,64 @@ test('a reply copies what ties it to its request, and is an action itself', () =
   assert.deepEqual([own.task_id, own.session_id, own.agent_id], ['t1:0', 's1', 'a1']);
 });
 
-test('replies go where they are awaited, and nowhere that is not the asker’s', () => {
-  assert.equal(replyQueue(request()), undefined);
+const EXTRA = new Set(['execution:ctx-1:free', 'old:responses:work:queue']);
+const queueOf = (callback_queue: string) => replyQueue(request({ callback_queue }), EXTRA);
+
+test('replies go where they are awaited', () => {
+  assert.equal(replyQueue(request(), EXTRA), undefined);
   for (const fine of [
     'orchestrator.callback',
     'orchestrator:acme:callback',
     'agent-management.notifications.acme',
     'x:responses:y:z',
     'execution_service:responses:agent_run:abc',
+    'execution_service:responses:execution.agent_run:abc',
+    'execution_service:responses:agent_run:default',
     'execution_service:responses:agent_run:globex:default',
     'execution_service:responses:agent_run:dead',
     'execution_service:responses:execution_service:free:default',
+    'execution_service:responses:agent_run:orchestrator:globex:callback',
     'agent_execution_service:responses:query:callbacks',
+    'agent_execution_service:responses:free:callbacks',
     'execution_service:mine',
     'execution_service:free:default:mine',
+    'execution_service:Free:default',
+    'EXECUTION_SERVICE:free:default',
+    'execution:ctx-2:free',
     'nooble:replies:node',
   ])
-    assert.equal(replyQueue(request({ callback_queue: fine })), fine);
+    assert.equal(queueOf(fine), fine);
+  const chat = request({ action_type: 'chat.process', callback_queue: 'orchestrator:acme:callback' });
+  assert.equal(replyQueue(chat, EXTRA), undefined, 'this node reads there itself');
+  assert.equal(callbackProblem(chat, EXTRA), null);
+});
+
+test('replies go to no queue of another tenant, and to none that nodes take work from', () => {
   for (const wrong of [
     'orchestrator:globex:callback',
     'orchestrator:acme:callback:callback',
+    'orchestrator:ACME:callback',
+    'orchestrator:responses:agent_run:callback',
     'agent-management.tasks.globex',
     'agent-management.notifications.acme.globex',
-    'orchestrator:responses:agent_run:callback',
+    'agent-management.bulk-tasks.globex',
     'agent-management.tasks.acme',
+    'agent-management.validation.acme',
     'execution_service:free:default',
     'execution_service:enterprise:high_priority',
     'execution_service:free:default:dead',
     'agent_execution_service:free:callbacks',
-    'nooble:inbox:node',
+    'execution:ctx-1:free',
+    'execution:ctx-1:free:dead',
+    'old:responses:work:queue',
+    'execution_service:responses:agent_run:abc:dead',
     'caller:dead',
+    'nooble:inbox:node',
+    'nooble:taken:node',
   ]) {
-    assert.notEqual(callbackProblem(request({ callback_queue: wrong })), null, wrong);
-    assert.equal(replyQueue(request({ callback_queue: wrong })), undefined, wrong);
+    assert.notEqual(callbackProblem(request({ callback_queue: wrong }), EXTRA), null, wrong);
+    assert.equal(queueOf(wrong), undefined, wrong);
   }
-  const chat = { action_type: 'chat.process', callback_queue: 'orchestrator:acme:callback' };
-  assert.equal(replyQueue(request(chat)), undefined, 'this node reads there itself');
-  assert.equal(callbackProblem(request(chat)), null);
 });
 
 test('replies are told from requests by their type', () => {

@@ -240,6 +240,12 @@ test('older senders write to a queue of their own', async (t) => {
     await client.push(each, 'nothing');
     await until('the dead', async () => (await client.redis.client.llen(`${each}:dead`)) === 1);
   }
+  for (const [at, taken] of ['execution:ctx-2', `${ownList()}:dead`].entries()) {
+    const sent = action('execution.agent_run', { input: 'Hi.' }, { callback_queue: taken });
+    await client.push(queue, pydantic1(sent));
+    const isDead = async () => (await client.redis.client.llen(`${queue}:dead`)) === at + 2;
+    await until(`the refusal to answer on ${taken}`, isDead);
+  }
 });
 
 test('a requester is answered on the list that the contract names for it, whatever service it calls itself', async (t) => {

@@ -1,90 +1,73 @@
-/** Which messages queues and sockets carry, by name, with the schemas that read or write them: what the AsyncAPI document lists. */
+/** What queues and sockets carry besides actions and replies, by name and with its schema: for the AsyncAPI document. */
 import { z } from 'zod';
+import { sendSchema } from '../../src/domain/action-types.ts';
+import { agentSchema, NOTICE_EVENTS } from '../../src/domain/agent-record.ts';
 import {
-  agentSchema,
-  batchSchema,
-  broadcastSchema,
-  chatSchema,
-  historySchema,
-  runSchema,
-  sendSchema,
-  taskSchema,
-} from '../../src/domain/action-types.ts';
-import { NOTICE_EVENTS } from '../../src/domain/agent-record.ts';
-import { clientFrameSchema, eventData, noticeData, wireFrameSchema } from '../../src/domain/frames.ts';
+  clientFrameSchema,
+  eventData,
+  noticeData,
+  roleSchema,
+  wireFrameSchema,
+} from '../../src/domain/frames.ts';
+import { agentIdSchema, sessionIdSchema, taskIdSchema, userIdSchema } from '../../src/domain/ids.ts';
+import { tierSchema } from '../../src/domain/tiers.ts';
+import { messageSchema } from '../../src/domain/turn-schemas.ts';
 import { type PeerRequestType, SERVICE_OF } from '../../src/ports/peers.ts';
-import {
-  answerSchemas,
-  batchCompletedSchema,
-  callbackSchema,
-  failureSchema,
-  peerSchemas,
-} from './schemas.ts';
 
-interface Received {
-  readonly summary: string;
-  readonly data: z.ZodObject | undefined;
-  /** Types of the replies, besides `execution.error`; undefined: it is never answered. */
-  readonly replies?: readonly string[];
-}
+const count = z.number().int().nonnegative();
 
-const answer = (type: keyof typeof answerSchemas): readonly string[] => [`${type}.response`];
-const CALLBACK = ['execution.callback'];
-const RUN: Received = { summary: 'Runs an agent.', data: runSchema, replies: CALLBACK };
-const CANCEL: Received = { summary: 'Cancels a turn.', data: taskSchema, replies: CALLBACK };
-const CALLED: Received = { summary: 'A service’s reply on the tier’s queue.', data: undefined };
+// --- What the node asks of services, and what it expects of them -------------------------------------------------
 
-/** What the node takes off its work queues, by type. The test holds it against orders.ts. */
-export const RECEIVED: Readonly<Record<string, Received>> = {
-  'execution.agent_run': RUN,
-  'execution.execute': { ...RUN, summary: 'Another name of execution.agent_run.' },
-  'execution.batch': {
-    summary: 'Runs every item; each is answered, then all of them together.',
-    data: batchSchema,
-    replies: [...CALLBACK, 'execution.batch_completed'],
-  },
-  'execution.cancel': CANCEL,
-  'execution.cache.invalidate': { summary: 'The node asks for the agent anew.', data: agentSchema },
-  'execution.management.get_agent_config': {
-    summary: 'An agent’s configuration.',
-    data: agentSchema,
-    replies: answer('execution.management.get_agent_config'),
-  },
-  'execution.conversation.get_history': {
-    summary: 'The messages of a session, newest last.',
-    data: historySchema,
-    replies: answer('execution.conversation.get_history'),
-  },
-  'execution.conversation.get_context': {
-    summary: 'A session with its messages.',
-    data: historySchema,
-    replies: answer('execution.conversation.get_context'),
-  },
-  'chat.process': {
-    summary: 'A turn that the session’s sockets see, too. Not answered on orchestrator:{tenant_id}:callback.',
-    data: chatSchema,
-    replies: CALLBACK,
-  },
-  'chat.status': { summary: 'How a turn stands.', data: taskSchema, replies: answer('chat.status') },
-  'chat.cancel': CANCEL,
-  'websocket.send': { summary: 'A frame for the sockets of one session.', data: sendSchema },
-  'websocket.broadcast': { summary: 'A frame for sockets of the tenant.', data: broadcastSchema },
-  'embedding.callback': CALLED,
-  'query.callback': CALLED,
-};
+/** A service may answer more, and in other spellings (peer-replies.ts, peer-agents.ts); this much is enough. */
+const answered = <T extends z.core.$ZodLooseShape>(shape: T) =>
+  z.union([
+    z.object({ success: z.literal(true).optional(), ...shape }),
+    z.object({
+      success: z.literal(false),
+      error: z.object({ code: z.string(), message: z.string(), retry_after_ms: z.number().optional() }),
+    }),
+  ]);
 
-/** The data of the node's replies, by type. */
-export const REPLIES: Readonly<Record<string, z.ZodType>> = {
-  'execution.callback': callbackSchema,
-  'execution.error': failureSchema,
-  'execution.batch_completed': batchCompletedSchema,
-  ...Object.fromEntries(Object.entries(answerSchemas).map(([type, schema]) => [`${type}.response`, schema])),
-};
+export const peerSchemas = {
+  'management.get_agent_config': {
+    asks: z.object({ agent_id: agentIdSchema, version: count.optional() }),
+    hears: answered({ agent_config: z.object(agentSchema.shape).partial() }),
+  },
+  'conversation.get_history': {
+    asks: z.object({ session_id: sessionIdSchema, limit: count }),
+    hears: answered({ messages: z.array(messageSchema.partial({ task_id: true, created_at: true })) }),
+  },
+  'embedding.request': {
+    asks: z.object({ texts: z.array(z.string()) }),
+    hears: answered({ embeddings: z.array(z.array(z.number())), model: z.string().optional() }),
+  },
+  'query.request': {
+    asks: z.object({ query: z.string(), collections: z.array(z.string()), limit: count, top_k: count }),
+    hears: answered({
+      results: z.array(
+        z.object({
+          text: z.string(),
+          source: z.string().optional(),
+          collection: z.string().optional(),
+          score: z.number().optional(),
+        }),
+      ),
+    }),
+  },
+  'tool.execute': {
+    asks: z.object({
+      tool: z.string(),
+      args: z.record(z.string(), z.unknown()),
+      task_id: taskIdSchema,
+      session_id: sessionIdSchema,
+    }),
+    hears: answered({ result: z.unknown() }),
+  },
+} as const satisfies Record<PeerRequestType, { asks: z.ZodType; hears: z.ZodType }>;
 
 const isAsked = (type: string): type is PeerRequestType => Object.hasOwn(peerSchemas, type);
-/** What the node asks of services. */
+/** The types of the node's requests. */
 export const ASKED = Object.keys(SERVICE_OF).filter(isAsked);
-export const SAVE = 'conversation.save_message';
 
 /** How services name their reply; on the tier's queue of callbacks the type says what it answers. */
 export const peerReply = (type: PeerRequestType): string => `${type}.response`;
@@ -92,6 +75,31 @@ export const CALLED_BACK: Readonly<Record<string, PeerRequestType>> = {
   'embedding.callback': 'embedding.request',
   'query.callback': 'query.request',
 };
+
+export const SAVE = 'conversation.save_message';
+/** One message of a turn that ended, for the conversation service; it answers nothing. */
+export const saveMessageSchema = z.object({
+  session_id: sessionIdSchema,
+  role: roleSchema,
+  content: z.string(),
+  agent_id: agentIdSchema,
+  model_name: z.string().optional(),
+  tokens_estimate: count,
+  task_id: taskIdSchema,
+});
+
+// --- The chat socket -------------------------------------------------------------------------------------------
+
+/** The query of its address (handshake.ts). */
+export const socketQuerySchema = z.object({
+  agent_id: agentIdSchema.optional(),
+  user_id: userIdSchema.optional(),
+  tier: tierSchema.optional(),
+  /** Where a resuming client stopped: both or none. */
+  last_seq: count.optional(),
+  epoch: z.string().max(128).optional(),
+  delta_window_ms: count.optional(),
+});
 
 const frameOf = (type: z.ZodType, data: z.ZodType) => wireFrameSchema.extend({ type, data });
 const unnumbered = (type: z.ZodType, data: z.ZodType) => frameOf(type, data).omit({ seq: true });

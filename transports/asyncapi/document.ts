@@ -1,17 +1,10 @@
 /** The AsyncAPI document: what travels over queues and sockets, as seen from the node, for whoever writes a service. */
+import { type ReplyType, replySchemas } from '../../src/domain/action-replies.ts';
+import { ACTION_TYPES } from '../../src/domain/action-types.ts';
 import { MAX_DELIVERIES, MAX_UNREAD_NOTICES, PRIORITIES, REPLY_TTL_S } from '../../src/domain/queues.ts';
 import { TIERS } from '../../src/domain/tiers.ts';
 import { SERVICE_OF } from '../../src/ports/peers.ts';
-import {
-  ASKED,
-  CALLED_BACK,
-  CLIENT_FRAMES,
-  NODE_FRAMES,
-  peerReply,
-  RECEIVED,
-  REPLIES,
-  SAVE,
-} from './catalogue.ts';
+import { ASKED, CALLED_BACK, CLIENT_FRAMES, NODE_FRAMES, peerReply, SAVE } from './catalogue.ts';
 import { type Json, messages, ref, schemaRef, schemas } from './messages.ts';
 
 export interface AsyncApiOptions {
@@ -96,7 +89,7 @@ const PARAMETERS: Readonly<Record<string, Json>> = {
   holder: { description: 'One start of a node.' },
 };
 
-const WORK = Object.keys(RECEIVED).filter((type) => !(type in CALLED_BACK));
+const WORK = [...ACTION_TYPES.keys()].filter((type) => !(type in CALLED_BACK));
 const OWN_LIST = ['management.get_agent_config', 'conversation.get_history'];
 const SERVICES = [...new Set(Object.values(SERVICE_OF))];
 
@@ -126,12 +119,12 @@ const CHANNELS: Readonly<Record<string, Channel>> = {
   replies: {
     address: null,
     description: 'The queue that a request names as `callback_queue`.',
-    messages: Object.keys(REPLIES),
+    messages: Object.keys(replySchemas),
   },
   orchestrator: {
     address: 'orchestrator:{tenant_id}:callback',
     description: 'A `callback_queue` like any other, save for chat.process: its turn is seen by the sockets.',
-    messages: Object.keys(REPLIES),
+    messages: Object.keys(replySchemas),
   },
   ...Object.fromEntries(
     SERVICES.map((service): [string, Channel] => [
@@ -203,13 +196,13 @@ const messageRefs = (on: string, names: readonly string[]): readonly Json[] =>
   names.map((name) => ref(`channels/${on}/messages/${name}`));
 
 const operation = (
-  deed: 'receive' | 'send',
+  action: 'receive' | 'send',
   on: string,
   names: readonly string[],
   summary: string,
   more: Json = {},
 ): Json => ({
-  action: deed,
+  action,
   channel: ref(`channels/${on}`),
   summary,
   messages: messageRefs(on, names),
@@ -227,12 +220,11 @@ const reply = (on: string, names: readonly string[]): Json => ({
 
 function operations(): Json {
   const all: Record<string, Json> = {};
-  const older = new Set<string>();
-  for (const [type, { summary, replies }] of Object.entries(RECEIVED)) {
-    const answers = replies ? [...replies, 'execution.error'] : [];
-    const more = replies ? reply('replies', answers) : {};
+  const older = new Set<ReplyType>();
+  for (const [type, { summary, replies }] of ACTION_TYPES) {
+    const more = replies.length > 0 ? reply('replies', replies) : {};
     all[type] = operation('receive', type in CALLED_BACK ? 'callbacks' : 'work', [type], summary, more);
-    for (const each of answers) older.add(each);
+    for (const each of replies) older.add(each);
   }
   const chat = { security: [ref('components/securitySchemes/bearer')] };
   return {

@@ -1,6 +1,8 @@
 /** The messages of the AsyncAPI document, and their schemas as JSON Schema, made from the zod schemas that the node parses with. */
 import { z } from 'zod';
+import { refusedSchema, replySchemas } from '../../src/domain/action-replies.ts';
 import {
+  ACTION_TYPES,
   agentSchema,
   batchSchema,
   broadcastSchema,
@@ -31,11 +33,11 @@ import {
   CLIENT_FRAMES,
   NODE_FRAMES,
   peerReply,
-  RECEIVED,
-  REPLIES,
+  peerSchemas,
   SAVE,
+  saveMessageSchema,
+  socketQuerySchema,
 } from './catalogue.ts';
-import { peerSchemas, refusedSchema, saveMessageSchema, socketQuerySchema } from './schemas.ts';
 
 export type Json = Readonly<Record<string, unknown>>;
 
@@ -74,7 +76,7 @@ const SCHEMAS: Readonly<Record<string, z.ZodType>> = {
   SocketQuery: socketQuerySchema,
   AgentTask: agentTaskSchema,
   TenantNotice: tenantNoticeSchema,
-  ...REPLIES,
+  ...replySchemas,
   ...Object.fromEntries(
     ASKED.flatMap((type) => [
       [type, peerSchemas[type].asks],
@@ -115,11 +117,11 @@ export function schemas(): Readonly<Record<string, JsonSchema>> {
 const nameOf = (schema: z.ZodType | undefined): string =>
   Object.keys(SCHEMAS).find((name) => SCHEMAS[name] === schema) ?? 'undescribed';
 
-const ORDERS: ReadonlySet<string> = new Set(Object.values(RECEIVED).map(({ data }) => nameOf(data)));
+const COMMAND_DATA: ReadonlySet<string> = new Set([...ACTION_TYPES.values()].map(({ data }) => nameOf(data)));
 
-/** The data of what is received, as readOrder takes it: with other names, and without ids that stand in the envelope. */
+/** The data of what is received, as readCommand takes it: with other names, and without ids that stand in the envelope. */
 function readAs(id: string, schema: JsonSchema): JsonSchema {
-  if (!ORDERS.has(id)) return schema;
+  if (!COMMAND_DATA.has(id)) return schema;
   const properties = { ...schema.properties };
   const required = (schema.required ?? []).filter((name) => !SHARED.includes(name));
   const either: Json[] = [];
@@ -152,13 +154,13 @@ export function messages(made: Readonly<Record<string, JsonSchema>>): Readonly<R
     add(name, summary, payload);
     all[name] = { ...all[name], correlationId: { location: '$message.payload#/correlation_id' } };
   };
-  for (const [type, { summary, data }] of Object.entries(RECEIVED)) {
+  for (const [type, { summary, data }] of ACTION_TYPES) {
     const asked = CALLED_BACK[type];
     const name = asked ? peerReply(asked) : nameOf(data);
     const more = asked ? [CORRELATED] : placesOf(data, made[name]);
     addAction(type, summary, action('ReceivedAction', type, name, more));
   }
-  for (const type of Object.keys(REPLIES))
+  for (const type of Object.keys(replySchemas))
     addAction(type, 'A reply of the node.', action('Action', type, type));
   for (const type of ASKED) {
     const service = `${SERVICE_OF[type]}_service`;

@@ -1,4 +1,4 @@
-/** A node's desk over real actors, a store in memory, the real relay and the in-process transport; the model is a script. */
+/** A node's action worker over real actors, a store in memory, the real relay and the in-process transport; the model is a script. */
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import { createActionWorker, workSubscriptions } from '../../../actors/actions/worker.ts';
@@ -38,7 +38,7 @@ export interface Weather {
   transport: 'up' | 'down';
 }
 
-export interface WorldOptions {
+export interface ActionNodeOptions {
   readonly tiers?: TierTable;
   readonly peers?: Partial<Peers>;
   readonly credits?: number;
@@ -52,12 +52,12 @@ export interface WorldOptions {
 }
 
 /**
- * What a message makes the model do: `wait` waits for the gate or an abort, `fail:CODE` fails, `effects` is a deed that
+ * What a message makes the model do: `wait` waits for the gate or an abort, `fail:CODE` fails, `effects` is an operation that
  * may not happen twice and then waits; anything else is answered.
  */
 function scriptedRunner() {
   const plans: ExecutionPlan[] = [];
-  let deeds = 0;
+  let operations = 0;
   let open = (): void => {};
   const opened = new Promise<void>((resolve) => {
     open = resolve;
@@ -70,7 +70,7 @@ function scriptedRunner() {
       if (code) return failed(refusal(code, { retryAfterMs: 7 }));
       if (text === 'effects') {
         await context.effects();
-        deeds += 1;
+        operations += 1;
       }
       if (text === 'wait' || text === 'effects') {
         context.emit({ type: 'chat.delta', data: { content: 'so far' } });
@@ -85,30 +85,30 @@ function scriptedRunner() {
     close: async () => {},
   };
   const ran = (count: number) => until(`${count} runs`, () => plans.length >= count);
-  return { runner, plans, deeds: () => deeds, open: () => open(), ran };
+  return { runner, plans, operations: () => operations, open: () => open(), ran };
 }
 
-export async function openDesk(t: TestContext, options: WorldOptions = {}) {
+export async function openActionNode(t: TestContext, options: ActionNodeOptions = {}) {
   if (!options.store) leakFree(t);
   const weather: Weather = { store: 'up', transport: 'up' };
-  const kept = options.store ?? createMemoryStore();
+  const stored = options.store ?? createMemoryStore();
   const reads: string[] = [];
   const down = (): RefusalError => new RefusalError(refusal('STORE_UNAVAILABLE', { retryAfterMs: 5 }));
-  const guarded = async <T>(what: string, deed: () => Promise<T>): Promise<T> => {
+  const guarded = async <T>(what: string, read: () => Promise<T>): Promise<T> => {
     reads.push(what);
     if (weather.store === 'down') throw down();
-    return deed();
+    return read();
   };
   const store: Store = {
-    ...kept,
-    tenant: (tenantId, day) => guarded('tenant', () => kept.tenant(tenantId, day)),
-    session: (tenantId, id, page) => guarded('session', () => kept.session(tenantId, id, page)),
-    turn: (tenantId, taskId) => guarded('turn', () => kept.turn(tenantId, taskId)),
-    answered: (tenantId, actionId) => guarded('answered', () => kept.answered(tenantId, actionId)),
+    ...stored,
+    tenant: (tenantId, day) => guarded('tenant', () => stored.tenant(tenantId, day)),
+    session: (tenantId, id, page) => guarded('session', () => stored.session(tenantId, id, page)),
+    turn: (tenantId, taskId) => guarded('turn', () => stored.turn(tenantId, taskId)),
+    answered: (tenantId, actionId) => guarded('answered', () => stored.answered(tenantId, actionId)),
     commit: async (write) => {
       const ends = write.type === 'turn-ended' || write.type === 'outgoing';
       if (weather.store === 'down' || (weather.store === 'no ends' && ends)) throw down();
-      return kept.commit(write);
+      return stored.commit(write);
     },
   };
   const own = createMemoryTransport(quiet, counting());
@@ -181,7 +181,7 @@ export async function openDesk(t: TestContext, options: WorldOptions = {}) {
   };
   const invalidated: string[] = [];
   let ids = 0;
-  const desk = createActionWorker({
+  const worker = createActionWorker({
     transport,
     relay,
     directory: { ...system, ...options.directory },
@@ -196,7 +196,11 @@ export async function openDesk(t: TestContext, options: WorldOptions = {}) {
     invalidateAgent: (tenantId, agentId) => void invalidated.push(`${tenantId}/${agentId}`),
     clock,
     log: quiet,
-    lanes: workSubscriptions([queue('execution:ctx-1:free'), queue('old:work')], 'professional', tiers),
+    subscriptions: workSubscriptions(
+      [queue('execution:ctx-1:free'), queue('old:work')],
+      'professional',
+      tiers,
+    ),
     credits: options.credits ?? 16,
     newId: () => {
       ids += 1;
@@ -218,16 +222,16 @@ export async function openDesk(t: TestContext, options: WorldOptions = {}) {
   async function close(): Promise<void> {
     if (over) return;
     over = true;
-    await desk.close();
+    await worker.close();
     await executions.close();
     await system.close();
     await relay.close();
   }
-  /** As a killed process leaves things, and the next one finds them: the ends of turns were not kept. */
+  /** As a killed process leaves things, and the next one finds them: the ends of turns were not stored. */
   async function die(): Promise<void> {
     weather.store = 'no ends';
     await close();
-    await kept.commit({ type: 'unfinished-interrupted', atMs: clock.now() });
+    await stored.commit({ type: 'unfinished-interrupted', atMs: clock.now() });
   }
   t.after(async () => {
     script.open();
@@ -237,10 +241,10 @@ export async function openDesk(t: TestContext, options: WorldOptions = {}) {
   });
   await read(BACK);
   relay.start();
-  if (options.start !== false) await desk.start();
+  if (options.start !== false) await worker.start();
 
   return {
-    ...{ desk, system, relay, store: kept, transport: inner, weather, reads, script, asked, invalidated },
+    ...{ worker, system, relay, store: stored, transport: inner, weather, reads, script, asked, invalidated },
     ...{ replied, agents, read, close, die },
     /** Puts a body on the work queue as a stranger would; without an `action_id` where it is null. */
     push(body: object | string, name = WORK): void {

@@ -80,10 +80,10 @@ test('what is malformed, or names another tenant than its queue, is dead at once
   assert.deepEqual(codes, ['FORBIDDEN', ...Array(4).fill('INVALID_REQUEST')]);
   assert.ok(letters.some(({ error }) => /type: /.test(error.message)));
   assert.deepEqual(asked, ['t3']);
-  assert.deepEqual(givenUp, [], 'what can not be read, or is another’s, is told nobody');
+  assert.deepEqual(givenUp, [], 'nobody is notified of what can not be read, or is another’s');
 });
 
-test('a tenant’s tasks are carried out one after the other, and hold up no other tenant', async (t) => {
+test('a tenant’s tasks are performed one after the other, and hold up no other tenant', async (t) => {
   const door = gate();
   const { transport, asked, came } = await open(t, async (_, { tenantId }) => {
     if (tenantId === 'acme') await door.opened;
@@ -116,7 +116,7 @@ test('a refusal for good is an answer; what may go better is tried three times, 
   assert.deepEqual(givenUp, ['t2 acme OVERLOADED']);
 });
 
-test('while the store is away a task is brought again as often as it takes, and never given up', async (t) => {
+test('while the store is away a task is delivered again as often as it takes, and never given up', async (t) => {
   let triesLeft = 9;
   const { transport, asked, came, givenUp } = await open(t, async () => {
     triesLeft -= 1;
@@ -131,7 +131,7 @@ test('while the store is away a task is brought again as often as it takes, and 
   assert.deepEqual([await transport.dead.queues(), givenUp], [[], []]);
 });
 
-test('a task whose carrying out breaks is given up in the end, and told so', async (t) => {
+test('a task that breaks its taker is given up in the end, and its tenant is notified', async (t) => {
   const { transport, asked, givenUp } = await open(t, () => Promise.reject(new Error('a bug')));
   await transport.send(TASKS, task('t1'), 'msgpack');
   await until('the end', () => givenUp.length === 1);
@@ -158,7 +158,7 @@ test('every notice is sent to its tenant’s queue, as it is', async (t) => {
   );
 });
 
-test('closing waits for what was taken, leaves the rest, and gives back at once what waits to be tried again', async (t) => {
+test('closing waits for what was taken, leaves the rest, and requeues at once what waits to be tried again', async (t) => {
   const door = gate();
   const { transport, asked, came, edge } = await open(t, async (_, { tenantId }) => {
     if (tenantId === 'acme') await door.opened;

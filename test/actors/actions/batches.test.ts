@@ -1,9 +1,9 @@
-/** Batches off the work queues: a reply for each item, one for all, and what is left of them when they come again. */
+/** Batches off the work queues: a reply for each item, one for all, and repeated batches. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { TIER_TABLE } from '../../../src/domain/tiers.ts';
 import { until } from '../../support/until.ts';
-import { ACME, BACK, envelope, idOf, openDesk, task, WORK } from './action-node.ts';
+import { ACME, BACK, envelope, idOf, openActionNode, task, WORK } from './action-node.ts';
 
 const batch = (id: string, items: readonly object[], more: object = {}) => ({
   ...envelope('execution.batch', id),
@@ -14,16 +14,16 @@ const batch = (id: string, items: readonly object[], more: object = {}) => ({
 });
 
 test('each item is answered by itself, and then all of them together', async (t) => {
-  const world = await openDesk(t);
+  const node = await openActionNode(t);
   const items = [
     { input: 'one' },
     { message: 'two', task_id: 'own', session_id: 's2', agent_id: null },
     { input: 'fail:MODEL_ERROR' },
     { input: 'four', agent_id: 'nobody' },
   ];
-  world.push(batch('b1', items, { task_id: 't1', agent_id: 'a1' }));
-  await world.reply(4);
-  const replies = world.replies();
+  node.push(batch('b1', items, { task_id: 't1', agent_id: 'a1' }));
+  await node.reply(4);
+  const replies = node.replies();
   const last = replies.at(-1);
   assert.equal(last?.action_type, 'execution.batch_completed');
   assert.deepEqual([last?.action_id, last?.task_id, last?.trace_id], [idOf('b1', 'completed'), 't1', 'tr']);
@@ -43,7 +43,7 @@ test('each item is answered by itself, and then all of them together', async (t)
       ],
     },
   );
-  const told = replies
+  const answers = replies
     .slice(0, 4)
     .map(({ action_id, task_id: id, session_id, data }) => [
       action_id,
@@ -53,7 +53,7 @@ test('each item is answered by itself, and then all of them together', async (t)
       data.response ?? data.error_code,
     ]);
   assert.deepEqual(
-    told.toSorted((a, b) => Number(a[3]) - Number(b[3])),
+    answers.toSorted((a, b) => Number(a[3]) - Number(b[3])),
     [
       [idOf('b1', 'reply.0'), 't1:0', 'execution-t1:0', 0, 'echo: one'],
       [idOf('b1', 'reply.1'), 'own', 's2', 1, 'echo: two'],
@@ -61,45 +61,45 @@ test('each item is answered by itself, and then all of them together', async (t)
       [idOf('b1', 'reply.3.refused'), 't1:3', 'execution-t1:3', 3, 'AGENT_NOT_FOUND'],
     ],
   );
-  assert.equal(world.script.plans.find(({ taskId }) => taskId === task('t1:0'))?.agent.id, 'a1');
+  assert.equal(node.script.plans.find(({ taskId }) => taskId === task('t1:0'))?.agent.id, 'a1');
 
-  world.push(batch('b1', items, { task_id: 't1', agent_id: 'a1' }));
-  await world.reply(9);
+  node.push(batch('b1', items, { task_id: 't1', agent_id: 'a1' }));
+  await node.reply(9);
   assert.deepEqual(
-    world
+    node
       .replies()
       .slice(5)
       .map(({ action_id }) => action_id)
       .toSorted(),
     replies.map(({ action_id }) => action_id).toSorted(),
   );
-  assert.equal(world.script.plans.length, 3, 'nothing runs twice');
+  assert.equal(node.script.plans.length, 3, 'nothing runs twice');
 });
 
-test('items begin a few at a time, and one that a limit refuses is offered again', async (t) => {
+test('items begin a few at a time, and one that a limit refuses is started again', async (t) => {
   const tiers = { ...TIER_TABLE, free: { ...TIER_TABLE.free, executions: 1, waiting: 0 } };
-  const world = await openDesk(t, { tiers });
+  const node = await openActionNode(t, { tiers });
   const items = Array.from({ length: 3 }, (_, n) => ({ input: n === 0 ? 'wait' : `item ${n}` }));
-  world.push(batch('b1', items, { tenant_tier: 'free', data: { items, concurrency: 3 } }));
-  await world.script.ran(1);
-  world.script.open();
-  await world.reply(3);
-  assert.deepEqual([world.replies().at(-1)?.data.completed, world.script.plans.length], [3, 3]);
+  node.push(batch('b1', items, { tenant_tier: 'free', data: { items, concurrency: 3 } }));
+  await node.script.ran(1);
+  node.script.open();
+  await node.reply(3);
+  assert.deepEqual([node.replies().at(-1)?.data.completed, node.script.plans.length], [3, 3]);
 });
 
 test('a batch that was interrupted goes on with the next node, and no item runs twice', async (t) => {
-  const before = await openDesk(t);
+  const before = await openActionNode(t);
   const items = [{ input: 'done' }, { input: 'wait' }, { input: 'later' }];
   before.push(batch('b1', items, { task_id: 't1', data: { items, concurrency: 1 } }));
   await before.script.ran(2);
-  await until('the second is kept', async () => (await before.store.turn(ACME, task('t1:1'))) !== null);
+  await until('the second is stored', async () => (await before.store.turn(ACME, task('t1:1'))) !== null);
   await before.reply(0);
   await before.die();
 
   const { store, transport } = before;
-  const after = await openDesk(t, { store, transport, start: false });
+  const after = await openActionNode(t, { store, transport, start: false });
   after.script.open();
-  await after.desk.start();
+  await after.worker.start();
   const all = () => [...before.replies(), ...after.replies()];
   const last = () => all().find(({ action_type }) => action_type === 'execution.batch_completed');
   await until('its end', () => last() !== undefined);
@@ -115,25 +115,25 @@ test('a batch that was interrupted goes on with the next node, and no item runs 
   assert.deepEqual(await transport.dead.queues(), []);
 });
 
-test('a batch that nobody waits for runs, and says so when it is asked again', async (t) => {
-  const world = await openDesk(t);
+test('a batch that nobody waits for runs, and says so when it is repeated', async (t) => {
+  const node = await openActionNode(t);
   const items = [{ input: 'one' }, { input: 'two' }];
-  world.push(batch('b1', items, { callback_queue: null }));
-  await until('it is remembered', async () => (await world.store.answered(ACME, 'b1')) !== null);
-  world.push(batch('b1', items, { callback_queue: null }));
-  await world.settled();
-  assert.equal(world.script.plans.length, 2);
-  assert.deepEqual(world.replies(), []);
+  node.push(batch('b1', items, { callback_queue: null }));
+  await until('it is remembered', async () => (await node.store.answered(ACME, 'b1')) !== null);
+  node.push(batch('b1', items, { callback_queue: null }));
+  await node.settled();
+  assert.equal(node.script.plans.length, 2);
+  assert.deepEqual(node.replies(), []);
 });
 
-test('a batch whose items wait for a limit is given back when the node goes', async (t) => {
+test('a batch whose items wait for a limit is requeued when the node goes', async (t) => {
   const tiers = { ...TIER_TABLE, free: { ...TIER_TABLE.free, requests_per_minute: 1 } };
-  const world = await openDesk(t, { tiers });
-  world.push(batch('b1', [{ input: 'one' }, { input: 'two' }], { tenant_tier: 'free' }));
-  await world.reply(0);
-  await world.close();
-  assert.equal(world.replies().length, 1);
-  const left = await world.read(WORK);
+  const node = await openActionNode(t, { tiers });
+  node.push(batch('b1', [{ input: 'one' }, { input: 'two' }], { tenant_tier: 'free' }));
+  await node.reply(0);
+  await node.close();
+  assert.equal(node.replies().length, 1);
+  const left = await node.read(WORK);
   await left.heard(1);
   assert.equal(left.deliveries[0]?.action.action_id, 'b1');
 });

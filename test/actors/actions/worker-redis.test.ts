@@ -1,20 +1,20 @@
-/** The desk over a real Redis: what strangers push is answered, also where one of two nodes dies over it. */
+/** The action worker over a real Redis: what strangers push is answered, also where one of two nodes dies over it. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createMemoryStore } from '../../support/memory-store/store.ts';
 import { redisFor, transportFor } from '../../support/redis-node.ts';
 import { until } from '../../support/until.ts';
-import { ACME, BACK, idOf, openDesk, run, task, WORK } from './action-node.ts';
+import { ACME, BACK, idOf, openActionNode, run, task, WORK } from './action-node.ts';
 
 test('runs that a stranger pushes are answered once, and another tenant’s queue gets nothing', async (t) => {
   const redis = await redisFor(t);
   const transport = await transportFor(t, redis.url);
   const put = (name: string, text: string): void => void redis.client.lpush(name, text);
-  const world = await openDesk(t, { store: createMemoryStore(), transport, put });
-  world.push(run('h3', 'hi', { callback_queue: 'orchestrator:globex:callback' }));
-  for (let n = 0; n < 20; n += 1) world.push(run(`r${n}`, `hi ${n}`));
-  await world.reply(19);
-  const ids = world.replies().map(({ action_id }) => action_id);
+  const node = await openActionNode(t, { store: createMemoryStore(), transport, put });
+  node.push(run('h3', 'hi', { callback_queue: 'orchestrator:globex:callback' }));
+  for (let n = 0; n < 20; n += 1) node.push(run(`r${n}`, `hi ${n}`));
+  await node.reply(19);
+  const ids = node.replies().map(({ action_id }) => action_id);
   assert.equal(new Set(ids).size, 20);
   await until('the dead', async () => (await transport.dead.list(WORK, 9)).length >= 1);
   const letters = await transport.dead.list(WORK, 9);
@@ -22,20 +22,25 @@ test('runs that a stranger pushes are answered once, and another tenant’s queu
   assert.equal(await redis.client.exists('orchestrator:globex:callback'), 0);
 });
 
-test('what a node had when it died is done by another, and answered', async (t) => {
+test('what a node was working on when it died is performed by another, and answered', async (t) => {
   const redis = await redisFor(t);
   const store = createMemoryStore();
   const put = (name: string, text: string): void => void redis.client.lpush(name, text);
-  const first = await openDesk(t, { store, put, transport: await transportFor(t, redis.url) });
+  const first = await openActionNode(t, { store, put, transport: await transportFor(t, redis.url) });
   first.push(run('a1', 'wait'));
   await first.script.ran(1);
-  await until('it is kept', async () => (await store.turn(ACME, task('a1'))) !== null);
+  await until('it is stored', async () => (await store.turn(ACME, task('a1'))) !== null);
   await first.die();
   await first.transport.close();
 
-  const second = await openDesk(t, { store, put, transport: await transportFor(t, redis.url), start: false });
+  const second = await openActionNode(t, {
+    store,
+    put,
+    transport: await transportFor(t, redis.url),
+    start: false,
+  });
   second.script.open();
-  await second.desk.start();
+  await second.worker.start();
   const reply = await second.reply();
   assert.deepEqual([reply.action_id, reply.data.response], [idOf('a1', 'reply'), 'echo: wait']);
   second.push(run('a1', 'wait'));

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { z } from 'zod';
+import { replySchemas } from '../../../src/domain/action-replies.ts';
 import { expectsReply, readCommand } from '../../../src/domain/action-types.ts';
 import { type DomainAction, parseDomainAction } from '../../../src/domain/domain-action.ts';
 import { refusal } from '../../../src/domain/errors.ts';
@@ -13,19 +14,25 @@ import { ragQuery } from '../../../src/llm/tools/rag-query.ts';
 import { registryTool } from '../../../src/llm/tools/registry-tool.ts';
 import type { Tool } from '../../../src/llm/tools/tool.ts';
 import { SERVICE_OF } from '../../../src/ports/peers.ts';
-import { ASKED, peerReply, REPLIES, SAVE } from '../../../transports/asyncapi/catalogue.ts';
+import {
+  ASKED,
+  peerReply,
+  peerSchemas,
+  SAVE,
+  saveMessageSchema,
+  socketQuerySchema,
+} from '../../../transports/asyncapi/catalogue.ts';
 import { asyncApi } from '../../../transports/asyncapi/document.ts';
-import { peerSchemas, saveMessageSchema, socketQuerySchema } from '../../../transports/asyncapi/schemas.ts';
 import { createRemoteConversations } from '../../../transports/peers/remote-conversations.ts';
 import { createMemoryTransport } from '../../../transports/queue/memory.ts';
 import { readAddress } from '../../../transports/websocket/upgrade.ts';
 import { encodeFrame } from '../../../transports/wire/codec.ts';
-import { BACK, envelope, openDesk, run } from '../../actors/actions/action-node.ts';
+import { BACK, envelope, openActionNode, run } from '../../actors/actions/action-node.ts';
 import { openHttpNode } from '../../support/http-node.ts';
 import { createMemoryStore } from '../../support/memory-store/store.ts';
 import { quiet } from '../../support/quiet.ts';
 import { counting } from '../../support/transport.ts';
-import * as peerWorld from '../peers/peer-node.ts';
+import * as peerNode from '../peers/peer-node.ts';
 import { at, describes, document, fits, text } from './asyncapi-document.ts';
 
 // --- The document ----------------------------------------------------------------------------------------------
@@ -199,18 +206,18 @@ function saysAll(schema: z.ZodType | undefined, data: unknown): void {
   assert.deepEqual(said, plain);
 }
 
-test('the replies of the desk are what the document says', async (t) => {
+test('the replies of the action worker are what the document says', async (t) => {
   const created_at = '2026-01-01T00:00:00.000Z';
-  const told = { role: 'user', content: 'hi', task_id: 'r1', created_at };
-  const asked = peerWorld.agentRecord();
-  const world = await openDesk(t, {
+  const message = { role: 'user', content: 'hi', task_id: 'r1', created_at };
+  const asked = peerNode.agentRecord();
+  const node = await openActionNode(t, {
     peers: {
       ask: async ({ type }) =>
-        type === 'management.get_agent_config' ? { agent_config: asked } : { messages: [told] },
+        type === 'management.get_agent_config' ? { agent_config: asked } : { messages: [message] },
     },
   });
   const about = { callback_queue: BACK, correlation_id: 'c-1' };
-  const question = (type: string, id: string, data: object = {}) => ({
+  const ask = (type: string, id: string, data: object = {}) => ({
     ...envelope(type, id),
     ...about,
     data,
@@ -220,44 +227,45 @@ test('the replies of the desk are what the document says', async (t) => {
     [run('r-2', 'fail:MODEL_RATE_LIMITED', about), ['execution.error']],
     [run('r-3', 'hi', about, { execution_params: 7 }), ['execution.error']],
     [
-      { ...question('execution.batch', 'b-1', { items: [{ input: 'a' }, { input: 'fail:INTERNAL' }] }) },
+      { ...ask('execution.batch', 'b-1', { items: [{ input: 'a' }, { input: 'fail:INTERNAL' }] }) },
       ['execution.callback', 'execution.error', 'execution.batch_completed'],
     ],
-    [question('chat.cancel', 'k-1', { task_id: 't-1' }), ['execution.callback']],
-    [question('execution.cancel', 'k-2', { task_id: 'nobody' }), ['execution.error']],
-    [question('chat.status', 'q-1', { task_id: 't-1' }), ['chat.status.response']],
-    [question('chat.status', 'q-2', { task_id: 'nobody' }), ['chat.status.response']],
+    [ask('chat.cancel', 'k-1', { task_id: 't-1' }), ['execution.callback']],
+    [ask('execution.cancel', 'k-2', { task_id: 'nobody' }), ['execution.error']],
+    [ask('chat.status', 'q-1', { task_id: 't-1' }), ['chat.status.response']],
+    [ask('chat.status', 'q-2', { task_id: 'nobody' }), ['chat.status.response']],
     ...['execution.management.get_agent_config', 'execution.conversation.get_history'].map(
       (type): [object, readonly string[]] => [
-        question(type, type, { agent_id: 'a1', session_id: 's' }),
+        ask(type, type, { agent_id: 'a1', session_id: 's' }),
         [`${type}.response`],
       ],
     ),
     [
-      question('execution.conversation.get_context', 'q-3', { session_id: 's' }),
+      ask('execution.conversation.get_context', 'q-3', { session_id: 's' }),
       ['execution.conversation.get_context.response'],
     ],
   ];
+  const schemas = new Map<string, z.ZodType>(Object.entries(replySchemas));
   const seen = new Set<string>();
   let heard = 0;
   for (const [request, types] of pushed) {
-    world.push(request);
+    node.push(request);
     const replies: DomainAction[] = [];
-    for (const _ of types) replies.push(await world.reply(heard++));
+    for (const _ of types) replies.push(await node.reply(heard++));
     assert.deepEqual(replies.map((reply) => reply.action_type).sort(), [...types].sort());
     for (const reply of replies) {
       assert.ok(describes(reply.action_type, reply), JSON.stringify(reply));
-      saysAll(REPLIES[reply.action_type], reply.data);
+      saysAll(schemas.get(reply.action_type), reply.data);
       seen.add(reply.action_type);
     }
   }
-  assert.deepEqual([...seen].sort(), Object.keys(REPLIES).sort());
+  assert.deepEqual([...seen].sort(), [...schemas.keys()].sort());
 });
 
 const use = async (tool: Tool | undefined, args: object, context: object): Promise<string> => {
   const prepared = tool?.prepare(args);
   assert.ok(prepared?.ok);
-  const { acme: tenantId, session: sessionId, task: taskId } = peerWorld;
+  const { acme: tenantId, session: sessionId, task: taskId } = peerNode;
   return prepared.run({ signal: new AbortController().signal, tenantId, sessionId, taskId, ...context });
 };
 
@@ -265,16 +273,16 @@ test('what the node asks of services is what the document says, and what they an
   const transport = createMemoryTransport(quiet, counting());
   t.after(() => transport.close());
   const answers: [string, unknown][] = [];
-  const reply = peerWorld.onItsQueue(transport);
-  const asked = await peerWorld.startServices(transport, peerWorld.embeddedFor(t), async (request, data) => {
+  const reply = peerNode.onItsQueue(transport);
+  const asked = await peerNode.startServices(transport, peerNode.embeddedFor(t), async (request, data) => {
     answers.push([request.action_type, data]);
     await reply(request, data);
   });
-  const peers = peerWorld.peersOver(transport, 'redis');
-  const { acme: tenantId, session: sessionId, sales: agentId } = peerWorld;
+  const peers = peerNode.peersOver(transport, 'redis');
+  const { acme: tenantId, session: sessionId, sales: agentId } = peerNode;
   const conversations = createRemoteConversations({
     ...{ store: createMemoryStore(), peers, tiers: TIER_TABLE, tierOf: async () => 'advance' as const },
-    ...{ defaultTier: 'advance', format: 'json', clock: peerWorld.clock, log: quiet },
+    ...{ defaultTier: 'advance', format: 'json', clock: peerNode.clock, log: quiet },
   });
   const page = await conversations.store.session(tenantId, sessionId, { limit: 9, before: undefined });
   assert.equal(page?.messages.length, 2);
@@ -310,7 +318,7 @@ test('what the node asks of services is what the document says, and what they an
 });
 
 test('messages for the conversation service are what the document says', async () => {
-  const { acme, session, task, clock, allIn } = peerWorld;
+  const { acme, session, task, clock, allIn } = peerNode;
   const { saved } = createRemoteConversations({
     ...{ store: createMemoryStore(), peers: { modes: allIn('redis'), ask: async () => ({}) } },
     ...{ tiers: TIER_TABLE, tierOf: async () => 'free' as const, defaultTier: 'free', format: 'json' },
@@ -321,7 +329,7 @@ test('messages for the conversation service are what the document says', async (
     ...{ execution_time_ms: 1, time_to_first_token_ms: null, iterations: 1 },
     ...{ tools_used: [], tokens_used: 1, model: 'offline-echo' },
   };
-  const about = { taskId: task, tenantId: acme, sessionId: session, agentId: peerWorld.sales };
+  const about = { taskId: task, tenantId: acme, sessionId: session, agentId: peerNode.sales };
   const sent = saved({
     type: 'turn-ended',
     turn: { ...about, status: 'completed', createdAtMs: 0, content: 'b', info },
@@ -340,7 +348,7 @@ test('frames on the wire are what the document says', () => {
   const samples: EventData = {
     'chat.accepted': { status: 'queued', position: 1, deduplicated: true },
     'chat.queued': { position: 1 },
-    'execution.started': { agent_id: peerWorld.sales, agent_version: 1, model: 'm' },
+    'execution.started': { agent_id: peerNode.sales, agent_version: 1, model: 'm' },
     'chat.delta': { content: 'a' },
     'tool.started': { call_id: 'c', tool: 't', args: {} },
     'tool.finished': { call_id: 'c', tool: 't', ok: true, result: '', duration_ms: 1 },
