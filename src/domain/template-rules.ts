@@ -4,7 +4,7 @@ import { issuesOf, type RuleIssue, type TemplateInput, templateInputSchema } fro
 import { templateIssue } from './templates.ts';
 import type { Tier } from './tiers.ts';
 
-/** Reads what somebody sent as a template. `input` is null where anything is at issue. */
+/** Reads a request for a template. `input` is null where anything is at issue. */
 export function readTemplate(
   raw: unknown,
   tier: Tier,

@@ -33,12 +33,12 @@ export const tierLimitsSchema = z.object({
   /** Share of the node when tenants compete for it. */
   weight: count,
   wait_for_persistence: z.boolean(),
-  /** Days a conversation is kept after its last message; null: for ever. */
+  /** Days a conversation is stored after its last message; null: for ever. */
   history_days: limit,
-  /** For how long an external service's answers are believed: an agent's configuration, a conversation's history. */
+  /** How long answers of external services are cached: an agent's configuration, a conversation's history. */
   agent_cache_s: count,
   conversation_cache_s: count,
-  /** Messages of one conversation that are asked of an external service, and held. */
+  /** Messages of one conversation that an external service is asked for, and that are cached. */
   conversation_cache_messages: count,
 });
 

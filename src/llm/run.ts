@@ -13,7 +13,7 @@ interface Watched {
 interface Watchdog {
   add(watched: Watched): void;
   remove(watched: Watched): void;
-  /** Stops the timer, whoever is still watched. */
+  /** Stops the timer, also with runs that are still watched. */
   close(): void;
 }
 
@@ -43,7 +43,7 @@ export function createWatchdog(): Watchdog {
   };
 }
 
-/** One list for all runs without tools, since every stored turn refers to its own. Never written to. */
+/** One list for all runs without tools: every turn in memory refers to one. Never written to. */
 const NO_TOOLS: string[] = [];
 
 /** A model call in progress, as the watchdog and the bookkeeping see it. */
