@@ -8,7 +8,7 @@ export interface RedisAddress {
   readonly port: number;
 }
 
-export interface RedisCredentials {
+interface RedisCredentials {
   readonly username?: string;
   readonly password?: string;
 }
