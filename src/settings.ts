@@ -108,11 +108,11 @@ const environmentSchema = z.object({
   ORCHESTRATOR_MAX_WEBSOCKET_CONNECTIONS: z.coerce.number().int().positive().default(50_000),
   ORCHESTRATOR_MAX_REQUESTS_PER_SESSION: z.coerce.number().int().nonnegative().optional(),
 
-  /** Turns that run at once on this node, whoever's they are. */
+  /** Turns that run at once on this node, of all tenants. */
   NODE_MAX_EXECUTIONS: z.coerce.number().int().positive().default(1_000),
   /** How long deltas are held back to travel together, ms. */
   DELTA_WINDOW_MS: z.coerce.number().nonnegative().max(1_000).default(15),
-  /** A session nobody watches leaves memory after this long. */
+  /** A session without clients leaves memory after this long. */
   SESSION_IDLE_SECONDS: seconds(300),
   DRAIN_SECONDS: seconds(25),
   MODEL_FIRST_TOKEN_SECONDS: seconds(30),

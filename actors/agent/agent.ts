@@ -28,7 +28,7 @@ export interface AgentState {
   readonly agentId: AgentId;
   /** Undefined until it is known; null where there is no such agent, or none any more. */
   readonly current: AgentConfig | null | undefined;
-  /** The newest version heard of, deleted ones too; 0 before any. */
+  /** The newest version known, deleted ones too; 0 before any. */
   readonly version: number;
   /** Older versions, the one that was loaded last at the end. */
   readonly pins: readonly AgentConfig[];
@@ -40,7 +40,7 @@ export interface AgentState {
 export type AgentMessage =
   | { readonly type: 'find'; readonly replyTo: number; readonly version: Wanted; readonly atMs: number }
   | { readonly type: 'loaded'; readonly attempt: number; readonly agent: Agent | null; readonly atMs: number }
-  /** `error` is what those who wait are told. */
+  /** `error` is the answer to those who wait. */
   | {
       readonly type: 'loadFailed';
       readonly attempt: number;
@@ -58,7 +58,7 @@ export type AgentEffect =
   /** From now on this is what askers get without asking. */
   | { readonly type: 'publish'; readonly current: AgentConfig; readonly pins: readonly AgentConfig[] }
   | { readonly type: 'withdraw' }
-  /** There is no such agent; told so for a while without looking again. `version` is the newest heard of. */
+  /** There is no such agent, and for a while askers get that answer without a load. `version` is the newest known. */
   | { readonly type: 'publishAbsence'; readonly version: number; readonly untilMs: number }
   | { readonly type: 'answer'; readonly replyTo: number; readonly found: Reply<AgentConfig> }
   | { readonly type: 'leave' }
@@ -66,7 +66,7 @@ export type AgentEffect =
 
 type AgentStep = readonly [AgentState, readonly AgentEffect[]];
 
-/** A load that takes longer is given up; whoever asks next begins another. Askers wait no longer either. */
+/** A load that takes longer is given up, and askers wait no longer; the next `find` begins another. */
 export const LOAD_MS = 10_000;
 /** For so long an agent that was not found is not looked for again. */
 export const ABSENT_MS = 2_000;
@@ -115,7 +115,7 @@ export const agent: Behaviour<AgentState, AgentMessage, AgentEffect> = (state, m
   }
 };
 
-/** Whoever asked over a message that crashed the actor gets an answer. */
+/** The asker whose message crashed the actor gets an answer. */
 export const recoverAgent: Behaviour<AgentState, AgentMessage, AgentEffect> = (state, message) => [
   state,
   message.type === 'find' ? [answer(message.replyTo, no(refusal('INTERNAL')))] : [],
@@ -198,7 +198,7 @@ function known({ current, pins }: AgentState, version: Wanted): AgentConfig | nu
   return pin ? asPinned(pin, current) : null;
 }
 
-/** Switching an agent off holds for its older versions too. */
+/** An agent that is switched off is off in its older versions too. */
 const asPinned = (pin: AgentConfig, current: AgentConfig): AgentConfig => ({
   ...pin,
   isActive: current.isActive,

@@ -37,7 +37,7 @@ interface AgentsOptions {
 interface Agents extends AgentSource {
   /** A new version was stored. An older one than is known changes nothing. */
   changed(agent: Agent): void;
-  /** What is stored may be newer than what is known: the next asker has it loaded. */
+  /** The stored version may be newer than the known one: the next asker has it loaded. */
   invalidate(tenantId: TenantId, agentId: AgentId): void;
   onChange(listener: ChangeListener): void;
   stats(): AgentStats;

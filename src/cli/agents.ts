@@ -1,4 +1,4 @@
-/** `nooble agents …`: a tenant's agents on a running node, kept in files if one likes. */
+/** `nooble agents …`: a tenant's agents on a running node, and their YAML files. */
 import { readFile } from 'node:fs/promises';
 import { isDeepStrictEqual } from 'node:util';
 import { parseAllDocuments, stringify } from 'yaml';
@@ -19,7 +19,7 @@ import { shown, table } from './render.ts';
 
 const ACCESS: readonly OptionName[] = ['tenant', 'tier', 'url'];
 
-/** Carries out `agents <verb>`; `parsed.words` begins with the verb. */
+/** Runs `agents <verb>`; `parsed.words` begins with the verb. */
 export async function agentsCommand(deps: CliDeps, parsed: Parsed): Promise<void> {
   const [verb, ...words] = parsed.words;
   const expect = (count: number, what: string, allowed: readonly OptionName[]): void => {
@@ -68,7 +68,7 @@ async function list(deps: CliDeps, client: NodeClient, json: boolean): Promise<v
 
 async function get(deps: CliDeps, client: NodeClient, name: string, json: boolean): Promise<void> {
   const agent = await find(client, name);
-  // As YAML it can be edited and applied again; what the node gives out is left aside.
+  // As YAML it can be edited and applied again: without ids, versions and times.
   deps.out(
     json ? JSON.stringify(agent, null, 2) : stringify(agentFieldsSchema.strip().parse(agent)).trimEnd(),
   );
@@ -115,7 +115,7 @@ async function apply(deps: CliDeps, client: NodeClient, { options }: Parsed): Pr
 async function applyOne(deps: CliDeps, client: NodeClient, fields: Fields, dryRun: boolean): Promise<void> {
   const before = await bySlug(client, fields.slug);
   const checked = agentInputSchema.partial().safeParse(fields);
-  // What is wrong with it the node says, all at once.
+  // The node names all mistakes at once.
   const wanted: Record<string, unknown> = checked.success ? checked.data : fields;
   const lines = before ? changes(before, wanted) : [];
   if (before && lines.length === 0 && checked.success)

@@ -1,4 +1,4 @@
-/** What a node that has just started says of itself in its log. */
+/** The first lines in the log of a started node. */
 import type { Log } from '../ports/telemetry.ts';
 import type { Settings } from '../settings.ts';
 
@@ -8,7 +8,7 @@ interface Listening {
   readonly log: Log;
 }
 
-/** Says where the node listens, and which settings do not do what one might expect. */
+/** Logs where the node listens, and which settings have another effect than one might expect. */
 export function announce(settings: Settings, { host, port, log }: Listening): void {
   const { defaultProvider, defaultModel } = settings.models;
   const beside = Object.entries(settings.peers.modes).filter(([, mode]) => mode === 'redis');

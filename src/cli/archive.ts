@@ -28,7 +28,7 @@ export async function exportCommand(deps: CliDeps, parsed: Parsed): Promise<void
   });
 }
 
-/** Beside the file first: what stands under its name is whole. */
+/** Writes beside the file first, so that a file of that name is always whole. */
 async function writeFileOf(stores: CliStores, tenantId: TenantId, output: string): Promise<string> {
   const part = `${output}.part`;
   const file = await open(part, 'w', 0o600).catch((error: unknown) => {
@@ -54,7 +54,7 @@ async function writeTenant(
   tenantId: TenantId,
   write: (line: string) => Promise<void>,
 ): Promise<string> {
-  // Readers of lines take these two for ends of a line; JSON does not mind the escape.
+  // Some readers take these two for ends of a line; in JSON they may be escaped.
   const put = (line: ArchiveLine): Promise<void> =>
     write(JSON.stringify(line).replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029'));
   await put({ type: 'nooble-export', format: 1, tenant_id: tenantId, at: new Date().toISOString() });
@@ -88,7 +88,7 @@ const amongThem = (deleted: number): string => (deleted === 0 ? '' : ` (${delete
 
 type Sessions = Awaited<ReturnType<CliStores['archive']['sessions']>>[number];
 
-/** Everything that pages behind a last item bring. */
+/** The items of all pages; each page is asked for by the last item before it. */
 async function* cursor<T>(read: (after: T | undefined) => Promise<readonly T[]>): AsyncGenerator<T> {
   for (let after: T | undefined; ; ) {
     const page = await read(after);
@@ -100,7 +100,7 @@ async function* cursor<T>(read: (after: T | undefined) => Promise<readonly T[]>)
 
 // --- import ------------------------------------------------------------------------------------------------------
 
-/** Reads what `export` wrote, for its tenant or another. What is there already stays as it is. */
+/** Reads an export, for its tenant or another. Agents and turns that are there already stay as they are. */
 export async function importCommand(deps: CliDeps, parsed: Parsed): Promise<void> {
   allowOnly(parsed, ['tenant', 'file'], 'import');
   const { file } = parsed.options;

@@ -1,4 +1,4 @@
-/** The command line beside `start`: finds the command, carries it out, and turns what went wrong into an exit code. */
+/** The command line beside `start`: finds the command, runs it, and turns errors into exit codes. */
 import { agentsCommand } from './agents.ts';
 import { exportCommand, importCommand } from './archive.ts';
 import { type CliDeps, CommandError, type ExitCode, textOf, usage } from './command.ts';
@@ -28,7 +28,7 @@ NOOBLE_TENANT and --tier in open mode, NOOBLE_TOKEN in jwt mode; tenants needs S
 take --json; so does dead list, and only then it shows bodies. export and import open DATABASE_URL themselves, and
 dead REDIS_URL. Exit codes: 0 done, 1 it did not work, 2 misuse.`;
 
-/** Carries out the words after `nooble`. Never rejects. */
+/** Runs the command of the words after `nooble`. Never rejects. */
 export async function runCli(args: readonly string[], deps: CliDeps): Promise<ExitCode> {
   try {
     return await dispatch(args, deps);

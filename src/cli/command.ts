@@ -1,4 +1,4 @@
-/** What every command of the command line is given, and how it says no. */
+/** The dependencies of every command of the command line, and the errors that end one. */
 import type { RedisAnswer, RedisTarget } from '../domain/redis-url.ts';
 import type { AgentStore, Archive } from '../ports/management.ts';
 import type { DeadLetter, DeadLetters } from '../ports/transport.ts';
@@ -15,7 +15,7 @@ export interface CliStores {
 /** The dead actions of a Redis. Rejections are RefusalErrors: TRANSPORT_UNAVAILABLE. */
 export interface CliDead {
   readonly letters: DeadLetters;
-  /** What a dead body says of itself; null where it can not be read. */
+  /** The type and tenant in a dead body; null where it can not be read. */
   labelOf(letter: DeadLetter): { readonly type: string; readonly tenantId: string } | null;
   close(): Promise<void>;
 }
@@ -24,7 +24,7 @@ export interface CliDeps {
   readonly environment: Readonly<Record<string, string | undefined>>;
   /** One line of the answer. */
   readonly out: (line: string) => void;
-  /** One line about what went wrong, or how it goes. */
+  /** One line about an error, or about progress. */
   readonly err: (line: string) => void;
   /** Opens what DATABASE_URL names. */
   readonly openStores: (settings: Settings) => Promise<CliStores>;
@@ -41,7 +41,7 @@ export interface CliDeps {
 /** 0: done. 1: it did not work. 2: the command line or a setting is wrong. */
 export type ExitCode = 0 | 1 | 2;
 
-/** Ends a command with one line that says what to do. Thrown by commands, caught by the dispatcher alone. */
+/** Ends a command with one line of advice. Thrown by commands, caught by the dispatcher alone. */
 export class CommandError extends Error {
   readonly exitCode: 1 | 2;
   constructor(message: string, exitCode: 1 | 2 = 1) {

@@ -9,7 +9,7 @@ import { printable, table } from './render.ts';
 const LIMIT = 50;
 const MAX_LIMIT = 1_000;
 
-/** Carries out `dead <verb>`; `parsed.words` begins with the verb. */
+/** Runs `dead <verb>`; `parsed.words` begins with the verb. */
 export async function deadCommand(deps: CliDeps, parsed: Parsed): Promise<void> {
   const [verb, ...words] = parsed.words;
   switch (verb) {
@@ -34,7 +34,7 @@ export async function deadCommand(deps: CliDeps, parsed: Parsed): Promise<void> 
   }
 }
 
-/** Texts of conversations are shown to those only who ask for everything (`--json`). */
+/** Bodies, with their texts of conversations, are shown with `--json` alone. */
 async function list(
   deps: CliDeps,
   { letters, labelOf }: CliDead,
@@ -87,7 +87,7 @@ async function end(
   deps.out(`${queue}: ${count} ${verb === 'replay' ? 'sent anew' : 'dropped'}`);
 }
 
-/** Opens what REDIS_URL names; says what to do where there is none, or it does not answer. */
+/** Opens the Redis of REDIS_URL; where there is none, or it does not answer, the error advises. */
 async function withDead(deps: CliDeps, work: (dead: CliDead) => Promise<void>): Promise<void> {
   const parsed = parseSettings(deps.environment);
   if (!parsed.ok) throw new CommandError(parsed.problems.join('; '), 2);

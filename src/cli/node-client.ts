@@ -1,4 +1,4 @@
-/** Speaks to a running node over HTTP; every failure becomes a line that says what to do. */
+/** Speaks to a running node over HTTP; every failure becomes one line of advice. */
 import { z } from 'zod';
 import { type CliDeps, CommandError, textOf } from './command.ts';
 import type { Parsed } from './options.ts';

@@ -1,11 +1,11 @@
-/** `nooble tenants set-tier`: an operator's word on what a tenant may use, told to a running node. */
+/** `nooble tenants set-tier`: an operator sets the tier of a tenant on a running node. */
 import { tenantIdSchema } from '../domain/ids.ts';
 import { TIERS, tierSchema } from '../domain/tiers.ts';
 import { type CliDeps, usage } from './command.ts';
 import { createNodeClient } from './node-client.ts';
 import { allowOnly, type Parsed } from './options.ts';
 
-/** Carries out `tenants <verb>`; `parsed.words` begins with the verb. */
+/** Runs `tenants <verb>`; `parsed.words` begins with the verb. */
 export async function tenantsCommand(deps: CliDeps, parsed: Parsed): Promise<void> {
   const [verb, tenant = '', name = '', ...more] = parsed.words;
   if (verb !== 'set-tier' || name === '' || more.length > 0)

@@ -1,4 +1,4 @@
-/** An agent as it would be after a request: what was asked for, laid over defaults or the present version, and checked. */
+/** An agent as it would be after a request: the request over defaults or the present version, checked. */
 import { type AgentField, diffAgents, fieldsOf } from './agent-diff.ts';
 import type { Agent, AgentFields, Change, RuleIssue } from './agent-record.ts';
 import {
@@ -23,12 +23,12 @@ export interface Draft {
   readonly slugGiven: boolean;
 }
 
-/** Name of an agent whose name is missing or wrong, until that is told. */
+/** Stands for a name that is missing or wrong while the other fields are checked. */
 const UNNAMED = 'agent';
 
 const NAME_REQUIRED: RuleIssue = { field: 'name', rule: 'required', message: 'an agent needs a name' };
 
-/** A new agent out of what somebody sent. */
+/** A new agent out of a request. */
 export function draftNew(raw: unknown, tier: Tier, rules: DraftRules): Draft {
   const { patch, issues } = readFields(raw);
   const fields = patched(blankAgent(patch.name ?? UNNAMED, rules.defaults), patch);
@@ -80,7 +80,7 @@ const HARMLESS: ReadonlySet<string> = new Set<AgentField>(['name', 'slug', 'desc
 const isHarmless = ({ field, to }: Change): boolean =>
   HARMLESS.has(field) || (field === 'is_active' && to === false);
 
-/** What the store adds may come back as it was given out, so that what was read can be changed and sent. */
+/** Fields that the store adds may come back unchanged, so that an agent can be read, changed and sent. */
 const OWN: ReadonlySet<string> = new Set<keyof Agent>([
   'id',
   'tenant_id',

@@ -1,4 +1,4 @@
-/** Agents, templates and their history as they are kept and shown (PROTOCOL 5): schemas first, types from them. */
+/** Agents, templates and their history as they are stored and shown (PROTOCOL 5): schemas first, types from them. */
 import { z } from 'zod';
 import { agentIdSchema, tenantIdSchema } from './ids.ts';
 import { tierSchema } from './tiers.ts';
@@ -81,7 +81,7 @@ export const issuesOf = ({ issues }: z.ZodError): RuleIssue[] =>
 
 const AUDIT_ACTIONS = ['created', 'updated', 'rolled_back', 'deleted', 'restored'] as const;
 
-/** Who changed what, when, and through which door. */
+/** Who changed what, when, and over which interface. */
 export const auditEntrySchema = z.object({
   agent_id: agentIdSchema,
   version: z.number().int().positive(),
@@ -128,7 +128,7 @@ export const NOTICE_EVENTS = [
 export const noticeEventSchema = z.enum(NOTICE_EVENTS);
 export type NoticeEvent = z.infer<typeof noticeEventSchema>;
 
-/** What tenants' sockets, services, queues and webhooks hear when something about agents happens. */
+/** A notice about agents, for tenants' sockets, services, queues and webhooks. */
 export const tenantNoticeSchema = z.object({
   event: noticeEventSchema,
   service: z.string(),

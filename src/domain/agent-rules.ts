@@ -103,29 +103,34 @@ interface TierRule {
   readonly says: (agent: AgentFields, limits: TierLimits) => string;
 }
 
-const within = (value: number | null, limit: number | null): boolean =>
-  value === null || limit === null || value <= limit;
+/** A number that a tier bounds, in the agent and in the tier; null: none. `per` follows the tier's number in texts. */
+const atMost = (
+  field: AgentField,
+  rule:
+    | 'tools_per_agent'
+    | 'collections_per_agent'
+    | 'max_iterations'
+    | 'tokens_per_run'
+    | 'history_messages',
+  numberOf: (agent: AgentFields) => number | null,
+  unit: string,
+  per = '',
+): TierRule => ({
+  field,
+  rule,
+  allows: (agent, { [rule]: limit }) => (numberOf(agent) ?? 0) <= (limit ?? Number.POSITIVE_INFINITY),
+  says: (agent, { [rule]: limit }) => `${numberOf(agent)} ${unit}, where the tier allows ${limit}${per}`,
+});
 
 const TIER_RULES: readonly TierRule[] = [
-  {
-    field: 'tools',
-    rule: 'tools_per_agent',
-    allows: (agent, limits) => within(agent.tools.length, limits.tools_per_agent),
-    says: (agent, limits) => `${agent.tools.length} tools, where the tier allows ${limits.tools_per_agent}`,
-  },
-  {
-    field: 'collections',
-    rule: 'collections_per_agent',
-    allows: (agent, limits) => within(agent.collections.length, limits.collections_per_agent),
-    says: (agent, limits) =>
-      `${agent.collections.length} collections, where the tier allows ${limits.collections_per_agent}`,
-  },
+  atMost('tools', 'tools_per_agent', ({ tools }) => tools.length, 'tools'),
+  atMost('collections', 'collections_per_agent', ({ collections }) => collections.length, 'collections'),
   {
     field: 'model',
     rule: 'models',
     allows: (agent, limits) => limits.models.includes(modelSize(agent.provider, agent.model)),
-    says: (agent) =>
-      `the tier does not include ${agent.model}, a ${modelSize(agent.provider, agent.model)} model`,
+    says: ({ provider, model }) =>
+      `the tier does not include ${model}, a ${modelSize(provider, model)} model`,
   },
   {
     field: 'type',
@@ -133,27 +138,14 @@ const TIER_RULES: readonly TierRule[] = [
     allows: (agent, limits) => limits.agent_types === null || limits.agent_types.includes(agent.type),
     says: (agent) => `the tier does not include agents of type ${agent.type}`,
   },
-  {
-    field: 'max_iterations',
-    rule: 'max_iterations',
-    allows: (agent, limits) => within(agent.max_iterations, limits.max_iterations),
-    says: (agent, limits) =>
-      `${agent.max_iterations} iterations, where the tier allows ${limits.max_iterations}`,
-  },
-  {
-    field: 'max_tokens',
-    rule: 'tokens_per_run',
-    allows: (agent, limits) => within(agent.max_tokens, limits.tokens_per_run),
-    says: (agent, limits) =>
-      `${agent.max_tokens} tokens, where the tier allows ${limits.tokens_per_run} a run`,
-  },
-  {
-    field: 'max_history_messages',
-    rule: 'history_messages',
-    allows: (agent, limits) => within(agent.max_history_messages, limits.history_messages),
-    says: (agent, limits) =>
-      `${agent.max_history_messages} messages of history, where the tier allows ${limits.history_messages}`,
-  },
+  atMost('max_iterations', 'max_iterations', ({ max_iterations }) => max_iterations, 'iterations'),
+  atMost('max_tokens', 'tokens_per_run', ({ max_tokens }) => max_tokens, 'tokens', ' a run'),
+  atMost(
+    'max_history_messages',
+    'history_messages',
+    ({ max_history_messages }) => max_history_messages,
+    'messages of history',
+  ),
 ];
 
 /** Rules that a higher tier would lift: TIER_LIMIT rather than INVALID_REQUEST. */

@@ -1,4 +1,4 @@
-/** Messages of the queue `agent-management.tasks.{tenant}` (PROTOCOL 5): work on agents that somebody else asks for. */
+/** Messages of the queue `agent-management.tasks.{tenant}` (PROTOCOL 5): work on agents for other services. */
 import { z } from 'zod';
 import { agentIdSchema, taskIdSchema, tenantIdSchema } from './ids.ts';
 

@@ -65,7 +65,7 @@ export function allowedTools(tools: readonly string[], limits: TierLimits): read
   return limits.tools_per_agent === null ? allowed : allowed.slice(0, limits.tools_per_agent);
 }
 
-/** `gpt-*-mini`, `gpt-*-nano`, 8b and offline models are small; what nobody listed is large (PROTOCOL 8). */
+/** `gpt-*-mini`, `gpt-*-nano`, 8b and offline models are small, all others large (PROTOCOL 8). */
 export function modelSize(provider: Provider, model: string): 'small' | 'large' {
   if (provider === 'offline') return 'small';
   return /^gpt-.*-(mini|nano)\b|\b8b\b/i.test(model) ? 'small' : 'large';

@@ -1,4 +1,4 @@
-/** An agent's configuration as an external service keeps it, in old spellings too, read into an agent of this node. */
+/** An agent's configuration of an external service, in old spellings too, read into an agent of this node. */
 import { z } from 'zod';
 import { AGENT_TYPES, type Agent, agentSchema, providerSchema, slugSchema } from './agent-record.ts';
 import { type AgentDefaults, blankAgent } from './agent-rules.ts';

@@ -1,4 +1,4 @@
-/** Token bucket and daily quota arithmetic: pure, so that a tenant or a session keeps the result as state. */
+/** Token bucket and daily quota arithmetic: pure, since the result is state of a tenant or a session. */
 
 const DAY_MS = 86_400_000;
 
@@ -21,7 +21,7 @@ export function rateOf(limit: number | null, periodMs: number): Rate | null {
 
 export const fullBucket = (rate: Rate, nowMs: number): Bucket => ({ tokens: rate.burst, atMs: nowMs });
 
-/** When nothing of it is used any more, ms since the epoch. */
+/** When the bucket is full again, ms since the epoch. */
 export function fullAtMs({ tokens, atMs }: Bucket, { perMs, burst }: Rate): number {
   const used = burst - tokens;
   return used <= 0 ? atMs : atMs + used / perMs;
@@ -31,12 +31,12 @@ type Taken =
   | { readonly ok: true; readonly bucket: Bucket }
   | { readonly ok: false; readonly retryAfterMs: number };
 
-/** Adding up fractions leaves a token a hair under one; without this, who waits as long as told is refused again. */
+/** Sums of fractions end a hair under one; without this, a request after exactly `retryAfterMs` would be refused again. */
 const ROUNDING = 1e-6;
 
 /**
  * Takes one token, or says in how many ms one will be there. A clock that goes back refills nothing; one that goes
- * back by more than a whole fill was set, and the bucket starts anew: nobody is shut out until the old time is back.
+ * back by more than a whole fill was set, and the bucket starts anew: else all requests would be refused until then.
  */
 export function take(bucket: Bucket, nowMs: number, rate: Rate): Taken {
   const aheadMs = Math.max(0, bucket.atMs - nowMs);

@@ -1,4 +1,4 @@
-/** What a REDIS_URL says: where Redis is, over TLS or not, directly or through sentinels, and as whom to enter. */
+/** The parts of a REDIS_URL: where Redis is, over TLS or not, directly or through sentinels, and the credentials. */
 
 const PORT = 6_379;
 const SENTINEL_PORT = 26_379;
@@ -8,7 +8,7 @@ export interface RedisAddress {
   readonly port: number;
 }
 
-export interface RedisCredentials {
+interface RedisCredentials {
   readonly username?: string;
   readonly password?: string;
 }

@@ -1,5 +1,13 @@
 /** Templates of agents: the built-in ones, who may use which, and the agent that comes out of one. */
-import { type RuleIssue, type Template, templateSchema } from './agent-record.ts';
+import { type DraftRules, draftNew } from './agent-draft.ts';
+import {
+  issuesOf,
+  type RuleIssue,
+  type Template,
+  type TemplateInput,
+  templateInputSchema,
+  templateSchema,
+} from './agent-record.ts';
 import { BUILT_IN_AT } from './default-agent.ts';
 import { lowestTier, type Tier, type TierLimits, type TierTable } from './tiers.ts';
 
@@ -132,4 +140,34 @@ export function templateIssue(template: Origin, tier: Tier, tiers: TierTable): R
         : 'the tier does not include templates of your own',
     tier: lowestTier(tiers, (limits) => includes(template, limits)),
   };
+}
+
+/** Reads a request for a template. `input` is null where anything is at issue. */
+export function readTemplate(
+  raw: unknown,
+  tier: Tier,
+  rules: DraftRules,
+): { readonly input: TemplateInput | null; readonly issues: readonly RuleIssue[] } {
+  const parsed = templateInputSchema.safeParse(raw);
+  const issues: RuleIssue[] = parsed.success ? [] : issuesOf(parsed.error);
+  const own = templateIssue({ tenant_id: 'own', slug: '' }, tier, rules.tiers);
+  if (own) issues.push(own);
+  const agent: unknown = typeof raw === 'object' && raw !== null ? Reflect.get(raw, 'agent') : undefined;
+  if (typeof agent === 'object' && agent !== null && !Array.isArray(agent))
+    issues.push(...agentIssues(agent, tier, rules, issues));
+  return parsed.success && issues.length === 0 ? { input: parsed.data, issues } : { input: null, issues };
+}
+
+/** The collections come with the agent that is made from it. */
+function agentIssues(
+  agent: object,
+  tier: Tier,
+  rules: DraftRules,
+  known: readonly RuleIssue[],
+): readonly RuleIssue[] {
+  return draftNew({ name: 'template', ...agent }, tier, rules)
+    .issues.map((issue) => ({ ...issue, field: `agent.${issue.field}` }))
+    .filter(
+      ({ field, rule }) => rule !== 'collections_required' && !known.some((one) => one.field === field),
+    );
 }

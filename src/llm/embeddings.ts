@@ -19,7 +19,7 @@ interface EmbeddingsOptions {
   readonly timeoutMs?: number;
 }
 
-/** Asks the endpoint where there is a key or an address; else works offline, and its `model` says so. */
+/** Asks the endpoint where there is a key or an address; else works offline, as its `model` shows. */
 export const createEmbeddings = (options: EmbeddingsOptions): Embeddings =>
   options.apiKey === undefined && options.baseUrl === undefined
     ? offlineEmbeddings()
@@ -65,7 +65,7 @@ function endpointEmbeddings({
   };
 }
 
-/** One vector a text, of numbers, all of one length: else nobody could compare them. */
+/** One vector a text, of numbers, all of one length: others can not be compared. */
 function sound(vectors: readonly unknown[], count: number): readonly (readonly number[])[] {
   const read = vectors.map((vector) =>
     Array.isArray(vector) && vector.every(Number.isFinite) ? vector : [],

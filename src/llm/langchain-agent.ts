@@ -25,7 +25,7 @@ class SupervisedModel extends BaseChatModel {
     return 'supervised';
   }
 
-  /** The real model is told of the tools in each call. */
+  /** Each call gives the real model its tools. */
   override bindTools(): Runnable<BaseLanguageModelInput, AIMessageChunk, BaseChatModelCallOptions> {
     return this;
   }

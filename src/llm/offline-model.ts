@@ -122,7 +122,7 @@ export class OfflineModel extends BaseChatModel<OfflineCallOptions> {
         const text = pieces[index] ?? '';
         const chunk = new ChatGenerationChunk({ text, message: new AIMessageChunk({ content: text }) });
         yield chunk;
-        // An await of nothing costs a microtask a token, so there is one only where somebody listens.
+        // An await costs a microtask a token, so there is one only with callbacks.
         if (runManager)
           await runManager.handleLLMNewToken(text, undefined, undefined, undefined, undefined, { chunk });
       }

@@ -13,7 +13,7 @@ interface Watched {
 interface Watchdog {
   add(watched: Watched): void;
   remove(watched: Watched): void;
-  /** Stops the timer, whoever is still watched. */
+  /** Stops the timer, also with runs that are still watched. */
   close(): void;
 }
 
@@ -43,7 +43,7 @@ export function createWatchdog(): Watchdog {
   };
 }
 
-/** One list for all runs without tools, since every stored turn refers to its own. Never written to. */
+/** One list for all runs without tools: every turn in memory refers to one. Never written to. */
 const NO_TOOLS: string[] = [];
 
 /** A model call in progress, as the watchdog and the bookkeeping see it. */
@@ -120,36 +120,13 @@ export function supervise(
         if (error) fail(error);
       },
     };
-    const run: Run = {
-      plan,
-      signal: controller.signal,
-      accepted: context.accepted,
-      effects: context.effects,
-      get over() {
-        return over;
-      },
-      ...limitsOf(plan),
-      emit: (event) => {
-        if (!over) context.emit(event);
-      },
-      callStarted: () => silence.begin(usage.callStarted()),
-      callPaused: silence.pause,
-      firstToken: usage.firstToken,
-      callEnded(tokens) {
-        silence.end();
-        usage.callEnded(tokens);
-      },
-      toolUsed: (name) => {
-        if (!over) usage.toolUsed(name);
-      },
-      iterations: usage.iterations,
-      remainingMs: () => endsAt - performance.now(),
-    };
 
     if (context.signal.aborted) return onAbort();
     context.signal.addEventListener('abort', onAbort);
     watchdog.add(watched);
-    body(run).then(
+    body(
+      runOf(plan, context, { usage, silence, endsAt, signal: controller.signal, isOver: () => over }),
+    ).then(
       (content) => settle({ type: 'answered', content, info: usage.info() }),
       (error: unknown) => {
         if (!over && !(error instanceof RefusalError))
@@ -160,10 +137,44 @@ export function supervise(
   });
 }
 
-/** The agent's own limits, within those of the plan. */
-const limitsOf = ({ limits, agent }: ExecutionPlan): Pick<Run, 'maxIterations' | 'answerTokens'> => ({
-  maxIterations: Math.min(limits.maxIterations, agent.maxIterations ?? Number.POSITIVE_INFINITY),
-  answerTokens: Math.min(limits.maxTokens, agent.maxTokens ?? Number.POSITIVE_INFINITY),
+interface RunParts {
+  readonly usage: ReturnType<typeof createUsage>;
+  readonly silence: ReturnType<typeof createSilenceWatch>;
+  readonly endsAt: number;
+  readonly signal: AbortSignal;
+  readonly isOver: () => boolean;
+}
+
+/** The agent's own limits hold within those of the plan. */
+const runOf = (
+  plan: ExecutionPlan,
+  context: ExecutionContext,
+  { usage, silence, endsAt, signal, isOver }: RunParts,
+): Run => ({
+  plan,
+  signal,
+  accepted: context.accepted,
+  effects: context.effects,
+  get over() {
+    return isOver();
+  },
+  maxIterations: Math.min(plan.limits.maxIterations, plan.agent.maxIterations ?? Number.POSITIVE_INFINITY),
+  answerTokens: Math.min(plan.limits.maxTokens, plan.agent.maxTokens ?? Number.POSITIVE_INFINITY),
+  emit(event) {
+    if (!isOver()) context.emit(event);
+  },
+  callStarted: () => silence.begin(usage.callStarted()),
+  callPaused: silence.pause,
+  firstToken: usage.firstToken,
+  callEnded(tokens) {
+    silence.end();
+    usage.callEnded(tokens);
+  },
+  toolUsed(name) {
+    if (!isOver()) usage.toolUsed(name);
+  },
+  iterations: usage.iterations,
+  remainingMs: () => endsAt - performance.now(),
 });
 
 /** What a run has used so far. */

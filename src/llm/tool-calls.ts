@@ -56,7 +56,7 @@ function open(calls: OpenCall[], piece: ToolCallPiece): OpenCall {
 
 const excess = (message: string): RefusalError => refusalError('MODEL_ERROR', { message });
 
-/** Closes the calls of iteration `iteration`: each has an id of its own, whatever the provider gave. */
+/** Closes the calls of iteration `iteration`: each has a unique id, also where the provider gave none. */
 export function closeCalls(calls: readonly OpenCall[], iteration: number): readonly ToolCall[] {
   const ids = new Set<string>();
   return calls.map(({ id, name, args }, place) => {

@@ -134,23 +134,10 @@ function startThread<J, R>(options: WorkerPoolOptions<R>): Thread<J, R> {
     );
   }
 
-  /** A promise that others settle; the thread ends where nobody has by the deadline. */
-  async function within<T>(
-    ms: number,
-    late: WorkerPoolFault,
-    begin: (settle: Settle<T>) => void,
-  ): Promise<T> {
-    const deadline = setTimeout(() => end(late), ms);
-    try {
-      return await new Promise<T>((resolve, reject) => begin({ resolve, reject }));
-    } finally {
-      clearTimeout(deadline);
-    }
-  }
-
-  const loaded = within<void>(options.startDeadlineMs, 'start', (settle) => {
+  const load = (settle: Settle<void>): void => {
     loading = settle;
-  });
+  };
+  const loaded = within(options.startDeadlineMs, () => end('start'), load);
   worker.on('message', (message: unknown) => {
     if (message === 'ready') return loading?.resolve();
     const reply = options.reply.safeParse(message);
@@ -169,10 +156,11 @@ function startThread<J, R>(options: WorkerPoolOptions<R>): Thread<J, R> {
       try {
         await loaded;
         if (ended) throw new WorkerPoolError(ended);
-        return await within(options.deadlineMs, 'late', (settle: Settle<R>) => {
+        const begin = (settle: Settle<R>): void => {
           running = settle;
           worker.postMessage(job);
-        });
+        };
+        return await within(options.deadlineMs, () => end('late'), begin);
       } finally {
         // Its end is waited for, too.
         if (!ended) worker.unref();
@@ -181,4 +169,14 @@ function startThread<J, R>(options: WorkerPoolOptions<R>): Thread<J, R> {
     end,
     hasEnded: () => ended !== undefined,
   };
+}
+
+/** A promise that is settled from outside; `late` is called where that has not happened in time. */
+async function within<T>(ms: number, late: () => void, begin: (settle: Settle<T>) => void): Promise<T> {
+  const deadline = setTimeout(late, ms);
+  try {
+    return await new Promise<T>((resolve, reject) => begin({ resolve, reject }));
+  } finally {
+    clearTimeout(deadline);
+  }
 }

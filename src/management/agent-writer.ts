@@ -51,7 +51,7 @@ export interface AgentWriter {
 /** What a write makes of the stored version. */
 type Decision =
   | { readonly type: 'refuse'; readonly error: ErrorData }
-  /** It is so already. */
+  /** Nothing would change. */
   | { readonly type: 'leave' }
   | ({ readonly type: 'store'; readonly fields: AgentFields; readonly deletedAt: string | null } & Cause);
 
@@ -75,7 +75,7 @@ export function createAgentWriter(options: ManagementOptions): AgentWriter {
   const { agents, log } = options;
   const inOrder = createKeyedQueue();
 
-  /** Writes a version after the stored one. Without an expected version the write wins over whoever was faster. */
+  /** Writes a version after the stored one. Without an expected version the write wins over faster ones. */
   const rewrite = (
     operation: Operation,
     agentId: AgentId,

@@ -1,8 +1,7 @@
 /** Templates as edges see them: the built-in ones for reading, and a tenant's own. */
 import type { NoticeEvent, Template, TemplateInput } from '../domain/agent-record.ts';
 import { type ErrorData, type Reply, refusal } from '../domain/errors.ts';
-import { readTemplate } from '../domain/template-rules.ts';
-import { BUILT_IN_TEMPLATES, builtInTemplate, templateIssue } from '../domain/templates.ts';
+import { BUILT_IN_TEMPLATES, builtInTemplate, readTemplate, templateIssue } from '../domain/templates.ts';
 import type { Tier } from '../domain/tiers.ts';
 import type { Actor, TemplateManagement } from '../ports/management.ts';
 import {

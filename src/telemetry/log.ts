@@ -13,7 +13,7 @@ interface LogOptions {
   readonly nodeId: string;
 }
 
-/** Where lines go, one call a line, each ending in a newline. */
+/** The reader of lines: one call a line, each ending in a newline. */
 interface LogDestination {
   write(line: string): void;
 }

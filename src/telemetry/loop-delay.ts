@@ -1,4 +1,4 @@
-/** How late the event loop is: p50, p99 and the worst delay since somebody last asked for a new window. */
+/** How late the event loop is: p50, p99 and the worst delay since the last reset. */
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 
 /** The monitor's own timer; what it reports includes this, so it is taken off again. */

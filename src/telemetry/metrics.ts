@@ -98,7 +98,7 @@ export function createMetrics(sources: MetricSources): NodeMetrics {
     socketOpened: () => counts.opened.add(1),
     socketClosed: (code) => counts.closed.add(1, String(code)),
     text: async () => {
-      /** Only once somebody scrapes: prom-client's garbage collection observer cannot be taken off again. */
+      /** With the first scrape: prom-client's observer of garbage collection cannot be removed again. */
       if (!withProcess) collectDefaultMetrics({ register: registry });
       withProcess = true;
       scraped.renew();

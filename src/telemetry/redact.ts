@@ -1,4 +1,4 @@
-/** What may stand in a log line: takes secrets and the texts of conversations out of fields, errors and strings. */
+/** Takes secrets and the texts of conversations out of the fields, errors and strings of a log line. */
 
 /** Values under these names never reach the log, whatever they are. Compared without case and punctuation. */
 const SECRET_NAME = /authorization|cookie|apikey|secret|passw|credential|privatekey|bearer|jwt/;

@@ -8,11 +8,11 @@ import { type Agent, agentFieldsSchema, agentSchema } from '../../src/domain/age
 import { blankAgent } from '../../src/domain/agent-rules.ts';
 import { defaultAgent, defaultRecord } from '../../src/domain/default-agent.ts';
 import { DEFAULT_AGENT_ID, sessionIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
-import { readTemplate } from '../../src/domain/template-rules.ts';
 import {
   BUILT_IN_TEMPLATES,
   builtInTemplate,
   instantiate,
+  readTemplate,
   templateIssue,
 } from '../../src/domain/templates.ts';
 import { TIER_TABLE, TIERS } from '../../src/domain/tiers.ts';

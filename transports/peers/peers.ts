@@ -30,7 +30,7 @@ interface PeersOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly newId: () => string;
-  /** Says in each request's metadata which node asks. */
+  /** The asking node, in each request's metadata. */
   readonly nodeName: string;
 }
 
@@ -38,20 +38,20 @@ interface PeersOptions {
 const ASKER = 'agent_execution_service';
 
 /**
- * These answer on a list of their own for each request, named by it. Queries and embeddings are answered on the list
- * that all requests of a node share, or on the tier's queue of callbacks (Transport.replied).
+ * Each of these requests has a reply queue of its own. Queries and embeddings are answered on the queue that all
+ * requests of a node share, or on the tier's queue of callbacks (Transport.replied).
  */
-const OWN_LIST: ReadonlySet<PeerRequestType> = new Set([
+const OWN_REPLY_QUEUE: ReadonlySet<PeerRequestType> = new Set([
   'management.get_agent_config',
   'conversation.get_history',
 ]);
 
-/** A transport may be a little late to say that the time is up. */
+/** How late the transport's own deadline may be. */
 const TRANSPORT_LATE_MS = 100;
 
 /**
- * Asks services. Nothing is asked twice: whether to ask again is the asker's to decide.
- * A request that is called off or late is let go of; its reply, when it comes, is nobody's.
+ * Asks services. No request is sent twice: whether to ask again is the asker's decision. The reply to a request that
+ * was called off, or is late, is dropped.
  */
 export function createPeers(options: PeersOptions): Peers {
   const { modes, transport, format, embedded, clock, log, newId, nodeName } = options;
@@ -65,7 +65,7 @@ export function createPeers(options: PeersOptions): Peers {
     const { data } = await transport.request(
       serviceQueue(SERVICE_OF[request.type], tier),
       actionOf(request, tier, timeoutMs),
-      { timeoutMs: leftMs, format, ...(OWN_LIST.has(request.type) ? { replyQueue } : {}) },
+      { timeoutMs: leftMs, format, ...(OWN_REPLY_QUEUE.has(request.type) ? { replyQueue } : {}) },
     );
     return data;
   }
@@ -107,7 +107,7 @@ export function createPeers(options: PeersOptions): Peers {
   };
 }
 
-/** Does something until it is done, late or called off; then it is told by its signal. */
+/** Runs `work` until it is done, late or called off; in the last two cases its signal is aborted. */
 async function within<T>(
   work: (signal: AbortSignal) => Promise<T>,
   { type, signal }: PeerRequest,

@@ -1,4 +1,4 @@
-/** Tells the model what time it is, anywhere. */
+/** The tool that gives the model the time, in any time zone. */
 import { z } from 'zod';
 import type { Clock } from '../../ports/telemetry.ts';
 import { defineTool, type Tool } from './tool.ts';
