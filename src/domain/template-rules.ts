@@ -1,6 +1,7 @@
 /** What a tenant may make of a template of its own: shape, the agent's own rules, and the tier, all at once. */
 import { type DraftRules, draftNew } from './agent-draft.ts';
-import { issuesOf, type RuleIssue, type TemplateInput, templateInputSchema } from './agent-record.ts';
+import { type RuleIssue, type TemplateInput, templateInputSchema } from './agent-record.ts';
+import { problemsOf } from './problems.ts';
 import { templateIssue } from './templates.ts';
 import type { Tier } from './tiers.ts';
 
@@ -11,7 +12,7 @@ export function readTemplate(
   rules: DraftRules,
 ): { readonly input: TemplateInput | null; readonly issues: readonly RuleIssue[] } {
   const parsed = templateInputSchema.safeParse(raw);
-  const issues: RuleIssue[] = parsed.success ? [] : issuesOf(parsed.error);
+  const issues: RuleIssue[] = parsed.success ? [] : problemsOf(parsed.error);
   const own = templateIssue({ tenant_id: 'own', slug: '' }, tier, rules.tiers);
   if (own) issues.push(own);
   const agent: unknown = typeof raw === 'object' && raw !== null ? Reflect.get(raw, 'agent') : undefined;
