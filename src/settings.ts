@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { providerSchema } from './domain/agent-record.ts';
 import { ID_PATTERN } from './domain/ids.ts';
+import { problemText } from './domain/problems.ts';
 import { queueNameSchema } from './domain/queues.ts';
 import { parseRedisUrl } from './domain/redis-url.ts';
 import {
@@ -199,7 +200,7 @@ function readTiers(file: string | undefined, problems: string[]): TierTable {
   } catch (error) {
     const reason =
       error instanceof z.ZodError
-        ? error.issues.map((issue) => `${issue.path.join('.') || 'file'}: ${issue.message}`).join('; ')
+        ? problemText(error, 'file', 100)
         : String(error instanceof Error ? error.message : error);
     problems.push(`TIERS_FILE: ${file}: ${reason}`);
     return TIER_TABLE;

@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { isReplyType, type ReplyType } from './action-replies.ts';
 import { defined } from './defined.ts';
-import { type DomainAction, problemsOf } from './domain-action.ts';
+import type { DomainAction } from './domain-action.ts';
 import { type ErrorData, refusal } from './errors.ts';
 import {
   DEFAULT_BATCH_CONCURRENCY,
@@ -20,6 +20,7 @@ import {
   type TaskId,
   taskIdSchema,
 } from './ids.ts';
+import { problemsOf, problemText } from './problems.ts';
 
 // --- Their data ------------------------------------------------------------------------------------------------
 
@@ -151,10 +152,12 @@ function define<S extends z.ZodObject>(definition: Definition<S>): ActionType {
   return { summary, data, command: read, replies };
 }
 
+/** Problems named in one refusal. */
+const MAX_PROBLEMS = 5;
+
 function malformed(error: z.ZodError): ReadCommand {
-  const details = problemsOf(error);
-  const text = details.map(({ field, message }) => (field === '' ? message : `${field}: ${message}`));
-  const message = `The action's data is malformed: ${text.join('; ')}.`;
+  const details = problemsOf(error, '', MAX_PROBLEMS).map(({ field, message }) => ({ field, message }));
+  const message = `The action's data is malformed: ${problemText(error)}.`;
   return { ok: false, error: refusal('INVALID_REQUEST', { message, details }) };
 }
 

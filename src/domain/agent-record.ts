@@ -75,10 +75,6 @@ const ruleIssueSchema = z.object({
 });
 export type RuleIssue = z.infer<typeof ruleIssueSchema>;
 
-/** What is wrong with a shape, as broken rules. */
-export const issuesOf = ({ issues }: z.ZodError): RuleIssue[] =>
-  issues.map(({ path, code, message }) => ({ field: path.join('.'), rule: code, message }));
-
 const AUDIT_ACTIONS = ['created', 'updated', 'rolled_back', 'deleted', 'restored'] as const;
 
 /** Who changed what, when, and over which interface. */

@@ -7,11 +7,11 @@ import {
   type AgentPatch,
   agentFieldsSchema,
   agentPatchSchema,
-  issuesOf,
   type RuleIssue,
 } from './agent-record.ts';
 import { DEFAULT_PROMPT } from './default-agent.ts';
 import { type ErrorData, refusal } from './errors.ts';
+import { problemsOf } from './problems.ts';
 import { promptIssue } from './prompt-syntax.ts';
 import { slugOf } from './slug.ts';
 import { lowestTier, type Tier, type TierLimits, type TierTable } from './tiers.ts';
@@ -83,7 +83,7 @@ export function readFields(raw: unknown): ReadFields {
     const parsed = agentFieldsSchema.shape[field].safeParse(value);
     if (parsed.success) good.push([field, value]);
     else
-      for (const issue of issuesOf(parsed.error))
+      for (const issue of problemsOf(parsed.error))
         issues.push({ ...issue, field: [field, issue.field].filter(Boolean).join('.') });
     if (issues.length >= MAX_ISSUES) break;
   }

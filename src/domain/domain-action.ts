@@ -10,6 +10,7 @@ import {
   tenantIdSchema,
   userIdSchema,
 } from './ids.ts';
+import { problemText } from './problems.ts';
 import { TIERS, tierSchema } from './tiers.ts';
 
 /** Characters of a queue name. */
@@ -134,16 +135,8 @@ export function parseInFull(raw: Readonly<Fields>, now: number, newId: () => str
   const idGiven = fields.action_id !== undefined;
   const parsed = domainActionSchema.safeParse(settle(fields, timestamp, newId));
   if (parsed.success) return { ok: true, action: parsed.data, idGiven };
-  const problems = problemsOf(parsed.error).map(({ field, message }) => `${field}: ${message}`);
-  return refused(`The action is malformed: ${problems.join('; ')}.`);
+  return refused(`The action is malformed: ${problemText(parsed.error)}.`);
 }
-
-/** Problems named in one refusal. */
-const MAX_PROBLEMS = 5;
-
-/** What a schema has found, by field; the first few. */
-export const problemsOf = ({ issues }: z.ZodError): { readonly field: string; readonly message: string }[] =>
-  issues.slice(0, MAX_PROBLEMS).map(({ path, message }) => ({ field: path.join('.'), message }));
 
 const refused = (message: string): ParsedAction => ({
   ok: false,

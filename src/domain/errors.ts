@@ -84,7 +84,6 @@ export function refusal(
 /** WebSocket close codes (PROTOCOL 2), as data. */
 export const CLOSE = {
   goingAway: { code: 1001, reason: 'going away' },
-  tooBig: { code: 1009, reason: 'frame too large' },
   restart: { code: 1012, reason: 'restart, reconnect' },
   overloaded: { code: 1013, reason: 'overloaded' },
   badPath: { code: 4400, reason: 'bad path' },
@@ -114,3 +113,7 @@ export const refusalError = (...[code, more]: Parameters<typeof refusal>): Refus
 export type Reply<T> =
   | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly error: ErrorData };
+
+/** The same reply with another value; a refusal stays. */
+export const mapReply = <T, U>(reply: Reply<T>, change: (value: T) => U): Reply<U> =>
+  reply.ok ? { ok: true, value: change(reply.value) } : reply;

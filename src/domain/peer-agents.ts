@@ -5,6 +5,7 @@ import { type AgentDefaults, blankAgent } from './agent-rules.ts';
 import { type ErrorData, refusal } from './errors.ts';
 import type { AgentId, TenantId } from './ids.ts';
 import { firstOf, isFields } from './peer-replies.ts';
+import { problemsOf } from './problems.ts';
 
 type Fields = Readonly<Record<string, unknown>>;
 
@@ -73,7 +74,7 @@ export function readAgent(data: Fields, asked: AskedAgent): ReadAgent {
   };
   const parsed = agentSchema.safeParse(candidate);
   if (parsed.success) return { ok: true, agent: parsed.data };
-  return unreadable(parsed.error.issues[0]?.path.join('.') ?? 'agent_config');
+  return unreadable(problemsOf(parsed.error, 'agent_config', 1)[0]?.field ?? 'agent_config');
 }
 
 const unreadable = (field: string): ReadAgent => ({

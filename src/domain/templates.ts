@@ -1,7 +1,6 @@
 /** Templates of agents: the built-in ones, who may use which, and the agent that comes out of one. */
 import { type DraftRules, draftNew } from './agent-draft.ts';
 import {
-  issuesOf,
   type RuleIssue,
   type Template,
   type TemplateInput,
@@ -9,6 +8,7 @@ import {
   templateSchema,
 } from './agent-record.ts';
 import { BUILT_IN_AT } from './default-agent.ts';
+import { problemsOf } from './problems.ts';
 import { lowestTier, type Tier, type TierLimits, type TierTable } from './tiers.ts';
 
 const builtIn = (id: string, fields: Pick<Template, 'name' | 'description' | 'agent'>): Template =>
@@ -149,7 +149,7 @@ export function readTemplate(
   rules: DraftRules,
 ): { readonly input: TemplateInput | null; readonly issues: readonly RuleIssue[] } {
   const parsed = templateInputSchema.safeParse(raw);
-  const issues: RuleIssue[] = parsed.success ? [] : issuesOf(parsed.error);
+  const issues: RuleIssue[] = parsed.success ? [] : problemsOf(parsed.error);
   const own = templateIssue({ tenant_id: 'own', slug: '' }, tier, rules.tiers);
   if (own) issues.push(own);
   const agent: unknown = typeof raw === 'object' && raw !== null ? Reflect.get(raw, 'agent') : undefined;

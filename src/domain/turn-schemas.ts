@@ -4,9 +4,23 @@ import { z } from 'zod';
 import type { Message } from './conversation.ts';
 import { defined } from './defined.ts';
 import { errorDataSchema } from './errors.ts';
-import { type EventType, eventData, executionInfoSchema, roleSchema, sayFields } from './frames.ts';
-import { agentIdSchema, ID_PATTERN, sessionIdSchema, taskIdSchema } from './ids.ts';
-import { type TurnRecord, type TurnStanding, turnStatusSchema } from './turn.ts';
+import {
+  type EventData,
+  type EventType,
+  eventData,
+  executionInfoSchema,
+  roleSchema,
+  sayFields,
+} from './frames.ts';
+import {
+  agentIdSchema,
+  ID_PATTERN,
+  type SessionId,
+  sessionIdSchema,
+  type TaskId,
+  taskIdSchema,
+} from './ids.ts';
+import { type CancelReply, type TurnRecord, type TurnStanding, turnStatusSchema } from './turn.ts';
 
 const DEFAULT_PAGE = 50;
 const MAX_PAGE = 100;
@@ -113,6 +127,23 @@ export const turnBody = (turn: TurnStanding): z.infer<typeof turnSchema> =>
     running_tools: turn.tools?.map(({ callId, tool }) => ({ call_id: callId, tool })),
   });
 
+/** The acceptance of a turn, and the session that it is in. */
+export const acceptedBody = (turn: {
+  readonly taskId: TaskId;
+  readonly sessionId: SessionId;
+  readonly accepted: EventData['chat.accepted'];
+}): z.infer<typeof acceptedSchema> => {
+  const { status, deduplicated } = turn.accepted;
+  return defined({ task_id: turn.taskId, session_id: turn.sessionId, status, deduplicated });
+};
+
+/** What a cancel answers: how the turn ended, and how long the abort took. */
+export const cancelledBody = (turn: Extract<CancelReply, { ok: true }>): z.infer<typeof cancelledSchema> => ({
+  task_id: turn.taskId,
+  status: turn.status,
+  abort_ms: Math.ceil(turn.abortMs),
+});
+
 /** A message as the history route answers it. */
 export const messageBody = (message: Message): z.infer<typeof messageSchema> => ({
   role: message.role,
@@ -123,7 +154,7 @@ export const messageBody = (message: Message): z.infer<typeof messageSchema> => 
 
 export const executionSchema = turnSchema.extend({ execution_id: taskIdSchema }).meta({ id: 'Execution' });
 
-export const batchItemSchema = z.object({
+const batchItemSchema = z.object({
   execution_id: taskIdSchema,
   session_id: sessionIdSchema,
   status: turnSchema.shape.status,

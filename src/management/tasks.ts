@@ -1,8 +1,9 @@
 /** Takes messages of the queue `agent-management.tasks.{tenant}` and performs them, as an edge of its own. */
 import { LRUCache } from 'lru-cache';
-import { type Agent, issuesOf } from '../domain/agent-record.ts';
+import type { Agent } from '../domain/agent-record.ts';
 import { type AgentTask, agentTaskSchema, taskFields } from '../domain/agent-task.ts';
 import { type ErrorData, type Reply, refusal } from '../domain/errors.ts';
+import { problemsOf } from '../domain/problems.ts';
 import type { TaskOrigin, TaskTaker } from '../ports/management.ts';
 import { NOT_ITS_FAULT } from '../ports/transport.ts';
 import type { AgentWriter } from './agent-writer.ts';
@@ -38,7 +39,7 @@ export function createTaskTaker(options: ManagementOptions, parts: TaskParts): T
   return async (message, origin) => {
     const parsed = agentTaskSchema.safeParse(message);
     if (!parsed.success) {
-      const issues = issuesOf(parsed.error);
+      const issues = problemsOf(parsed.error);
       options.log.warn({ tenant_id: origin.tenantId, issues }, 'a task message is malformed');
       return no(
         refusal('INVALID_REQUEST', { message: 'The task message is malformed.', details: { issues } }),

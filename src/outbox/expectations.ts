@@ -3,6 +3,7 @@
 import { z } from 'zod';
 import { domainActionSchema } from '../domain/domain-action.ts';
 import { type TaskId, type TenantId, tenantIdSchema } from '../domain/ids.ts';
+import { problemText } from '../domain/problems.ts';
 import { queueNameSchema } from '../domain/queues.ts';
 import type { TurnRecord } from '../domain/turn.ts';
 import type { Expectation } from '../ports/outbox.ts';
@@ -99,6 +100,5 @@ const outgoingSchema = z
 export function checked(outgoing: Outgoing): Outgoing {
   const parsed = outgoingSchema.safeParse(outgoing);
   if (parsed.success) return outgoing;
-  const problems = parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`);
-  throw new TypeError(`The message can not be kept: ${problems.slice(0, 5).join('; ')}.`);
+  throw new TypeError(`The message can not be kept: ${problemText(parsed.error)}.`);
 }

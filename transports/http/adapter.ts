@@ -10,8 +10,7 @@ import {
 } from 'uWebSockets.js';
 import { STATUS_CODES } from 'node:http';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
-import { HTTP_LIMITS, type HttpLimits, judgeFraming, type Outcome, tooLarge } from './body-limits.ts';
-import type { Answer, Exchange } from './exchange.ts';
+import { type BodyOutcome, HTTP_LIMITS, type HttpLimits, judgeFraming, tooLarge } from './body-limits.ts';
 
 /** This uWS build corrupts a chunked response that overflows its 16 KiB cork; the chunk's framing and headers need room. */
 const MAX_CORK_BYTES = 12 * 1024;
@@ -56,65 +55,80 @@ export function openServer(): Server {
   };
 }
 
+/** What the adapter knows of a request beyond the Request itself. */
+export interface Exchange {
+  /** Aborted when the client is gone before the response was. */
+  readonly signal: AbortSignal;
+  /** Why the request must be refused whatever its route: its body is too large, or it cannot be represented. */
+  readonly refused: ErrorData | undefined;
+}
+
+/** Answers a request. May be called with a refused one: then the answer is that refusal. */
+export type HttpHandler = (request: Request, exchange: Exchange) => Response | Promise<Response>;
+
 /** What the HTTP side of a server is doing. */
-export interface HttpMount {
+interface HttpMount {
   /** Requests that are being read or answered now. */
   pending(): number;
 }
 
 /**
- * Mounts `answer` for every method and path that no WebSocket upgrade takes. A response is streamed if it says so
+ * Mounts `handler` for every method and path that no WebSocket upgrade takes. A response is streamed if it says so
  * (`text/event-stream`, or `Transfer-Encoding: chunked`), and sent whole otherwise.
  * uWS knows no pipelining: a request that arrives before the last one was answered closes the connection.
  */
-export function mountHttp(app: TemplatedApp, answer: Answer, limits: HttpLimits = HTTP_LIMITS): HttpMount {
-  const open = new Set<Connection>();
+export function mountHttp(
+  app: TemplatedApp,
+  handler: HttpHandler,
+  limits: HttpLimits = HTTP_LIMITS,
+): HttpMount {
+  const open = new Set<ResponseWriter>();
   app.any('/*', (res, req) => {
-    const connection = connect(res, () => open.delete(connection));
-    open.add(connection);
-    receive(connection, req, answer, limits);
+    const writer = openWriter(res, () => open.delete(writer));
+    open.add(writer);
+    receive(writer, req, handler, limits);
   });
   return { pending: () => open.size };
 }
 
 /** One response that may still be written to, until it has ended or the client is gone. */
-interface Connection {
+interface ResponseWriter {
   readonly res: HttpResponse;
   readonly signal: AbortSignal;
   /** Runs once, whichever way the exchange ends. */
-  onGone: () => void;
+  onEnd: () => void;
   /** Runs `write` corked unless the client is gone; nothing else may touch `res`. */
   write(write: (res: HttpResponse) => void): void;
-  /** Resolves at the next `wake`, or when the client is gone. */
-  asleep(): Promise<void>;
-  wake(): void;
+  /** Resolves at the next `becameWritable`, or when the client is gone. */
+  untilWritable(): Promise<void>;
+  becameWritable(): void;
   /** After the last write. */
   ended(): void;
 }
 
-function connect(res: HttpResponse, left: () => void): Connection {
+function openWriter(res: HttpResponse, left: () => void): ResponseWriter {
   const aborter = new AbortController();
-  let sleeper = (): void => {};
+  let waiting = (): void => {};
   let over = false;
   const leave = (): void => {
     over = true;
     left();
-    connection.onGone();
-    sleeper();
+    writer.onEnd();
+    waiting();
   };
-  const connection: Connection = {
+  const writer: ResponseWriter = {
     res,
     signal: aborter.signal,
-    onGone: () => {},
+    onEnd: () => {},
     write(write) {
       if (!over) res.cork(() => write(res));
     },
-    asleep: () =>
+    untilWritable: () =>
       new Promise((resolve) => {
-        sleeper = resolve;
+        waiting = resolve;
         if (over) resolve();
       }),
-    wake: () => sleeper(),
+    becameWritable: () => waiting(),
     ended: () => {
       if (!over) leave();
     },
@@ -124,17 +138,17 @@ function connect(res: HttpResponse, left: () => void): Connection {
     aborter.abort();
     leave();
   });
-  return connection;
+  return writer;
 }
 
 /** A request as far as its headers: all that must be copied before uWS takes it back. */
-interface Head {
+interface RequestHead {
   readonly method: string;
   readonly url: string;
   readonly headers: Headers;
 }
 
-function readHead(req: HttpRequest): Head | ErrorData {
+function readHead(req: HttpRequest): RequestHead | ErrorData {
   const method = req.getMethod().toUpperCase();
   const path = req.getUrl();
   if (!METHODS.has(method) || !path.startsWith('/'))
@@ -151,34 +165,34 @@ function readHead(req: HttpRequest): Head | ErrorData {
   return { method, url: query ? `${BASE}${path}?${query}` : BASE + path, headers };
 }
 
-const NO_HEAD: Head = { method: 'GET', url: BASE, headers: new Headers() };
+const NO_HEAD: RequestHead = { method: 'GET', url: BASE, headers: new Headers() };
 
-function receive(connection: Connection, req: HttpRequest, answer: Answer, limits: HttpLimits): void {
+function receive(writer: ResponseWriter, req: HttpRequest, handler: HttpHandler, limits: HttpLimits): void {
   const head = readHead(req);
-  if ('code' in head) respond(connection, answer, NO_HEAD, { refused: head });
+  if ('code' in head) respond(writer, handler, NO_HEAD, { refused: head });
   else {
     const outcome = judgeFraming(head.headers, limits);
-    if (outcome === 'body follows') readBody(connection, answer, head, limits);
-    else respond(connection, answer, head, outcome);
+    if (outcome === 'body follows') readBody(writer, handler, head, limits);
+    else respond(writer, handler, head, outcome);
   }
 }
 
-function readBody(connection: Connection, answer: Answer, head: Head, limits: HttpLimits): void {
+function readBody(writer: ResponseWriter, handler: HttpHandler, head: RequestHead, limits: HttpLimits): void {
   const chunks: Buffer[] = [];
   let bytes = 0;
   let settled = false;
-  let timer = setTimeout(() => connection.res.close(), limits.bodyTimeoutMs);
-  connection.onGone = () => {
+  let timer = setTimeout(() => writer.res.close(), limits.bodyTimeoutMs);
+  writer.onEnd = () => {
     settled = true;
     clearTimeout(timer);
   };
-  const settle = (more: Outcome): void => {
-    connection.onGone();
-    respond(connection, answer, head, more);
+  const settle = (more: BodyOutcome): void => {
+    writer.onEnd();
+    respond(writer, handler, head, more);
   };
   const refuse = (close: boolean): void => settle({ refused: tooLarge(limits), close });
 
-  connection.res.onData((chunk, last) => {
+  writer.res.onData((chunk, last) => {
     if (settled) return;
     const before = bytes;
     bytes += chunk.byteLength;
@@ -195,42 +209,47 @@ function readBody(connection: Connection, answer: Answer, head: Head, limits: Ht
   });
 }
 
-function respond(connection: Connection, answer: Answer, head: Head, outcome: Outcome): void {
+function respond(
+  writer: ResponseWriter,
+  handler: HttpHandler,
+  head: RequestHead,
+  outcome: BodyOutcome,
+): void {
   const { method, url, headers } = head;
-  const exchange: Exchange = { signal: connection.signal, refused: outcome.refused };
+  const exchange: Exchange = { signal: writer.signal, refused: outcome.refused };
   const body = outcome.body && method !== 'GET' && method !== 'HEAD' ? outcome.body : null;
   Promise.resolve()
-    .then(() => answer(new Request(url, { method, headers, body }), exchange))
-    .then((response) => deliver(connection, method, response, outcome.close ?? false))
+    .then(() => handler(new Request(url, { method, headers, body }), exchange))
+    .then((response) => deliver(writer, method, response, outcome.close ?? false))
     // The routes turn their own failures into answers; what arrives here broke while it was written.
     .catch(() => {
-      if (!connection.signal.aborted) connection.res.close();
+      if (!writer.signal.aborted) writer.res.close();
     });
 }
 
 async function deliver(
-  connection: Connection,
+  writer: ResponseWriter,
   method: string,
   response: Response,
   close: boolean,
 ): Promise<void> {
   const { body, headers } = response;
-  if (connection.signal.aborted || !body || method === 'HEAD') {
-    connection.write((res) => {
+  if (writer.signal.aborted || !body || method === 'HEAD') {
+    writer.write((res) => {
       writeHead(res, response);
       // Not `endWithoutBody(length, close)`: in this build a length never ends the response, and none becomes a huge one.
       if (close) res.end('', true);
       else res.endWithoutBody();
     });
-    connection.ended();
+    writer.ended();
     await body?.cancel();
     return;
   }
   if (headers.get('content-type')?.startsWith('text/event-stream') || headers.has('transfer-encoding'))
-    return stream(connection, response, body);
+    return stream(writer, response, body);
   const whole = new Uint8Array(await response.arrayBuffer());
-  connection.write((res) => writeHead(res, response).end(whole, close));
-  connection.ended();
+  writer.write((res) => writeHead(res, response).end(whole, close));
+  writer.ended();
 }
 
 /** uWS frames bodies itself. */
@@ -247,39 +266,39 @@ function writeHead(res: HttpResponse, response: Response): HttpResponse {
  * is closed without the last chunk, so that nobody takes the part for the whole.
  */
 async function stream(
-  connection: Connection,
+  writer: ResponseWriter,
   response: Response,
   body: ReadableStream<Uint8Array>,
 ): Promise<void> {
   const reader = body.getReader();
   const cancelled = (): unknown => reader.cancel().catch(() => {});
-  connection.onGone = cancelled;
-  if (connection.signal.aborted) return void cancelled();
-  connection.res.onWritable(() => {
+  writer.onEnd = cancelled;
+  if (writer.signal.aborted) return void cancelled();
+  writer.res.onWritable(() => {
     // With a handler set uWS leaves what it holds back to the next write; an empty cork is one.
-    connection.write(() => {});
-    connection.wake();
+    writer.write(() => {});
+    writer.becameWritable();
     return true;
   });
   let started = false;
   for (;;) {
     const { done, value } = await reader.read();
-    if (connection.signal.aborted) return;
+    if (writer.signal.aborted) return;
     if (done) break;
     for (let at = 0; at < value.length; at += MAX_CORK_BYTES) {
       let flushed = true;
-      connection.write((res) => {
+      writer.write((res) => {
         if (!started) writeHead(res, response);
         started = true;
         flushed = res.write(value.subarray(at, at + MAX_CORK_BYTES));
       });
-      if (!flushed) await connection.asleep();
-      if (connection.signal.aborted) return;
+      if (!flushed) await writer.untilWritable();
+      if (writer.signal.aborted) return;
     }
   }
-  connection.write((res) => {
+  writer.write((res) => {
     if (!started) writeHead(res, response);
     res.end();
   });
-  connection.ended();
+  writer.ended();
 }

@@ -1,213 +1,142 @@
 /** The agent routes: make, read, change, delete, try out, and change many at once (PROTOCOL 5). */
-import { createRoute, type OpenAPIHono } from '@hono/zod-openapi';
+import { refuseIssues } from '../../src/domain/agent-rules.ts';
+import { defined } from '../../src/domain/defined.ts';
+import { mapReply } from '../../src/domain/errors.ts';
 import { agentIdSchema } from '../../src/domain/ids.ts';
+import { problemsOf } from '../../src/domain/problems.ts';
 import type { AgentManagement } from '../../src/ports/management.ts';
-import type { HttpDeps } from './deps.ts';
-import { failure, type HttpEnv, refuse } from './errors.ts';
-import { jsonBody, needs } from './gate.ts';
-import {
-  actorOf,
-  described,
-  invalidWithIssues,
-  pageBody,
-  rawBody,
-  refuseIssues,
-  tag,
-  takeOut,
-} from './management-answers.ts';
+import { actorOf, tenantOf } from './gate.ts';
 import {
   agentAnswer,
   agentListSchema,
   agentPathSchema,
   bulkAnswer,
   bulkSchema,
-  describedBodies,
+  etag,
   fromTemplateSchema,
   ifMatchSchema,
   listQuery,
+  locationAndEtag,
   pageAnswer,
+  pageBody,
   validationAnswer,
   versionOf,
 } from './management-schemas.ts';
+import { described, type Route, routesOf } from './route.ts';
 
-/** Adds the agent routes. Reading needs the scope `agents:read`, the rest `agents:write`. */
-export function addAgentRoutes(app: OpenAPIHono<HttpEnv>, deps: HttpDeps, agents: AgentManagement): void {
-  const read = needs(deps.access, 'agents:read');
-  const write = needs(deps.access, 'agents:write');
-  const shared = { security: [{ bearer: [] }], tags: ['agents'] };
-  const agent = { content: { 'application/json': { schema: agentAnswer } } };
-  for (const [name, schema] of Object.entries(describedBodies)) app.openAPIRegistry.register(name, schema);
+const route = routesOf<AgentManagement>('agents');
+const made = {
+  status: 201,
+  description: 'Made.',
+  schema: agentAnswer,
+  headers: locationAndEtag('/api/agents'),
+} as const;
 
-  app.openapi(
-    createRoute({
-      ...shared,
-      method: 'get',
-      path: '/api/agents',
-      summary: 'The agents, newest change first; `q` looks into name, slug and description.',
-      middleware: read,
-      request: { query: agentListSchema },
-      responses: {
-        200: {
-          description: 'A page.',
-          content: { 'application/json': { schema: pageAnswer(agentAnswer) } },
-        },
-        default: failure,
-      },
-    }),
-    async (c) => {
-      const query = c.req.valid('query');
-      const reply = await agents.list(c.get('caller').tenantId, listQuery(query));
-      return reply.ok ? c.json(pageBody(query, reply.value), 200) : refuse(c, reply.error);
+/** `put` replaces an agent, `patch` changes it. */
+const updating = (method: 'put' | 'patch', summary: string, body: string) =>
+  route({
+    method,
+    path: '/api/agents/{id}',
+    guard: 'agents:write',
+    summary,
+    takes: { param: agentPathSchema, header: ifMatchSchema, json: described(body) },
+    answer: { status: 200, description: 'The new version.', schema: agentAnswer, headers: etag },
+    run({ param, header, json }, c, agents) {
+      const options = { version: versionOf(header), replace: method === 'put' };
+      return agents.update(actorOf(c), param.id, json, options);
     },
-  );
+  });
 
-  app.openapi(
-    createRoute({
-      ...shared,
-      method: 'post',
-      path: '/api/agents',
-      summary: 'Makes an agent; a name is enough.',
-      middleware: [write, jsonBody],
-      request: described('AgentInput'),
-      responses: { 201: { description: 'Made.', ...agent }, default: failure },
-    }),
-    async (c) => {
-      const reply = await agents.create(actorOf(c), await rawBody(c));
-      if (!reply.ok) return refuse(c, reply.error);
-      c.header('Location', `/api/agents/${reply.value.id}`);
-      tag(c, reply.value);
-      return c.json(reply.value, 201);
+/** Reading needs the scope `agents:read`, the rest `agents:write`. */
+export const agentRoutes: readonly Route<AgentManagement>[] = [
+  route({
+    method: 'get',
+    path: '/api/agents',
+    guard: 'agents:read',
+    summary: 'The agents, newest change first; `q` looks into name, slug and description.',
+    takes: { query: agentListSchema },
+    answer: { status: 200, description: 'A page.', schema: pageAnswer(agentAnswer) },
+    run: async ({ query }, c, agents) =>
+      mapReply(await agents.list(tenantOf(c), listQuery(query)), (page) => pageBody(query, page)),
+  }),
+  route({
+    method: 'post',
+    path: '/api/agents',
+    guard: 'agents:write',
+    summary: 'Makes an agent; a name is enough.',
+    takes: { json: described('AgentInput') },
+    answer: made,
+    run: ({ json }, c, agents) => agents.create(actorOf(c), json),
+  }),
+  route({
+    method: 'post',
+    path: '/api/agents/validate',
+    guard: 'agents:write',
+    summary: 'A dry run of making an agent, or of changing the one that `agent_id` names.',
+    takes: { json: described('AgentValidate') },
+    answer: {
+      status: 200,
+      description: 'Every broken rule, and the first tier that would allow it.',
+      schema: validationAnswer,
     },
-  );
-
-  app.openapi(
-    createRoute({
-      ...shared,
-      method: 'post',
-      path: '/api/agents/validate',
-      summary: 'A dry run of making an agent, or of changing the one that `agent_id` names.',
-      middleware: [write, jsonBody],
-      request: described('AgentValidate'),
-      responses: {
-        200: {
-          description: 'Every broken rule, and the first tier that would allow it.',
-          content: { 'application/json': { schema: validationAnswer } },
-        },
-        default: failure,
-      },
-    }),
-    async (c) => {
-      const { rest, taken } = takeOut(await rawBody(c), 'agent_id');
+    async run({ json }, c, agents) {
+      const { rest, taken } = takeOut(json, 'agent_id');
       const agentId = agentIdSchema.optional().safeParse(taken);
-      if (!agentId.success) return refuse(c, invalidWithIssues(agentId.error, 'agent_id'));
+      if (!agentId.success) return { ok: false, error: refuseIssues(problemsOf(agentId.error, 'agent_id')) };
       const reply = await agents.validate(actorOf(c), rest, agentId.data);
-      if (!reply.ok) return refuse(c, reply.error);
-      return c.json({ valid: reply.value.valid, issues: [...reply.value.issues] }, 200);
+      return mapReply(reply, ({ valid, issues }) => ({ valid, issues: [...issues] }));
     },
-  );
-
-  app.openapi(
-    createRoute({
-      ...shared,
-      method: 'post',
-      path: '/api/agents/bulk',
-      summary: 'Changes many agents as one task; task notices tell how it goes.',
-      middleware: [write, jsonBody],
-      request: { body: { required: true, content: { 'application/json': { schema: bulkSchema } } } },
-      responses: {
-        202: { description: 'Begun.', content: { 'application/json': { schema: bulkAnswer } } },
-        default: failure,
-      },
-    }),
-    async (c) => {
-      const reply = await agents.bulk(actorOf(c), c.req.valid('json').items);
-      return reply.ok ? c.json({ task_id: reply.value.taskId }, 202) : refuse(c, reply.error);
+  }),
+  route({
+    method: 'post',
+    path: '/api/agents/bulk',
+    guard: 'agents:write',
+    summary: 'Changes many agents as one task; task notices tell how it goes.',
+    takes: { json: bulkSchema },
+    asRuleIssues: true,
+    answer: { status: 202, description: 'Begun.', schema: bulkAnswer },
+    run: async ({ json }, c, agents) =>
+      mapReply(await agents.bulk(actorOf(c), json.items), ({ taskId }) => ({ task_id: taskId })),
+  }),
+  route({
+    method: 'post',
+    path: '/api/agents/from-template',
+    guard: 'agents:write',
+    summary: 'Makes an agent out of a template; `customizations` win over what the template says.',
+    takes: { json: fromTemplateSchema },
+    asRuleIssues: true,
+    answer: made,
+    run({ json: { template_id, name, slug, customizations } }, c, agents) {
+      const input = { ...customizations, ...defined({ name, slug }) };
+      return agents.fromTemplate(actorOf(c), template_id, input);
     },
-    refuseIssues,
-  );
+  }),
+  route({
+    method: 'get',
+    path: '/api/agents/{id}',
+    guard: 'agents:read',
+    summary: 'An agent; its version is the ETag.',
+    takes: { param: agentPathSchema },
+    answer: { status: 200, description: 'The agent.', schema: agentAnswer, headers: etag },
+    run: ({ param }, c, agents) => agents.get(tenantOf(c), param.id),
+  }),
+  updating('put', 'Replaces an agent: what the body leaves out gets its default.', 'AgentInput'),
+  updating('patch', 'Changes an agent: what the body leaves out stays as it is.', 'AgentPatch'),
+  route({
+    method: 'delete',
+    path: '/api/agents/{id}',
+    guard: 'agents:write',
+    summary: 'Deletes an agent; it can be restored.',
+    takes: { param: agentPathSchema, header: ifMatchSchema },
+    answer: { status: 204, description: 'Deleted.' },
+    run: ({ param, header }, c, agents) =>
+      agents.remove(actorOf(c), param.id, { version: versionOf(header) }),
+  }),
+];
 
-  app.openapi(
-    createRoute({
-      ...shared,
-      method: 'post',
-      path: '/api/agents/from-template',
-      summary: 'Makes an agent out of a template; `customizations` win over what the template says.',
-      middleware: [write, jsonBody],
-      request: { body: { required: true, content: { 'application/json': { schema: fromTemplateSchema } } } },
-      responses: { 201: { description: 'Made.', ...agent }, default: failure },
-    }),
-    async (c) => {
-      const { template_id, name, slug, customizations } = c.req.valid('json');
-      const input = { ...customizations, name, ...(slug === undefined ? {} : { slug }) };
-      const reply = await agents.fromTemplate(actorOf(c), template_id, input);
-      if (!reply.ok) return refuse(c, reply.error);
-      c.header('Location', `/api/agents/${reply.value.id}`);
-      tag(c, reply.value);
-      return c.json(reply.value, 201);
-    },
-    refuseIssues,
-  );
-
-  app.openapi(
-    createRoute({
-      ...shared,
-      method: 'get',
-      path: '/api/agents/{id}',
-      summary: 'An agent; its version is the ETag.',
-      middleware: read,
-      request: { params: agentPathSchema },
-      responses: { 200: { description: 'The agent.', ...agent }, default: failure },
-    }),
-    async (c) => {
-      const reply = await agents.get(c.get('caller').tenantId, c.req.valid('param').id);
-      if (!reply.ok) return refuse(c, reply.error);
-      tag(c, reply.value);
-      return c.json(reply.value, 200);
-    },
-  );
-
-  for (const method of ['put', 'patch'] as const) {
-    const replace = method === 'put';
-    app.openapi(
-      createRoute({
-        ...shared,
-        method,
-        path: '/api/agents/{id}',
-        summary: replace
-          ? 'Replaces an agent: what the body leaves out gets its default.'
-          : 'Changes an agent: what the body leaves out stays as it is.',
-        middleware: [write, jsonBody],
-        request: {
-          params: agentPathSchema,
-          headers: ifMatchSchema,
-          ...described(replace ? 'AgentInput' : 'AgentPatch'),
-        },
-        responses: { 200: { description: 'The new version.', ...agent }, default: failure },
-      }),
-      async (c) => {
-        const options = { version: versionOf(c.req.valid('header')), replace };
-        const reply = await agents.update(actorOf(c), c.req.valid('param').id, await rawBody(c), options);
-        if (!reply.ok) return refuse(c, reply.error);
-        tag(c, reply.value);
-        return c.json(reply.value, 200);
-      },
-    );
-  }
-
-  app.openapi(
-    createRoute({
-      ...shared,
-      method: 'delete',
-      path: '/api/agents/{id}',
-      summary: 'Deletes an agent; it can be restored.',
-      middleware: write,
-      request: { params: agentPathSchema, headers: ifMatchSchema },
-      responses: { 204: { description: 'Deleted.' }, default: failure },
-    }),
-    async (c) => {
-      const expected = { version: versionOf(c.req.valid('header')) };
-      const reply = await agents.remove(actorOf(c), c.req.valid('param').id, expected);
-      return reply.ok ? c.body(null, 204) : refuse(c, reply.error);
-    },
-  );
+/** The body's fields without `name`, and that field; a body that is no object stays whole. */
+function takeOut(body: unknown, name: string): { readonly rest: unknown; readonly taken?: unknown } {
+  if (typeof body !== 'object' || body === null || Array.isArray(body)) return { rest: body };
+  const { [name]: taken, ...rest }: Record<string, unknown> = { ...body };
+  return { rest, taken };
 }

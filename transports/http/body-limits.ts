@@ -19,7 +19,7 @@ export const HTTP_LIMITS: HttpLimits = {
 };
 
 /** How the reading of a request came out. */
-export interface Outcome {
+export interface BodyOutcome {
   readonly body?: Buffer;
   readonly refused?: ErrorData;
   /** Whether the connection must not be used again. */
@@ -27,7 +27,7 @@ export interface Outcome {
 }
 
 /** What the headers alone say: an outcome where the body need not be read, or must not be. */
-export function judgeFraming(headers: Headers, limits: HttpLimits): Outcome | 'body follows' {
+export function judgeFraming(headers: Headers, limits: HttpLimits): BodyOutcome | 'body follows' {
   const length = headers.get('content-length');
   const coding = headers.get('transfer-encoding');
   if ((length !== null && !/^\d{1,15}$/.test(length)) || (coding !== null && coding !== 'chunked'))
@@ -36,7 +36,7 @@ export function judgeFraming(headers: Headers, limits: HttpLimits): Outcome | 'b
       close: true,
     };
   const declared = Number(length ?? 0);
-  // Refused on its declaration: uWS throws the rest away, and a client that goes on past measure is cut off.
+  // Refused on its declaration: uWS throws the rest away, and a client that goes on beyond maxDiscardedBytes is cut off.
   if (declared > limits.maxBodyBytes)
     return { refused: tooLarge(limits), close: declared > limits.maxDiscardedBytes };
   return declared === 0 && coding === null ? {} : 'body follows';

@@ -2,11 +2,10 @@
 
 import { z } from '@hono/zod-openapi';
 import type { Context, Env, ErrorHandler, NotFoundHandler } from 'hono';
-import { HTTPException } from 'hono/http-exception';
 import { ERRORS, type ErrorData, errorDataSchema, RefusalError, refusal } from '../../src/domain/errors.ts';
 import type { Caller } from '../../src/domain/turn.ts';
 import type { Log } from '../../src/ports/telemetry.ts';
-import type { Exchange } from './exchange.ts';
+import type { Exchange } from './adapter.ts';
 
 /** What a request carries through middlewares and handlers. */
 export interface HttpEnv extends Env {
@@ -15,7 +14,7 @@ export interface HttpEnv extends Env {
 }
 
 /** The body of every answer that is not a success (PROTOCOL 3). */
-export const errorBodySchema = z
+const errorBodySchema = z
   .object({ error: errorDataSchema.extend({ request_id: z.string() }) })
   .openapi('Error');
 
@@ -25,9 +24,6 @@ export const failure = {
   content: { 'application/json': { schema: errorBodySchema } },
 } as const;
 
-/** Problems named in one refusal. */
-const MAX_PROBLEMS = 20;
-
 /** Answers a request with a refusal: its code's status, Retry-After in whole seconds, and the request's id. */
 export function refuse(c: Context<HttpEnv>, error: ErrorData) {
   if (error.retry_after_ms !== undefined)
@@ -36,39 +32,11 @@ export function refuse(c: Context<HttpEnv>, error: ErrorData) {
   return c.json({ error: { ...error, request_id: c.get('requestId') } }, ERRORS[error.code].http);
 }
 
-/** Turns what a schema found into a refusal that names every field. `where` is where the fields were. */
-export function invalid(error: z.core.$ZodError, where: string): ErrorData {
-  const details = error.issues.slice(0, MAX_PROBLEMS).map((issue) => ({
-    field: issue.path.join('.') || where,
-    message: issue.message,
-  }));
-  const first = details[0];
-  return refusal('INVALID_REQUEST', {
-    message: first ? `${first.field}: ${first.message}` : ERRORS.INVALID_REQUEST.text,
-    details,
-  });
-}
-
-/** Answers a request whose path, query, headers or body do not fit the route's schema. */
-export function refuseInvalid(
-  result: { success: boolean; target: string; error?: z.core.$ZodError },
-  c: Context<HttpEnv>,
-) {
-  return result.error ? refuse(c, invalid(result.error, result.target)) : undefined;
-}
-
-/** Answers for handlers that threw. Refusals and malformed bodies keep their meaning; the rest is logged and INTERNAL. */
+/** Answers for handlers that threw. Refusals keep their meaning; the rest is logged and INTERNAL. */
 export const failed =
   (log: Log): ErrorHandler<HttpEnv> =>
   (error, c) => {
     if (error instanceof RefusalError) return refuse(c, error.data);
-    if (error instanceof HTTPException && error.status < 500)
-      return refuse(
-        c,
-        refusal('INVALID_REQUEST', {
-          message: error.status === 415 ? 'The Content-Type is malformed.' : 'The body is not valid JSON.',
-        }),
-      );
     log.error(
       { err: error, request_id: c.get('requestId'), method: c.req.method, path: c.req.path },
       'an HTTP handler failed',

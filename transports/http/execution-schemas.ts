@@ -34,10 +34,10 @@ const oneId = ({ task_id, execution_id }: Ids): boolean =>
   task_id === undefined || execution_id === undefined || task_id === execution_id;
 const ONE_ID = { message: 'must be the task_id where both are given', path: ['execution_id'] };
 
-export const executionItemSchema = z.object(executionFields).refine(oneId, ONE_ID).openapi('ExecutionItem');
+const executionItemSchema = z.object(executionFields).refine(oneId, ONE_ID).openapi('ExecutionItem');
 export type ExecutionItem = z.infer<typeof executionItemSchema>;
 
-export const executionOrderSchema = z
+export const executionRequestSchema = z
   .object({ ...executionFields, wait: z.boolean().default(false) })
   .refine(oneId, ONE_ID)
   .openapi('ExecutionRequest');
@@ -48,7 +48,7 @@ function distinct(items: readonly ExecutionItem[]): boolean {
   return new Set(ids).size === ids.length;
 }
 
-export const batchOrderSchema = z
+export const batchRequestSchema = z
   .object({
     items: z
       .array(executionItemSchema)

@@ -1,22 +1,30 @@
-/** What every request passes before its handler: request id, the adapter's refusals, access, and a look over the body. */
+/** What every request passes before its route runs: its id, the adapter's refusals, access, and a look over the body. */
 import { isUtf8 } from 'node:buffer';
 import { randomUUID } from 'node:crypto';
-import type { Context } from 'hono';
+import type { Context, MiddlewareHandler } from 'hono';
 import { cors } from 'hono/cors';
 import { createMiddleware } from 'hono/factory';
-import { refusal } from '../../src/domain/errors.ts';
+import { type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
 import { MAX_DEPTH } from '../../src/domain/frames.ts';
-import { ID_PATTERN } from '../../src/domain/ids.ts';
+import { ID_PATTERN, type TenantId } from '../../src/domain/ids.ts';
+import type { Actor } from '../../src/ports/management.ts';
 import {
-  type Access,
   createOriginCheck,
+  createServiceCheck,
   hasTokenInQuery,
   MISPLACED_TOKEN,
+  NO_SERVICE_TOKEN,
   readBearer,
   type Scope,
 } from '../wire/access.ts';
 import { jsonTooDeep } from '../wire/depth-limit.ts';
+import type { HttpDeps } from './deps.ts';
 import { type HttpEnv, refuse } from './errors.ts';
+
+/** The command line names itself in User-Agent, for the audit; it has no right by it. */
+const CLI_AGENT = /^nooble-cli\b/;
+
+const invalid = (message: string): ErrorData => refusal('INVALID_REQUEST', { message });
 
 /** Gives the request its id, echoes it, and answers what the adapter refused; no route takes a token in its address. */
 export const identified = createMiddleware<HttpEnv>(async (c, next) => {
@@ -27,12 +35,7 @@ export const identified = createMiddleware<HttpEnv>(async (c, next) => {
   c.header('X-Request-ID', id);
   if (c.env.refused) return refuse(c, c.env.refused);
   if (!fits)
-    return refuse(
-      c,
-      refusal('INVALID_REQUEST', {
-        message: 'X-Request-ID must be 1 to 128 characters out of A-Z a-z 0-9 . _ : @ -',
-      }),
-    );
+    return refuse(c, invalid('X-Request-ID must be 1 to 128 characters out of A-Z a-z 0-9 . _ : @ -'));
   if (hasTokenInQuery(new URL(c.req.url).searchParams)) return refuse(c, MISPLACED_TOKEN);
   await next();
 });
@@ -62,36 +65,75 @@ export function allowOrigins(allowed: readonly string[]) {
   });
 }
 
+// --- Who may use a route ---------------------------------------------------------------------------------------
+
+/** Who may use a route: callers with a scope, services with SERVICE_TOKEN, or anybody. */
+export type Guard = Scope | 'service' | 'anybody';
+
+export type Guards = (guard: Guard) => MiddlewareHandler<HttpEnv>;
+
+/** The guards of this node. The scope `metrics` is asked for only where probes are guarded. */
+export function createGuards({
+  access,
+  guardProbes,
+  serviceToken,
+}: Pick<HttpDeps, 'access' | 'guardProbes' | 'serviceToken'>): Guards {
+  const anybody = createMiddleware<HttpEnv>((_c, next) => next());
+  const service = needsService(serviceToken);
+  return (guard) => {
+    if (guard === 'service') return service;
+    return guard === 'anybody' || (guard === 'metrics' && !guardProbes) ? anybody : needsScope(access, guard);
+  };
+}
+
 /** Admits callers with the scope, and leaves who they are in `caller`. The tenant is never read from anywhere else. */
-export const needs = (access: Access, scope: Scope) =>
+const needsScope = (access: HttpDeps['access'], scope: Scope) =>
   createMiddleware<HttpEnv>(async (c, next) => {
-    const reply = await access.check(
-      {
-        bearer: readBearer(c.req.header('authorization')),
-        header: (name) => c.req.header(name) || undefined,
-      },
-      scope,
-    );
+    const bearer = readBearer(c.req.header('authorization'));
+    const header = (name: string): string | undefined => c.req.header(name) || undefined;
+    const reply = await access.check({ bearer, header }, scope);
     if (!reply.ok) return refuse(c, reply.error);
     c.set('caller', reply.admitted.caller);
     await next();
   });
 
-/** Lets JSON bodies through that are safe to parse: named as JSON, UTF-8, and nested at most MAX_DEPTH deep. */
-export const jsonBody = createMiddleware<HttpEnv>(async (c, next) => {
-  if (!/^application\/json(;|$)/i.test(c.req.header('content-type') ?? ''))
-    return refuse(
-      c,
-      refusal('INVALID_REQUEST', {
-        message: 'The body must be JSON, sent with Content-Type: application/json.',
-      }),
-    );
-  const bytes = new Uint8Array(await c.req.arrayBuffer());
-  if (!isUtf8(bytes)) return refuse(c, refusal('INVALID_REQUEST', { message: 'The body is not UTF-8.' }));
-  if (jsonTooDeep(bytes, MAX_DEPTH))
-    return refuse(
-      c,
-      refusal('INVALID_REQUEST', { message: `The body is nested deeper than ${MAX_DEPTH} levels.` }),
-    );
-  await next();
+const NO_SERVICE = refusal('UNAUTHENTICATED', {
+  message: 'A service is needed here: send `Authorization: Bearer <SERVICE_TOKEN>`.',
 });
+
+function needsService(token: string | undefined) {
+  const isToken = token === undefined ? undefined : createServiceCheck(token);
+  return createMiddleware<HttpEnv>(async (c, next) => {
+    if (!isToken) return refuse(c, NO_SERVICE_TOKEN);
+    const given = readBearer(c.req.header('authorization'));
+    if (given === undefined || !isToken(given)) return refuse(c, NO_SERVICE);
+    await next();
+  });
+}
+
+/** The tenant of the caller. */
+export const tenantOf = (c: Context<HttpEnv>): TenantId => c.get('caller').tenantId;
+
+/** Who asks, for the audit: the token's subject, or the user that an open node is told. */
+export function actorOf(c: Context<HttpEnv>): Actor {
+  const { tenantId, tier, userId } = c.get('caller');
+  const source = CLI_AGENT.test(c.req.header('user-agent') ?? '') ? 'cli' : 'api';
+  return { tenantId, tier, actor: userId ?? 'anonymous', source };
+}
+
+// --- Bodies ----------------------------------------------------------------------------------------------------
+
+/** Reads a body that is safe to parse: named as JSON, UTF-8, and nested at most MAX_DEPTH deep. */
+export async function readJson(c: Context<HttpEnv>): Promise<Reply<unknown>> {
+  const refused = (message: string) => ({ ok: false as const, error: invalid(message) });
+  if (!/^application\/json(;|$)/i.test(c.req.header('content-type') ?? ''))
+    return refused('The body must be JSON, sent with Content-Type: application/json.');
+  const bytes = new Uint8Array(await c.req.arrayBuffer());
+  if (!isUtf8(bytes)) return refused('The body is not UTF-8.');
+  if (jsonTooDeep(bytes, MAX_DEPTH)) return refused(`The body is nested deeper than ${MAX_DEPTH} levels.`);
+  try {
+    return { ok: true, value: await c.req.json() };
+  } catch {
+    return refused('The body is not valid JSON.');
+  }
+}

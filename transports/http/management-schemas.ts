@@ -15,7 +15,7 @@ import {
 } from '../../src/domain/agent-record.ts';
 import { agentIdSchema, ID_PATTERN, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
 import { tierSchema } from '../../src/domain/tiers.ts';
-import type { ListQuery } from '../../src/ports/management.ts';
+import type { ListQuery, Page } from '../../src/ports/management.ts';
 
 const DEFAULT_PAGE_SIZE = 20;
 const MAX_PAGE_SIZE = 100;
@@ -63,10 +63,14 @@ export const versionOf = (header: z.infer<typeof ifMatchSchema>): number | undef
   return digits === undefined || digits === '*' ? undefined : Number(digits);
 };
 
+type Paging = z.infer<typeof pagingSchema>;
+
+/** The port's page for a request's. */
+export const pageRequest = ({ page, page_size }: Paging) => ({ page, pageSize: page_size });
+
 /** The port's query for a request's. */
 export const listQuery = (query: z.infer<typeof agentListSchema>): ListQuery => ({
-  page: query.page,
-  pageSize: query.page_size,
+  ...pageRequest(query),
   type: query.type,
   tag: query.tag,
   text: query.q,
@@ -157,4 +161,28 @@ export const pageAnswer = <T extends z.ZodType>(item: T) =>
     page: z.number().int(),
     page_size: z.number().int(),
     total: z.number().int().nonnegative(),
+  });
+
+/** A page as lists answer it. */
+export const pageBody = <T>({ page, page_size }: Paging, { items, total }: Page<T>) => ({
+  items: [...items],
+  page,
+  page_size,
+  total,
+});
+
+/** The page of a whole list. */
+export function pageIn<T>(paging: Paging, all: readonly T[]) {
+  const from = (paging.page - 1) * paging.page_size;
+  return pageBody(paging, { items: all.slice(from, from + paging.page_size), total: all.length });
+}
+
+/** Tells the version that a later If-Match must name. */
+export const etag = ({ version }: { readonly version: number }) => ({ ETag: `"${version}"` });
+
+/** The same of what was made, and where it is under `path`. */
+export const locationAndEtag =
+  (path: string) => (made: { readonly id: string; readonly version: number }) => ({
+    Location: `${path}/${made.id}`,
+    ...etag(made),
   });

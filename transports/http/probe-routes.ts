@@ -1,135 +1,126 @@
 /** The probes: whether the node lives, whether it takes work, and what it is doing (PROTOCOL 3). */
-
-import { createRoute, type OpenAPIHono, z } from '@hono/zod-openapi';
-import { createMiddleware } from 'hono/factory';
-import { asyncApi } from '../asyncapi/document.ts';
+import { z } from '@hono/zod-openapi';
 import { HTTP_TIMING, type HttpDeps } from './deps.ts';
-import { failure, type HttpEnv } from './errors.ts';
-import { needs } from './gate.ts';
-import { figuresSchema, healthSchema, readinessSchema } from './probe-schemas.ts';
+import { type Route, routesOf } from './route.ts';
 
+const healthSchema = z.object({ status: z.literal('ok') }).meta({ id: 'Health' });
+
+const readinessSchema = z
+  .object({
+    status: z.enum(['ready', 'not_ready', 'draining']),
+    checks: z.record(
+      z.string(),
+      z.object({ status: z.enum(['ok', 'failed']), latency_ms: z.number(), error: z.string().optional() }),
+    ),
+  })
+  .meta({ id: 'Readiness' });
 type Readiness = z.infer<typeof readinessSchema>;
 type CheckResult = Readiness['checks'][string];
 
-/** Adds the probes. `/health` and `/ready` are open; the others need the scope `metrics` where probes are guarded. */
-export function addProbeRoutes(app: OpenAPIHono<HttpEnv>, deps: HttpDeps): void {
-  const open = createMiddleware<HttpEnv>((_c, next) => next());
-  const metrics = deps.guardProbes ? needs(deps.access, 'metrics') : open;
-  const guarded = { security: [{ bearer: [] }], tags: ['probes'], middleware: metrics };
-  const figures = {
-    200: { description: 'Figures.', content: { 'application/json': { schema: figuresSchema } } },
-    default: failure,
-  } as const;
-  const ready = { content: { 'application/json': { schema: readinessSchema } } };
+/** Figures for people and dashboards; their names are no promise. */
+const figures = {
+  status: 200,
+  description: 'Figures.',
+  schema: z.record(z.string(), z.unknown()).meta({ id: 'Figures' }),
+} as const;
 
-  app.openapi(
-    createRoute({
-      method: 'get',
-      path: '/health',
-      tags: ['probes'],
-      summary: 'The process answers.',
-      responses: {
-        200: { description: 'Alive.', content: { 'application/json': { schema: healthSchema } } },
+type Served = HttpDeps & {
+  /** The AsyncAPI document. */
+  readonly asyncApi: Readonly<Record<string, unknown>>;
+};
+
+const route = routesOf<Served>('probes');
+
+/** `/health` and `/ready` are open; the others need the scope `metrics` where probes are guarded. */
+export const probeRoutes: readonly Route<Served>[] = [
+  route({
+    method: 'get',
+    path: '/health',
+    guard: 'anybody',
+    summary: 'The process answers.',
+    takes: {},
+    answer: { status: 200, description: 'Alive.', schema: healthSchema },
+    run: () => ({ ok: true, value: { status: 'ok' as const } }),
+  }),
+  route({
+    method: 'get',
+    path: '/ready',
+    guard: 'anybody',
+    summary: 'The node takes work: nothing it depends on is down, and it is not draining.',
+    takes: {},
+    answer: { status: 200, description: 'Ready.', schema: readinessSchema },
+    otherAnswers: {
+      503: {
+        description: 'Not ready, or draining.',
+        content: { 'application/json': { schema: readinessSchema } },
       },
-    }),
-    (c) => c.json({ status: 'ok' as const }, 200),
-  );
-  app.openapi(
-    createRoute({
-      method: 'get',
-      path: '/ready',
-      tags: ['probes'],
-      summary: 'The node takes work: nothing it depends on is down, and it is not draining.',
-      responses: {
-        200: { description: 'Ready.', ...ready },
-        503: { description: 'Not ready, or draining.', ...ready },
-      },
-    }),
-    async (c) => {
-      const answer = await readiness(deps);
-      return c.json(answer, answer.status === 'ready' ? 200 : 503);
     },
-  );
-  // Made before anybody waits: it takes 15 ms.
-  const described = asyncApi({ version: deps.version });
-  app.openapi(
-    createRoute({
-      method: 'get',
-      path: '/asyncapi.json',
-      tags: ['probes'],
-      summary: 'Queues, actions and socket frames, as an AsyncAPI 3.0 document.',
-      responses: {
-        200: {
-          description: 'The document.',
-          content: { 'application/json': { schema: z.record(z.string(), z.unknown()) } },
-        },
-      },
-    }),
-    (c) => {
-      return c.json(described, 200);
+    async run(_given, c, deps) {
+      const value = await readiness(deps);
+      return value.status === 'ready' ? { ok: true, value } : c.json(value, 503);
     },
-  );
-  app.openapi(
-    createRoute({
-      ...guarded,
-      method: 'get',
-      path: '/health/detailed',
-      summary: 'The node, its memory, its actors and what it depends on.',
-      responses: figures,
-    }),
-    async (c) => {
+  }),
+  route({
+    method: 'get',
+    path: '/asyncapi.json',
+    guard: 'anybody',
+    summary: 'Queues, actions and socket frames, as an AsyncAPI 3.0 document.',
+    takes: {},
+    answer: { status: 200, description: 'The document.', schema: z.record(z.string(), z.unknown()) },
+    run: (_given, _c, { asyncApi }) => ({ ok: true, value: { ...asyncApi } }),
+  }),
+  route({
+    method: 'get',
+    path: '/health/detailed',
+    guard: 'metrics',
+    summary: 'The node, its memory, its actors and what it depends on.',
+    takes: {},
+    answer: figures,
+    async run(_given, _c, deps) {
       const { status, checks } = await readiness(deps);
-      return c.json(
-        {
-          status,
-          node_id: deps.nodeId,
-          version: deps.version,
-          uptime_s: Math.round(process.uptime()),
-          memory: memory(),
-          stats: stats(deps),
-          checks,
-        },
-        200,
-      );
+      const value = {
+        status,
+        node_id: deps.nodeId,
+        version: deps.version,
+        uptime_s: Math.round(process.uptime()),
+        memory: memory(),
+        stats: stats(deps),
+        checks,
+      };
+      return { ok: true, value };
     },
-  );
-  app.openapi(
-    createRoute({
-      ...guarded,
-      method: 'get',
-      path: '/ws/stats',
-      summary: 'The sockets.',
-      responses: figures,
-    }),
-    (c) => c.json({ ...deps.socketStats() }, 200),
-  );
-  app.openapi(
-    createRoute({
-      ...guarded,
-      method: 'get',
-      path: '/metrics/overview',
-      summary: 'The metrics at a glance.',
-      responses: figures,
-    }),
-    async (c) => c.json({ ...(await deps.overview()) }, 200),
-  );
-  app.openapi(
-    createRoute({
-      ...guarded,
-      method: 'get',
-      path: '/metrics',
-      summary: 'The metrics for Prometheus.',
-      responses: {
-        200: { description: 'Exposition.', content: { 'text/plain': { schema: z.string() } } },
-        default: failure,
-      },
-    }),
-    async (c) => {
+  }),
+  route({
+    method: 'get',
+    path: '/ws/stats',
+    guard: 'metrics',
+    summary: 'The sockets.',
+    takes: {},
+    answer: figures,
+    run: (_given, _c, deps) => ({ ok: true, value: { ...deps.socketStats() } }),
+  }),
+  route({
+    method: 'get',
+    path: '/metrics/overview',
+    guard: 'metrics',
+    summary: 'The metrics at a glance.',
+    takes: {},
+    answer: figures,
+    run: async (_given, _c, deps) => ({ ok: true, value: { ...(await deps.overview()) } }),
+  }),
+  route({
+    method: 'get',
+    path: '/metrics',
+    guard: 'metrics',
+    summary: 'The metrics for Prometheus.',
+    takes: {},
+    answer: { status: 200, description: 'Exposition.', mediaType: 'text/plain', schema: z.string() },
+    async run(_given, c, deps) {
       const { contentType, body } = await deps.metricsText();
       return c.text(body, 200, { 'Content-Type': contentType });
     },
-  );
-}
+  }),
+];
 
 /** Asks everything the node depends on, at once, each within its time. */
 async function readiness(deps: HttpDeps): Promise<Readiness> {

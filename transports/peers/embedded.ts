@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { RefusalError, refusalError } from '../../src/domain/errors.ts';
 import { agentIdSchema, sessionIdSchema } from '../../src/domain/ids.ts';
+import { problemText } from '../../src/domain/problems.ts';
 import type { Tool } from '../../src/llm/tools/tool.ts';
 import type { AgentManagement } from '../../src/ports/management.ts';
 import type { Collections, Embeddings, PeerData, PeerRequest } from '../../src/ports/peers.ts';
@@ -109,8 +110,7 @@ async function execute(
 function parsed<T>(schema: z.ZodType<T>, { type, data }: PeerRequest): T {
   const result = schema.safeParse(data);
   if (result.success) return result.data;
-  const [issue] = result.error.issues;
-  const problem = `${issue?.path.join('.') || 'data'}: ${issue?.message}`;
+  const problem = problemText(result.error, 'data', 1);
   throw refusalError('INVALID_REQUEST', { message: `${type} is malformed: ${problem}.` });
 }
 

@@ -1,6 +1,5 @@
 /** Turns bytes from a wire into checked values and back: the only file that knows msgpackr. */
 import { Packr } from 'msgpackr';
-import type { z } from 'zod';
 import {
   type DomainAction,
   ENVELOPE_FIELDS,
@@ -16,6 +15,7 @@ import {
   MAX_FRAME_BYTES,
 } from '../../src/domain/frames.ts';
 import { type TaskId, taskIdSchema } from '../../src/domain/ids.ts';
+import { problemText } from '../../src/domain/problems.ts';
 import type { Sendable } from '../../src/ports/transport.ts';
 import { jsonTooDeep, mayNestDeeper, msgpackProblem, startsLikeJson } from './depth-limit.ts';
 
@@ -27,9 +27,6 @@ export type Format = 'json' | 'msgpack';
  * of that size takes some 15 ms, the worst JSON (hundreds of thousands of small lists) some 100.
  */
 export const MAX_ACTION_BYTES = 4 * 1024 * 1024;
-
-/** Problems named in one refusal. */
-const MAX_PROBLEMS = 5;
 
 // To strangers plain maps, as small as they get; what JSON leaves out (undefined) is left out here too.
 // 64-bit integers become numbers: a bigint could not be written as JSON afterwards.
@@ -83,7 +80,7 @@ export function decodeClientFrame(bytes: Uint8Array, format: Format): DecodedFra
   const parsed = clientFrameSchema.safeParse(raw.value);
   return parsed.success
     ? { ok: true, frame: parsed.data }
-    : refuseFrame(problemsOf(parsed.error), taskIdOf(raw.value));
+    : refuseFrame(problemText(parsed.error, 'frame'), taskIdOf(raw.value));
 }
 
 const refuseFrame = (problem: string, taskId?: TaskId): DecodedFrame => ({
@@ -99,13 +96,6 @@ export const wrongKindOfFrame = (format: Format): DecodedFrame =>
       ? 'this socket speaks JSON, so send text, or connect with the subprotocol nooble.msgpack'
       : 'this socket speaks msgpack, so send binary frames',
   );
-
-function problemsOf(error: z.ZodError): string {
-  return error.issues
-    .slice(0, MAX_PROBLEMS)
-    .map((issue) => `${issue.path.join('.') || 'frame'}: ${issue.message}`)
-    .join('; ');
-}
 
 function taskIdOf(value: unknown): TaskId | undefined {
   if (typeof value !== 'object' || value === null || !('task_id' in value)) return undefined;

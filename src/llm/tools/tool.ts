@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { RefusalError } from '../../domain/errors.ts';
 import type { SessionId, TaskId, TenantId } from '../../domain/ids.ts';
+import { problemText } from '../../domain/problems.ts';
 import type { Tier } from '../../domain/tiers.ts';
 import type { PeerData, PeerRequestType, Peers } from '../../ports/peers.ts';
 
@@ -62,10 +63,7 @@ export function defineTool<S extends z.ZodType>(spec: ToolSpec<S>): Tool {
     prepare(args) {
       const parsed = spec.schema.safeParse(args);
       if (parsed.success) return { ok: true, run: (context) => spec.run(parsed.data, context) };
-      const issues = parsed.error.issues.map(
-        (issue) => `${issue.path.join('.') || 'input'}: ${issue.message}`,
-      );
-      return { ok: false, problem: issues.join('; ') };
+      return { ok: false, problem: problemText(parsed.error, 'input', 20) };
     },
   };
 }

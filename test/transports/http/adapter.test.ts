@@ -1,19 +1,18 @@
 /** The uWS adapter against raw sockets: body bounds, aborts, keep-alive, pipelining, big answers, and what it leaves behind. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { mountHttp, openServer } from '../../../transports/http/adapter.ts';
-import type { Answer } from '../../../transports/http/exchange.ts';
+import { type HttpHandler, mountHttp, openServer } from '../../../transports/http/adapter.ts';
 import { bodyOf, dechunk, gate, rawConnection, refused, requestText } from '../../support/http-client.ts';
 import { openHttpNode } from '../../support/http-node.ts';
 
 const turnOfLoop = () => new Promise((resolve) => setImmediate(resolve));
 
 async function withServer(
-  answer: Answer,
+  handler: HttpHandler,
   use: (port: number, pending: () => number) => Promise<void>,
 ): Promise<void> {
   const server = openServer();
-  const mount = mountHttp(server.app, answer);
+  const mount = mountHttp(server.app, handler);
   const port = await server.listen('127.0.0.1', 0);
   try {
     await use(port, mount.pending);
@@ -43,7 +42,7 @@ test('a port that is taken is refused in words', async () => {
 
 test('method, path, query, headers and body arrive as they were sent; several Set-Cookie leave', async () => {
   const seen: string[] = [];
-  const answer: Answer = async (request) => {
+  const handler: HttpHandler = async (request) => {
     const { pathname, search } = new URL(request.url);
     seen.push(request.method, pathname, search, request.headers.get('x-a') ?? '', await request.text());
     const headers = new Headers([
@@ -53,7 +52,7 @@ test('method, path, query, headers and body arrive as they were sent; several Se
     ]);
     return new Response('made', { status: 201, headers });
   };
-  await withServer(answer, async (port) => {
+  await withServer(handler, async (port) => {
     const response = await fetch(`http://127.0.0.1:${port}/a%20b/c?d=e&d=f`, {
       method: 'PUT',
       headers: { 'x-a': 'ü' },
@@ -140,14 +139,14 @@ test('a client that leaves aborts the signal of its request and the body it was 
   const heard = gate();
   const cancelled = gate();
   const body = new ReadableStream({ cancel: () => cancelled.resolve() });
-  const answer: Answer = (_request, { signal }) => {
+  const handler: HttpHandler = (_request, { signal }) => {
     const gone = new Promise<Response>((resolve) => {
       signal.addEventListener('abort', () => resolve(new Response(body)));
     });
     heard.resolve();
     return gone;
   };
-  await withServer(answer, async (port, pending) => {
+  await withServer(handler, async (port, pending) => {
     const raw = rawConnection(port);
     raw.write(requestText('GET', '/'));
     await heard.promise;

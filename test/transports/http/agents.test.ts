@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { z } from 'zod';
 import { agentSchema, auditEntrySchema } from '../../../src/domain/agent-record.ts';
+import { hasTokenInQuery } from '../../../transports/wire/access.ts';
 import { refused } from '../../support/http-client.ts';
 import { bearer } from '../../support/tokens.ts';
 import { openManagementNode } from './management-node.ts';
@@ -290,6 +291,22 @@ test('reading and writing need their scopes', async () => {
   } finally {
     await strict.close();
   }
+});
+
+test('no parameter that a route takes is mistaken for a token', async () => {
+  const named = z.object({ in: z.string(), name: z.string() });
+  const operation = z.object({ parameters: z.array(named).default([]) });
+  const document = z.object({ paths: z.record(z.string(), z.record(z.string(), operation)) });
+  const { paths } = document.parse(await (await fetch(`${node.url}/openapi.json`)).json());
+  const parameters = Object.values(paths).flatMap((path) =>
+    Object.values(path).flatMap((each) => each.parameters),
+  );
+  const names = parameters.filter((one) => one.in === 'query').map(({ name }) => name);
+  assert.ok(names.includes('page') && names.includes('tenant_id'));
+  assert.deepEqual(
+    names.filter((name) => hasTokenInQuery(new URLSearchParams({ [name]: 'x' }))),
+    [],
+  );
 });
 
 test('the OpenAPI document describes the routes, and what the bodies may hold', async () => {

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { SignJWT } from 'jose';
 import { z } from 'zod';
-import { refused } from '../../support/http-client.ts';
+import { rawConnection, refused, requestText } from '../../support/http-client.ts';
 import { answeredTurn, JWT_SECRET, NOW_MS, openHttpNode } from '../../support/http-node.ts';
 
 const token = (tenantId: string, scope: string) =>
@@ -214,6 +214,23 @@ test('browsers of allowed origins are let in, others are not told that they may'
   assert.equal((await asked(listed, 'https://app.example')).allowed, 'https://app.example');
   assert.equal((await asked(listed, 'https://app.example.evil')).allowed, null);
   assert.equal((await asked(['*'], 'https://any.example')).allowed, '*');
+});
+
+test('pages of the own host are told by Host, in any spelling, and never by a forwarded header', async (t) => {
+  const node = await openHttpNode(t, {});
+  const allowed = async (origin: string, extra: readonly string[] = []) => {
+    const connection = rawConnection(node.port);
+    connection.write(requestText('GET', '/health', [`Origin: ${origin}`, 'Connection: close', ...extra]));
+    const answer = (await connection.closed).toString();
+    assert.match(answer, /^HTTP\/1\.1 200/);
+    return /^access-control-allow-origin: (.*)$/im.exec(answer)?.[1]?.trim();
+  };
+  // Requests of rawConnection say `Host: node`.
+  for (const origin of ['http://node', 'https://node', 'HTTP://NODE:80', 'https://Node:443'])
+    assert.equal(await allowed(origin), origin);
+  for (const origin of ['http://node:8000', 'http://node/path', 'null', 'ftp://node'])
+    assert.equal(await allowed(origin), undefined, origin);
+  assert.equal(await allowed('http://evil', ['X-Forwarded-Host: evil']), undefined);
 });
 
 test('no route takes a token in its address, whatever it is called', async (t) => {

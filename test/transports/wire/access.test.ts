@@ -326,9 +326,21 @@ test('a token in the address is seen under every name that people give it', () =
     'X-Api-Key=x',
     'auth[token]=x',
     'service_token=x',
+    'id_token=x',
+    'KEY=x',
+    'client-secret=x',
   ])
     assert.equal(hasTokenInQuery(new URLSearchParams(query)), true, query);
-  for (const query of ['', 'q=token', 'tag=jwt', 'tokens=3', 'page=1&page_size=2', 'before=authorization'])
+  for (const query of [
+    '',
+    'q=token',
+    'tag=jwt',
+    'tokens=3',
+    'page=1&page_size=2',
+    'before=authorization',
+    'keys=1',
+    'agent_id=a&last_seq=1&epoch=e&tier=free&user_id=u&delta_window_ms=0&reasoning=1',
+  ])
     assert.equal(hasTokenInQuery(new URLSearchParams(query)), false, query);
 });
 
