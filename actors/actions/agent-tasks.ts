@@ -2,9 +2,9 @@
 import { setTimeout as wait } from 'node:timers/promises';
 import PQueue from 'p-queue';
 import { agentTaskSchema } from '../../src/domain/agent-task.ts';
-import { problemsOf } from '../../src/domain/domain-action.ts';
 import { type ErrorCode, RefusalError, refusal } from '../../src/domain/errors.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
+import { problemsOf } from '../../src/domain/problems.ts';
 import { managementPattern, managementQueue, managementTenant } from '../../src/domain/queues.ts';
 import type { Notices, TaskTaker } from '../../src/ports/management.ts';
 import type { Log } from '../../src/ports/telemetry.ts';
