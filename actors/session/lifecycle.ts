@@ -111,7 +111,7 @@ export function thenNotify(step: SessionStep, message: SessionMessage): SessionS
 /** It ends for its clients too, once. */
 function interruptedNotice({ tenantId, taskId, error }: TurnRecord, atMs: number): SessionEffect[] {
   const event = { type: 'error', data: error ?? refusal('INTERRUPTED') } as const;
-  const write = { type: 'turn-told', tenantId, taskId } as const;
+  const write = { type: 'turn-notified', tenantId, taskId } as const;
   return [
     { type: 'event', taskId, event, atMs },
     { type: 'store', step: 'notified', taskId, write, wait: true },

@@ -43,7 +43,7 @@ export interface ActionLog {
 export interface MessagePage {
   readonly messages: readonly Message[];
   readonly hasMore: boolean;
-  /** Turns that a stopped process left unfinished and that no client has been told of (`turn-told`). */
+  /** Turns that a stopped process left unfinished and that no client has been told of (`turn-notified`). */
   readonly interrupted?: readonly TurnRecord[];
 }
 
@@ -108,7 +108,7 @@ export type Write =
   | { readonly type: 'outgoing-expired'; readonly beforeMs: number }
   | { readonly type: 'session-deleted'; readonly tenantId: TenantId; readonly sessionId: SessionId }
   /** Clients have been told how an interrupted turn ended. */
-  | { readonly type: 'turn-told'; readonly tenantId: TenantId; readonly taskId: TaskId }
+  | { readonly type: 'turn-notified'; readonly tenantId: TenantId; readonly taskId: TaskId }
   | { readonly type: 'tenant-tier'; readonly tenantId: TenantId; readonly tier: Tier }
   /** At the start of a node: turns that an earlier process left unfinished end as INTERRUPTED. */
   | { readonly type: 'unfinished-interrupted'; readonly atMs: number }

@@ -1,8 +1,9 @@
 /** The Store over a database: turns, messages, tenants. Writes go through group commit, reads wait for them. */
 import { type Kysely, type Selectable, sql } from 'kysely';
-import { type ErrorData, refusal } from '../domain/errors.ts';
+import { refusal } from '../domain/errors.ts';
 import type { SessionId, TenantId } from '../domain/ids.ts';
 import { tierSchema } from '../domain/tiers.ts';
+import type { TurnRecord } from '../domain/turn.ts';
 import type { MessagePage, PageRequest, Store, TenantRecord, Write, WriteOutcome } from '../ports/store.ts';
 import type { Log } from '../ports/telemetry.ts';
 import { createActionLog } from './action-log.ts';
@@ -15,8 +16,8 @@ import {
   MESSAGE_COLUMNS,
   type MessageRow,
   messagesOf,
-  type Param,
   sizeOf,
+  type TurnKey,
   turnOf,
 } from './encode.ts';
 import { unavailable } from './failure.ts';
@@ -48,15 +49,18 @@ export function createConversations(
   }
 
   /** Deletes chunk by chunk, so that other writes go in between. */
-  async function expire(kind: 'expired' | 'forgotten', params: readonly Param[], limit: number) {
-    const chunk: EncodedWrite = { kind, params: [...params, limit] };
-    while ((await commits.add(chunk)) >= limit);
+  async function inChunks(chunk: Extract<EncodedWrite, { kind: 'expired' | 'forgotten' }>): Promise<void> {
+    while ((await commits.add(chunk)) >= chunk.row.most);
   }
 
   async function commit(write: Write): Promise<WriteOutcome> {
     if (write.type === 'history-expired')
-      await expire('expired', [write.tier, write.beforeMs], EXPIRE_AT_ONCE);
-    else if (write.type === 'outgoing-expired') await expire('forgotten', [write.beforeMs], FORGET_AT_ONCE);
+      await inChunks({
+        kind: 'expired',
+        row: { tier: write.tier, before_ms: write.beforeMs, most: EXPIRE_AT_ONCE },
+      });
+    else if (write.type === 'outgoing-expired')
+      await inChunks({ kind: 'forgotten', row: { before_ms: write.beforeMs, most: FORGET_AT_ONCE } });
     else if ((await commits.add(encode(write, now))) === 0) return 'duplicate';
     return 'stored';
   }
@@ -81,7 +85,7 @@ export function createConversations(
     commit,
     async ping() {
       if (closed) throw unavailable('The store is closed.');
-      await database.batch([{ kind: 'probe', params: [] }]);
+      await database.batch([{ kind: 'probe' }]);
     },
     async close() {
       closed = true;
@@ -90,7 +94,7 @@ export function createConversations(
   };
 }
 
-const INTERRUPTED: ErrorData = refusal('INTERRUPTED');
+const INTERRUPTED = JSON.stringify(refusal('INTERRUPTED'));
 
 type Single = Exclude<Write, { type: 'history-expired' | 'outgoing-expired' }>;
 
@@ -101,29 +105,30 @@ function encode(write: Single, now: () => number): EncodedWrite {
     case 'turn-ended':
       return encodeEnded(write, now());
     case 'turn-effects':
-      return { kind: 'effects', params: [write.tenantId, write.taskId] };
+      return { kind: 'effects', row: turnKey(write) };
+    case 'turn-overtaken':
+      return { kind: 'overtaken', row: turnKey(write) };
+    case 'turn-notified':
+      return { kind: 'notified', row: turnKey(write) };
     case 'outgoing': {
       const atMs = now();
-      return {
-        kind: 'outgoing',
-        params: [],
-        outgoing: write.outgoing.map((each) => encodeOutgoing(each, atMs)),
-      };
+      return { kind: 'outgoing', outgoing: write.outgoing.map((each) => encodeOutgoing(each, atMs)) };
     }
     case 'outgoing-sent':
-      return { kind: 'sent', params: write.sent.flatMap(({ tenantId, id }) => [tenantId, id]) };
+      return { kind: 'sent', sent: write.sent.map(({ tenantId, id }) => ({ tenant_id: tenantId, id })) };
     case 'session-deleted':
-      return { kind: 'deleted', params: [write.tenantId, write.sessionId] };
-    case 'turn-overtaken':
-      return { kind: 'overtaken', params: [write.tenantId, write.taskId] };
-    case 'turn-told':
-      return { kind: 'told', params: [write.tenantId, write.taskId] };
+      return { kind: 'deleted', row: { tenant_id: write.tenantId, session_id: write.sessionId } };
     case 'tenant-tier':
-      return { kind: 'tier', params: [write.tenantId, write.tier] };
+      return { kind: 'tier', row: { tenant_id: write.tenantId, tier: write.tier } };
     case 'unfinished-interrupted':
-      return { kind: 'interrupted', params: [write.atMs, JSON.stringify(INTERRUPTED)] };
+      return { kind: 'interrupted', row: { finished_at: write.atMs, error: INTERRUPTED } };
   }
 }
+
+const turnKey = ({ tenantId, taskId }: Pick<TurnRecord, 'tenantId' | 'taskId'>): TurnKey => ({
+  tenant_id: tenantId,
+  task_id: taskId,
+});
 
 /** Known is who has a tier, or has ever asked for something. */
 function tenantRecord(database: Database, tenantId: TenantId, day: string): Promise<TenantRecord | null> {

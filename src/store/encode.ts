@@ -1,5 +1,4 @@
-/** Writes as the parameters of their statements, and rows as the records they were: the one place that knows both. */
-
+/** Writes as rows of their tables, and rows as the records they were: the one place that knows both. */
 import type { Selectable } from 'kysely';
 import { z } from 'zod';
 import type { Message } from '../domain/conversation.ts';
@@ -10,40 +9,16 @@ import { queueNameSchema } from '../domain/queues.ts';
 import type { TurnRecord } from '../domain/turn.ts';
 import { turnRecordSchema } from '../domain/turn.ts';
 import type { Outgoing, Write } from '../ports/store.ts';
-import { FLAG, type OutgoingTable, type TurnTable } from './schema.ts';
+import { FLAG, type OutgoingTable, type TenantTable, type TurnTable } from './schema.ts';
 import { checkOutgoing, escaped, needsEscape, unescaped } from './text.ts';
 
 /** What both databases take as a parameter. */
 export type Param = string | number | null;
 
-/**
- * A write on its way to the database. `accepted` and `ended` are the hot ones; their parameters stand in the order
- * of ACCEPTED and ENDED. `probe` proves that a write would be taken. `expired` deletes at most `limit` sessions and
- * its outcome is how many it looked at; `forgotten` does so with outgoing messages. `sent` is tenant, id, tenant, id …
- */
-export interface EncodedWrite {
-  readonly kind:
-    | 'accepted'
-    | 'effects'
-    | 'ended'
-    | 'overtaken'
-    | 'outgoing'
-    | 'sent'
-    | 'deleted'
-    | 'told'
-    | 'tier'
-    | 'interrupted'
-    | 'expired'
-    | 'forgotten'
-    | 'probe';
-  readonly params: readonly Param[];
-  /** Of `accepted`: where it is a duplicate of an interrupted turn, that one may go on (`resumed`). */
-  readonly again?: true;
-  /** Of `outgoing`, and of `ended` unless that is a duplicate: rows of OUTGOING. */
-  readonly outgoing?: readonly (readonly Param[])[];
-}
+/** Values by their columns. */
+export type Row = Readonly<Record<string, Param>>;
 
-/** Columns of `accepted`; `day` last. */
+/** Columns of an accepted turn. */
 export const ACCEPTED = [
   'tenant_id',
   'task_id',
@@ -55,13 +30,9 @@ export const ACCEPTED = [
   'asked',
   'asked_at',
   'flags',
-  'day',
-] as const;
+] as const satisfies readonly (keyof TurnTable)[];
 
-/** What an interrupted turn takes over of an accepted one, behind the key: the first columns of `accepted`. */
-export const RESUMED = ACCEPTED.slice(0, 6);
-
-/** Columns of `ended`: what changes, then the key. */
+/** Columns that the end of a turn changes. */
 export const ENDED = [
   'status',
   'agent_id',
@@ -73,54 +44,92 @@ export const ENDED = [
   'flags',
   'info',
   'error',
+] as const satisfies readonly (keyof TurnTable)[];
+
+/** Columns of an outgoing message that is stored. */
+export const OUTGOING = [
   'tenant_id',
-  'task_id',
-] as const;
+  'id',
+  'answers',
+  'queue',
+  'format',
+  'body',
+  'created_at',
+  'unsent',
+] as const satisfies readonly (keyof OutgoingTable)[];
+
+export type TurnKey = Pick<TurnTable, 'tenant_id' | 'task_id'>;
+export type OutgoingKey = Pick<OutgoingTable, 'tenant_id' | 'id'>;
+/** `day`: the UTC day in whose count the turn is. */
+export type AcceptedRow = Pick<TurnTable, (typeof ACCEPTED)[number]> & { readonly day: string };
+export type EndedRow = Pick<TurnTable, (typeof ENDED)[number]> & TurnKey;
+export type StoredOutgoing = Pick<OutgoingTable, (typeof OUTGOING)[number]>;
+
+/**
+ * A write on its way to the database, by the columns of its tables. Its outcome is 1, or 0 where it is a duplicate.
+ * `accepted` and `ended` are the hot ones.
+ */
+export type EncodedWrite =
+  /** `resumable`: where it is a duplicate of an interrupted turn, that one may go on. */
+  | { readonly kind: 'accepted'; readonly row: AcceptedRow; readonly resumable: boolean }
+  /** `outgoing` is stored with it, unless it is a duplicate. */
+  | { readonly kind: 'ended'; readonly row: EndedRow; readonly outgoing: readonly StoredOutgoing[] }
+  | { readonly kind: 'outgoing'; readonly outgoing: readonly StoredOutgoing[] }
+  | { readonly kind: 'sent'; readonly sent: readonly OutgoingKey[] }
+  | { readonly kind: 'effects'; readonly row: TurnKey }
+  | { readonly kind: 'overtaken' | 'notified'; readonly row: TurnKey }
+  | { readonly kind: 'deleted'; readonly row: Pick<TurnTable, 'tenant_id' | 'session_id'> }
+  | { readonly kind: 'tier'; readonly row: Pick<TenantTable, 'tenant_id' | 'tier'> }
+  | { readonly kind: 'interrupted'; readonly row: Pick<TurnTable, 'finished_at' | 'error'> }
+  /** Deletes at most `most` sessions; its outcome is how many it looked at. */
+  | { readonly kind: 'expired'; readonly row: ExpiredBefore & Pick<TenantTable, 'tier'> }
+  /** Deletes at most `most` outgoing messages; its outcome is how many. */
+  | { readonly kind: 'forgotten'; readonly row: ExpiredBefore }
+  /** Proves that a write would be taken. */
+  | { readonly kind: 'probe' };
+
+type ExpiredBefore = Readonly<Record<'before_ms' | 'most', number>>;
 
 export function encodeAccepted(write: Extract<Write, { type: 'turn-accepted' }>): EncodedWrite {
-  const { turn, message, day, resumable: again } = write;
+  const { turn, message, day } = write;
   const unsafe = needsEscape(message.content);
-  return {
-    kind: 'accepted',
-    ...(again ? { again } : {}),
-    params: [
-      turn.tenantId,
-      turn.taskId,
-      turn.sessionId,
-      turn.agentId,
-      turn.agentVersion ?? null,
-      turn.status,
-      turn.createdAtMs,
-      unsafe ? escaped(message.content) : message.content,
-      message.atMs,
-      unsafe ? FLAG.askedEscaped : 0,
-      day,
-    ],
+  const row = {
+    tenant_id: turn.tenantId,
+    task_id: turn.taskId,
+    session_id: turn.sessionId,
+    agent_id: turn.agentId,
+    agent_version: turn.agentVersion ?? null,
+    status: turn.status,
+    created_at: turn.createdAtMs,
+    asked: unsafe ? escaped(message.content) : message.content,
+    asked_at: message.atMs,
+    flags: unsafe ? FLAG.askedEscaped : 0,
+    day,
   };
+  return { kind: 'accepted', row, resumable: write.resumable === true };
 }
 
-/** `nowMs`: when its outgoing messages are kept. */
-export function encodeEnded(write: Extract<Write, { type: 'turn-ended' }>, nowMs: number): EncodedWrite {
-  const { turn, message, outgoing, unrun } = write;
-  const end = encodedEnd(turn, message);
-  return {
-    kind: 'ended',
-    ...(outgoing?.length ? { outgoing: outgoing.map((each) => encodeOutgoing(each, nowMs)) } : {}),
-    params: [
-      turn.status,
-      turn.agentId,
-      turn.agentVersion ?? null,
-      turn.finishedAtMs ?? null,
-      end.content,
-      end.answer,
-      message?.atMs ?? null,
-      unrun ? end.flags | FLAG.unrun : end.flags,
-      turn.info === undefined ? null : JSON.stringify(turn.info),
-      turn.error === undefined ? null : JSON.stringify(turn.error),
-      turn.tenantId,
-      turn.taskId,
-    ],
+/** `nowMs`: when its outgoing messages are stored. */
+export function encodeEnded(
+  { turn, message, outgoing = [], unrun }: Extract<Write, { type: 'turn-ended' }>,
+  nowMs: number,
+): EncodedWrite {
+  const { content, answer, flags } = encodedEnd(turn, message);
+  const row = {
+    tenant_id: turn.tenantId,
+    task_id: turn.taskId,
+    status: turn.status,
+    agent_id: turn.agentId,
+    agent_version: turn.agentVersion ?? null,
+    finished_at: turn.finishedAtMs ?? null,
+    content,
+    answer,
+    answered_at: message?.atMs ?? null,
+    flags: unrun ? flags | FLAG.unrun : flags,
+    info: turn.info === undefined ? null : JSON.stringify(turn.info),
+    error: turn.error === undefined ? null : JSON.stringify(turn.error),
   };
+  return { kind: 'ended', row, outgoing: outgoing.map((each) => encodeOutgoing(each, nowMs)) };
 }
 
 /** The turn's content and its answer, which are nearly always one text: then it is stored once. */
@@ -143,15 +152,19 @@ export function encodedEnd(
 }
 
 /** UTF-16 units of the texts of a write, and something for the rest: for the bounds of the queue. */
-export function sizeOf({ params, outgoing }: EncodedWrite): number {
-  let size = sizeOfRow(params);
-  for (const row of outgoing ?? []) size += sizeOfRow(row);
+export function sizeOf(write: EncodedWrite): number {
+  let size = 'row' in write ? sizeOfRow(write.row) : 0;
+  if ('outgoing' in write) for (const row of write.outgoing) size += sizeOfRow(row);
+  if ('sent' in write) for (const key of write.sent) size += sizeOfRow(key);
   return size;
 }
 
-function sizeOfRow(params: readonly Param[]): number {
+function sizeOfRow(row: Row): number {
   let size = 0;
-  for (const param of params) size += typeof param === 'string' ? param.length : 8;
+  for (const column in row) {
+    const value = row[column];
+    size += typeof value === 'string' ? value.length : 8;
+  }
   return size;
 }
 
@@ -204,12 +217,20 @@ export function messagesOf(row: MessageRow): readonly Message[] {
   return [asked, { role: 'assistant', content, taskId, atMs: row.answered_at }];
 }
 
-/** A message as its row; `atMs`: when it is kept. Throws a TypeError where JSON or an id can not hold it. */
-export function encodeOutgoing(outgoing: Outgoing, atMs: number): readonly Param[] {
+/** A message as its row; `atMs`: when it is stored. Throws a TypeError where JSON or an id can not hold it. */
+export function encodeOutgoing(outgoing: Outgoing, atMs: number): StoredOutgoing {
   checkOutgoing(outgoing);
   const { tenantId, id, answers, queue, format, action } = outgoing;
-  const body = action === undefined ? null : JSON.stringify(action);
-  return [tenantId, id, answers ?? null, queue ?? null, format, body, atMs, queue === undefined ? 0 : 1];
+  return {
+    tenant_id: tenantId,
+    id,
+    answers: answers ?? null,
+    queue: queue ?? null,
+    format,
+    body: action === undefined ? null : JSON.stringify(action),
+    created_at: atMs,
+    unsent: queue === undefined ? 0 : 1,
+  };
 }
 
 export type OutgoingRow = Omit<Selectable<OutgoingTable>, 'created_at' | 'unsent'>;

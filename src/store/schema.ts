@@ -151,18 +151,6 @@ export interface OutgoingTable {
   readonly unsent: number;
 }
 
-/** Columns of an outgoing message that is kept, in the order of its parameters. */
-export const OUTGOING = [
-  'tenant_id',
-  'id',
-  'answers',
-  'queue',
-  'format',
-  'body',
-  'created_at',
-  'unsent',
-] as const;
-
 export interface Schema {
   readonly turns: TurnTable;
   readonly sessions: SessionTable;

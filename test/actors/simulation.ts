@@ -232,7 +232,7 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
 
   /** True where the store has the turn already. */
   function keep(write: Write): boolean {
-    if (write.type === 'turn-told') {
+    if (write.type === 'turn-notified') {
       const told = stored.get(`${write.tenantId}/${write.taskId}`);
       if (told?.interrupted) told.told = true;
     }

@@ -162,7 +162,7 @@ test('writes reach the store in the tick and order of their calls', async (t) =>
   leakFree(t);
   const watched = watchedStore();
   const relay = relayOver(fakeTransport().transport, watched.store);
-  const turnTold = { type: 'turn-told', tenantId: tenantOf(TURN), taskId: taskOf(TURN) } as const;
+  const turnTold = { type: 'turn-notified', tenantId: tenantOf(TURN), taskId: taskOf(TURN) } as const;
   relay.expect(tenantOf(TURN), taskOf(TURN), () => [outgoing(1)]);
   const calls = [
     accept(relay.store, TURN),
@@ -173,7 +173,7 @@ test('writes reach the store in the tick and order of their calls', async (t) =>
   ];
   assert.deepEqual(
     watched.writes.map(({ type }) => type),
-    ['turn-accepted', 'outgoing', 'turn-ended', 'turn-told', 'outgoing'],
+    ['turn-accepted', 'outgoing', 'turn-ended', 'turn-notified', 'outgoing'],
   );
   await Promise.all(calls);
   await relay.close();

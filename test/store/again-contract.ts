@@ -126,7 +126,7 @@ export function againContract(over: Over): void {
     await interrupt(store);
     assert.equal(await again(store, named('t1', 'other')), 'duplicate');
     assert.equal(await page(store, named('t1', 'other')), null);
-    await store.commit({ type: 'turn-told', tenantId: acme, taskId: taskOf(name) });
+    await store.commit({ type: 'turn-notified', tenantId: acme, taskId: taskOf(name) });
 
     assert.equal(await again(store), 'duplicate');
     assert.equal(await statusOf(store), 'failed');

@@ -95,7 +95,7 @@ export function lifeContract(over: Over): void {
       assert.equal((await store.turn(tenantOf(done), taskOf(done)))?.status, 'completed');
       assert.deepEqual((await page(store, left))?.interrupted, [ended]);
 
-      await store.commit({ type: 'turn-told', tenantId: tenantOf(left), taskId: taskOf(left) });
+      await store.commit({ type: 'turn-notified', tenantId: tenantOf(left), taskId: taskOf(left) });
       assert.equal((await page(store, left))?.interrupted, undefined);
       assert.equal((await page(store, left))?.messages.length, 3);
     },

@@ -1,25 +1,27 @@
 /** A batch of writes as the fewest statements that keep its order: one for each frequent kind, the rest alone. */
-import type { EncodedWrite, Param } from '../encode.ts';
-
-/**
- * Writes that one statement carries out; `members` are their places in the batch. `ended` takes writes that only keep
- * outgoing messages along; `resumed` looks once more at those of `accepted` that may go on.
- */
-export interface PlanStep {
-  readonly kind: EncodedWrite['kind'] | 'resumed';
-  readonly members: readonly number[];
-}
-
-/** Where tenant and task stand in the parameters of `accepted` (and `effects`), and of `ended`. */
-const ACCEPTED_KEY = [0, 1] as const;
-const ENDED_KEY = [10, 11] as const;
-
-const ACCEPTED_DAY = 10;
+import type { EncodedWrite, OutgoingKey, Row, StoredOutgoing } from '../encode.ts';
 
 /** The statements of a run, in their order; writes that may share one. */
 const RUN = ['accepted', 'resumed', 'effects', 'ended', 'sent'] as const;
-type Place = (typeof RUN)[number];
-const RANK: Readonly<Record<Place, number>> = { accepted: 0, resumed: 1, effects: 2, ended: 3, sent: 4 };
+type RunKind = (typeof RUN)[number];
+const RANK: Readonly<Record<RunKind, number>> = { accepted: 0, resumed: 1, effects: 2, ended: 3, sent: 4 };
+
+type RunWrite = Extract<EncodedWrite, { kind: RunKind | 'outgoing' }>;
+
+/**
+ * The rows of one statement, and for each the place in the batch of the write that it is of. `resumed`
+ * looks once more at those of `accepted` that may go on.
+ */
+export interface PlanStep {
+  readonly kind: RunKind | Exclude<EncodedWrite['kind'], RunWrite['kind']>;
+  readonly rows: readonly Row[];
+  readonly places: readonly number[];
+  /**
+   * Of `ended`: the messages that are stored by it, in their order. `end` is the number (from 1) of the row whose turn
+   * they are stored with, or 0.
+   */
+  readonly outgoing: readonly (StoredOutgoing & { readonly end: number })[];
+}
 
 /**
  * Writes of different turns and messages may change places, so a run of them becomes one statement of each kind.
@@ -28,129 +30,118 @@ const RANK: Readonly<Record<Place, number>> = { accepted: 0, resumed: 1, effects
  */
 export function planBatch(writes: readonly EncodedWrite[]): readonly PlanStep[] {
   const steps: PlanStep[] = [];
-  let run: Record<Place, number[]> = emptyRun();
-  /** The last statement of the run that touches a key. Beginnings are the first: they need not be noted. */
-  const touched = new Map<string, number>();
-
+  let run = createRun();
   const cut = (): void => {
-    for (const kind of RUN) if (run[kind].length > 0) steps.push({ kind, members: run[kind] });
-    run = emptyRun();
-    touched.clear();
+    steps.push(...run.steps());
+    run = createRun();
   };
-
-  const touchedAfter = (key: string, rank: number): boolean => (touched.get(key) ?? -1) > rank;
-  const note = (keys: readonly string[], rank: number): void => {
-    for (const key of keys) touched.set(key, rank);
-  };
-
-  for (const [index, write] of writes.entries()) {
+  for (const [place, write] of writes.entries()) {
     switch (write.kind) {
-      case 'accepted': {
-        const first = writes[run.accepted[0] ?? index];
-        const key = keyOf(write, ACCEPTED_KEY);
-        const newDay = first?.params[ACCEPTED_DAY] !== write.params[ACCEPTED_DAY];
-        if (newDay || touchedAfter(key, write.again ? RANK.accepted : RANK.resumed)) cut();
-        run.accepted.push(index);
-        if (!write.again) break;
-        note([key], RANK.resumed);
-        run.resumed.push(index);
-        break;
-      }
-      case 'effects': {
-        const key = keyOf(write, ACCEPTED_KEY);
-        if (touchedAfter(key, RANK.effects)) cut();
-        note([key], RANK.effects);
-        run.effects.push(index);
-        break;
-      }
+      case 'accepted':
+      case 'effects':
       case 'ended':
-      case 'outgoing': {
-        const turn = write.kind === 'ended' ? [keyOf(write, ENDED_KEY)] : [];
-        const ids = idsOf(write.outgoing);
-        const [early, late] = [RANK.effects, RANK.ended];
-        if (turn.some((key) => touchedAfter(key, early)) || ids.some((key) => touchedAfter(key, late))) cut();
-        note(turn, RANK.ended);
-        note(ids, RANK.ended);
-        run.ended.push(index);
-        break;
-      }
+      case 'outgoing':
       case 'sent':
-        note(idsOf(pairsOf(write.params)), RANK.sent);
-        run.sent.push(index);
+        if (!run.takes(write)) cut();
+        run.add(write, place);
         break;
       default:
         cut();
-        steps.push({ kind: write.kind, members: [index] });
+        steps.push({
+          kind: write.kind,
+          rows: 'row' in write ? [write.row] : [],
+          places: [place],
+          outgoing: [],
+        });
     }
   }
   cut();
   return steps;
 }
 
-const emptyRun = (): Record<Place, number[]> => ({
-  accepted: [],
-  resumed: [],
-  effects: [],
-  ended: [],
-  sent: [],
-});
-
-/** Keys of outgoing messages, by their first two columns; no turn's key is like them. */
-const idsOf = (rows: readonly (readonly Param[])[] = []): readonly string[] =>
-  rows.map(([tenant, id]) => `>${tenant} ${id}`);
-
-/** The messages of a `sent`, tenant and id each. */
-export const pairsOf = (params: readonly Param[]): readonly (readonly Param[])[] =>
-  Array.from({ length: params.length / 2 }, (_, at) => params.slice(at * 2, at * 2 + 2));
-
-/** Ids hold no spaces. */
-const keyOf = ({ params }: EncodedWrite, [tenant, task]: readonly [number, number]): string =>
-  `${params[tenant]} ${params[task]}`;
-
-/** The members' parameters, one array a column, as `unnest` takes them. */
-export function columnsOf(
-  writes: readonly EncodedWrite[],
-  members: readonly number[],
-  width: number,
-): readonly (readonly Param[])[] {
-  return transposed(
-    members.map((member) => writes[member]?.params ?? []),
-    width,
-  );
+interface Run {
+  /** Whether the write may share the run's statements. */
+  takes(write: RunWrite): boolean;
+  add(write: RunWrite, place: number): void;
+  steps(): readonly PlanStep[];
 }
 
-/** Rows as one array a column. */
-export const transposed = (
-  rows: readonly (readonly Param[])[],
-  width: number,
-): readonly (readonly Param[])[] =>
-  Array.from({ length: width }, (_, column) => rows.map((row) => row[column] ?? null));
+function createRun(): Run {
+  const rows: Record<RunKind, Row[]> = { accepted: [], resumed: [], effects: [], ended: [], sent: [] };
+  const places: Record<RunKind, number[]> = { accepted: [], resumed: [], effects: [], ended: [], sent: [] };
+  const outgoing: (StoredOutgoing & { readonly end: number })[] = [];
+  let day: string | undefined;
+  /** The last statement of the run that touches a key. Beginnings are the first: they need not be noted. */
+  const touched = new Map<string, number>();
+  const touchedAfter = (key: string, kind: RunKind): boolean => (touched.get(key) ?? -1) > RANK[kind];
 
-/** Those of the members that end a turn: `ended` may hold others. */
-export const endsOf = (writes: readonly EncodedWrite[], step: PlanStep): readonly number[] =>
-  step.members.filter((member) => writes[member]?.kind === 'ended');
+  function put(kind: RunKind, row: Row, place: number): void {
+    rows[kind].push(row);
+    places[kind].push(place);
+  }
 
-/** The outgoing messages of an `ended` in their order, behind each the place (from 1) of its end among `endsOf`, or 0. */
-export function outgoingOf(writes: readonly EncodedWrite[], step: PlanStep): readonly (readonly Param[])[] {
-  let place = 0;
-  return step.members.flatMap((member) => {
-    const write = writes[member];
-    if (write?.kind === 'ended') place += 1;
-    return (write?.outgoing ?? []).map((row) => [...row, write?.kind === 'ended' ? place : 0]);
-  });
+  function store(messages: readonly StoredOutgoing[], end: number): void {
+    for (const message of messages) {
+      touched.set(messageKey(message), RANK.ended);
+      outgoing.push({ ...message, end });
+    }
+  }
+
+  return {
+    takes(write) {
+      switch (write.kind) {
+        case 'accepted':
+          if (day !== undefined && day !== write.row.day) return false;
+          return !touchedAfter(turnKey(write.row), write.resumable ? 'accepted' : 'resumed');
+        case 'effects':
+          return !touchedAfter(turnKey(write.row), 'effects');
+        case 'ended':
+          if (touchedAfter(turnKey(write.row), 'effects')) return false;
+          return !write.outgoing.some((each) => touchedAfter(messageKey(each), 'ended'));
+        case 'outgoing':
+          return !write.outgoing.some((each) => touchedAfter(messageKey(each), 'ended'));
+        case 'sent':
+          return true;
+      }
+    },
+    add(write, place) {
+      switch (write.kind) {
+        case 'accepted':
+          day = write.row.day;
+          put('accepted', write.row, place);
+          if (!write.resumable) return;
+          touched.set(turnKey(write.row), RANK.resumed);
+          put('resumed', write.row, place);
+          return;
+        case 'effects':
+          touched.set(turnKey(write.row), RANK.effects);
+          put('effects', write.row, place);
+          return;
+        case 'ended':
+          touched.set(turnKey(write.row), RANK.ended);
+          put('ended', write.row, place);
+          store(write.outgoing, rows.ended.length);
+          return;
+        case 'outgoing':
+          store(write.outgoing, 0);
+          return;
+        case 'sent':
+          for (const key of write.sent) {
+            touched.set(messageKey(key), RANK.sent);
+            put('sent', key, place);
+          }
+      }
+    },
+    steps: () =>
+      RUN.map((kind) => ({
+        kind,
+        rows: rows[kind],
+        places: places[kind],
+        outgoing: kind === 'ended' ? outgoing : [],
+      })).filter((step) => step.rows.length > 0 || step.outgoing.length > 0),
+  };
 }
 
-/**
- * Outcomes of accepted turns, given the keys (`tenant task`) that were stored: of several with one key it was the
- * first. 1: stored, 0: duplicate.
- */
-export function acceptedOutcomes(
-  writes: readonly EncodedWrite[],
-  step: PlanStep,
-  stored: Set<string>,
-): readonly number[] {
-  return step.members.map((member) => {
-    const write = writes[member];
-    return write && stored.delete(keyOf(write, ACCEPTED_KEY)) ? 1 : 0;
-  });
-}
+/** Ids hold no spaces; no message's key is like a turn's. */
+export const turnKey = ({ tenant_id, task_id }: Row): string => `${tenant_id} ${task_id}`;
+const messageKey = ({ tenant_id, id }: OutgoingKey): string => `>${tenant_id} ${id}`;

@@ -1,11 +1,12 @@
 /** The thread in which SQLite runs: a commit waits for the disk, and the event loop must not wait with it. */
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { parentPort, workerData } from 'node:worker_threads';
+import { LRUCache } from 'lru-cache';
 import type { Param } from '../encode.ts';
 import { createBatch, type RunBatch } from './batch.ts';
 import type { QueryResult, SqliteOptions, WorkerReply, WorkerRequest } from './protocol.ts';
 
-/** Prepared statements that are kept; Kysely's are made of few shapes. */
+/** Prepared statements; Kysely's are made of few shapes. */
 const MAX_STATEMENTS = 200;
 const BUSY_TIMEOUT_MS = 2_000;
 /** Pages of the write-ahead log before its pages are moved into the file: 16 MiB. */
@@ -28,16 +29,13 @@ function open(options: SqliteOptions): Open {
   db.exec('pragma cache_size = -4096');
   db.exec('pragma secure_delete = fast');
   if (options.maxPages !== undefined) db.exec(`pragma max_page_count = ${options.maxPages}`);
-  const statements = new Map<string, StatementSync>();
+  const statements = new LRUCache<string, StatementSync>({ max: MAX_STATEMENTS });
   return {
     db,
     batch: createBatch(db),
     query(sql, params) {
       const statement = statements.get(sql) ?? db.prepare(sql);
-      statements.delete(sql);
       statements.set(sql, statement);
-      const oldest = statements.size > MAX_STATEMENTS ? statements.keys().next().value : undefined;
-      if (oldest !== undefined) statements.delete(oldest);
       if (statement.columns().length > 0) {
         const rows = statement.all(...params);
         return { rows, changes: rows.length };

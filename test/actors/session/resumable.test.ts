@@ -188,7 +188,7 @@ test('a client that comes while the store is asked is told of it only where the 
   assert.deepEqual([toldTasks(refused), unnotified(dropped)], [['t'], []]);
   assert.deepEqual(
     only(refused, 'store').map(({ write }) => write.type),
-    ['turn-told'],
+    ['turn-notified'],
   );
   assert.deepEqual(contents(dropped.history), contents(HISTORY));
 });

@@ -129,7 +129,7 @@ function apply({ tenants, outgoing }: Kept, write: Write): WriteOutcome {
     case 'turn-overtaken':
       overtake(tenants.get(write.tenantId), write.taskId);
       return 'stored';
-    case 'turn-told':
+    case 'turn-notified':
       tell(tenants.get(write.tenantId), write.taskId);
       return 'stored';
     case 'tenant-tier':

@@ -1,0 +1,106 @@
+/** A database that an older version wrote is opened, read and gone on with. */
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { DatabaseSync } from 'node:sqlite';
+import { type TestContext, test } from 'node:test';
+import { agentIdSchema } from '../../src/domain/ids.ts';
+import { openStores } from '../../src/store/open.ts';
+import { leakFree } from '../support/leaks.ts';
+import { quiet } from '../support/quiet.ts';
+import { temporary } from '../support/temporary.ts';
+import { unsentIds } from './outgoing-contract.ts';
+import { answer, contents, DAY, message, named, page, taskOf, tenantOf, turnOf } from './records.ts';
+
+const dump = readFileSync(new URL('./fixtures/database-005.sql', import.meta.url), 'utf8');
+const acme = tenantOf(named('completed'));
+
+function olderDatabase(t: TestContext): string {
+  const path = temporary(t).path('older.db');
+  const db = new DatabaseSync(path);
+  db.exec(dump);
+  db.close();
+  return path;
+}
+
+/** Every table and index, as the database itself writes them down. */
+function schemaOf(path: string): readonly unknown[] {
+  const db = new DatabaseSync(path);
+  const rows = db.prepare('select name, sql from sqlite_master where sql is not null order by name').all();
+  db.close();
+  return rows.map(({ name, sql }) => [name, sql]);
+}
+
+test('turns of an older database are read in every state', async (t) => {
+  leakFree(t);
+  const stores = await openStores({ url: `sqlite:${olderDatabase(t)}`, log: quiet });
+  const store = stores.conversations;
+  const turn = (task: string) => store.turn(acme, taskOf(named(task)));
+
+  assert.deepEqual(await turn('queued'), turnOf(named('queued')));
+  assert.equal((await turn('completed'))?.content, 'say completed');
+  assert.deepEqual((await turn('completed'))?.info?.tools_used, ['calculator']);
+  assert.equal((await turn('strange'))?.content, 'say \u0000 \udc00');
+  assert.equal((await turn('cancelled'))?.content, 'half an \u0000');
+  assert.equal((await turn('failed'))?.error?.code, 'MODEL_UNAVAILABLE');
+  assert.equal((await turn('notified'))?.error?.code, 'INTERRUPTED');
+  const found = await page(store, named('completed'));
+  assert.deepEqual(contents(found)?.slice(-7), [
+    ...['ask completed', 'say completed', 'ask \u0000 \ud800', 'say \u0000 \udc00'],
+    ...['ask cancelled', 'ask failed', 'ask queued'],
+  ]);
+  assert.deepEqual(
+    found?.interrupted?.map(({ taskId }) => taskId),
+    ['interrupted', 'affected'],
+  );
+  assert.deepEqual(await store.tenant(acme, DAY), { tenantId: acme, tier: 'advance', day: DAY, used: 8 });
+  await stores.close();
+});
+
+test('an older database is written on', async (t) => {
+  leakFree(t);
+  const stores = await openStores({ url: `sqlite:${olderDatabase(t)}`, log: quiet });
+  const store = stores.conversations;
+  const resume = (task: string) =>
+    store.commit({
+      ...{ type: 'turn-accepted', turn: turnOf(named(task)), day: DAY, resumable: true },
+      message: message(named(task), 'user', 'ask'),
+    });
+
+  assert.equal(await resume('interrupted'), 'stored');
+  assert.equal(await resume('affected'), 'duplicate');
+  assert.equal(await resume('notified'), 'duplicate');
+  assert.equal(await answer(store, named('queued')), 'stored');
+  assert.equal(await answer(store, named('completed')), 'duplicate');
+  assert.deepEqual(await unsentIds(store), ['a']);
+  assert.equal((await store.answered(acme, 'request-1'))?.id, 'b');
+  assert.equal((await store.answered(acme, 'request-2'))?.id, 'c');
+  await store.commit({ type: 'unfinished-interrupted', atMs: 1_700_000_001_000 });
+  assert.equal((await store.turn(acme, taskOf(named('queued'))))?.status, 'completed');
+  assert.equal((await store.turn(acme, taskOf(named('interrupted'))))?.status, 'failed');
+  await stores.close();
+});
+
+test('what an older database holds of agent management is found', async (t) => {
+  leakFree(t);
+  const stores = await openStores({ url: `sqlite:${olderDatabase(t)}`, log: quiet });
+
+  assert.equal((await stores.agents.get(acme, agentIdSchema.parse('a1')))?.name, 'Harbour guide');
+  assert.equal((await stores.templates.get(acme, 't1'))?.slug, 'guide');
+  assert.deepEqual(
+    (await stores.webhooks.due(Date.parse('2024-05-02'), 10)).map(({ webhook, delivery }) => [
+      webhook.id,
+      delivery.id,
+    ]),
+    [['w1', 'd1']],
+  );
+  await stores.close();
+});
+
+test('a new database has the tables and indexes that an older one has once it is brought up to date', async (t) => {
+  leakFree(t);
+  const older = olderDatabase(t);
+  const newer = temporary(t).path('newer.db');
+  for (const path of [older, newer]) await (await openStores({ url: `sqlite:${path}`, log: quiet })).close();
+
+  assert.deepEqual(schemaOf(newer), schemaOf(older));
+});
