@@ -22,14 +22,14 @@ const CREDITS = 64;
 /** A task that may go better next time is requeued after the time that its refusal names, but no later than this. */
 const MAX_WAIT_MS = 1_000;
 
-export interface AgentTasksDeps {
+interface AgentTasksDeps {
   readonly transport: Transport;
   readonly takeTask: TaskTaker;
   readonly notices: Notices;
   readonly log: Log;
 }
 
-export interface AgentTasks {
+interface AgentTasks {
   /** Begins to take tasks of all tenants: which have some, the transport finds out by itself. */
   start(): Promise<void>;
   /** Takes no more, waits for what was taken, and resolves when every notice is sent. Not safe during `start`. */
