@@ -1,11 +1,13 @@
 /** Agent management's queues: takes the tasks that tenants' services put there, and sends them notices (PROTOCOL 5). */
 import { setTimeout as wait } from 'node:timers/promises';
-import PQueue from 'p-queue';
 import { agentTaskSchema } from '../../src/domain/agent-task.ts';
+
+import type { DomainAction } from '../../src/domain/domain-action.ts';
 import { type ErrorCode, RefusalError, refusal } from '../../src/domain/errors.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
 import { problemsOf } from '../../src/domain/problems.ts';
 import { managementPattern, managementQueue, managementTenant } from '../../src/domain/queues.ts';
+import { createKeyedQueue } from '../../src/management/keyed-queue.ts';
 import type { Notices, TaskTaker } from '../../src/ports/management.ts';
 import type { Log } from '../../src/ports/telemetry.ts';
 import {
@@ -22,14 +24,14 @@ const CREDITS = 64;
 /** A task that may go better next time is requeued after the time that its refusal names, but no later than this. */
 const MAX_WAIT_MS = 1_000;
 
-export interface AgentTasksDeps {
+interface AgentTasksDeps {
   readonly transport: Transport;
   readonly takeTask: TaskTaker;
   readonly notices: Notices;
   readonly log: Log;
 }
 
-export interface AgentTasks {
+interface AgentTasks {
   /** Begins to take tasks of all tenants: which have some, the transport finds out by itself. */
   start(): Promise<void>;
   /** Takes no more, waits for what was taken, and resolves when every notice is sent. Not safe during `start`. */
@@ -42,25 +44,28 @@ export interface AgentTasks {
  * the order in which they were published, at most once: who must not miss any has a webhook.
  */
 export function createAgentTasks({ transport, takeTask, notices, log }: AgentTasksDeps): AgentTasks {
-  const inOrder = createTenantQueues();
+  const inOrder = createKeyedQueue();
   const closing = new AbortController();
   const sender = startNoticeSender({ transport, notices, log });
   let consumption: Consumption | undefined;
+
+  /** Takes a task. One that may go better next time holds up those behind it for as long as its refusal says. */
+  async function take(data: DomainAction['data'], tenantId: TenantId): ReturnType<TaskTaker> {
+    const reply = await takeTask(data, { tenantId, source: undefined });
+    if (reply.ok || !reply.error.retryable || NOT_ITS_FAULT.has(reply.error.code)) return reply;
+    const waitMs = Math.min(reply.error.retry_after_ms ?? MAX_WAIT_MS, MAX_WAIT_MS);
+    await wait(waitMs, undefined, { signal: closing.signal }).catch(() => {});
+    return reply;
+  }
 
   /**
    * A refusal for good is an answer, and its notice is `task_failed`. A refusal that may pass requeues the task: at
    * once and uncounted where the transport itself waits before it delivers again.
    */
-  const listener: Listener = ({ action: { tenant_id: tenantId, data } }) =>
-    inOrder(tenantId, async () => {
-      const reply = await takeTask(data, { tenantId, source: undefined });
-      if (reply.ok || !reply.error.retryable) return;
-      if (!NOT_ITS_FAULT.has(reply.error.code)) {
-        const waitMs = Math.min(reply.error.retry_after_ms ?? MAX_WAIT_MS, MAX_WAIT_MS);
-        await wait(waitMs, undefined, { signal: closing.signal }).catch(() => {});
-      }
-      throw new RefusalError(reply.error);
-    });
+  const listener: Listener = async ({ action: { tenant_id: tenantId, data } }) => {
+    const reply = await inOrder(tenantId, () => take(data, tenantId));
+    if (!reply.ok && reply.error.retryable) throw new RefusalError(reply.error);
+  };
 
   /** Only here is it known that there is no next time. */
   const onDead: ConsumeOptions['onDead'] = ({ action: { tenant_id: tenantId, data, task_id } }, givenUp) => {
@@ -79,17 +84,6 @@ export function createAgentTasks({ transport, takeTask, notices, log }: AgentTas
       await consumption?.stop();
       await sender.close();
     },
-  };
-}
-
-/** Performs operations of one tenant one after the other; how many wait is bounded by CREDITS. */
-function createTenantQueues() {
-  const queues = new Map<TenantId, PQueue>();
-  return (tenantId: TenantId, operation: () => Promise<void>): Promise<void> => {
-    const queue = queues.get(tenantId) ?? new PQueue({ concurrency: 1 });
-    if (!queues.has(tenantId)) queue.addEventListener('idle', () => queues.delete(tenantId));
-    queues.set(tenantId, queue);
-    return queue.add(operation);
   };
 }
 

@@ -8,7 +8,7 @@ import { type Abortable, onceStoreAnswers } from './abortable.ts';
 import type { ActionRequest, Replies } from './replies.ts';
 import { itemRequests, type PerformRun, type RunRequest, type StartRun, taskOf } from './runs.ts';
 
-export interface ActionBatchDeps {
+interface ActionBatchDeps {
   readonly executions: Pick<Executions, 'startWithRetry' | 'atOnce'>;
   readonly performRun: PerformRun;
   readonly replies: Replies;

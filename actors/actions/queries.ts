@@ -10,7 +10,7 @@ import type { Directory } from '../../src/ports/sessions.ts';
 import type { Clock, Log } from '../../src/ports/telemetry.ts';
 import type { ActionRequest, Replies } from './replies.ts';
 
-export interface ActionQueryDeps {
+interface ActionQueryDeps {
   readonly directory: Directory;
   readonly peers: Peers;
   readonly replies: Replies;
@@ -20,7 +20,7 @@ export interface ActionQueryDeps {
   readonly signal: AbortSignal;
 }
 
-export type ActionQuery = CommandOf<'status' | 'agent-config' | 'history' | 'context'>;
+type ActionQuery = CommandOf<'status' | 'agent-config' | 'history' | 'context'>;
 
 /** The replies to queries. Each holds what was asked for, or a refusal. */
 const REPLIES = {

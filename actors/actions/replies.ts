@@ -43,7 +43,7 @@ export const requestOf = (
 /** Replies that the store did not take, remembered here instead: their turns look as if they still ran. */
 const MAX_UNSTORED = 1_000;
 
-export interface ReplyDeps {
+interface ReplyDeps {
   readonly transport: Transport;
   readonly relay: Relay;
   readonly clock: Clock;

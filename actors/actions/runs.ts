@@ -42,7 +42,7 @@ export interface RunRequest {
   readonly name: string;
 }
 
-export interface ActionRunDeps {
+interface ActionRunDeps {
   readonly directory: Directory;
   readonly relay: Relay;
   readonly replies: Replies;
@@ -162,15 +162,18 @@ const FAILED: RunStep = { type: 'done', status: 'failed' };
 const done = (record: TurnRecord): RunStep => ({ type: 'done', status: runStatus(record) });
 
 const replyOf = ({ conversationId, index }: RunRequest, record: TurnRecord): ReplyBody =>
-  turnReply(record, { conversationId: conversationId ?? record.sessionId, index });
+  turnReply(record, { conversation_id: conversationId, index });
 
 const refusalOf = ({ turn, conversationId, index }: RunRequest, error: ErrorData): ReplyBody =>
-  errorReply(error, {
-    agentId: turn.agentId ?? DEFAULT_AGENT_ID,
-    sessionId: turn.sessionId,
-    conversationId: conversationId ?? turn.sessionId,
-    index,
-  });
+  errorReply(
+    error,
+    defined({
+      agent_id: turn.agentId ?? DEFAULT_AGENT_ID,
+      conversation_id: conversationId ?? turn.sessionId,
+      session_id: turn.sessionId,
+      index,
+    }),
+  );
 
 // --- What is run -----------------------------------------------------------------------------------------------
 

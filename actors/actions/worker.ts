@@ -39,7 +39,7 @@ const CALLBACKS_AT_ONCE = 64;
 
 const isCallbacks = ({ queue }: Subscription): boolean => queue.startsWith('agent_execution_service:');
 
-export interface ActionWorkerDeps {
+interface ActionWorkerDeps {
   readonly transport: Transport;
   readonly relay: Relay;
   readonly directory: Directory;
@@ -57,7 +57,7 @@ export interface ActionWorkerDeps {
   readonly timers?: Timers;
 }
 
-export interface ActionWorker {
+interface ActionWorker {
   /** Begins to take actions. */
   start(): Promise<void>;
   /** Takes no more, and requeues what waits for a better moment; runs go on, and are answered. */
@@ -214,7 +214,7 @@ function createCancel({ directory, replies }: PerformDeps) {
       return replies.store(replies.make(request, 'cancelled', body, about));
     }
     if (NOT_ITS_FAULT.has(reply.error.code)) throw new RefusalError(reply.error);
-    await replies.send(request, errorReply(reply.error, { taskId }), about);
+    await replies.send(request, errorReply(reply.error, { task_id: taskId }), about);
   };
 }
 

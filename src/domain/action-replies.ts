@@ -40,6 +40,7 @@ const runIds = {
   /** Place in the batch. */
   index: count.optional(),
 };
+type RunIds = z.infer<z.ZodObject<typeof runIds>>;
 
 /** A copy, without the name that the schema has in the OpenAPI document. */
 const replyMessageSchema = z.object(messageSchema.shape);
@@ -47,7 +48,10 @@ const replyMessageSchema = z.object(messageSchema.shape);
 /** A refused query's reply, and that of an answer too large to be sent. */
 export const refusedSchema = z.object({ success: z.literal(false), error: errorDataSchema });
 
-/** The data of each reply, by its type. The first: how a run ended, or a cancelled turn, or an answer too large. */
+/**
+ * The data of each reply, by its type. A callback tells how a run ended, or how a turn stands that was to be cancelled,
+ * or that the answer is too large to be sent.
+ */
 export const replySchemas = {
   'execution.callback': z.union([
     z.object({
@@ -105,10 +109,11 @@ export const replySchemas = {
 } as const;
 
 export type ReplyType = keyof typeof replySchemas;
-export type ReplyData<T extends ReplyType> = z.infer<(typeof replySchemas)[T]>;
 
 /** A reply before it has an envelope. */
-export type ReplyBody = { [T in ReplyType]: { readonly type: T; readonly data: ReplyData<T> } }[ReplyType];
+export type ReplyBody = {
+  [T in ReplyType]: { readonly type: T; readonly data: z.infer<(typeof replySchemas)[T]> };
+}[ReplyType];
 
 /** Types that answer something: they are never answered themselves. */
 export const isReplyType = (type: string): boolean =>
@@ -125,45 +130,31 @@ export function runStatus({ status }: TurnRecord): RunStatus {
   return status === 'completed' ? 'success' : status;
 }
 
-/** Ids that both kinds of reply to a run carry. */
-export interface RunIds {
-  readonly agentId: AgentId;
-  readonly sessionId: SessionId;
-  readonly conversationId: SessionId;
-  /** Place in the batch. */
-  readonly index?: number | undefined;
-}
-
-const idsIn = ({ agentId, conversationId, sessionId, index }: RunIds) =>
-  defined({ agent_id: agentId, conversation_id: conversationId, session_id: sessionId, index });
-
 /** The reply that an ended turn becomes; of a cancelled one with the text there was. */
-export function turnReply(turn: TurnRecord, ids: Pick<RunIds, 'conversationId' | 'index'>): ReplyBody {
-  const all = { ...ids, agentId: turn.agentId, sessionId: turn.sessionId };
-  if (turn.error) return errorReply(turn.error, all);
-  const data = {
-    ...idsIn(all),
-    response: turn.content ?? '',
-    status: runStatus(turn),
-    ...defined({ execution_info: turn.info }),
+export function turnReply(
+  turn: TurnRecord,
+  { conversation_id, index }: { conversation_id?: SessionId | undefined; index?: number | undefined },
+): ReplyBody {
+  const ids = defined({
+    agent_id: turn.agentId,
+    conversation_id: conversation_id ?? turn.sessionId,
+    session_id: turn.sessionId,
+    index,
+  });
+  if (turn.error) return errorReply(turn.error, ids);
+  const { content: response = '', info: execution_info } = turn;
+  return {
+    type: 'execution.callback',
+    data: { ...ids, response, status: runStatus(turn), ...defined({ execution_info }) },
   };
-  return { type: 'execution.callback', data };
 }
 
 /** The reply to what was refused; `about`: the run, or the task that could not be cancelled. */
-export const errorReply = (error: ErrorData, about?: RunIds | { readonly taskId: TaskId }): ReplyBody => ({
-  type: 'execution.error',
-  data: {
-    ...(about === undefined ? {} : 'taskId' in about ? { task_id: about.taskId } : idsIn(about)),
-    error: error.message,
-    error_code: error.code,
-    error_details: defined({
-      retryable: error.retryable,
-      retry_after_ms: error.retry_after_ms,
-      details: error.details,
-    }),
-  },
-});
+export const errorReply = (error: ErrorData, about: RunIds | { task_id?: TaskId } = {}): ReplyBody => {
+  const { message, code, retryable, retry_after_ms, details } = error;
+  const error_details = defined({ retryable, retry_after_ms, details });
+  return { type: 'execution.error', data: { ...about, error: message, error_code: code, error_details } };
+};
 
 // --- Their envelope ----------------------------------------------------------------------------------------------
 

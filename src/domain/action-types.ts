@@ -27,7 +27,7 @@ import { problemsOf, problemText } from './problems.ts';
 const MAX_TARGETS = 1_000;
 const MAX_HISTORY = 500;
 const DEFAULT_HISTORY = 50;
-const DEFAULT_CONTEXT_HISTORY = 20;
+const CONTEXT_HISTORY = 20;
 
 /** UTF-16 units, as JSON, of what a sender may attach: it is held for as long as its run waits. */
 const MAX_ATTACHED_UNITS = 256 * 1024;
@@ -84,47 +84,30 @@ export const broadcastSchema = z.object({
 
 // --- What they ask for -----------------------------------------------------------------------------------------
 
-interface AboutTask<T extends string> {
-  readonly type: T;
-  readonly taskId: TaskId;
-}
-interface AboutAgent<T extends string> {
-  readonly type: T;
-  readonly agentId: AgentId;
-}
-interface AboutSession<T extends string> {
-  readonly type: T;
-  readonly sessionId: SessionId;
-  readonly limit: number;
-}
+type Of<T extends string, Fields> = { readonly type: T } & Readonly<Fields>;
 
-/** What an action asks for, ready to be performed. */
+/** What an action asks for, ready to be performed. A push without `sessions` is for all of the tenant's. */
 export type Command =
-  | { readonly type: 'run'; readonly fields: RunFields & Partial<ChatFields> }
-  | { readonly type: 'batch'; readonly items: readonly RunFields[]; readonly concurrency: number }
-  | AboutTask<'cancel'>
-  | AboutTask<'status'>
-  | AboutAgent<'invalidate'>
-  | AboutAgent<'agent-config'>
-  | AboutSession<'history'>
-  | AboutSession<'context'>
-  | {
-      readonly type: 'push';
-      /** Undefined: all of the tenant's. */
-      readonly sessions: readonly SessionId[] | undefined;
-      readonly frame: PushedFrame;
-    }
+  | Of<'run', { fields: RunFields & Partial<ChatFields> }>
+  | Of<'batch', { items: readonly RunFields[]; concurrency: number }>
+  | Of<'cancel', { taskId: TaskId }>
+  | Of<'status', { taskId: TaskId }>
+  | Of<'invalidate', { agentId: AgentId }>
+  | Of<'agent-config', { agentId: AgentId }>
+  | Of<'history', { sessionId: SessionId; limit: number }>
+  | Of<'context', { sessionId: SessionId; limit: number }>
+  | Of<'push', { sessions: readonly SessionId[] | undefined; frame: PushedFrame }>
   /** A service's reply to a request of this node. */
-  | { readonly type: 'replied' };
+  | Of<'replied', unknown>;
 
 /** The commands of these types. */
 export type CommandOf<T extends Command['type']> = Extract<Command, { readonly type: T }>;
 
-export type ReadCommand =
+type ReadCommand =
   | { readonly ok: true; readonly command: Command }
   | { readonly ok: false; readonly error: ErrorData };
 
-export interface ActionType {
+interface ActionType {
   readonly summary: string;
   /** The data under the names that the node uses. Undefined: whatever a service replied. */
   readonly data: z.ZodObject | undefined;
@@ -213,10 +196,11 @@ function batchFields(action: DomainAction): Fields {
   return { ...fields, items: read };
 }
 
-const frameOf = (
-  { task_id: taskId }: DomainAction,
+const push = (
+  sessions: readonly SessionId[] | undefined,
   { message_type: type, message_data: data }: { message_type: string; message_data: Fields },
-): PushedFrame => defined({ type, data, taskId });
+  { task_id: taskId }: DomainAction,
+): Command => ({ type: 'push', sessions, frame: defined({ type, data, taskId }) });
 
 // --- The table -------------------------------------------------------------------------------------------------
 
@@ -238,14 +222,6 @@ const cancel = define({
   replies: RUN_REPLIES,
 });
 
-const messages = (type: 'history' | 'context', summary: string, defaultLimit: number, reply: ReplyType) =>
-  define({
-    summary,
-    data: historySchema,
-    command: ({ session_id, limit = defaultLimit }) => ({ type, sessionId: session_id, limit }),
-    replies: [reply, 'execution.error'],
-  });
-
 const callback: ActionType = {
   summary: 'A service’s reply on the tier’s queue.',
   data: undefined,
@@ -253,104 +229,70 @@ const callback: ActionType = {
   replies: [],
 };
 
+const TYPES = {
+  'execution.agent_run': run('Runs an agent.'),
+  'execution.execute': run('Another name of execution.agent_run.'),
+  'execution.batch': define({
+    summary: 'Runs every item; each is answered, then all of them together.',
+    data: batchSchema,
+    fields: batchFields,
+    command: (fields) => ({ type: 'batch', ...fields }),
+    replies: ['execution.callback', 'execution.batch_completed', 'execution.error'],
+  }),
+  'execution.cancel': cancel,
+  'execution.cache.invalidate': define({
+    summary: 'The node asks for the agent anew.',
+    data: agentSchema,
+    command: ({ agent_id }) => ({ type: 'invalidate', agentId: agent_id }),
+  }),
+  'execution.management.get_agent_config': define({
+    summary: 'An agent’s configuration.',
+    data: agentSchema,
+    command: ({ agent_id }) => ({ type: 'agent-config', agentId: agent_id }),
+    replies: ['execution.management.get_agent_config.response', 'execution.error'],
+  }),
+  'execution.conversation.get_history': define({
+    summary: 'The messages of a session, newest last.',
+    data: historySchema,
+    command: ({ session_id, limit = DEFAULT_HISTORY }) => ({ type: 'history', sessionId: session_id, limit }),
+    replies: ['execution.conversation.get_history.response', 'execution.error'],
+  }),
+  'execution.conversation.get_context': define({
+    summary: 'A session with its messages.',
+    data: historySchema,
+    command: ({ session_id, limit = CONTEXT_HISTORY }) => ({ type: 'context', sessionId: session_id, limit }),
+    replies: ['execution.conversation.get_context.response', 'execution.error'],
+  }),
+  'chat.process': define({
+    summary: 'A turn that the session’s sockets see, too. Not answered on orchestrator:{tenant_id}:callback.',
+    data: chatSchema,
+    fields: chatFields,
+    command: (fields) => ({ type: 'run', fields }),
+    replies: RUN_REPLIES,
+  }),
+  'chat.status': define({
+    summary: 'How a turn stands.',
+    data: taskSchema,
+    command: ({ task_id }) => ({ type: 'status', taskId: task_id }),
+    replies: ['chat.status.response', 'execution.error'],
+  }),
+  'chat.cancel': cancel,
+  'websocket.send': define({
+    summary: 'A frame for the sockets of one session.',
+    data: sendSchema,
+    command: (fields, action) => push([fields.session_id], fields, action),
+  }),
+  'websocket.broadcast': define({
+    summary: 'A frame for sockets of the tenant.',
+    data: broadcastSchema,
+    command: (fields, action) => push(fields.target_sessions, fields, action),
+  }),
+  'embedding.callback': callback,
+  'query.callback': callback,
+};
+
 /** What the node takes off its work queues, by type. */
-export const ACTION_TYPES: ReadonlyMap<string, ActionType> = new Map([
-  ['execution.agent_run', run('Runs an agent.')],
-  ['execution.execute', run('Another name of execution.agent_run.')],
-  [
-    'execution.batch',
-    define({
-      summary: 'Runs every item; each is answered, then all of them together.',
-      data: batchSchema,
-      fields: batchFields,
-      command: (fields) => ({ type: 'batch', ...fields }),
-      replies: ['execution.callback', 'execution.batch_completed', 'execution.error'],
-    }),
-  ],
-  ['execution.cancel', cancel],
-  [
-    'execution.cache.invalidate',
-    define({
-      summary: 'The node asks for the agent anew.',
-      data: agentSchema,
-      command: ({ agent_id }) => ({ type: 'invalidate', agentId: agent_id }),
-    }),
-  ],
-  [
-    'execution.management.get_agent_config',
-    define({
-      summary: 'An agent’s configuration.',
-      data: agentSchema,
-      command: ({ agent_id }) => ({ type: 'agent-config', agentId: agent_id }),
-      replies: ['execution.management.get_agent_config.response', 'execution.error'],
-    }),
-  ],
-  [
-    'execution.conversation.get_history',
-    messages(
-      'history',
-      'The messages of a session, newest last.',
-      DEFAULT_HISTORY,
-      'execution.conversation.get_history.response',
-    ),
-  ],
-  [
-    'execution.conversation.get_context',
-    messages(
-      'context',
-      'A session with its messages.',
-      DEFAULT_CONTEXT_HISTORY,
-      'execution.conversation.get_context.response',
-    ),
-  ],
-  [
-    'chat.process',
-    define({
-      summary:
-        'A turn that the session’s sockets see, too. Not answered on orchestrator:{tenant_id}:callback.',
-      data: chatSchema,
-      fields: chatFields,
-      command: (fields) => ({ type: 'run', fields }),
-      replies: RUN_REPLIES,
-    }),
-  ],
-  [
-    'chat.status',
-    define({
-      summary: 'How a turn stands.',
-      data: taskSchema,
-      command: ({ task_id }) => ({ type: 'status', taskId: task_id }),
-      replies: ['chat.status.response', 'execution.error'],
-    }),
-  ],
-  ['chat.cancel', cancel],
-  [
-    'websocket.send',
-    define({
-      summary: 'A frame for the sockets of one session.',
-      data: sendSchema,
-      command: (fields, action) => ({
-        type: 'push',
-        sessions: [fields.session_id],
-        frame: frameOf(action, fields),
-      }),
-    }),
-  ],
-  [
-    'websocket.broadcast',
-    define({
-      summary: 'A frame for sockets of the tenant.',
-      data: broadcastSchema,
-      command: (fields, action) => ({
-        type: 'push',
-        sessions: fields.target_sessions,
-        frame: frameOf(action, fields),
-      }),
-    }),
-  ],
-  ['embedding.callback', callback],
-  ['query.callback', callback],
-]);
+export const ACTION_TYPES: ReadonlyMap<string, ActionType> = new Map(Object.entries(TYPES));
 
 /** Reads what an action asks for; refuses with INVALID_REQUEST what no node works on, and data that does not fit. */
 export function readCommand(action: DomainAction): ReadCommand {

@@ -42,7 +42,7 @@ const turn = (more: Partial<TurnRecord> = {}): TurnRecord => ({
 const IDS = { agent_id: 'a1', conversation_id: 'c1', session_id: 's1' };
 
 test('an ended turn is a callback with its text, or an error with its code', () => {
-  const about = { conversationId: sessionIdSchema.parse('c1') };
+  const about = { conversation_id: sessionIdSchema.parse('c1') };
   assert.deepEqual(turnReply(turn(), about), {
     type: 'execution.callback',
     data: { ...IDS, response: 'yes', status: 'success' },

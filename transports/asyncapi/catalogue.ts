@@ -76,8 +76,8 @@ export const CALLED_BACK: Readonly<Record<string, PeerRequestType>> = {
   'query.callback': 'query.request',
 };
 
-export const SAVE = 'conversation.save_message';
 /** One message of a turn that ended, for the conversation service; it answers nothing. */
+export const SAVE = 'conversation.save_message';
 export const saveMessageSchema = z.object({
   session_id: sessionIdSchema,
   role: roleSchema,
@@ -90,7 +90,7 @@ export const saveMessageSchema = z.object({
 
 // --- The chat socket -------------------------------------------------------------------------------------------
 
-/** The query of its address (handshake.ts). */
+/** The query of its address (websocket/upgrade.ts). */
 export const socketQuerySchema = z.object({
   agent_id: agentIdSchema.optional(),
   user_id: userIdSchema.optional(),

@@ -7,7 +7,7 @@ import { SERVICE_OF } from '../../src/ports/peers.ts';
 import { ASKED, CALLED_BACK, CLIENT_FRAMES, NODE_FRAMES, peerReply, SAVE } from './catalogue.ts';
 import { type Json, messages, ref, schemaRef, schemas } from './messages.ts';
 
-export interface AsyncApiOptions {
+interface AsyncApiOptions {
   /** Of the node. */
   readonly version: string;
   /** Where clients reach the node, `http://host:port` or https; absent: a variable of the document. */
