@@ -298,7 +298,7 @@ async function drain(parts: Parts, graceMs: number): Promise<void> {
 
 const noSession = (): ErrorData => refusal('NOT_FOUND', { message: 'There is no such session.' });
 
-export interface SystemOptions extends SessionConfig {
+interface SystemOptions extends SessionConfig {
   /** Where other actors of the node live too; made here where it is absent. Closed with the system. */
   readonly actors?: ActorSystem;
   readonly store: Store;

@@ -289,7 +289,7 @@ async function until(done: () => boolean, ms: number): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 20));
 }
 
-export interface PeerSideDeps {
+interface PeerSideDeps {
   readonly settings: Settings;
   readonly transport: Transport;
   readonly stores: Pick<Stores, 'conversations'>;
@@ -301,7 +301,7 @@ export interface PeerSideDeps {
   readonly log: Log;
 }
 
-export interface PeerSide {
+interface PeerSide {
   readonly peers: Peers;
   readonly tools: NodeTools;
   /** `relay.store` is the store that the rest of the node uses. */
@@ -315,7 +315,7 @@ export interface PeerSide {
 }
 
 /** Connects to Redis where there is one, else carries messages inside the process. Rejects where Redis is away. */
-export const openTransport = (
+const openTransport = (
   { redisUrl: url, nodeId }: Settings,
   log: Log,
   meter: TransportMeter,
@@ -325,7 +325,7 @@ export const openTransport = (
     : openRedisTransport({ url, nodeId, log, meter });
 
 /** Puts together what the settings say stands beside the node. */
-export function createPeerSide(deps: PeerSideDeps): PeerSide {
+function createPeerSide(deps: PeerSideDeps): PeerSide {
   const { settings, transport, stores, clock, log } = deps;
   const { tiers, defaultTier, models } = settings;
   const { modes, format, timeoutMs, collectionsDir } = settings.peers;

@@ -14,7 +14,7 @@ import {
   newExecution,
 } from './execution.ts';
 
-export interface ExecutionDeps {
+interface ExecutionDeps {
   readonly actors: ActorSystem;
   readonly runner: AgentRunner;
   readonly store: Pick<Store, 'commit'>;

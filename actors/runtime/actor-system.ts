@@ -20,23 +20,23 @@ import type {
 import { AskError, createAsks } from './asks.ts';
 import { createIdleTimer } from './idle-timer.ts';
 
-export interface Mailbox {
+interface Mailbox {
   items: unknown[];
   /** Where the oldest stands; what is before it has been taken. */
   head: number;
 }
 
-export const emptyMailbox = (): Mailbox => ({ items: [], head: 0 });
+const emptyMailbox = (): Mailbox => ({ items: [], head: 0 });
 
-export const waitingIn = (mail: Mailbox): number => mail.items.length - mail.head;
+const waitingIn = (mail: Mailbox): number => mail.items.length - mail.head;
 
-export const firstIn = (mail: Mailbox): unknown => mail.items[mail.head];
+const firstIn = (mail: Mailbox): unknown => mail.items[mail.head];
 
 /** Taken places are given back once there are this many of them. */
 const COMPACT_AT = 1024;
 
 /** Drops the oldest message. */
-export function shiftMail(mail: Mailbox): void {
+function shiftMail(mail: Mailbox): void {
   mail.items[mail.head] = undefined;
   mail.head += 1;
   if (mail.head === mail.items.length) {
@@ -49,7 +49,7 @@ export function shiftMail(mail: Mailbox): void {
 }
 
 /** Empties the mailbox and returns what was in it. */
-export function takeAll(mail: Mailbox): readonly unknown[] {
+function takeAll(mail: Mailbox): readonly unknown[] {
   const left = mail.items.slice(mail.head);
   mail.items = [];
   mail.head = 0;

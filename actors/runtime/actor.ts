@@ -42,7 +42,7 @@ export interface Address<M> {
 }
 
 /** Any actor, where only its place in the tree matters. */
-export type AnyAddress = Pick<Address<never>, 'name'>;
+type AnyAddress = Pick<Address<never>, 'name'>;
 
 declare const answers: unique symbol;
 
@@ -76,7 +76,7 @@ export interface ActorKind<S, M, E> {
 export const RESTARTS = { max: 3, withinMs: 60_000 } as const;
 
 /** What one actor has of its own. */
-export interface ActorSeed<S, M, E> {
+interface ActorSeed<S, M, E> {
   readonly name: string;
   readonly initial: S;
   readonly interpret: (effect: E, self: Address<M>) => void;

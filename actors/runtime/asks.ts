@@ -19,7 +19,7 @@ interface PendingAsk {
   readonly untilMs: number;
 }
 
-export interface Asks {
+interface Asks {
   /** A new number, and the promise it settles. Rejects with AskError. */
   expect(timeoutMs: number): { readonly replyTo: number; readonly promise: Promise<unknown> };
   /** Settles a number once; later calls do nothing. */

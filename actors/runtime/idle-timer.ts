@@ -1,11 +1,11 @@
 /** Looks for idle actors: one timer for all that wait the same time. */
 
 /** What is watched: `activeAtMs` is when it last did something. */
-export interface IdleCandidate {
+interface IdleCandidate {
   readonly activeAtMs: number;
 }
 
-export interface IdleTimer<C extends IdleCandidate> {
+interface IdleTimer<C extends IdleCandidate> {
   /** From now on `found` is told of it at each look that finds it idle for `afterMs`. */
   watch(one: C, afterMs: number): void;
   leave(one: C): void;

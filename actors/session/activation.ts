@@ -16,7 +16,7 @@ import { recoverSession } from './recovery.ts';
 import { newSession, session } from './session.ts';
 import type { Turn } from './turn.ts';
 
-export interface SessionDeps extends SessionEffectDeps {
+interface SessionDeps extends SessionEffectDeps {
   readonly config: SessionConfig;
   readonly pacer: Pacer;
   readonly deltaWindowMs: number;

@@ -220,7 +220,7 @@ function createLookUps({
 }
 
 /** Returns what performs a `store` effect: exactly one `stored` or `storeFailed` comes back for it. */
-export function createStoring({
+function createStoring({
   actors,
   store,
   clock,
@@ -276,7 +276,7 @@ export function logSaid(log: Log, request: TurnRequest, reply: SayReply): void {
 }
 
 /** At info only what went wrong: thousands of turns a second end well. */
-export function logEnd(log: Log, { tenantId, sessionId, taskId, status, error }: TurnRecord): void {
+function logEnd(log: Log, { tenantId, sessionId, taskId, status, error }: TurnRecord): void {
   const ids = { tenant_id: tenantId, session_id: sessionId, task_id: taskId, status };
   if (error) log.info({ ...ids, code: error.code }, 'turn failed');
   else log.debug(ids, 'turn ended');

@@ -59,7 +59,7 @@ export interface AttachReady {
   readonly atMs: number;
 }
 
-export interface OutboxOptions {
+interface OutboxOptions {
   readonly epoch: string;
   readonly clock: Clock;
   readonly pacer: Pacer;

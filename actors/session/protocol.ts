@@ -88,7 +88,7 @@ type FromEdge =
   | { readonly type: 'forget'; readonly replyTo: ReplyTo<Reply<null>>; readonly atMs: number };
 
 /** What of a session the store is asked to hold. */
-export type StoreStep = 'accepted' | 'overtaken' | 'ended' | 'notified' | 'deleted';
+type StoreStep = 'accepted' | 'overtaken' | 'ended' | 'notified' | 'deleted';
 
 /** The store holds it. `duplicate`: it has a turn of that task id from before, and nothing was written. */
 export interface Stored {

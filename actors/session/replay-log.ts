@@ -1,7 +1,7 @@
 /** The numbered frames of a session, kept for clients that reconnect: bounded, and small once a turn has ended. */
 import type { Frame } from '../../src/domain/frames.ts';
 
-export interface ReplayLog {
+interface ReplayLog {
   /** The last number given out; 0 before the first. */
   seq(): number;
   append(type: string, atMs: number, taskId: string, data: unknown): Frame;

@@ -77,7 +77,7 @@ export interface Ending extends TurnBase {
 }
 
 /** Taken back while its execution ran: it waits for that to stop, and gives its slot back then. */
-export interface Withdrawn extends TurnBase {
+interface Withdrawn extends TurnBase {
   readonly phase: 'withdrawn';
   readonly agent: AgentConfig;
 }

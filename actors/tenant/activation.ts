@@ -17,7 +17,7 @@ import {
 } from './scheduler.ts';
 import { minuteRate, recoverTenant, tenant } from './tenant.ts';
 
-export interface TenantDeps {
+interface TenantDeps {
   readonly actors: ActorSystem;
   readonly registry: Registry;
   readonly store: Pick<Store, 'tenant'>;

@@ -7,7 +7,7 @@ import { type ActorSystem, type Address, unreachable } from '../runtime/actor.ts
 import { isGrant, releaseOf, type TenantEffect } from './protocol.ts';
 import type { SchedulerEffect, SchedulerMessage } from './scheduler.ts';
 
-export interface TenantEffectDeps {
+interface TenantEffectDeps {
   readonly actors: ActorSystem;
   readonly registry: Registry;
   readonly store: Pick<Store, 'tenant'>;

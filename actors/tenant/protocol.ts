@@ -14,7 +14,7 @@ export type Slot = 'none' | 'requested' | 'granted';
  * One try of a turn to be admitted. `attempt` tells it from an earlier turn of the same task id that was refused:
  * answers to that one may still be on their way, and are not for this one.
  */
-export interface TurnAttempt {
+interface TurnAttempt {
   readonly taskId: TaskId;
   readonly attempt: number;
 }
@@ -26,7 +26,7 @@ export interface TurnPlace extends TurnAttempt {
 }
 
 /** A turn that waits until one of the tenant's executions has ended. */
-export interface WaitingTurn extends TurnPlace {
+interface WaitingTurn extends TurnPlace {
   /** Turns ahead, as its session was last told. */
   readonly ahead: number;
 }
@@ -118,7 +118,7 @@ export interface Admitted extends TurnAttempt {
   readonly atMs: number;
 }
 
-export interface NotAdmitted extends TurnAttempt {
+interface NotAdmitted extends TurnAttempt {
   readonly type: 'notAdmitted';
   readonly error: ErrorData;
   readonly atMs: number;
@@ -130,7 +130,7 @@ export interface SlotGranted extends TurnAttempt {
 }
 
 /** Turns before it have ended. */
-export interface Moved extends TurnAttempt {
+interface Moved extends TurnAttempt {
   readonly type: 'moved';
   readonly ahead: number;
   readonly atMs: number;

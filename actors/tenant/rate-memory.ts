@@ -20,7 +20,7 @@ interface Kept {
 }
 
 /** About 20 MB where every key is as long as keys may be. */
-export const MAX_KEPT = 50_000;
+const MAX_KEPT = 50_000;
 
 export function createRateMemory(max: number = MAX_KEPT): RateMemory {
   const kept = new Map<string, Kept>();

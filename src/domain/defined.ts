@@ -1,7 +1,7 @@
 /** Leaves out what is undefined: absence is no key, in records, on wires and in comparisons. */
 
 /** `T` without its undefined values: what may be undefined may be absent instead. */
-export type Defined<T> = { [K in keyof T as undefined extends T[K] ? never : K]: T[K] } & {
+type Defined<T> = { [K in keyof T as undefined extends T[K] ? never : K]: T[K] } & {
   [K in keyof T as undefined extends T[K] ? K : never]?: Exclude<T[K], undefined>;
 };
 

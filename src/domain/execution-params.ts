@@ -29,7 +29,7 @@ export const executionParamsSchema = z.object({
   max_execution_time: z.number().positive().optional(),
 });
 
-export interface OwnLimits {
+interface OwnLimits {
   readonly tools_config?: z.infer<typeof toolsConfigSchema> | undefined;
   readonly execution_params?: z.infer<typeof executionParamsSchema> | undefined;
 }

@@ -13,7 +13,7 @@ export const MAX_DEPTH = 32;
 /** UTF-16 units of a tool's result that a client is shown. */
 export const MAX_TOOL_RESULT_UNITS = 2_000;
 
-export const onBusySchema = z.enum(['enqueue', 'reject', 'interrupt']);
+const onBusySchema = z.enum(['enqueue', 'reject', 'interrupt']);
 export type OnBusy = z.infer<typeof onBusySchema>;
 
 /** What a client may say, on the socket and in `POST /api/chat/send`. */
@@ -54,7 +54,7 @@ export type ExecutionInfo = z.infer<typeof executionInfoSchema>;
 
 export const roleSchema = z.enum(['user', 'assistant']);
 
-export const snapshotMessageSchema = z.object({
+const snapshotMessageSchema = z.object({
   role: roleSchema,
   content: z.string(),
   task_id: taskIdSchema,
@@ -113,8 +113,8 @@ export const noticeData = {
   error: errorDataSchema,
 } as const;
 
-export type NoticeType = keyof typeof noticeData;
-export type NoticeData = { [T in NoticeType]: z.infer<(typeof noticeData)[T]> };
+type NoticeType = keyof typeof noticeData;
+type NoticeData = { [T in NoticeType]: z.infer<(typeof noticeData)[T]> };
 export type Notice = { [T in NoticeType]: { readonly type: T; readonly data: NoticeData[T] } }[NoticeType];
 
 /**
@@ -141,7 +141,6 @@ export const wireFrameSchema = z.object({
   task_id: taskIdSchema.optional(),
   data: z.unknown(),
 });
-export type WireFrame = z.infer<typeof wireFrameSchema>;
 
 /** A frame that belongs to no turn's events. */
 export interface PushedFrame {

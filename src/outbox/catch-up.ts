@@ -6,14 +6,14 @@ import type { Transport } from '../ports/transport.ts';
 import { anyBehind, isLagging, type Lagging, type Lines } from './lines.ts';
 import { backoff, type RelayTiming, type SendKept } from './sender.ts';
 
-export interface CatchUp {
+interface CatchUp {
   /** Begins, unless it is at it: at once, or after the first back-off. */
   wake(when: 'now' | 'soon'): void;
   /** Resolves when it has stopped, after the page that it is at. */
   close(): Promise<void>;
 }
 
-export interface CatchUpDeps {
+interface CatchUpDeps {
   readonly lines: Lines;
   readonly store: Pick<Store, 'unsent'>;
   readonly transport: Pick<Transport, 'ping'>;

@@ -13,13 +13,13 @@ import type { Log } from '../ports/telemetry.ts';
 type Make = (turn: TurnRecord) => readonly Outgoing[];
 
 /** What one end brings with it. */
-export interface Due {
+interface Due {
   readonly outgoing: readonly Outgoing[];
   /** The store has answered: nothing is expected of that turn any more. */
   settle(kept: boolean): void;
 }
 
-export interface Expectations {
+interface Expectations {
   expect(tenantId: TenantId, taskId: TaskId, make: Make): Expectation;
   due(turn: TurnRecord): Due;
 }

@@ -33,7 +33,7 @@ export interface Lines {
   abandon(): void;
 }
 
-export interface LinesDeps {
+interface LinesDeps {
   readonly send: SendKept;
   readonly timing: RelayTiming;
   readonly onFall: (queue: QueueName) => void;
@@ -135,14 +135,12 @@ export type Lagging = 'all' | ReadonlySet<QueueName>;
 /** Queues that are behind one by one; where there are more, all are. */
 export const MAX_LAGGING = 1_000;
 
-export const noneLagging: Lagging = new Set<QueueName>();
-
 export const isLagging = (lagging: Lagging, queue: QueueName): boolean =>
   lagging === 'all' || lagging.has(queue);
 
 export const anyBehind = (lagging: Lagging): boolean => lagging === 'all' || lagging.size > 0;
 
-export function joined(some: Lagging, more: Iterable<QueueName>): Lagging {
+function joined(some: Lagging, more: Iterable<QueueName>): Lagging {
   if (some === 'all') return some;
   const both = new Set([...some, ...more]);
   return both.size > MAX_LAGGING ? 'all' : both;
@@ -153,7 +151,7 @@ interface OrderedWrite {
   state: 'writing' | 'stored' | 'unknown' | 'none';
 }
 
-export interface InOrder {
+interface InOrder {
   /** Called with every write that has something to send, in the tick of its commit. Returns the same result. */
   watch(outgoing: readonly Outgoing[], result: Promise<WriteOutcome>): Promise<WriteOutcome>;
 }

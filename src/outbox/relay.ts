@@ -9,7 +9,7 @@ import { checked, createExpectations, madeBy } from './expectations.ts';
 import { createInOrder, createLines } from './lines.ts';
 import { attempt, createAcks, createSend, giveUp, passes, RELAY_TIMING, type RelayTiming } from './sender.ts';
 
-export type TurnEnded = Extract<Write, { type: 'turn-ended' }>;
+type TurnEnded = Extract<Write, { type: 'turn-ended' }>;
 
 export interface RelayDeps {
   readonly store: Store;

@@ -10,7 +10,7 @@ const MAX_REMEMBERED = 10_000;
 /** True: it is settled, sent or given up, or another call is at it. False: not now. Never rejects. */
 export type SendKept = (outgoing: Outgoing) => Promise<boolean>;
 
-export interface SendDeps {
+interface SendDeps {
   readonly transport: Pick<Transport, 'send'>;
   readonly acks: Acks;
   readonly log: Log;
@@ -75,13 +75,13 @@ type Sent = Extract<Write, { type: 'outgoing-sent' }>['sent'][number];
 /** Sent, and not yet known to the store; beyond, the oldest are left to be sent twice. */
 const MAX_WAITING = 50_000;
 
-export interface Acks {
+interface Acks {
   add(outgoing: Outgoing): void;
   /** Writes what is left, once: what fails now is left to the next start. */
   close(): Promise<void>;
 }
 
-export interface AcksDeps {
+interface AcksDeps {
   readonly store: Pick<Store, 'commit'>;
   readonly log: Log;
   readonly timing: RelayTiming;

@@ -113,7 +113,7 @@ export interface ArchivedTurn {
 }
 
 /** How many were written, and how many were there already. */
-export interface ImportCount {
+interface ImportCount {
   readonly stored: number;
   readonly skipped: number;
 }

@@ -62,7 +62,7 @@ export type TurnKey = Pick<TurnTable, 'tenant_id' | 'task_id'>;
 export type OutgoingKey = Pick<OutgoingTable, 'tenant_id' | 'id'>;
 /** `day`: the UTC day in whose count the turn is. */
 export type AcceptedRow = Pick<TurnTable, (typeof ACCEPTED)[number]> & { readonly day: string };
-export type EndedRow = Pick<TurnTable, (typeof ENDED)[number]> & TurnKey;
+type EndedRow = Pick<TurnTable, (typeof ENDED)[number]> & TurnKey;
 export type StoredOutgoing = Pick<OutgoingTable, (typeof OUTGOING)[number]>;
 
 /**

@@ -2,7 +2,7 @@
 import { RefusalError, refusal } from '../domain/errors.ts';
 
 /** Clients are asked to wait this long where nothing better is known. */
-export const RETRY_AFTER_MS = 1_000;
+const RETRY_AFTER_MS = 1_000;
 
 /** SQLite's primary result codes that no statement can help: busy, locked, out of memory or disk, broken file … */
 const SQLITE_OUTAGES: ReadonlySet<number> = new Set([5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 22, 26]);

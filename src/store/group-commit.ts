@@ -2,7 +2,7 @@
 import { performance } from 'node:perf_hooks';
 import { isUnavailable, unavailable } from './failure.ts';
 
-export interface GroupCommitOptions<W, R> {
+interface GroupCommitOptions<W, R> {
   /** Stores all writes in one transaction, in order, or none; one outcome each. */
   readonly apply: (writes: readonly W[]) => Promise<readonly R[]>;
   /** Rough bytes of a write, for the bounds. */
@@ -29,7 +29,7 @@ export interface GroupCommitLimits {
   readonly gatherMs: number;
 }
 
-export const GROUP_COMMIT_LIMITS: GroupCommitLimits = {
+const GROUP_COMMIT_LIMITS: GroupCommitLimits = {
   maxWrites: 512,
   maxBytes: 4 * 1024 * 1024,
   maxWaiting: 50_000,

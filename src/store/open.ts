@@ -11,7 +11,7 @@ import { openPostgres } from './postgres/open.ts';
 import { createTemplateStore } from './templates.ts';
 import { createWebhookStore } from './webhooks.ts';
 
-export interface StoreOptions {
+interface StoreOptions {
   /** `sqlite:path`, `sqlite::memory:`, or `postgres://user:password@host/database`. */
   readonly url: string;
   readonly log: Log;

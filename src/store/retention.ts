@@ -5,7 +5,7 @@ import type { WebhookStore } from '../ports/management.ts';
 import type { Store } from '../ports/store.ts';
 import type { Clock, Log } from '../ports/telemetry.ts';
 
-export interface RetentionOptions {
+interface RetentionOptions {
   readonly store: Store;
   readonly webhooks: Pick<WebhookStore, 'expire'>;
   readonly tiers: TierTable;
@@ -17,7 +17,7 @@ export interface RetentionOptions {
   readonly schedule?: string;
 }
 
-export interface Retention {
+interface Retention {
   /** Runs the job now. Never rejects: what failed is logged and comes up again at the next run. */
   run(): Promise<void>;
   /** No further runs. */

@@ -54,7 +54,7 @@ export const KEPT_FLAGS = FLAG.askedEscaped | FLAG.effects;
  * `last_at` is never later than the session's last message and at most SESSION_TOUCH_MS earlier: so most turns
  * leave this row alone. Who deletes by age looks at the turns as well.
  */
-export interface SessionTable {
+interface SessionTable {
   readonly tenant_id: string;
   readonly session_id: string;
   readonly created_at: number;
@@ -68,7 +68,7 @@ export interface TenantTable {
   readonly tier: string | null;
 }
 
-export interface DailyUsageTable {
+interface DailyUsageTable {
   readonly tenant_id: string;
   /** `YYYY-MM-DD`, UTC. */
   readonly day: string;
@@ -76,7 +76,7 @@ export interface DailyUsageTable {
 }
 
 /** The newest version of each agent, with what lists and rules look at; `body` is the whole record as JSON. */
-export interface AgentTable {
+interface AgentTable {
   readonly tenant_id: string;
   readonly agent_id: string;
   readonly version: number;
@@ -92,14 +92,14 @@ export interface AgentTable {
   readonly body: string;
 }
 
-export interface AgentVersionTable {
+interface AgentVersionTable {
   readonly tenant_id: string;
   readonly agent_id: string;
   readonly version: number;
   readonly body: string;
 }
 
-export interface AgentHistoryTable {
+interface AgentHistoryTable {
   readonly tenant_id: string;
   readonly agent_id: string;
   /** Counts from 1 for each agent. */
@@ -107,7 +107,7 @@ export interface AgentHistoryTable {
   readonly body: string;
 }
 
-export interface TemplateTable {
+interface TemplateTable {
   readonly tenant_id: string;
   readonly template_id: string;
   readonly slug: string;
@@ -116,14 +116,14 @@ export interface TemplateTable {
   readonly body: string;
 }
 
-export interface WebhookTable {
+interface WebhookTable {
   readonly tenant_id: string;
   readonly webhook_id: string;
   readonly created_at: number;
   readonly body: string;
 }
 
-export interface DeliveryTable {
+interface DeliveryTable {
   readonly tenant_id: string;
   readonly delivery_id: string;
   readonly webhook_id: string;

@@ -26,7 +26,7 @@ export function sized(body: Uint8Array): Uint8Array {
   throw new RefusalError(refusal('TOO_LARGE', { message }));
 }
 
-export type DeliveryVerdict =
+type DeliveryVerdict =
   | { readonly type: 'done' }
   /** The listener failed: it may do better next time. */
   | { readonly type: 'failed'; readonly error: ErrorData }
@@ -154,7 +154,7 @@ const PAUSE_MS = 250;
 
 const MAX_PAUSE_MS = 10_000;
 
-export interface Pauses {
+interface Pauses {
   /** From now on for the refusal's `retry_after_ms`, or PAUSE_MS; one that lasts longer already stays as it is. */
   pause(queue: QueueName, error: ErrorData): void;
   has(queue: QueueName): boolean;

@@ -32,7 +32,7 @@ export interface Sending {
 }
 
 /** Puts a request on its way. Rejects, rather than throws, where it cannot. */
-export type Send = (sending: Sending) => Promise<void>;
+type Send = (sending: Sending) => Promise<void>;
 
 export interface Requests {
   /**
@@ -159,7 +159,7 @@ const timedOut = (queue: string, timeoutMs: number): RefusalError =>
     refusal('PEER_TIMEOUT', { message: `${serviceOf(queue)} did not answer within ${timeoutMs} ms.` }),
   );
 
-export type End = 'answered' | 'expired';
+type End = 'answered' | 'expired';
 
 /** Requests that are remembered at least. */
 const MIN_SETTLED = 10_000;
@@ -178,13 +178,13 @@ interface Generation {
 
 const emptyGeneration = (): Generation => ({ ids: [], ends: [], index: new Map(), indexed: 0 });
 
-export interface Settled {
+interface Settled {
   add(id: string, end: End): void;
   /** How the request with that id ended last; undefined where none did, or long ago. */
   endOf(id: string): End | undefined;
 }
 
-export function createSettled(): Settled {
+function createSettled(): Settled {
   // Two generations: to drop the oldest one by one would cost more.
   let current = emptyGeneration();
   let before = emptyGeneration();
@@ -214,14 +214,14 @@ function endIn(generation: Generation, id: string): End | undefined {
 /** How much later than asked a deadline may be noticed. */
 const TICK_MS = 20;
 
-export interface Deadlines {
+interface Deadlines {
   /** Something was added to what waits until then, as performance.now() tells it. */
   added(deadlineMs: number): void;
   stop(): void;
 }
 
 /** `expire` is called for what is overdue, and takes it out of `waiting`. */
-export function createDeadlines<T extends { readonly deadlineMs: number }>(
+function createDeadlines<T extends { readonly deadlineMs: number }>(
   waiting: ReadonlyMap<string, T>,
   expire: (id: string, overdue: T) => void,
 ): Deadlines {

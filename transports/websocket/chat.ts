@@ -25,7 +25,7 @@ import {
 /** Unread bytes at which uWS itself cuts a socket off: a backstop far above what websocket-client.ts allows. */
 const MAX_BACKPRESSURE_BYTES = 16 * 1024 * 1024;
 
-export interface ChatDeps {
+interface ChatDeps {
   readonly directory: Directory;
   readonly access: Access;
   readonly settings: ChatSettings;
@@ -41,7 +41,7 @@ export type ChatSettings = Pick<Settings, 'sockets' | 'tiers' | 'defaultTier'> &
   readonly access: Pick<Settings['access'], 'allowedOrigins'>;
 };
 
-export interface ChatStats {
+interface ChatStats {
   readonly sockets: number;
   readonly tenants: number;
   readonly opened: number;

@@ -8,7 +8,7 @@ import { encodeFrame, type Format } from '../wire/codec.ts';
 /** Bytes written but not yet taken by the client beyond which it counts as too slow. */
 export const MAX_BUFFERED_BYTES = 1024 * 1024;
 /** Gathered bytes (UTF-16 units of JSON) at which the turn's end is not awaited. */
-export const MAX_GATHERED_BYTES = 256 * 1024;
+const MAX_GATHERED_BYTES = 256 * 1024;
 /** How long a client that was too slow may take to read what is buffered, and so learn why it is closed. */
 export const SLOW_GRACE_MS = 5_000;
 
@@ -45,7 +45,7 @@ export const errorFrame = (error: ErrorData, taskId: TaskId | undefined, atMs: n
   data: error,
 });
 
-export interface ClientOptions {
+interface ClientOptions {
   readonly id: string;
   readonly format: Format;
   readonly deltaWindowMs: number;

@@ -9,7 +9,7 @@ const MIN_SWEEP_MS = 5;
 /** The longest idle timeout that uWS takes, in seconds. */
 const MAX_UWS_IDLE_S = 960;
 
-export interface PingSettings {
+interface PingSettings {
   readonly pingIntervalMs: number;
   readonly pingTimeoutMs: number;
 }
@@ -23,7 +23,7 @@ export interface MonitoredSocket {
   pingAtMs: number;
 }
 
-export interface KeepAlive {
+interface KeepAlive {
   add(client: SocketClient, expiresAtMs: number | undefined): MonitoredSocket;
   remove(watched: MonitoredSocket): void;
   clients(): Iterable<SocketClient>;

@@ -39,7 +39,7 @@ export interface TaskUpdatesDeps {
   readonly timing?: { readonly authTimeoutMs?: number; readonly idleSeconds?: number };
 }
 
-export interface TaskUpdates {
+interface TaskUpdates {
   /** Open sockets, authenticated or not. */
   count(): number;
   /** Hears no more notices, and closes every socket. */

@@ -26,7 +26,7 @@ import {
 import type { Format } from '../wire/codec.ts';
 
 /** A handshake, copied out of a request that does not outlive its handler. */
-export interface Handshake {
+interface Handshake {
   readonly subprotocol: Subprotocol;
   readonly address: AddressReply;
   readonly tokenInQuery: boolean;
@@ -38,7 +38,7 @@ export interface Handshake {
 }
 
 /** What this file needs of a uWebSockets.js request: absent headers are empty. */
-export interface Request {
+interface Request {
   getHeader(lowerCaseName: string): string;
   getParameter(index: number): string | undefined;
   getQuery(): string;
@@ -72,7 +72,7 @@ export type UpgradeVerdict =
   | { readonly type: 'upgrade'; readonly entry: UpgradeRequest }
   | { readonly type: 'refuse'; readonly error: ErrorData };
 
-export interface UpgradeDeps {
+interface UpgradeDeps {
   readonly access: Access;
   readonly allowedOrigins: readonly string[];
   readonly draining: () => boolean;
@@ -149,7 +149,7 @@ const FOREIGN_ORIGIN = 'Pages of this origin may not connect; the node admits th
 const MAX_DELTA_WINDOW_MS = 1_000;
 
 /** What the client offered in `Sec-WebSocket-Protocol`, and what it gets. */
-export interface Subprotocol {
+interface Subprotocol {
   /** What is echoed; empty where nothing known was offered. */
   readonly echo: '' | 'nooble' | 'nooble.msgpack';
   readonly format: Format;
@@ -158,7 +158,7 @@ export interface Subprotocol {
 }
 
 /** Picks the first known protocol of the offered ones, in the client's order; JSON where there is none. */
-export function readSubprotocol(header: string): Subprotocol {
+function readSubprotocol(header: string): Subprotocol {
   const offered = header.split(',').map((one) => one.trim());
   const bearer = offered.find((one) => one.startsWith('bearer.'))?.slice('bearer.'.length);
   const known = offered.find((one) => one === 'nooble' || one === 'nooble.msgpack');
@@ -198,7 +198,7 @@ const addressSchema = z.object({
 
 const OPTIONS = ['tier', 'user_id', 'agent_id', 'last_seq', 'epoch', 'delta_window_ms'] as const;
 
-export type AddressReply =
+type AddressReply =
   | { readonly ok: true; readonly address: SessionPath }
   | { readonly ok: false; readonly error: ErrorData };
 

@@ -65,7 +65,7 @@ function decode(bytes: Uint8Array, format: Format): Raw {
 
 // --- Frames ------------------------------------------------------------------------------------------------
 
-export type DecodedFrame =
+type DecodedFrame =
   | { readonly ok: true; readonly frame: ClientFrame }
   | { readonly ok: false; readonly error: ErrorData; readonly taskId: TaskId | undefined };
 
@@ -179,7 +179,7 @@ export function encodeAction(message: Sendable, format: Format): Uint8Array {
 }
 
 /** Encodes actions between nodes. Reads nothing but what `encode` of the same version wrote. */
-export interface PeerCodec {
+interface PeerCodec {
   encode(action: DomainAction): Uint8Array;
   decode(bytes: Uint8Array, now: number, newId: () => string): ParsedAction;
 }

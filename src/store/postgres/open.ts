@@ -21,7 +21,7 @@ const TIMEOUTS = {
 
 const INT8 = 20;
 
-export interface PostgresOptions {
+interface PostgresOptions {
   readonly url: string;
   readonly poolSize?: number;
 }

@@ -21,7 +21,7 @@ const REGISTER_MS = 5_000;
 const UNBLOCK_RETRY_MS = 1;
 
 /** Where a list's bodies came from. */
-export interface Source {
+interface Source {
   readonly list: string;
   readonly queue: QueueName;
 }
@@ -39,7 +39,7 @@ export interface BlockingReader {
   close(): void;
 }
 
-export interface BlockingReaderEvents {
+interface BlockingReaderEvents {
   arrived(source: Source, body: Buffer): void;
   /** Asked after each arrival, and when nothing came for a while. */
   mayGoOn(queue: QueueName): boolean;

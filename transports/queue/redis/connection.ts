@@ -176,13 +176,13 @@ const CHANNEL = '+switch-master';
 
 const RETRY_MS = 1_000;
 
-export interface MasterWatch {
+interface MasterWatch {
   /** Watches over that link until the returned function is called; the last to leave ends the watch. */
   join(link: Redis): () => void;
 }
 
 /** Connects when the first link joins. Sentinels that are down are tried again; each that answers is enough. */
-export function createMasterWatch(options: RedisOptions, log: Log): MasterWatch {
+function createMasterWatch(options: RedisOptions, log: Log): MasterWatch {
   const { name, sentinels = [], sentinelUsername, sentinelPassword, sentinelTLS } = options;
   const links = new Set<Redis>();
   let ears: readonly Redis[] = [];

@@ -43,7 +43,7 @@ export interface Reader {
   readonly tellDead: TellDead;
 }
 
-export interface ConsumerSetup {
+interface ConsumerSetup {
   readonly endpoint: Endpoint;
   readonly watch: KeyTracking;
   /** Unique for every consumer of every start of every node. */

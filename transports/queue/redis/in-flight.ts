@@ -16,7 +16,7 @@ const MAX_ACKS = 500;
 const SETTLE_DELAY_MS = 2;
 
 /** One delivery, by the id under which it lies in the hash, or, with a list, by its body in the list of a BLMOVE. */
-export interface InFlightEntry {
+interface InFlightEntry {
   id: string;
   list: string | undefined;
   readonly queue: QueueName;
@@ -33,7 +33,7 @@ interface BadEnd {
 type Settlement = { readonly type: 'ack' | 'give-back' } | BadEnd;
 const ACK: Settlement = { type: 'ack' };
 
-export interface InFlight {
+interface InFlight {
   /** Listeners that run. */
   running(): number;
   /** Ids that this process works on or has yet to settle. */

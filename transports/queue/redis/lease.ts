@@ -18,13 +18,13 @@ export const LEASE_TIMES: LeaseTimes = { ttlMs: 6_000, renewMs: 2_000 };
 const MISSES = 2;
 
 /** Poison that a dead holder left; it lies in our own hash under that id and must be buried. */
-export interface Poison {
+interface Poison {
   readonly id: string;
   readonly queue: QueueName;
   readonly body: Buffer;
 }
 
-export interface Lease {
+interface Lease {
   /** Gives the lease up; `empty`: nothing is left that another would have to give back. */
   release(empty: boolean): Promise<void>;
 }

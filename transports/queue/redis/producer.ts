@@ -29,7 +29,7 @@ interface PendingPush {
   readonly failed: (error: unknown) => void;
 }
 
-export interface Producer {
+interface Producer {
   /**
    * Resolves once Redis has it. Rejects with TRANSPORT_UNAVAILABLE, and then Redis may have it all the same; with
    * INVALID_REQUEST where it never will: the queue is no list, or this node may not write to it. What was handed over
@@ -164,7 +164,7 @@ class Lpush extends Command {
 }
 
 /** Resolves once the list holds them; rejects as ioredis does. */
-export const lpush = async (redis: Redis, queue: QueueName, bodies: readonly Buffer[]): Promise<unknown> =>
+const lpush = async (redis: Redis, queue: QueueName, bodies: readonly Buffer[]): Promise<unknown> =>
   redis.sendCommand(new Lpush(queue, bodies));
 
 /** The command as RESP: an array of bulk strings. A queue's name is ASCII, so its length is its size. */

@@ -27,7 +27,7 @@ export interface SubscriptionState {
   readonly found: boolean;
 }
 
-export interface QueueSet {
+interface QueueSet {
   /** One that is there already is left as it is. */
   add(lane: Subscription): void;
   drop(queue: QueueName): void;
@@ -145,13 +145,10 @@ export function createQueueSet(
 const SCAN_COUNT = 1_000;
 
 /** Queues found at once; the others are found when these are empty. */
-export const MAX_FOUND = 1_000;
+const MAX_FOUND = 1_000;
 
 /** The lanes of families' queues that hold something: a list that is empty is no key. */
-export async function findLanes(
-  redis: Redis,
-  families: readonly QueuePattern[],
-): Promise<readonly Subscription[]> {
+async function findLanes(redis: Redis, families: readonly QueuePattern[]): Promise<readonly Subscription[]> {
   const lanes: Subscription[] = [];
   for (const { prefix } of families) {
     let cursor = '0';
@@ -173,13 +170,13 @@ function laneOf(families: readonly QueuePattern[], key: unknown): Subscription |
   return queue ? patternSubscription(families, queue) : null;
 }
 
-export interface QueueDiscovery {
+interface QueueDiscovery {
   /** False while queues may appear unheard. */
   armed(): boolean;
   close(): void;
 }
 
-export interface DiscoveryEvents {
+interface DiscoveryEvents {
   /** Somebody wrote to this queue: pushed to it, or took from it. */
   touched(lane: Subscription): void;
   /** Queues may have appeared unheard; from now on they are heard. */
@@ -192,7 +189,7 @@ export interface DiscoveryEvents {
  * message waits for the next SCAN. A user who may not do this is left with that; the reason is in the log.
  * Rejects where Redis is away.
  */
-export async function openScout(
+async function openScout(
   endpoint: Endpoint,
   families: readonly QueuePattern[],
   events: DiscoveryEvents,

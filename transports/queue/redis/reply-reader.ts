@@ -17,7 +17,7 @@ import { itemsOf } from './scripts.ts';
 const BLOCK_S = 2;
 const MAX_BATCH = 256;
 
-export interface ReplyReader {
+interface ReplyReader {
   /** Begins to read the shared list; once is enough. */
   shared(): void;
   /** Looks out for a reply on a list of its own, also for a late one, as long as it may lie there. */

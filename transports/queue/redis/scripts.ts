@@ -6,7 +6,7 @@ import type { Redis } from 'ioredis';
 type Argument = string | number | Buffer;
 
 /** Runs on the given connection; bulk replies come as Buffers. Keys and arguments: see the head of the file. */
-export type Script = (redis: Redis, keys: readonly string[], args: readonly Argument[]) => Promise<unknown>;
+type Script = (redis: Redis, keys: readonly string[], args: readonly Argument[]) => Promise<unknown>;
 
 function script(name: string): Script {
   const lua = readFileSync(new URL(`./lua/${name}.lua`, import.meta.url), 'utf8');

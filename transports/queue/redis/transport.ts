@@ -29,7 +29,7 @@ import { createProducer } from './producer.ts';
 import { createReplyReader } from './reply-reader.ts';
 import { redisOptions } from './url.ts';
 
-export interface RedisTransportOptions {
+interface RedisTransportOptions {
   /** See redisOptions. */
   readonly url: string;
   /** Names this node in Redis; every start adds something of its own. */
