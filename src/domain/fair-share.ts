@@ -2,7 +2,7 @@
 import { emptyFifo, type Fifo, pushed, shifted, without } from './fifo.ts';
 
 /** What waits for one tenant. `start` is the virtual time at which its oldest item is due. */
-interface Lane<T> {
+interface TenantQueue<T> {
   readonly tenantId: string;
   readonly weight: number;
   readonly start: number;
@@ -11,24 +11,24 @@ interface Lane<T> {
 
 /** Lanes that hold something. `clock` is the virtual time of the last service. */
 export interface FairQueue<T> {
-  readonly lanes: readonly Lane<T>[];
+  readonly tenants: readonly TenantQueue<T>[];
   readonly clock: number;
   readonly size: number;
 }
 
-export const emptyFairQueue: FairQueue<never> = { lanes: [], clock: 0, size: 0 };
+export const emptyFairQueue: FairQueue<never> = { tenants: [], clock: 0, size: 0 };
 
 /** Puts an item behind its tenant's others. A tenant that was idle starts at the clock: idleness saves nothing up. */
 export function enqueued<T>(queue: FairQueue<T>, tenantId: string, weight: number, item: T): FairQueue<T> {
-  const at = queue.lanes.findIndex((lane) => lane.tenantId === tenantId);
-  const lane = queue.lanes[at];
-  const lanes = lane
-    ? queue.lanes.with(at, { ...lane, weight, waiting: pushed(lane.waiting, item) })
+  const at = queue.tenants.findIndex((queueOfTenant) => queueOfTenant.tenantId === tenantId);
+  const queueOfTenant = queue.tenants[at];
+  const tenants = queueOfTenant
+    ? queue.tenants.with(at, { ...queueOfTenant, weight, waiting: pushed(queueOfTenant.waiting, item) })
     : [
-        ...queue.lanes,
+        ...queue.tenants,
         { tenantId, weight, start: queue.clock + 1 / weight, waiting: pushed<T>(emptyFifo, item) },
       ];
-  return { lanes, clock: queue.clock, size: queue.size + 1 };
+  return { tenants: tenants, clock: queue.clock, size: queue.size + 1 };
 }
 
 /**
@@ -38,20 +38,24 @@ export function enqueued<T>(queue: FairQueue<T>, tenantId: string, weight: numbe
 export function dequeued<T>(queue: FairQueue<T>): { readonly item: T; readonly rest: FairQueue<T> } | null {
   let at = -1;
   let due = Number.POSITIVE_INFINITY;
-  queue.lanes.forEach((lane, index) => {
-    if (lane.start < due) {
+  queue.tenants.forEach((queueOfTenant, index) => {
+    if (queueOfTenant.start < due) {
       at = index;
-      due = lane.start;
+      due = queueOfTenant.start;
     }
   });
-  const lane = queue.lanes[at];
-  const taken = lane && shifted(lane.waiting);
-  if (!lane || !taken) return null;
-  const lanes =
+  const queueOfTenant = queue.tenants[at];
+  const taken = queueOfTenant && shifted(queueOfTenant.waiting);
+  if (!queueOfTenant || !taken) return null;
+  const tenants =
     taken.rest.size === 0
-      ? queue.lanes.toSpliced(at, 1)
-      : queue.lanes.with(at, { ...lane, start: lane.start + 1 / lane.weight, waiting: taken.rest });
-  return { item: taken.item, rest: { lanes, clock: due, size: queue.size - 1 } };
+      ? queue.tenants.toSpliced(at, 1)
+      : queue.tenants.with(at, {
+          ...queueOfTenant,
+          start: queueOfTenant.start + 1 / queueOfTenant.weight,
+          waiting: taken.rest,
+        });
+  return { item: taken.item, rest: { tenants: tenants, clock: due, size: queue.size - 1 } };
 }
 
 /** The queue without a tenant's items that match; the same queue when none does. */
@@ -60,12 +64,14 @@ export function removed<T>(
   tenantId: string,
   matches: (item: T) => boolean,
 ): FairQueue<T> {
-  const at = queue.lanes.findIndex((lane) => lane.tenantId === tenantId);
-  const lane = queue.lanes[at];
-  if (!lane) return queue;
-  const waiting = without(lane.waiting, matches);
-  if (waiting === lane.waiting) return queue;
-  const lanes =
-    waiting.size === 0 ? queue.lanes.toSpliced(at, 1) : queue.lanes.with(at, { ...lane, waiting });
-  return { ...queue, lanes, size: queue.size - (lane.waiting.size - waiting.size) };
+  const at = queue.tenants.findIndex((queueOfTenant) => queueOfTenant.tenantId === tenantId);
+  const queueOfTenant = queue.tenants[at];
+  if (!queueOfTenant) return queue;
+  const waiting = without(queueOfTenant.waiting, matches);
+  if (waiting === queueOfTenant.waiting) return queue;
+  const tenants =
+    waiting.size === 0
+      ? queue.tenants.toSpliced(at, 1)
+      : queue.tenants.with(at, { ...queueOfTenant, waiting });
+  return { ...queue, tenants: tenants, size: queue.size - (queueOfTenant.waiting.size - waiting.size) };
 }

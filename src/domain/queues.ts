@@ -91,19 +91,20 @@ export interface QueuePattern {
   /** Without characters that mean something in a Redis pattern. */
   readonly prefix: string;
   /** Null: a queue that only looks like one of them. */
-  readonly lane: (queue: QueueName) => Subscription | null;
+  readonly subscription: (queue: QueueName) => Subscription | null;
 }
 
 /** How a queue is taken from by those who take its family; null where it is of none. */
 export const patternSubscription = (
   families: readonly QueuePattern[],
   queue: QueueName,
-): Subscription | null => families.find(({ prefix }) => queue.startsWith(prefix))?.lane(queue) ?? null;
+): Subscription | null =>
+  families.find(({ prefix }) => queue.startsWith(prefix))?.subscription(queue) ?? null;
 
 /** What tenants want of agent management. All tenants alike: who puts many there waits for those who put few. */
 export const managementPattern: QueuePattern = {
   prefix: MANAGEMENT,
-  lane: (queue) =>
+  subscription: (queue) =>
     managementTenant(queue) === null ? null : { queue, group: MANAGEMENT, weight: 1, share: 1 },
 };
 
@@ -144,30 +145,30 @@ const START: Round = { clock: 0, start: new Map() };
 
 export interface Turns {
   readonly groups: Round;
-  readonly lanes: ReadonlyMap<string, Round>;
+  readonly subscriptions: ReadonlyMap<string, Round>;
 }
 
-export const noTurns: Turns = { groups: START, lanes: new Map() };
+export const noTurns: Turns = { groups: START, subscriptions: new Map() };
 
 /** A lane that holds something; `length` may be Infinity where it is not known. */
 export interface WaitingQueue {
-  readonly lane: Subscription;
+  readonly subscription: Subscription;
   readonly length: number;
 }
 
 /** The turns once it is known who waits: newcomers begin at the clock, and who is done and due nothing is forgotten. */
 export function enrolled(turns: Turns, waiting: readonly WaitingQueue[]): Turns {
   const queues = new Map<string, Set<string>>();
-  for (const { lane, length } of waiting) {
+  for (const { subscription: lane, length } of waiting) {
     if (length <= 0) continue;
     const group = queues.get(lane.group);
     if (group) group.add(lane.queue);
     else queues.set(lane.group, new Set([lane.queue]));
   }
-  const lanes = new Map<string, Round>();
-  for (const group of new Set([...turns.lanes.keys(), ...queues.keys()]))
-    lanes.set(group, enrol(turns.lanes.get(group) ?? START, queues.get(group) ?? NOBODY));
-  return { groups: enrol(turns.groups, new Set(queues.keys())), lanes };
+  const subscriptions = new Map<string, Round>();
+  for (const group of new Set([...turns.subscriptions.keys(), ...queues.keys()]))
+    subscriptions.set(group, enrol(turns.subscriptions.get(group) ?? START, queues.get(group) ?? NOBODY));
+  return { groups: enrol(turns.groups, new Set(queues.keys())), subscriptions: subscriptions };
 }
 
 const NOBODY: ReadonlySet<string> = new Set();
@@ -181,28 +182,31 @@ function enrol(round: Round, names: ReadonlySet<string>): Round {
 
 /** The lane to be served next, or undefined where nothing waits. Ties go to the one listed first. Enrol before. */
 export function nextSubscription(turns: Turns, waiting: readonly WaitingQueue[]): Subscription | undefined {
-  const filled = waiting.filter(({ length }) => length > 0).map(({ lane }) => lane);
+  const filled = waiting.filter(({ length }) => length > 0).map(({ subscription: lane }) => lane);
   const first = dueFirst(
     turns.groups,
     filled,
-    (lane) => lane.group,
-    (lane) => lane.weight,
+    (subscription) => subscription.group,
+    (subscription) => subscription.weight,
   );
   if (!first) return undefined;
   return dueFirst(
-    turns.lanes.get(first.group) ?? START,
-    filled.filter((lane) => lane.group === first.group),
-    (lane) => lane.queue,
-    (lane) => lane.share,
+    turns.subscriptions.get(first.group) ?? START,
+    filled.filter((subscription) => subscription.group === first.group),
+    (subscription) => subscription.queue,
+    (subscription) => subscription.share,
   );
 }
 
 /** The turns after one action of a lane was taken; it costs 1/weight of virtual time. */
-export function served(turns: Turns, lane: Subscription): Turns {
-  const inner = turns.lanes.get(lane.group) ?? START;
+export function served(turns: Turns, subscription: Subscription): Turns {
+  const inner = turns.subscriptions.get(subscription.group) ?? START;
   return {
-    groups: charged(turns.groups, lane.group, 1 / lane.weight),
-    lanes: new Map(turns.lanes).set(lane.group, charged(inner, lane.queue, 1 / lane.share)),
+    groups: charged(turns.groups, subscription.group, 1 / subscription.weight),
+    subscriptions: new Map(turns.subscriptions).set(
+      subscription.group,
+      charged(inner, subscription.queue, 1 / subscription.share),
+    ),
   };
 }
 
@@ -216,27 +220,29 @@ export function shares(
   let left = waiting;
   let now = enrolled(turns, waiting);
   for (let n = 0; n < free; n += 1) {
-    const lane = nextSubscription(now, left);
-    if (!lane) break;
-    now = served(now, lane);
-    counts.set(lane, (counts.get(lane) ?? 0) + 1);
-    left = left.map((each) => (each.lane === lane ? { lane, length: each.length - 1 } : each));
+    const subscription = nextSubscription(now, left);
+    if (!subscription) break;
+    now = served(now, subscription);
+    counts.set(subscription, (counts.get(subscription) ?? 0) + 1);
+    left = left.map((each) =>
+      each.subscription === subscription ? { subscription: subscription, length: each.length - 1 } : each,
+    );
   }
   return counts;
 }
 
 function dueFirst(
   round: Round,
-  lanes: readonly Subscription[],
-  key: (lane: Subscription) => string,
-  weight: (lane: Subscription) => number,
+  subscriptions: readonly Subscription[],
+  key: (subscription: Subscription) => string,
+  weight: (subscription: Subscription) => number,
 ): Subscription | undefined {
   let first: Subscription | undefined;
   let firstDue = Number.POSITIVE_INFINITY;
-  for (const lane of lanes) {
-    const due = startOf(round, key(lane)) + 1 / weight(lane);
+  for (const subscription of subscriptions) {
+    const due = startOf(round, key(subscription)) + 1 / weight(subscription);
     if (due < firstDue) {
-      first = lane;
+      first = subscription;
       firstDue = due;
     }
   }

@@ -43,7 +43,7 @@ export interface ConsumeOptions {
    * Besides the lanes, every queue of these that holds something, for as long as it does. In process it is found at
    * once, on Redis within seconds; from then on until it has been empty for some, as quickly as a lane.
    */
-  readonly families?: readonly QueuePattern[] | undefined;
+  readonly patterns?: readonly QueuePattern[] | undefined;
   /**
    * Told of what went to the dead list by this consumer's doing, or by the death of those that had it (POISON), as
    * far as its body can be read: its sender may want to know. At least once where it is told at all.

@@ -27,7 +27,7 @@ import { TIERS } from '../../src/domain/tiers.ts';
 
 const named = (name: string) => queueNameSchema.parse(name);
 const full = (lanes: readonly Subscription[], length = 1_000): readonly WaitingQueue[] =>
-  lanes.map((lane) => ({ lane, length }));
+  lanes.map((subscription) => ({ subscription, length }));
 
 /** The queues served one by one, `count` times, while the same queues go on waiting. */
 function order(waiting: readonly WaitingQueue[], count: number, from = noTurns): readonly string[] {
@@ -99,8 +99,8 @@ test('a queue that was empty for long has saved nothing up', () => {
 test('shares give out what is free, and no more than there is', () => {
   const [a, b] = [tierSubscription(named('a'), 'enterprise'), tierSubscription(named('b'), 'free')];
   const some = [
-    { lane: a, length: 3 },
-    { lane: b, length: Number.POSITIVE_INFINITY },
+    { subscription: a, length: 3 },
+    { subscription: b, length: Number.POSITIVE_INFINITY },
   ];
   assert.deepEqual(
     [...shares(noTurns, some, 10)],

@@ -49,7 +49,7 @@ interface Item {
 }
 
 interface Consumer {
-  readonly lanes: Map<QueueName, Subscription>;
+  readonly subscriptions: Map<QueueName, Subscription>;
   takesFrom(queue: QueueName): boolean;
   look(): void;
   stop(): Promise<void>;
@@ -139,21 +139,24 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
     listener: Listener,
     options: ConsumeOptions,
   ): Consumer => {
-    const { credits, families = [] } = options;
+    const { credits, patterns: families = [] } = options;
     const tellDead = tellingDead(options, log);
-    const lanes = new Map(first.map((lane) => [lane.queue, lane]));
+    const subscriptions = new Map(first.map((subscription) => [subscription.queue, subscription]));
     const running = new Set<Promise<void>>();
     let turns = noTurns;
     let stopped = false;
-    const laneOf = (queue: QueueName): Subscription | null =>
-      lanes.get(queue) ?? patternSubscription(families, queue);
+    const subscriptionOf = (queue: QueueName): Subscription | null =>
+      subscriptions.get(queue) ?? patternSubscription(families, queue);
     const lengthOf = (queue: QueueName): number => (pauses.has(queue) ? 0 : (queues.get(queue)?.length ?? 0));
     const listed = (): readonly WaitingQueue[] =>
-      [...lanes.values()].map((lane) => ({ lane, length: lengthOf(lane.queue) }));
+      [...subscriptions.values()].map((subscription) => ({
+        subscription: subscription,
+        length: lengthOf(subscription.queue),
+      }));
     const found = (): readonly WaitingQueue[] =>
       [...queues.keys()].flatMap((queue) => {
-        const lane = lanes.has(queue) ? null : laneOf(queue);
-        return lane ? [{ lane, length: lengthOf(queue) }] : [];
+        const subscription = subscriptions.has(queue) ? null : subscriptionOf(queue);
+        return subscription ? [{ subscription, length: lengthOf(queue) }] : [];
       });
     const work = async (queue: QueueName, item: Item): Promise<void> => {
       const verdict = await deliver(queue, item.body, listener, log, options.read);
@@ -175,11 +178,11 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
       while (!stopped && running.size < credits) {
         const waiting = families.length === 0 ? listed() : [...listed(), ...found()];
         turns = enrolled(turns, waiting);
-        const lane = nextSubscription(turns, waiting);
-        const item = lane && take(lane.queue);
-        if (!lane || !item) return;
-        turns = served(turns, lane);
-        const done = work(lane.queue, item).finally(() => {
+        const subscription = nextSubscription(turns, waiting);
+        const item = subscription && take(subscription.queue);
+        if (!subscription || !item) return;
+        turns = served(turns, subscription);
+        const done = work(subscription.queue, item).finally(() => {
           running.delete(done);
           look();
         });
@@ -188,8 +191,8 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
     };
     const pauses = createPauses(look);
     return {
-      lanes,
-      takesFrom: (queue) => laneOf(queue) !== null,
+      subscriptions: subscriptions,
+      takesFrom: (queue) => subscriptionOf(queue) !== null,
       look,
       async stop() {
         stopped = true;
@@ -212,18 +215,19 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
         push(queue, sized(encodeAction(sending.action, options.format)));
       });
     },
-    async consume(lanes, listener, options): Promise<Consumption> {
+    async consume(subscriptions, listener, options): Promise<Consumption> {
       if (isClosed) throw closed();
-      const consumer = startConsumer(lanes, listener, options);
+      const consumer = startConsumer(subscriptions, listener, options);
       consumers.add(consumer);
       queueMicrotask(consumer.look);
       return {
-        add(lane) {
-          if (!consumer.lanes.has(lane.queue)) consumer.lanes.set(lane.queue, lane);
+        add(subscription) {
+          if (!consumer.subscriptions.has(subscription.queue))
+            consumer.subscriptions.set(subscription.queue, subscription);
           queueMicrotask(consumer.look);
         },
         async remove(queue) {
-          consumer.lanes.delete(queue);
+          consumer.subscriptions.delete(queue);
         },
         async stop() {
           consumers.delete(consumer);

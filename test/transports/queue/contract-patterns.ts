@@ -23,7 +23,7 @@ export function familyContract(over: Over): void {
     await transport.send(NOTICES, action(7), 'json');
     const families = [managementPattern];
     const lanes = [tierSubscription(managementQueue('templates', 'acme'), 'free')];
-    await transport.consume(lanes, heard.listener, { credits: 2, families });
+    await transport.consume(lanes, heard.listener, { credits: 2, patterns: families });
     await heard.heard(1);
     await transport.send(managementQueue('validation', 'tenant.of:many@parts'), action(2), 'json');
     await heard.heard(2);
@@ -40,7 +40,7 @@ export function familyContract(over: Over): void {
     'the first message of a tenant that was quiet is found within a second',
     async ({ transport, push }) => {
       const heard = collecting();
-      await transport.consume([], heard.listener, { credits: 2, families: [managementPattern] });
+      await transport.consume([], heard.listener, { credits: 2, patterns: [managementPattern] });
       await transport.send(ACME, action(0), 'json');
       await heard.heard(1);
       for (let n = 1; n < 5; n += 1) {
@@ -56,7 +56,7 @@ export function familyContract(over: Over): void {
   over('a dead list is no queue of its family', async ({ transport }) => {
     const read: ReadMessage = () => ({ ok: false, error: refusal('FORBIDDEN') });
     const heard = collecting();
-    await transport.consume([], heard.listener, { credits: 2, families: [managementPattern], read });
+    await transport.consume([], heard.listener, { credits: 2, patterns: [managementPattern], read });
     await transport.send(ACME, action(1), 'json');
     await until('a dead letter', async () => (await transport.dead.list(ACME, 9)).length === 1);
     await transport.send(managementQueue('tasks', 'acme:dead'), action(2), 'json');

@@ -116,7 +116,7 @@ test('a queue that appears while the connection that would tell of it is broken 
   const redis = await redisFor(t);
   const transport = await transportFor(t, redis.url);
   const heard = collecting();
-  await transport.consume([], heard.listener, { credits: 2, families: [managementPattern] });
+  await transport.consume([], heard.listener, { credits: 2, patterns: [managementPattern] });
   for (let n = 1; n < 6; n += 1) {
     await redis.client.call('CLIENT', 'KILL', 'TYPE', 'pubsub');
     await redis.client.lpush(managementQueue('tasks', `tenant-${n}`), JSON.stringify(action(n)));

@@ -91,7 +91,7 @@ test('a master that is killed costs nothing that its replica had', async (t) => 
   const heard = collecting();
   const families = collecting();
   await receiver.consume([tierSubscription(ASKED, 'free')], answering(receiver), { credits: 4 });
-  await receiver.consume([], families.listener, { credits: 1, families: [managementPattern] });
+  await receiver.consume([], families.listener, { credits: 1, patterns: [managementPattern] });
   await works(sender, 1);
   for (let n = 0; n < 50; n += 1) await sender.send(WORK, action(n), 'json');
   await town.replicated();

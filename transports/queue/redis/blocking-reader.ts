@@ -104,7 +104,7 @@ export function createBlockingReader(
     // What still lies in a list must not change its origin.
     if (registered?.list === list() && registered.queue !== queue) generation += 1;
     const source = { list: list(), queue };
-    await watch.taker.hset(holder.taken, `hot:${source.list}`, queue);
+    await watch.reader.hset(holder.taken, `hot:${source.list}`, queue);
     registered = { ...source, atMs: performance.now() };
     return source;
   };
@@ -124,7 +124,7 @@ export function createBlockingReader(
       try {
         while (waiting) {
           const { over } = waiting;
-          const count = blockerId === undefined ? 0 : await watch.taker.client('UNBLOCK', blockerId);
+          const count = blockerId === undefined ? 0 : await watch.reader.client('UNBLOCK', blockerId);
           if (count === 1) await over;
           else await Promise.race([over, new Promise((resolve) => setTimeout(resolve, UNBLOCK_RETRY_MS))]);
         }

@@ -31,7 +31,7 @@ const MAX_ELSEWHERE = 3;
 /** Actions and bytes of one batch, and queues that one script looks at. */
 const MAX_BATCH = 128;
 const MAX_BATCH_BYTES = 8 * 1024 * 1024;
-const MAX_LANES = 256;
+const MAX_SUBSCRIPTIONS = 256;
 /** Everything is looked at anew that often, for whatever nobody has thought of. */
 const AUDIT_MS = 5_000;
 /** How long stop() tries to tell Redis what is done, while Redis is away. */
@@ -63,7 +63,7 @@ export async function startConsumer(
   options: ConsumeOptions,
 ): Promise<Consumption> {
   const { watch, log, meter, holder, readers } = setup;
-  const { credits, read, families = [] } = options;
+  const { credits, read, patterns: families = [] } = options;
   const taken = takenKey(holder);
   const blocker = openConnection(setup.endpoint, 'blocker', BLOCK_MS);
   await connected(blocker);
@@ -153,16 +153,16 @@ export async function startConsumer(
     counts: ReadonlyMap<Subscription, number>,
   ): Promise<void> => {
     const before = asked.map(({ changes }) => changes);
-    const keys = [taken, ...asked.map(({ lane }) => lane.queue)];
-    const wanted = asked.map(({ lane }) => counts.get(lane) ?? 0);
+    const keys = [taken, ...asked.map(({ subscription: lane }) => lane.queue)];
+    const wanted = asked.map(({ subscription: lane }) => counts.get(lane) ?? 0);
     const firstId = nextId(wanted.reduce((sum, count) => sum + count, 0));
-    const reply = itemsOf(await takeScript(watch.taker, keys, [firstId, MAX_BATCH_BYTES, ...wanted]));
+    const reply = itemsOf(await takeScript(watch.reader, keys, [firstId, MAX_BATCH_BYTES, ...wanted]));
     const items = itemsOf(reply[0]);
     for (let at = 0; at < items.length; at += 3) {
-      const lane = asked[Number(items[at + 1]) - 1]?.lane;
-      start(String(items[at]), lane?.queue, items[at + 2]);
-      if (lane) turns = served(turns, lane);
-      hot = lane?.queue ?? hot;
+      const subscription = asked[Number(items[at + 1]) - 1]?.subscription;
+      start(String(items[at]), subscription?.queue, items[at + 2]);
+      if (subscription) turns = served(turns, subscription);
+      hot = subscription?.queue ?? hot;
     }
     if (items.length > 0) elsewhere += 1;
     inARow = 0;
@@ -197,8 +197,10 @@ export async function startConsumer(
         turns = enrolled(turns, waiting);
         const counts = shares(turns, waiting, free);
         // The lengths of those that get nothing now are worth knowing only while they are not known.
-        const asked = waiting.filter(({ lane, length }) => counts.has(lane) || !Number.isFinite(length));
-        await take(asked.slice(0, MAX_LANES), counts);
+        const asked = waiting.filter(
+          ({ subscription: lane, length }) => counts.has(lane) || !Number.isFinite(length),
+        );
+        await take(asked.slice(0, MAX_SUBSCRIPTIONS), counts);
       } else {
         const next = queueSet.next(hot);
         if (waiting.length > 0 || free <= 0 || next === undefined) return;
@@ -248,7 +250,7 @@ export async function startConsumer(
   const offReset = watch.onReset(audit);
   const auditor = setInterval(audit, AUDIT_MS);
   readers.add(self);
-  for (const lane of first) queueSet.add(lane);
+  for (const subscription of first) queueSet.add(subscription);
   if (families.length > 0) audit();
   const loop = run();
 
@@ -280,7 +282,7 @@ export async function startConsumer(
   let stopping: Promise<void> | undefined;
 
   return {
-    add: (lane) => queueSet.add(lane),
+    add: (subscription) => queueSet.add(subscription),
     async remove(queue) {
       queueSet.drop(queue);
       await left(queue).catch(() => {});
@@ -297,6 +299,6 @@ const abandoned = refusal('POISON', {
 });
 
 const nothingLeft = async (watch: KeyTracking, taken: string): Promise<boolean> => {
-  const ids = await watch.taker.hkeys(taken).catch(() => ['1']);
+  const ids = await watch.reader.hkeys(taken).catch(() => ['1']);
   return ids.every((id) => id.startsWith('hot:'));
 };

@@ -98,13 +98,13 @@ export function createInFlight(
   };
 
   const ack = async (entries: readonly InFlightEntry[]): Promise<void> => {
-    await watch.taker.hdel(taken, ...entries.map(({ id }) => id));
+    await watch.reader.hdel(taken, ...entries.map(({ id }) => id));
     for (const entry of entries) settlements.delete(entry);
   };
 
   /** By body, since what lies in a list has no other name; near its right end, as it is among the oldest. */
   const ackListed = async (entries: readonly InFlightEntry[]): Promise<void> => {
-    const pipeline = watch.taker.pipeline();
+    const pipeline = watch.reader.pipeline();
     const lists = entries.map(({ list }) => list);
     for (const { list = '', body } of entries) pipeline.lrem(list, -1, body);
     const results = (await pipeline.exec()) ?? [];
@@ -125,7 +125,7 @@ export function createInFlight(
     const keys = [taken, deadQueue(letter.queue), DEAD_QUEUES];
     const args = [entry.id, JSON.stringify(letter), letter.queue, MAX_DEAD_LETTERS];
     settlements.set(entry, { type: 'bury', error, isRepeated: true });
-    const trimmed = Number(await buryScript(watch.taker, keys, args));
+    const trimmed = Number(await buryScript(watch.reader, keys, args));
     settlements.delete(entry);
     if (trimmed >= 0 || isRepeated) deps.tellDead(entry.queue, entry.body, error);
     if (trimmed < 0) return;
@@ -138,7 +138,7 @@ export function createInFlight(
   /** Moves what lies in the list of a BLMOVE to the hash, where scripts find it. */
   const intoHash = async (entry: InFlightEntry): Promise<void> => {
     if (entry.list === undefined) return;
-    await recoverScript(watch.taker, [taken, entry.list], [entry.id, entry.queue, entry.body]);
+    await recoverScript(watch.reader, [taken, entry.list], [entry.id, entry.queue, entry.body]);
     entry.list = undefined;
   };
 
@@ -149,7 +149,7 @@ export function createInFlight(
     await intoHash(entry);
     if (type === 'bury') return deadLetterNow(entry, error, isRepeated);
     const keys = [taken, entry.queue];
-    const outcome = Number(await failScript(watch.taker, keys, [entry.id, MAX_DELIVERIES, FAILURES_TTL_S]));
+    const outcome = Number(await failScript(watch.reader, keys, [entry.id, MAX_DELIVERIES, FAILURES_TTL_S]));
     // Poison. From here on it must not be counted again, whatever breaks.
     if (outcome === 2) return deadLetterNow(entry, error, false);
     settlements.delete(entry);
@@ -163,7 +163,7 @@ export function createInFlight(
     await deps.left(queue);
     await Promise.all(entries.map(intoHash));
     const ids = entries.map(({ id }) => id).sort((a, b) => Number(b) - Number(a));
-    const count = Number(await giveBackScript(watch.taker, [taken, queue], ids));
+    const count = Number(await giveBackScript(watch.reader, [taken, queue], ids));
     for (const entry of entries) settlements.delete(entry);
     meter.counted('action.returned', count);
     deps.returned(queue);
@@ -173,21 +173,21 @@ export function createInFlight(
     const acks: InFlightEntry[] = [];
     const listed: InFlightEntry[] = [];
     const returns = new Map<QueueName, InFlightEntry[]>();
-    const deeds: Promise<void>[] = [];
+    const settling: Promise<void>[] = [];
     for (const [entry, settlement] of settlements) {
       if (settlement.type === 'give-back') {
         const ofQueue = returns.get(entry.queue) ?? [];
         ofQueue.push(entry);
         returns.set(entry.queue, ofQueue);
       } else if (settlement.type === 'fail' || settlement.type === 'bury')
-        deeds.push(settleBadly(entry, settlement));
+        settling.push(settleBadly(entry, settlement));
       else if (entry.list !== undefined) listed.push(entry);
       else acks.push(entry);
     }
-    for (let at = 0; at < acks.length; at += MAX_ACKS) deeds.push(ack(acks.slice(at, at + MAX_ACKS)));
-    if (listed.length > 0) deeds.push(ackListed(listed));
-    for (const [queue, entries] of returns) deeds.push(requeue(queue, entries));
-    const results = await Promise.allSettled(deeds);
+    for (let at = 0; at < acks.length; at += MAX_ACKS) settling.push(ack(acks.slice(at, at + MAX_ACKS)));
+    if (listed.length > 0) settling.push(ackListed(listed));
+    for (const [queue, entries] of returns) settling.push(requeue(queue, entries));
+    const results = await Promise.allSettled(settling);
     const failed = results.find((result) => result.status === 'rejected');
     if (failed) throw failed.reason;
   };
@@ -246,16 +246,16 @@ export async function reconcile(consumer: {
   await held.flush();
   for (const { list, queue } of intake.leftBehind()) {
     const args = [consumer.nextId(SPARE_IDS), queue];
-    const moved = itemsOf(await recoverScript(watch.taker, [taken, list], args));
+    const moved = itemsOf(await recoverScript(watch.reader, [taken, list], args));
     for (let at = 0; at < moved.length; at += 2) {
       const [id, body] = [String(moved[at]), moved[at + 1]];
       if (Buffer.isBuffer(body) && !held.moved(list, body, id))
         held.start({ id, queue, body, list: undefined });
     }
   }
-  const ids = (await watch.taker.hkeys(taken)).filter((id) => /^\d+$/.test(id) && !held.knows(id));
+  const ids = (await watch.reader.hkeys(taken)).filter((id) => /^\d+$/.test(id) && !held.knows(id));
   for (const id of ids.slice(0, Math.max(0, consumer.room()))) {
-    const entry = await watch.taker.hgetBuffer(taken, id);
+    const entry = await watch.reader.hgetBuffer(taken, id);
     const cut = entry?.indexOf('\n') ?? -1;
     if (!entry || cut < 0 || held.knows(id)) continue;
     const queue = queueNameSchema.safeParse(entry.toString('latin1', 0, cut)).data;

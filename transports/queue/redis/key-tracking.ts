@@ -16,7 +16,7 @@ const RETRY_MS = 500;
 
 export interface KeyTracking {
   /** Reads and scripts go here: what it reads is watched. Its own writes wake nobody here (NOLOOP). */
-  readonly taker: Redis;
+  readonly reader: Redis;
   /** False while changes may go unheard; a reset follows. */
   armed(): boolean;
   /** Calls `changed` after the next change of a key that was read; returns how to end that. */
@@ -28,8 +28,8 @@ export interface KeyTracking {
 
 /** Rejects where Redis is away, or its user may not use CLIENT TRACKING. */
 export async function openKeyTracking(endpoint: Endpoint): Promise<KeyTracking> {
-  const taker = openConnection(endpoint, 'taker', 0);
-  const ear = openConnection(endpoint, 'ear', 0);
+  const reader = openConnection(endpoint, 'taker', 0);
+  const invalidations = openConnection(endpoint, 'ear', 0);
   const keys = new Map<string, Set<() => void>>();
   const resets = new Set<() => void>();
   let armed = false;
@@ -38,13 +38,13 @@ export async function openKeyTracking(endpoint: Endpoint): Promise<KeyTracking> 
   let retry: NodeJS.Timeout | undefined;
 
   const arm = async (): Promise<void> => {
-    if (armed || ear.status !== 'ready' || taker.status !== 'ready') return;
+    if (armed || invalidations.status !== 'ready' || reader.status !== 'ready') return;
     if (!isSubscribed) {
-      earId = await ear.client('ID');
-      await ear.subscribe(INVALIDATIONS);
+      earId = await invalidations.client('ID');
+      await invalidations.subscribe(INVALIDATIONS);
       isSubscribed = true;
     }
-    await taker.call('CLIENT', 'TRACKING', 'ON', 'REDIRECT', earId, 'NOLOOP');
+    await reader.call('CLIENT', 'TRACKING', 'ON', 'REDIRECT', earId, 'NOLOOP');
     armed = true;
     for (const reset of [...resets]) reset();
   };
@@ -60,29 +60,29 @@ export async function openKeyTracking(endpoint: Endpoint): Promise<KeyTracking> 
     armed = false;
   };
 
-  ear.on('messageBuffer', (_channel: Buffer, names: unknown) => {
+  invalidations.on('messageBuffer', (_channel: Buffer, names: unknown) => {
     // Null after FLUSHALL: everything has changed.
     if (!Array.isArray(names)) for (const reset of [...resets]) reset();
     else for (const name of names) for (const changed of keys.get(String(name)) ?? []) changed();
   });
   try {
-    await Promise.all([connected(taker), connected(ear)]);
+    await Promise.all([connected(reader), connected(invalidations)]);
     await arm();
   } catch (error) {
-    closeConnection(taker);
-    closeConnection(ear);
+    closeConnection(reader);
+    closeConnection(invalidations);
     throw error;
   }
-  ear.on('close', () => {
+  invalidations.on('close', () => {
     broken();
     isSubscribed = false;
   });
-  taker.on('close', broken);
-  ear.on('ready', rearm);
-  taker.on('ready', rearm);
+  reader.on('close', broken);
+  invalidations.on('ready', rearm);
+  reader.on('ready', rearm);
 
   return {
-    taker,
+    reader: reader,
     armed: () => armed,
     key(name, changed) {
       const listeners = keys.get(name) ?? new Set();
@@ -98,7 +98,7 @@ export async function openKeyTracking(endpoint: Endpoint): Promise<KeyTracking> 
     },
     close() {
       clearTimeout(retry);
-      for (const link of [taker, ear]) {
+      for (const link of [reader, invalidations]) {
         link.off('ready', rearm);
         closeConnection(link);
       }

@@ -42,7 +42,7 @@ export async function holdLease(
     readonly bury: (poison: Poison) => void;
   },
 ): Promise<Lease> {
-  const { taker } = watch;
+  const { reader: taker } = watch;
   const missed = new Map<string, number>();
   let timer: NodeJS.Timeout | undefined;
   let isReleased = false;

@@ -17,7 +17,7 @@ import { itemsOf } from './scripts.ts';
 const SEARCH_MS = 60_000;
 
 export interface SubscriptionState {
-  readonly lane: Subscription;
+  readonly subscription: Subscription;
   /** What waits there; Infinity where only that it has changed is known. */
   length: number;
   /** Goes up with every change that the watch reports. */
@@ -29,7 +29,7 @@ export interface SubscriptionState {
 
 interface QueueSet {
   /** One that is there already is left as it is. */
-  add(lane: Subscription): void;
+  add(subscription: Subscription): void;
   drop(queue: QueueName): void;
   has(queue: QueueName): boolean;
   /** Whether it is taken from here, or would be if it held something. */
@@ -52,7 +52,7 @@ interface QueueSet {
 
 export function createQueueSet(
   watch: KeyTracking,
-  families: readonly QueuePattern[],
+  patterns: readonly QueuePattern[],
   events: {
     /** The watch says so. */
     readonly changed: (queue: QueueName) => void;
@@ -63,80 +63,87 @@ export function createQueueSet(
     readonly waitingOn: () => QueueName | undefined;
   },
 ): QueueSet {
-  const lanes = new Map<QueueName, SubscriptionState>();
+  const subscriptions = new Map<QueueName, SubscriptionState>();
   let found = 0;
   let searchedMs = Number.NEGATIVE_INFINITY;
   let discovery: Awaited<ReturnType<typeof openScout>> | undefined;
   const pauses = createPauses(() => events.wake());
 
-  const add = (lane: Subscription, isFound: boolean): void => {
-    if (lanes.has(lane.queue)) return;
-    const unwatch = watch.key(lane.queue, () => events.changed(lane.queue));
-    lanes.set(lane.queue, { lane, length: Number.POSITIVE_INFINITY, changes: 0, unwatch, found: isFound });
+  const add = (subscription: Subscription, isFound: boolean): void => {
+    if (subscriptions.has(subscription.queue)) return;
+    const unwatch = watch.key(subscription.queue, () => events.changed(subscription.queue));
+    subscriptions.set(subscription.queue, {
+      subscription: subscription,
+      length: Number.POSITIVE_INFINITY,
+      changes: 0,
+      unwatch,
+      found: isFound,
+    });
     if (isFound) found += 1;
     events.wake();
   };
   const drop = (queue: QueueName): void => {
-    const state = lanes.get(queue);
+    const state = subscriptions.get(queue);
     if (!state) return;
     state.unwatch();
-    lanes.delete(queue);
+    subscriptions.delete(queue);
     if (state.found) found -= 1;
   };
   const mistrust = (queue: QueueName): void => {
-    const state = lanes.get(queue);
+    const state = subscriptions.get(queue);
     if (!state) return;
     state.length = Number.POSITIVE_INFINITY;
     state.changes += 1;
   };
-  const touched = (lane: Subscription): void => {
-    const state = lanes.get(lane.queue);
-    if (!state && found < MAX_FOUND) add(lane, true);
+  const touched = (subscription: Subscription): void => {
+    const state = subscriptions.get(subscription.queue);
+    if (!state && found < MAX_FOUND) add(subscription, true);
     // Known to be empty, it may be on its way out when this is heard.
-    else if (state?.found && state.length === 0) events.changed(lane.queue);
+    else if (state?.found && state.length === 0) events.changed(subscription.queue);
   };
 
   return {
-    add: (lane) => add(lane, false),
+    add: (subscription) => add(subscription, false),
     drop,
-    has: (queue) => lanes.has(queue),
-    covers: (queue) => lanes.has(queue) || patternSubscription(families, queue) !== null,
+    has: (queue) => subscriptions.has(queue),
+    covers: (queue) => subscriptions.has(queue) || patternSubscription(patterns, queue) !== null,
     waiting: () =>
-      [...lanes.values()].filter(
-        ({ length, lane }) => length > 0 && lane.queue !== events.waitingOn() && !pauses.has(lane.queue),
+      [...subscriptions.values()].filter(
+        ({ length, subscription: lane }) =>
+          length > 0 && lane.queue !== events.waitingOn() && !pauses.has(lane.queue),
       ),
     next(hot) {
-      if (hot !== undefined && lanes.has(hot) && !pauses.has(hot)) return hot;
-      for (const queue of lanes.keys()) if (!pauses.has(queue)) return queue;
+      if (hot !== undefined && subscriptions.has(hot) && !pauses.has(hot)) return hot;
+      for (const queue of subscriptions.keys()) if (!pauses.has(queue)) return queue;
       return undefined;
     },
     mistrust,
     mistrustAll() {
-      for (const queue of lanes.keys()) if (queue !== events.waitingOn()) mistrust(queue);
+      for (const queue of subscriptions.keys()) if (queue !== events.waitingOn()) mistrust(queue);
     },
     pause: (queue, error) => pauses.pause(queue, error),
     isPaused: (queue) => pauses.has(queue),
     async search() {
-      for (const state of [...lanes.values()])
-        if (state.found && state.length === 0 && state.lane.queue !== events.waitingOn())
-          drop(state.lane.queue);
+      for (const state of [...subscriptions.values()])
+        if (state.found && state.length === 0 && state.subscription.queue !== events.waitingOn())
+          drop(state.subscription.queue);
       const now = performance.now();
-      if (families.length === 0 || (discovery?.armed() && now - searchedMs < SEARCH_MS)) return;
-      for (const lane of await findLanes(watch.taker, families)) add(lane, true);
+      if (patterns.length === 0 || (discovery?.armed() && now - searchedMs < SEARCH_MS)) return;
+      for (const subscription of await findLanes(watch.reader, patterns)) add(subscription, true);
       searchedMs = now;
     },
     async listen(endpoint) {
-      if (families.length === 0) return;
+      if (patterns.length === 0) return;
       const reset = (): void => {
         searchedMs = Number.NEGATIVE_INFINITY;
         events.lost();
       };
-      discovery = await openScout(endpoint, families, { touched, reset });
+      discovery = await openScout(endpoint, patterns, { touched, reset });
     },
     close() {
       discovery?.close();
       pauses.close();
-      for (const { unwatch } of lanes.values()) unwatch();
+      for (const { unwatch } of subscriptions.values()) unwatch();
     },
   };
 }
@@ -148,26 +155,26 @@ const SCAN_COUNT = 1_000;
 const MAX_FOUND = 1_000;
 
 /** The lanes of families' queues that hold something: a list that is empty is no key. */
-async function findLanes(redis: Redis, families: readonly QueuePattern[]): Promise<readonly Subscription[]> {
-  const lanes: Subscription[] = [];
-  for (const { prefix } of families) {
+async function findLanes(redis: Redis, patterns: readonly QueuePattern[]): Promise<readonly Subscription[]> {
+  const subscriptions: Subscription[] = [];
+  for (const { prefix } of patterns) {
     let cursor = '0';
     do {
       const more = ['MATCH', `${prefix}*`, 'COUNT', SCAN_COUNT, 'TYPE', 'list'];
       const [next, keys] = itemsOf(await redis.call('SCAN', cursor, ...more));
       cursor = String(next);
       for (const key of itemsOf(keys)) {
-        const lane = laneOf(families, key);
-        if (lane) lanes.push(lane);
+        const subscription = laneOf(patterns, key);
+        if (subscription) subscriptions.push(subscription);
       }
-    } while (cursor !== '0' && lanes.length < MAX_FOUND);
+    } while (cursor !== '0' && subscriptions.length < MAX_FOUND);
   }
-  return lanes;
+  return subscriptions;
 }
 
-function laneOf(families: readonly QueuePattern[], key: unknown): Subscription | null {
+function laneOf(patterns: readonly QueuePattern[], key: unknown): Subscription | null {
   const queue = queueNameSchema.safeParse(String(key)).data;
-  return queue ? patternSubscription(families, queue) : null;
+  return queue ? patternSubscription(patterns, queue) : null;
 }
 
 interface QueueDiscovery {
@@ -178,7 +185,7 @@ interface QueueDiscovery {
 
 interface DiscoveryEvents {
   /** Somebody wrote to this queue: pushed to it, or took from it. */
-  touched(lane: Subscription): void;
+  touched(subscription: Subscription): void;
   /** Queues may have appeared unheard; from now on they are heard. */
   reset(): void;
 }
@@ -191,7 +198,7 @@ interface DiscoveryEvents {
  */
 async function openScout(
   endpoint: Endpoint,
-  families: readonly QueuePattern[],
+  patterns: readonly QueuePattern[],
   events: DiscoveryEvents,
 ): Promise<QueueDiscovery> {
   const link = openConnection(endpoint, 'scout', 0);
@@ -199,7 +206,7 @@ async function openScout(
   const arm = async (): Promise<void> => {
     // To itself: what the old protocol allows on a connection that listens, it must be told before it does.
     const id = await link.client('ID');
-    const prefixes = distinct(families).flatMap((prefix) => ['PREFIX', prefix]);
+    const prefixes = distinct(patterns).flatMap((prefix) => ['PREFIX', prefix]);
     await link.call('CLIENT', 'TRACKING', 'ON', 'REDIRECT', id, 'BCAST', ...prefixes);
     await link.subscribe(INVALIDATIONS);
     isArmed = true;
@@ -213,8 +220,8 @@ async function openScout(
   link.on('messageBuffer', (_channel: Buffer, names: unknown) => {
     // Null after FLUSHALL: nothing is there any more.
     for (const name of itemsOf(names)) {
-      const lane = laneOf(families, name);
-      if (lane) events.touched(lane);
+      const subscription = laneOf(patterns, name);
+      if (subscription) events.touched(subscription);
     }
   });
   link.on('close', () => {
@@ -233,7 +240,7 @@ async function openScout(
 }
 
 /** Redis refuses prefixes of which one begins with another. */
-function distinct(families: readonly QueuePattern[]): readonly string[] {
-  const prefixes = [...new Set(families.map(({ prefix }) => prefix))];
+function distinct(patterns: readonly QueuePattern[]): readonly string[] {
+  const prefixes = [...new Set(patterns.map(({ prefix }) => prefix))];
   return prefixes.filter((one) => !prefixes.some((other) => other !== one && one.startsWith(other)));
 }

@@ -71,8 +71,8 @@ export function createReplyReader(
     let left = 1;
     while (left > 0) {
       const [popped, length] = await Promise.all([
-        watch.taker.callBuffer('RPOP', queue, MAX_BATCH),
-        watch.taker.llen(queue),
+        watch.reader.callBuffer('RPOP', queue, MAX_BATCH),
+        watch.reader.llen(queue),
       ]);
       for (const body of itemsOf(popped)) if (Buffer.isBuffer(body)) requests.reply(body, correlationId);
       left = length;
@@ -110,7 +110,7 @@ export function createReplyReader(
       };
       const untilMs = performance.now() + REPLY_TTL_S * 1_000;
       lists.set(queue, { untilMs, fetch: again, unwatch: watch.key(queue, again) });
-      if ((await watch.taker.llen(queue)) > 0) again();
+      if ((await watch.reader.llen(queue)) > 0) again();
     },
     async close() {
       isClosed = true;
