@@ -78,8 +78,7 @@ function createSocketClient(
   let stalledAtMs: number | undefined;
 
   const flush = (): void => {
-    if (state !== 'open' || !gathered.write()) return;
-    checkPressure();
+    if (state === 'open' && gathered.write()) checkPressure();
   };
   const flushAtTurnsEnd = (): void => {
     flush();

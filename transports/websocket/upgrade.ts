@@ -29,7 +29,7 @@ import {
 import type { Format } from '../wire/codec.ts';
 
 /** A handshake, copied out of a request that does not outlive its handler. */
-export interface Handshake {
+interface Handshake {
   readonly subprotocol: Subprotocol;
   readonly path: Reply<SessionPath>;
   readonly hasTokenInQuery: boolean;
