@@ -20,7 +20,13 @@ import {
   type TaskId,
   taskIdSchema,
 } from './ids.ts';
-import { type CancelReply, type TurnRecord, type TurnStanding, turnStatusSchema } from './turn.ts';
+import {
+  type CancelReply,
+  type TurnRecord,
+  type TurnRequest,
+  type TurnStanding,
+  turnStatusSchema,
+} from './turn.ts';
 
 const DEFAULT_PAGE = 50;
 const MAX_PAGE = 100;
@@ -30,6 +36,25 @@ const count = z.number().int().nonnegative();
 export const sendBodySchema = z
   .object({ ...sayFields, session_id: sessionIdSchema.optional() })
   .meta({ id: 'ChatSend' });
+
+type Said = Omit<z.infer<typeof sendBodySchema>, 'session_id'>;
+
+/** What was said in a chat, as a request to the directory. `agentId` is for what names none. */
+export const requestOf = (
+  said: Said,
+  { agentId, ...from }: Pick<TurnRequest, 'caller' | 'sessionId' | 'agentId' | 'requestId'>,
+  newTaskId: () => TaskId,
+): TurnRequest => ({
+  ...from,
+  taskId: said.task_id ?? newTaskId(),
+  taskIdGiven: said.task_id !== undefined,
+  agentId: said.agent_id ?? agentId,
+  ...defined({ agentVersion: said.agent_version }),
+  message: said.message,
+  context: said.context,
+  stream: said.stream,
+  onBusy: said.on_busy,
+});
 
 /** Ids may travel as headers; the body's win. */
 export const sendHeadersSchema = z.object({

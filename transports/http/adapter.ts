@@ -22,7 +22,7 @@ const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIO
 const LISTEN_REASONS = "the port is taken or not allowed, or the address is not this machine's";
 
 /** One listening uWS app. HTTP and the WebSocket are mounted on `app` before `listen`. */
-export interface Server {
+interface Server {
   readonly app: TemplatedApp;
   /** Resolves to the port (the system's choice for 0). Rejects where nothing can listen there. */
   listen(host: string, port: number): Promise<number>;

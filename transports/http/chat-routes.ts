@@ -1,6 +1,5 @@
 /** The chat routes: say something, ask how a turn stands, cancel it (PROTOCOL 3). */
 import type { Context } from 'hono';
-import { defined } from '../../src/domain/defined.ts';
 import { mapReply } from '../../src/domain/errors.ts';
 import type { SessionId, TaskId } from '../../src/domain/ids.ts';
 import type { TurnRequest } from '../../src/domain/turn.ts';
@@ -9,6 +8,7 @@ import {
   acceptedSchema,
   cancelledBody,
   cancelledSchema,
+  requestOf,
   sendBodySchema,
   sendHeadersSchema,
   taskBodySchema,
@@ -45,19 +45,13 @@ export const chatRoutes: readonly Route<HttpDeps>[] = [
       },
     },
     async run({ header, json }, c, deps) {
-      const request: TurnRequest = {
+      const from = {
         caller: c.get('caller'),
         sessionId: json.session_id ?? header['x-session-id'] ?? (await sessionFor(deps, c, json.task_id)),
-        taskId: json.task_id ?? deps.newTaskId(),
-        taskIdGiven: json.task_id !== undefined,
-        agentId: json.agent_id ?? header['x-agent-id'],
-        ...defined({ agentVersion: json.agent_version }),
-        message: json.message,
-        context: json.context,
-        stream: json.stream,
-        onBusy: json.on_busy,
+        agentId: header['x-agent-id'],
         requestId: c.get('requestId'),
       };
+      const request = requestOf(json, from, deps.newTaskId);
       return /\btext\/event-stream\b/i.test(c.req.header('accept') ?? '')
         ? sendStreaming(c, deps, request)
         : send(deps, request);

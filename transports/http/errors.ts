@@ -18,7 +18,7 @@ const errorBodySchema = z
   .object({ error: errorDataSchema.extend({ request_id: z.string() }) })
   .openapi('Error');
 
-/** The responses entry that every route has beside its own. */
+/** The refusals among a route's responses. */
 export const failure = {
   description: 'A refusal; `error.code` says which, and a known waiting time stands in Retry-After.',
   content: { 'application/json': { schema: errorBodySchema } },

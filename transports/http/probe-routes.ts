@@ -124,38 +124,34 @@ export const probeRoutes: readonly Route<Served>[] = [
 
 /** Asks everything the node depends on, at once, each within its time. */
 async function readiness(deps: HttpDeps): Promise<Readiness> {
-  const timeoutMs = deps.timing?.checkTimeoutMs ?? HTTP_TIMING.checkTimeoutMs;
   const names = Object.keys(deps.checks);
-  const results = await Promise.all(names.map((name) => runCheck(deps, name, timeoutMs)));
-  const checks = Object.fromEntries(names.map((name, index) => [name, results[index] ?? NEVER_RUN]));
-  const healthy = results.every((result) => result.status === 'ok');
-  return { status: deps.draining() ? 'draining' : healthy ? 'ready' : 'not_ready', checks };
+  const results = await Promise.all(names.map(async (name) => [name, await runCheck(deps, name)] as const));
+  const healthy = results.every(([, { status }]) => status === 'ok');
+  const status = deps.draining() ? 'draining' : healthy ? 'ready' : 'not_ready';
+  return { status, checks: Object.fromEntries(results) };
 }
 
-const NEVER_RUN: CheckResult = { status: 'failed', latency_ms: 0 };
-
-async function runCheck(deps: HttpDeps, name: string, timeoutMs: number): Promise<CheckResult> {
+async function runCheck({ checks, timing, log }: HttpDeps, name: string): Promise<CheckResult> {
+  const { checkTimeoutMs } = { ...HTTP_TIMING, ...timing };
   const startedMs = performance.now();
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<string>((resolve) => {
-    timer = setTimeout(() => resolve(`no answer within ${timeoutMs} ms`), timeoutMs);
+    timer = setTimeout(() => resolve(`no answer within ${checkTimeoutMs} ms`), checkTimeoutMs);
   });
-  const asked = Promise.resolve()
-    .then(() => deps.checks[name]?.())
-    .then(
-      () => undefined,
-      (error: unknown) => {
-        // The reason may name hosts and users, and this route is open: the log has it.
-        deps.log.warn({ err: error, check: name }, 'a readiness check failed');
-        return 'failed';
-      },
-    );
-  const problem = await Promise.race([asked, late]);
+  const check = async (): Promise<string | undefined> => {
+    try {
+      await checks[name]?.();
+      return undefined;
+    } catch (error) {
+      // The reason may name hosts and users, and this route is open: the log has it.
+      log.warn({ err: error, check: name }, 'a readiness check failed');
+      return 'failed';
+    }
+  };
+  const error = await Promise.race([check(), late]);
   clearTimeout(timer);
   const latency_ms = Math.round((performance.now() - startedMs) * 10) / 10;
-  return problem === undefined
-    ? { status: 'ok', latency_ms }
-    : { status: 'failed', latency_ms, error: problem };
+  return error === undefined ? { status: 'ok', latency_ms } : { status: 'failed', latency_ms, error };
 }
 
 function memory() {

@@ -5,15 +5,15 @@ import type { TaskId } from '../../src/domain/ids.ts';
 import type { Client } from '../../src/ports/sessions.ts';
 import { encodeFrame, type Format } from '../wire/codec.ts';
 
-/** Bytes written but not yet taken by the client beyond which it counts as too slow. */
+/** Bytes written but not yet taken by the client; beyond this it counts as too slow. */
 export const MAX_BUFFERED_BYTES = 1024 * 1024;
-/** Gathered bytes (UTF-16 units of JSON) at which the turn's end is not awaited. */
+/** Gathered bytes (UTF-16 units of JSON); beyond this they are written before the loop turn ends. */
 const MAX_GATHERED_BYTES = 256 * 1024;
-/** How long a client that was too slow may take to read what is buffered, and so learn why it is closed. */
+/** How long a client that was too slow may take to read its buffer, and so learn why it is closed. */
 export const SLOW_GRACE_MS = 5_000;
 
 /** What this file needs of a uWebSockets.js socket. */
-export interface Wire {
+export interface RawSocket {
   send(data: string | Uint8Array, isBinary: boolean): number;
   getBufferedAmount(): number;
   ping(): number;
@@ -30,9 +30,9 @@ export interface SocketClient extends Client {
   ping(): void;
   /** Looks whether too much is buffered; for writes that did not come through `send` (pongs). */
   checkPressure(): void;
-  /** The socket took something of what was buffered. */
+  /** The socket has taken some of its buffer. */
   drained(): void;
-  /** The socket is gone; whatever is still said to this client falls away. */
+  /** The socket is gone: frames sent to the client from now on are dropped. */
   gone(): void;
 }
 
@@ -45,70 +45,50 @@ export const errorFrame = (error: ErrorData, taskId: TaskId | undefined, atMs: n
   data: error,
 });
 
-interface ClientOptions {
+interface SocketClientOptions {
   readonly id: string;
   readonly format: Format;
   readonly deltaWindowMs: number;
+  /** Called once, when the client has become too slow. */
   readonly onStalled: () => void;
 }
 
-/** Makes the clients of one port. They share one list of what is to be written, flushed once a loop turn. */
-export function createClients(): (wire: Wire, options: ClientOptions) => SocketClient {
+/** Makes the clients of one port. They share one list of clients to flush, worked off once a loop turn. */
+export function createSocketClients(): (socket: RawSocket, options: SocketClientOptions) => SocketClient {
   let dirty: (() => void)[] = [];
   const flushAll = (): void => {
     const batch = dirty;
     dirty = [];
     for (const flush of batch) flush();
   };
-  return (wire, options) =>
-    createClient(wire, options, (flush) => {
+  return (socket, options) =>
+    createSocketClient(socket, options, (flush) => {
       if (dirty.push(flush) === 1) setImmediate(flushAll);
     });
 }
 
-function createClient(
-  wire: Wire,
-  options: ClientOptions,
+function createSocketClient(
+  socket: RawSocket,
+  { id, format, deltaWindowMs, onStalled }: SocketClientOptions,
   atTurnsEnd: (flush: () => void) => void,
 ): SocketClient {
-  const { id, format, deltaWindowMs, onStalled } = options;
-  const isBinary = format === 'msgpack';
-  let gathered: (string | Uint8Array)[] = [];
-  let gatheredBytes = 0;
+  const gathered = createGatheredFrames(socket, format);
+  const limit = createBufferLimit(socket);
   let state: 'open' | 'stalled' | 'closed' = 'open';
   let stalledAtMs: number | undefined;
-  // What attaching brings (a snapshot, a replay) may be larger than a healthy connection takes at once: the limit
-  // starts above what of it is left in the buffer, or such a client could never catch up.
-  let catchingUp = true;
-  let limit = MAX_BUFFERED_BYTES;
 
   const flush = (): void => {
-    if (state !== 'open' || gathered.length === 0) return;
-    const frames = gathered;
-    gathered = [];
-    gatheredBytes = 0;
-    wire.cork(() => {
-      for (const data of frames) wire.send(data, isBinary);
-    });
-    checkPressure();
+    if (state === 'open' && gathered.write()) checkPressure();
   };
-
   const flushAtTurnsEnd = (): void => {
     flush();
-    catchingUp = false;
+    limit.caughtUp();
   };
-
   const checkPressure = (): void => {
-    if (state !== 'open') return;
-    const buffered = wire.getBufferedAmount();
-    if (catchingUp) limit = MAX_BUFFERED_BYTES + buffered;
-    else if (buffered > limit) stall();
-  };
-
-  const stall = (): void => {
+    if (state !== 'open' || !limit.isExceeded()) return;
     state = 'stalled';
     stalledAtMs = performance.now();
-    gathered = [];
+    gathered.clear();
     onStalled();
   };
 
@@ -120,37 +100,89 @@ function createClient(
     },
     send(frame: Frame) {
       if (state !== 'open') return;
-      if (frame.type === 'session.ready') catchingUp = true;
-      // Encoded now and not at the flush: the session's other sockets are given the same frame next.
-      const data = encodeFrame(frame, format);
-      if (gathered.push(data) === 1) atTurnsEnd(flushAtTurnsEnd);
-      gatheredBytes += data.length;
-      if (gatheredBytes > MAX_GATHERED_BYTES) flush();
+      if (frame.type === 'session.ready') limit.catchingUp();
+      if (gathered.add(frame) === 1) atTurnsEnd(flushAtTurnsEnd);
+      if (gathered.bytes() > MAX_GATHERED_BYTES) flush();
     },
     close(close: Close) {
       if (state === 'closed') return;
       flush();
-      const wasStalled = stalledAtMs !== undefined;
       state = 'closed';
       // Behind a full buffer a close frame would wait, and keep the buffer, for as long as the client likes.
-      if (wasStalled) wire.close();
-      else wire.end(close.code, close.reason);
+      if (stalledAtMs !== undefined) socket.close();
+      else socket.end(close.code, close.reason);
     },
     ping() {
-      if (state === 'open') wire.ping();
+      if (state === 'open') socket.ping();
     },
     checkPressure,
     drained() {
-      const buffered = wire.getBufferedAmount();
-      if (buffered > 0) return;
-      limit = MAX_BUFFERED_BYTES;
-      if (state !== 'stalled') return;
+      if (!limit.hasDrained() || state !== 'stalled') return;
       state = 'closed';
-      wire.end(CLOSE.tooSlow.code, CLOSE.tooSlow.reason);
+      socket.end(CLOSE.tooSlow.code, CLOSE.tooSlow.reason);
     },
     gone() {
       state = 'closed';
-      gathered = [];
+      gathered.clear();
+    },
+  };
+}
+
+/** The frames of one loop turn, encoded and not yet written. */
+function createGatheredFrames(socket: RawSocket, format: Format) {
+  const isBinary = format === 'msgpack';
+  let frames: (string | Uint8Array)[] = [];
+  let bytes = 0;
+  const clear = (): void => {
+    frames = [];
+    bytes = 0;
+  };
+  return {
+    bytes: () => bytes,
+    clear,
+    /** Returns how many there are now. The frame is encoded at once: the session's other sockets are given it next. */
+    add(frame: Frame): number {
+      const data = encodeFrame(frame, format);
+      bytes += data.length;
+      return frames.push(data);
+    },
+    /** Writes them in one cork; false where there are none. */
+    write(): boolean {
+      if (frames.length === 0) return false;
+      const batch = frames;
+      clear();
+      socket.cork(() => {
+        for (const data of batch) socket.send(data, isBinary);
+      });
+      return true;
+    },
+  };
+}
+
+/**
+ * How much a client may leave unread. Attaching brings a snapshot or a replay, which may be larger than a healthy
+ * connection takes at once: until the client has caught up, what is buffered counts as none.
+ */
+function createBufferLimit(socket: RawSocket) {
+  let isCatchingUp = true;
+  let limit = MAX_BUFFERED_BYTES;
+  return {
+    catchingUp(): void {
+      isCatchingUp = true;
+    },
+    caughtUp(): void {
+      isCatchingUp = false;
+    },
+    isExceeded(): boolean {
+      const buffered = socket.getBufferedAmount();
+      if (isCatchingUp) limit = MAX_BUFFERED_BYTES + buffered;
+      return buffered > limit;
+    },
+    /** Whether nothing is left in the buffer; the limit is then the usual one again. */
+    hasDrained(): boolean {
+      if (socket.getBufferedAmount() > 0) return false;
+      limit = MAX_BUFFERED_BYTES;
+      return true;
     },
   };
 }

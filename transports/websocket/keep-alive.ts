@@ -1,9 +1,9 @@
-/** Looks over the open sockets: pings them, and closes those that are silent, too slow, or whose token has expired. */
+/** Checks the open sockets: pings them, and closes those that are silent, too slow, or whose token has expired. */
 import { CLOSE } from '../../src/domain/errors.ts';
 import type { Clock } from '../../src/ports/telemetry.ts';
 import { SLOW_GRACE_MS, type SocketClient } from './connection.ts';
 
-/** Sockets are looked over this often, and at least four times per ping setting. */
+/** Sockets are checked this often, and at least four times per ping setting. */
 const MAX_SWEEP_MS = 1_000;
 const MIN_SWEEP_MS = 5;
 /** The longest idle timeout that uWS takes, in seconds. */
@@ -14,7 +14,7 @@ interface PingSettings {
   readonly pingTimeoutMs: number;
 }
 
-/** One socket under watch. Times of performance.now(), which no change of the clock moves. */
+/** One monitored socket. Times are of performance.now(), which no change of the clock moves. */
 export interface MonitoredSocket {
   readonly client: SocketClient;
   /** When its token expires, ms since the epoch. */
@@ -25,15 +25,15 @@ export interface MonitoredSocket {
 
 interface KeepAlive {
   add(client: SocketClient, expiresAtMs: number | undefined): MonitoredSocket;
-  remove(watched: MonitoredSocket): void;
+  remove(socket: MonitoredSocket): void;
   clients(): Iterable<SocketClient>;
   size(): number;
 }
 
 /**
- * Makes the watch over one port's sockets: a ping every `pingIntervalMs`, the end after `pingTimeoutMs` more without
- * any sign of life. One timer for all, which runs only while there are sockets. (uWS's own timeout counts in steps
- * of seconds, from 8.)
+ * Keeps one port's sockets alive: a ping every `pingIntervalMs`, the end after `pingTimeoutMs` more without any sign of
+ * life. One timer for all, which runs only while there are sockets. (uWS's own timeout counts in steps of seconds, from
+ * 8.)
  */
 export function createKeepAlive(settings: PingSettings, clock: Clock): KeepAlive {
   const { pingIntervalMs, pingTimeoutMs } = settings;
@@ -44,17 +44,17 @@ export function createKeepAlive(settings: PingSettings, clock: Clock): KeepAlive
   const sweep = (): void => {
     const nowMs = performance.now();
     const wallMs = clock.now();
-    for (const watched of all) look(watched, nowMs, wallMs);
+    for (const socket of all) check(socket, nowMs, wallMs);
   };
 
-  const look = (watched: MonitoredSocket, nowMs: number, wallMs: number): void => {
-    const { client, expiresAtMs, heardAtMs, pingAtMs } = watched;
+  const check = (socket: MonitoredSocket, nowMs: number, wallMs: number): void => {
+    const { client, expiresAtMs, heardAtMs, pingAtMs } = socket;
     if (expiresAtMs !== undefined && wallMs >= expiresAtMs) client.close(CLOSE.unauthenticated);
     else if (nowMs - heardAtMs > pingIntervalMs + pingTimeoutMs) client.close(CLOSE.goingAway);
     else if (client.stalledAtMs !== undefined) {
       if (nowMs - client.stalledAtMs > SLOW_GRACE_MS) client.close(CLOSE.tooSlow);
     } else if (nowMs >= pingAtMs) {
-      watched.pingAtMs = nowMs + pingIntervalMs;
+      socket.pingAtMs = nowMs + pingIntervalMs;
       client.ping();
     }
   };
@@ -62,13 +62,13 @@ export function createKeepAlive(settings: PingSettings, clock: Clock): KeepAlive
   return {
     add(client, expiresAtMs) {
       const nowMs = performance.now();
-      const watched = { client, expiresAtMs, heardAtMs: nowMs, pingAtMs: nowMs + pingIntervalMs };
-      all.add(watched);
+      const socket = { client, expiresAtMs, heardAtMs: nowMs, pingAtMs: nowMs + pingIntervalMs };
+      all.add(socket);
       timer ??= setInterval(sweep, sweepMs).unref();
-      return watched;
+      return socket;
     },
-    remove(watched) {
-      all.delete(watched);
+    remove(socket) {
+      all.delete(socket);
       if (all.size > 0) return;
       clearInterval(timer);
       timer = undefined;
@@ -81,8 +81,8 @@ export function createKeepAlive(settings: PingSettings, clock: Clock): KeepAlive
 }
 
 /**
- * The idle timeout to give uWS itself. It only sweeps up after the watch (sockets whose close frame nobody takes), so
- * it is twice as long. uWS counts in seconds from 8 to 960; what is longer switches it off.
+ * The idle timeout to give uWS itself. It ends only sockets whose close frame nobody takes, so it is twice as long as
+ * the one above. uWS counts in seconds from 8 to 960; what is longer switches it off.
  */
 export function uwsIdleSeconds({ pingIntervalMs, pingTimeoutMs }: PingSettings): number {
   const seconds = Math.max(8, Math.ceil(((pingIntervalMs + pingTimeoutMs) * 2) / 1000));

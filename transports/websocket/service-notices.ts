@@ -1,4 +1,5 @@
 /** The WebSocket of services, `/ws/task_updates`: notices of this node go out to them, theirs come in for tenants' sockets. */
+import type { HttpRequest, HttpResponse, TemplatedApp, us_socket_context_t, WebSocket } from 'uWebSockets.js';
 import { z } from 'zod';
 import {
   NOTICE_EVENTS,
@@ -6,15 +7,15 @@ import {
   type TenantNotice,
   tenantNoticeSchema,
 } from '../../src/domain/agent-record.ts';
-import { CLOSE, type Close, type ErrorData, refusal } from '../../src/domain/errors.ts';
+import { CLOSE, type Close, type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
 import { MAX_DEPTH, MAX_FRAME_BYTES } from '../../src/domain/frames.ts';
 import { tenantIdSchema } from '../../src/domain/ids.ts';
+import { problemText } from '../../src/domain/problems.ts';
 import type { Notices } from '../../src/ports/management.ts';
 import type { Clock, Log, Metrics } from '../../src/ports/telemetry.ts';
-import type { Server } from '../http/adapter.ts';
 import { createServiceCheck, hasTokenInQuery, MISPLACED_TOKEN, NO_SERVICE_TOKEN } from '../wire/access.ts';
 import { jsonTooDeep } from '../wire/depth-limit.ts';
-import { refusedHandshake } from './upgrade.ts';
+import { refuseHandshake } from './upgrade.ts';
 
 /** How long a service may take to say who it is. */
 const AUTH_TIMEOUT_MS = 5_000;
@@ -46,119 +47,49 @@ interface TaskUpdates {
   close(reason: Close): void;
 }
 
-/** What this file needs of a uWebSockets.js socket. */
-interface Wire {
-  send(text: string): number;
-  getBufferedAmount(): number;
-  end(code: number, reason: string): void;
-  close(): void;
+interface ServiceState {
+  /** Its name; undefined until it is authenticated. */
+  name: string | undefined;
+  /** Ends a socket that is not authenticated in time. */
+  timer: NodeJS.Timeout | undefined;
 }
 
-interface Seat {
-  /** Undefined until it has said who it is. */
-  service: string | undefined;
-  patience: NodeJS.Timeout | undefined;
+type Socket = WebSocket<{ service: ServiceState }>;
+
+/** What the handlers of the mounted route share. */
+interface ServicesContext extends TaskUpdatesDeps {
+  readonly isToken: ((given: string) => boolean) | undefined;
+  /** Sockets, authenticated or not. */
+  readonly open: Set<Socket>;
+  readonly authenticated: Set<Socket>;
 }
 
 /** Mounts the route. Order: each service gets this node's notices in the order in which they were published. */
-export function mountTaskUpdates(app: Server['app'], deps: TaskUpdatesDeps): TaskUpdates {
-  const { log, clock, metrics } = deps;
-  const authTimeoutMs = deps.timing?.authTimeoutMs ?? AUTH_TIMEOUT_MS;
+export function mountTaskUpdates(app: TemplatedApp, deps: TaskUpdatesDeps): TaskUpdates {
   const isToken = deps.serviceToken === undefined ? undefined : createServiceCheck(deps.serviceToken);
-  const open = new Set<Wire>();
-  const services = new Set<Wire>();
-
-  const shut = (): ErrorData | undefined => {
-    if (!isToken) return NO_SERVICE_TOKEN;
-    if (deps.draining()) return refusal('DRAINING');
-    if (open.size >= MAX_SERVICES) return refusal('OVERLOADED', { message: 'Too many services are here.' });
-    return undefined;
-  };
-
-  function authenticate(ws: Wire, seat: Seat, bytes: ArrayBuffer): void {
-    const read = readJson(bytes);
-    const parsed = introductionSchema.safeParse(read.ok ? read.value : undefined);
-    if (!parsed.success || !isToken?.(parsed.data.service_token)) {
-      log.info({ service: parsed.data?.service_name }, 'a service was not authenticated');
-      ws.end(CLOSE.unauthenticated.code, CLOSE.unauthenticated.reason);
-      return;
-    }
-    clearTimeout(seat.patience);
-    seat.service = parsed.data.service_name;
-    services.add(ws);
-    log.info({ service: seat.service }, 'a service is here');
-    ws.send('{"status":"authenticated"}');
-  }
-
-  function take(ws: Wire, service: string, bytes: ArrayBuffer): void {
-    const read = readJson(bytes);
-    const notice = read.ok ? readNotice(read.value, service, clock.now()) : read;
-    if (notice.ok) {
-      deps.deliver(notice.value);
-      return;
-    }
-    const { code, message } = notice.error;
-    write(ws, JSON.stringify({ status: 'error', error: { code, message } }));
-  }
-
-  function write(ws: Wire, text: string): void {
-    ws.send(text);
-    if (ws.getBufferedAmount() <= MAX_BUFFERED_BYTES) return;
-    log.warn({}, 'a service was too slow');
-    // A close frame would wait behind what it does not read.
-    ws.close();
-  }
-
+  const context: ServicesContext = { ...deps, isToken, open: new Set(), authenticated: new Set() };
+  const { open, authenticated } = context;
   const stopListening = deps.notices.listen((notice) => {
-    if (services.size === 0) return;
+    if (authenticated.size === 0) return;
     const text = JSON.stringify(notice);
-    for (const ws of [...services]) write(ws, text);
+    for (const ws of [...authenticated]) write(context, ws, text);
   });
-
-  app.ws<{ seat: Seat }>('/ws/task_updates', {
+  app.ws<{ service: ServiceState }>('/ws/task_updates', {
     maxPayloadLength: MAX_FRAME_BYTES,
     maxBackpressure: MAX_BUFFERED_BYTES * 2,
     closeOnBackpressureLimit: true,
     idleTimeout: deps.timing?.idleSeconds ?? IDLE_SECONDS,
     sendPingsAutomatically: true,
-    upgrade(res, req, context) {
-      const misplaced = hasTokenInQuery(new URLSearchParams(req.getQuery()));
-      const closed = misplaced ? MISPLACED_TOKEN : shut();
-      if (closed) {
-        const refused = refusedHandshake(closed, req.getHeader('x-request-id'));
-        res.cork(() => {
-          res.writeStatus(refused.status);
-          for (const [name, value] of refused.headers) res.writeHeader(name, value);
-          res.end(refused.body);
-        });
-        return;
-      }
-      const seat: Seat = { service: undefined, patience: undefined };
-      const header = (name: string): string => req.getHeader(`sec-websocket-${name}`);
-      res.upgrade({ seat }, header('key'), '', header('extensions'), context);
-    },
-    open(ws) {
-      open.add(ws);
-      metrics.socketOpened();
-      ws.getUserData().seat.patience = setTimeout(
-        () => ws.end(CLOSE.unauthenticated.code, 'no service_token in time'),
-        authTimeoutMs,
-      ).unref();
-    },
+    upgrade: (res, req, socketContext) => upgrade(context, res, req, socketContext),
+    open: (ws) => openSocket(context, ws),
     message(ws, bytes, isBinary) {
-      const { seat } = ws.getUserData();
-      const frame = isBinary ? new ArrayBuffer(0) : bytes;
-      if (seat.service === undefined) authenticate(ws, seat, frame);
-      else take(ws, seat.service, frame);
+      const { service } = ws.getUserData();
+      const frame = isBinary ? NO_TEXT : bytes;
+      if (service.name === undefined) authenticate(context, ws, service, frame);
+      else takeNotice(context, ws, service.name, frame);
     },
-    close(ws, code) {
-      clearTimeout(ws.getUserData().seat.patience);
-      open.delete(ws);
-      services.delete(ws);
-      metrics.socketClosed(code);
-    },
+    close: (ws, code) => closeSocket(context, ws, code),
   });
-
   return {
     count: () => open.size,
     close(reason) {
@@ -168,21 +99,94 @@ export function mountTaskUpdates(app: Server['app'], deps: TaskUpdatesDeps): Tas
   };
 }
 
-// --- What services say -----------------------------------------------------------------------------------------
+/** What a binary frame is read as: services send text. */
+const NO_TEXT = new ArrayBuffer(0);
 
-type Read<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: ErrorData };
+function upgrade(
+  { isToken, draining, open }: ServicesContext,
+  res: HttpResponse,
+  req: HttpRequest,
+  context: us_socket_context_t,
+): void {
+  const refused = (): ErrorData | undefined => {
+    if (hasTokenInQuery(new URLSearchParams(req.getQuery()))) return MISPLACED_TOKEN;
+    if (!isToken) return NO_SERVICE_TOKEN;
+    if (draining()) return refusal('DRAINING');
+    return open.size >= MAX_SERVICES ? TOO_MANY : undefined;
+  };
+  const error = refused();
+  if (error) return refuseHandshake(res, error, req.getHeader('x-request-id'));
+  const header = (name: string): string => req.getHeader(`sec-websocket-${name}`);
+  const service: ServiceState = { name: undefined, timer: undefined };
+  res.upgrade({ service }, header('key'), '', header('extensions'), context);
+}
+
+const TOO_MANY = refusal('OVERLOADED', { message: 'Too many services are here.' });
+
+function openSocket({ open, metrics, timing }: ServicesContext, ws: Socket): void {
+  open.add(ws);
+  metrics.socketOpened();
+  ws.getUserData().service.timer = setTimeout(
+    () => ws.end(CLOSE.unauthenticated.code, 'no service_token in time'),
+    timing?.authTimeoutMs ?? AUTH_TIMEOUT_MS,
+  ).unref();
+}
+
+function closeSocket({ open, authenticated, metrics }: ServicesContext, ws: Socket, code: number): void {
+  clearTimeout(ws.getUserData().service.timer);
+  open.delete(ws);
+  authenticated.delete(ws);
+  metrics.socketClosed(code);
+}
+
+/** Takes the first frame of a service, which says who it is. */
+function authenticate(context: ServicesContext, ws: Socket, service: ServiceState, bytes: ArrayBuffer): void {
+  const read = readJson(bytes);
+  const parsed = introductionSchema.safeParse(read.ok ? read.value : undefined);
+  if (!parsed.success || !context.isToken?.(parsed.data.service_token)) {
+    context.log.info({ service: parsed.data?.service_name }, 'a service was not authenticated');
+    ws.end(CLOSE.unauthenticated.code, CLOSE.unauthenticated.reason);
+    return;
+  }
+  clearTimeout(service.timer);
+  service.name = parsed.data.service_name;
+  context.authenticated.add(ws);
+  context.log.info({ service: service.name }, 'a service is here');
+  ws.send('{"status":"authenticated"}');
+}
+
+function takeNotice(context: ServicesContext, ws: Socket, service: string, bytes: ArrayBuffer): void {
+  const read = readJson(bytes);
+  const notice = read.ok ? readNotice(read.value, service, context.clock.now()) : read;
+  if (notice.ok) {
+    context.deliver(notice.value);
+    return;
+  }
+  const { code, message } = notice.error;
+  write(context, ws, JSON.stringify({ status: 'error', error: { code, message } }));
+}
+
+function write({ log }: ServicesContext, ws: Socket, text: string): void {
+  ws.send(text);
+  if (ws.getBufferedAmount() <= MAX_BUFFERED_BYTES) return;
+  log.warn({}, 'a service was too slow');
+  // A close frame would wait behind the frames that the service does not read.
+  ws.close();
+}
+
+// --- What services say -----------------------------------------------------------------------------------------
 
 const introductionSchema = z.object({
   service_token: z.string().max(512),
   service_name: z.string().min(1).max(128),
 });
 
-const refuse = (problem: string): { ok: false; error: ErrorData } => ({
-  ok: false,
+const refuse = (problem: string) => ({
+  ok: false as const,
   error: refusal('INVALID_REQUEST', { message: `The frame is malformed: ${problem}.` }),
 });
 
-function readJson(bytes: ArrayBuffer): Read<unknown> {
+function readJson(bytes: ArrayBuffer): Reply<unknown> {
   if (jsonTooDeep(new Uint8Array(bytes), MAX_DEPTH)) return refuse(`nested deeper than ${MAX_DEPTH}`);
   try {
     return { ok: true, value: JSON.parse(Buffer.from(bytes).toString()) };
@@ -233,17 +237,17 @@ const channelSchema = z.object({
 });
 
 /** Reads either form. `service` and `nowMs` stand in for what the sender left out. */
-function readNotice(raw: unknown, service: string, nowMs: number): Read<TenantNotice> {
+function readNotice(raw: unknown, service: string, nowMs: number): Reply<TenantNotice> {
   const short = typeof raw === 'object' && raw !== null && 'channel' in raw && !('tenant_id' in raw);
   if (short) {
     const parsed = channelSchema.safeParse(raw);
-    if (!parsed.success) return refuse(problemsOf(parsed.error));
+    if (!parsed.success) return refuse(problemText(parsed.error, 'frame'));
     const { channel, event, data } = parsed.data;
     const task_id = typeof data.task_id === 'string' ? data.task_id : '';
     return whole({ event, service, task_id, tenant_id: channel, timestamp: isoTime(nowMs), data });
   }
   const parsed = noticeSchema.safeParse(raw);
-  if (!parsed.success) return refuse(problemsOf(parsed.error));
+  if (!parsed.success) return refuse(problemText(parsed.error, 'frame'));
   const { timestamp, ...rest } = parsed.data;
   return whole({
     ...rest,
@@ -255,13 +259,7 @@ function readNotice(raw: unknown, service: string, nowMs: number): Read<TenantNo
 
 const isoTime = (atMs: number): string => new Date(atMs).toISOString();
 
-function whole(notice: z.input<typeof tenantNoticeSchema>): Read<TenantNotice> {
+function whole(notice: z.input<typeof tenantNoticeSchema>): Reply<TenantNotice> {
   const parsed = tenantNoticeSchema.safeParse(notice);
-  return parsed.success ? { ok: true, value: parsed.data } : refuse(problemsOf(parsed.error));
+  return parsed.success ? { ok: true, value: parsed.data } : refuse(problemText(parsed.error, 'frame'));
 }
-
-const problemsOf = (error: z.ZodError): string =>
-  error.issues
-    .slice(0, 5)
-    .map((issue) => `${issue.path.join('.') || 'frame'}: ${issue.message}`)
-    .join('; ');

@@ -1,8 +1,9 @@
-/** Who may come in over the chat WebSocket: every check between the handshake and the open socket. */
+/** Who may come in over a WebSocket: every check between the handshake and the open socket, and the refusal over HTTP. */
+import type { HttpRequest, HttpResponse } from 'uWebSockets.js';
 import { randomUUID } from 'node:crypto';
 import { STATUS_CODES } from 'node:http';
 import { z } from 'zod';
-import { CLOSE, type Close, ERRORS, type ErrorData, refusal } from '../../src/domain/errors.ts';
+import { CLOSE, type Close, ERRORS, type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
 import {
   type AgentId,
   agentIdSchema,
@@ -12,10 +13,12 @@ import {
   tenantIdSchema,
   userIdSchema,
 } from '../../src/domain/ids.ts';
+import { problemText } from '../../src/domain/problems.ts';
 import { tierSchema } from '../../src/domain/tiers.ts';
 import type { ResumePoint } from '../../src/ports/sessions.ts';
 import {
   type Access,
+  type AccessReply,
   type Admitted,
   createOriginCheck,
   hasTokenInQuery,
@@ -28,49 +31,45 @@ import type { Format } from '../wire/codec.ts';
 /** A handshake, copied out of a request that does not outlive its handler. */
 interface Handshake {
   readonly subprotocol: Subprotocol;
-  readonly address: AddressReply;
-  readonly tokenInQuery: boolean;
+  readonly path: Reply<SessionPath>;
+  readonly hasTokenInQuery: boolean;
   readonly bearer: string | undefined;
   readonly origin: string;
   readonly host: string;
   readonly requestId: string;
+  /** The headers that name a caller; empty where absent. */
   readonly identity: ReadonlyMap<string, string>;
 }
 
-/** What this file needs of a uWebSockets.js request: absent headers are empty. */
-interface Request {
-  getHeader(lowerCaseName: string): string;
-  getParameter(index: number): string | undefined;
-  getQuery(): string;
-}
-
-/** Copies everything that admission asks for. */
-export function readHandshake(req: Request): Handshake {
+/** Copies everything that the checks and the upgrade need. */
+export function readHandshake(req: HttpRequest): Handshake {
   const query = new URLSearchParams(req.getQuery());
   const subprotocol = readSubprotocol(req.getHeader('sec-websocket-protocol'));
+  const segment = (index: number): string => req.getParameter(index) ?? '';
   return {
     subprotocol,
-    address: readAddress(req.getParameter(0) ?? '', req.getParameter(1) ?? '', query, (name) =>
-      req.getHeader(name),
-    ),
-    tokenInQuery: hasTokenInQuery(query),
+    path: readSessionPath(segment(0), segment(1), query, req.getHeader('x-agent-id')),
+    hasTokenInQuery: hasTokenInQuery(query),
     bearer: readBearer(req.getHeader('authorization')) ?? subprotocol.bearer,
     origin: req.getHeader('origin'),
     host: req.getHeader('host'),
     requestId: req.getHeader('x-request-id'),
-    identity: new Map(IDENTITY_HEADERS.map((name): [string, string] => [name, req.getHeader(name)])),
+    identity: new Map(IDENTITY_HEADERS.map((name) => [name, req.getHeader(name)])),
   };
 }
 
-/** Admitted, or upgraded only to be told why not: a browser can not read the answer to a failed handshake. */
-export type UpgradeRequest =
-  | { readonly ok: true; readonly admitted: Admitted; readonly address: SessionPath }
-  | { readonly ok: false; readonly error: ErrorData; readonly close: Close };
+// --- The checks ------------------------------------------------------------------------------------------------
 
-/** `refuse`: with an HTTP answer, before the upgrade. */
-export type UpgradeVerdict =
-  | { readonly type: 'upgrade'; readonly entry: UpgradeRequest }
-  | { readonly type: 'refuse'; readonly error: ErrorData };
+/**
+ * What becomes of a socket that is upgraded: accepted, or rejected: told why, and closed. A browser can not read the
+ * answer to a failed handshake, so it is upgraded for what its page can mend.
+ */
+export type Upgrade =
+  | { readonly type: 'accept'; readonly admitted: Admitted; readonly path: SessionPath }
+  | { readonly type: 'reject'; readonly error: ErrorData; readonly close: Close };
+
+/** What becomes of a handshake. Refused: with an HTTP answer, and not upgraded. */
+export type UpgradeDecision = Upgrade | { readonly type: 'refuse'; readonly error: ErrorData };
 
 interface UpgradeDeps {
   readonly access: Access;
@@ -81,72 +80,62 @@ interface UpgradeDeps {
 }
 
 /** Makes the check of a handshake. It answers in the same tick wherever the access check does (open mode). */
-export function createDoor(
+export function createUpgradeCheck(
   deps: UpgradeDeps,
-): (handshake: Handshake) => UpgradeVerdict | Promise<UpgradeVerdict> {
-  const originAllowed = createOriginCheck(deps.allowedOrigins);
-
-  const closed = (): ErrorData | null => {
+): (handshake: Handshake) => UpgradeDecision | Promise<UpgradeDecision> {
+  const isAllowed = createOriginCheck(deps.allowedOrigins);
+  const unavailable = (): ErrorData | undefined => {
     if (deps.draining()) return refusal('DRAINING');
-    return deps.full() ? refusal('OVERLOADED', { message: 'This node has no socket free.' }) : null;
+    return deps.full() ? refusal('OVERLOADED', { message: 'This node has no socket free.' }) : undefined;
   };
 
-  return (handshake) => {
-    const { origin, host, address, bearer, identity } = handshake;
-    const shut = closed();
-    if (shut) return refuse(shut);
-    if (!originAllowed(origin, host)) return refuse(refusal('FORBIDDEN', { message: FOREIGN_ORIGIN }));
-    if (handshake.tokenInQuery) return refuse(MISPLACED_TOKEN);
-    if (!address.ok) return badPath(address.error);
+  return ({ origin, host, path, bearer, identity, ...handshake }) => {
+    const error = unavailable();
+    if (error) return { type: 'refuse', error };
+    if (!isAllowed(origin, host)) return { type: 'refuse', error: FOREIGN_ORIGIN };
+    if (handshake.hasTokenInQuery) return { type: 'refuse', error: MISPLACED_TOKEN };
+    if (!path.ok) return { type: 'reject', error: path.error, close: CLOSE.badPath };
 
-    const { tenantId, tier, userId } = address.address;
+    const { tenantId, tier, userId } = path.value;
     const header = (name: string): string | undefined => identity.get(name) || undefined;
     const reply = deps.access.check({ bearer, header, tenantId, tier, userId }, 'chat');
-    if (!(reply instanceof Promise)) return verdict(reply, address.address);
+    if (!(reply instanceof Promise)) return decide(reply, path.value);
     return reply.then((late) => {
-      const shutSince = closed();
-      return shutSince ? refuse(shutSince) : verdict(late, address.address);
+      const since = unavailable();
+      return since ? { type: 'refuse', error: since } : decide(late, path.value);
     });
   };
 }
 
-const refuse = (error: ErrorData): UpgradeVerdict => ({ type: 'refuse', error });
-
-const badPath = (error: ErrorData): UpgradeVerdict => ({
-  type: 'upgrade',
-  entry: { ok: false, error, close: CLOSE.badPath },
+const FOREIGN_ORIGIN = refusal('FORBIDDEN', {
+  message: 'Pages of this origin may not connect; the node admits those of ALLOWED_ORIGINS.',
 });
 
-function verdict(reply: Awaited<ReturnType<Access['check']>>, address: SessionPath): UpgradeVerdict {
-  if (reply.ok) return { type: 'upgrade', entry: { ok: true, admitted: reply.admitted, address } };
-  return reply.error.code === 'INVALID_REQUEST' ? badPath(reply.error) : refuse(reply.error);
+function decide(reply: AccessReply, path: SessionPath): UpgradeDecision {
+  if (reply.ok) return { type: 'accept', admitted: reply.admitted, path };
+  const { error } = reply;
+  return error.code === 'INVALID_REQUEST'
+    ? { type: 'reject', error, close: CLOSE.badPath }
+    : { type: 'refuse', error };
 }
 
-/** The HTTP answer to a handshake that is refused before the upgrade. */
-export interface RefusedHandshake {
-  readonly status: string;
-  readonly headers: readonly (readonly [string, string])[];
-  readonly body: string;
-}
-
-/** A refusal in the form that HTTP gives to all of them (PROTOCOL 3); `requestId` is the client's, if it gave a fit one. */
-export function refusedHandshake(error: ErrorData, requestId: string): RefusedHandshake {
+/**
+ * Answers a handshake that is not upgraded in the form that HTTP gives to all refusals (PROTOCOL 3). `requestId` is
+ * what the client sent; one that is none is replaced.
+ */
+export function refuseHandshake(res: HttpResponse, error: ErrorData, requestId: string): void {
   const { http } = ERRORS[error.code];
   const request_id = ID_PATTERN.test(requestId) ? requestId : randomUUID();
-  const headers: [string, string][] = [['Content-Type', 'application/json; charset=utf-8']];
-  if (http === 401) headers.push(['WWW-Authenticate', 'Bearer']);
-  if (http === 503) headers.push(['Retry-After', '1']);
-  return {
-    status: `${http} ${STATUS_CODES[http]}`,
-    headers,
-    body: JSON.stringify({ error: { ...error, request_id } }),
-  };
+  res.cork(() => {
+    res.writeStatus(`${http} ${STATUS_CODES[http]}`);
+    res.writeHeader('Content-Type', 'application/json; charset=utf-8');
+    if (http === 401) res.writeHeader('WWW-Authenticate', 'Bearer');
+    if (http === 503) res.writeHeader('Retry-After', '1');
+    res.end(JSON.stringify({ error: { ...error, request_id } }));
+  });
 }
 
-const FOREIGN_ORIGIN = 'Pages of this origin may not connect; the node admits those of ALLOWED_ORIGINS.';
-
-/** Milliseconds for which a client may ask its deltas to be held back. */
-const MAX_DELTA_WINDOW_MS = 1_000;
+// --- What a handshake says -------------------------------------------------------------------------------------
 
 /** What the client offered in `Sec-WebSocket-Protocol`, and what it gets. */
 interface Subprotocol {
@@ -166,7 +155,10 @@ function readSubprotocol(header: string): Subprotocol {
   return { echo: known === 'nooble' ? known : '', format: 'json', bearer };
 }
 
-/** What path and query ask for, in form but not yet in right. */
+/** Milliseconds for which a client may ask its deltas to be held back. */
+const MAX_DELTA_WINDOW_MS = 1_000;
+
+/** What path and query ask for: its form is checked, its right is not. */
 export interface SessionPath {
   readonly tenantId: string;
   readonly sessionId: SessionId;
@@ -185,9 +177,7 @@ const wholeNumber = (most: number) =>
     .transform(Number)
     .pipe(z.number().max(most));
 
-const addressSchema = z.object({
-  tenant_id: tenantIdSchema,
-  session_id: sessionIdSchema,
+const optionsSchema = z.object({
   tier: tierSchema.optional(),
   user_id: userIdSchema.optional(),
   agent_id: agentIdSchema.optional(),
@@ -195,48 +185,42 @@ const addressSchema = z.object({
   epoch: z.string().max(128).optional(),
   delta_window_ms: wholeNumber(MAX_DELTA_WINDOW_MS).optional(),
 });
+const OPTIONS = Object.keys(optionsSchema.shape);
 
-const OPTIONS = ['tier', 'user_id', 'agent_id', 'last_seq', 'epoch', 'delta_window_ms'] as const;
-
-type AddressReply =
-  | { readonly ok: true; readonly address: SessionPath }
-  | { readonly ok: false; readonly error: ErrorData };
+const pathSchema = z
+  .object({ tenant_id: tenantIdSchema, session_id: sessionIdSchema, ...optionsSchema.shape })
+  .transform(
+    (said): SessionPath => ({
+      tenantId: said.tenant_id,
+      sessionId: said.session_id,
+      tier: said.tier,
+      userId: said.user_id,
+      agentId: said.agent_id,
+      resume: said.last_seq === undefined ? undefined : { lastSeq: said.last_seq, epoch: said.epoch },
+      deltaWindowMs: said.delta_window_ms,
+    }),
+  );
 
 /**
- * Reads the path's two segments (percent-encoded or not) and the query; the header X-Agent-ID stands in for
- * `agent_id`. Refuses with INVALID_REQUEST, naming the fields.
+ * Reads the path's two segments (percent-encoded or not) and the query; the header X-Agent-ID, empty where absent,
+ * stands in for `agent_id`. Refuses with INVALID_REQUEST, naming the fields.
  */
-export function readAddress(
+export function readSessionPath(
   tenant: string,
   session: string,
   query: URLSearchParams,
-  header: (name: string) => string,
-): AddressReply {
-  const given: Record<string, string> = { tenant_id: unescaped(tenant), session_id: unescaped(session) };
+  agentHeader: string,
+): Reply<SessionPath> {
+  const said: Record<string, string> = { tenant_id: unescaped(tenant), session_id: unescaped(session) };
   for (const name of OPTIONS) {
     const value = query.get(name);
-    if (value !== null && value !== '') given[name] = value;
+    if (value) said[name] = value;
   }
-  const agent = header('x-agent-id');
-  if (agent !== '') given.agent_id ??= agent;
-  const parsed = addressSchema.safeParse(given);
-  if (!parsed.success) {
-    const problems = parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
-    return { ok: false, error: refusal('INVALID_REQUEST', { message: `Bad path: ${problems.join('; ')}.` }) };
-  }
-  const { last_seq: lastSeq, epoch } = parsed.data;
-  return {
-    ok: true,
-    address: {
-      tenantId: parsed.data.tenant_id,
-      sessionId: parsed.data.session_id,
-      tier: parsed.data.tier,
-      userId: parsed.data.user_id,
-      agentId: parsed.data.agent_id,
-      resume: lastSeq === undefined ? undefined : { lastSeq, epoch },
-      deltaWindowMs: parsed.data.delta_window_ms,
-    },
-  };
+  if (agentHeader) said.agent_id ??= agentHeader;
+  const parsed = pathSchema.safeParse(said);
+  if (parsed.success) return { ok: true, value: parsed.data };
+  const problems = problemText(parsed.error, '', OPTIONS.length + 2);
+  return { ok: false, error: refusal('INVALID_REQUEST', { message: `Bad path: ${problems}.` }) };
 }
 
 /** A path segment without percent-encoding; a broken one stays as it is, and is then refused for its `%`. */

@@ -1,11 +1,11 @@
-/** Looks over bytes from strangers before anything recurses over them: bounds nesting and counts without allocating. */
+/** Bounds the nesting of bytes from strangers before anything recurses over them; allocates nothing. */
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 
 /**
- * Whether JSON text may nest deeper than `maxDepth`, told by how many arrays and objects it opens, brackets in strings
- * counted too: usually so few that nothing more need be looked at. False is certain, true is not.
+ * Whether JSON text may nest deeper than `maxDepth`: whether it has more opening brackets than that, those in strings
+ * included. False is certain, true is not; most texts have so few that no closer look is needed.
  */
 export function mayNestDeeper(text: string, maxDepth: number): boolean {
   return occurrences(text, '{', maxDepth) + occurrences(text, '[', maxDepth) > maxDepth;
@@ -19,7 +19,7 @@ function occurrences(text: string, character: string, limit: number): number {
   return count;
 }
 
-/** Whether JSON text (UTF-8) nests arrays and objects deeper than `maxDepth`. About 1 ns a byte; stops at the first that does. */
+/** Whether JSON text (UTF-8) nests arrays and objects deeper than `maxDepth`. About 1 ns a byte; stops at the first such bracket. */
 export function jsonTooDeep(bytes: Uint8Array, maxDepth: number): boolean {
   let depth = 0;
   let inText = false;

@@ -25,7 +25,7 @@ import {
 import { asyncApi } from '../../../transports/asyncapi/document.ts';
 import { createRemoteConversations } from '../../../transports/peers/remote-conversations.ts';
 import { createMemoryTransport } from '../../../transports/queue/memory.ts';
-import { readAddress } from '../../../transports/websocket/upgrade.ts';
+import { readSessionPath } from '../../../transports/websocket/upgrade.ts';
 import { encodeFrame } from '../../../transports/wire/codec.ts';
 import { BACK, envelope, openActionNode, run } from '../../actors/actions/action-node.ts';
 import { openHttpNode } from '../../support/http-node.ts';
@@ -382,8 +382,8 @@ test('frames on the wire are what the document says', () => {
     delta_window_ms: '20',
   };
   assert.deepEqual(Object.keys(query).sort(), Object.keys(socketQuerySchema.shape).sort());
-  const read = readAddress('acme', 's', new URLSearchParams(query), () => '');
-  assert.ok(read.ok && Object.values(read.address).every((value) => value !== undefined));
+  const read = readSessionPath('acme', 's', new URLSearchParams(query), '');
+  assert.ok(read.ok && Object.values(read.value).every((value) => value !== undefined));
 });
 
 test('the document is served without a token, and listed', async (t) => {

@@ -108,6 +108,26 @@ test('pages of the same host may connect, others not', async () => {
   }
 });
 
+test('the own host is told by Host alone, and a default port is none', async () => {
+  const { url } = await open();
+  const from = (headers: Record<string, string>) => ({ headers });
+  for (const [origin, host] of [
+    ['https://Node.example', 'node.example'],
+    ['https://node.example:443', 'NODE.example'],
+    ['http://node.example:80', 'node.example'],
+    ['http://[::1]', '[::1]:80'],
+  ] as const)
+    await connect(`${url}/ws/acme/s1`, from({ Origin: origin, Host: host }));
+  for (const [origin, host] of [
+    ['https://node.example/path', 'node.example'],
+    ['https://node.example:8443', 'node.example'],
+    ['null', 'null'],
+  ] as const)
+    assert.equal((await refused(`${url}/ws/acme/s1`, from({ Origin: origin, Host: host }))).status, 403);
+  const forwarded = from({ Origin: 'https://evil.example', 'X-Forwarded-Host': 'evil.example' });
+  assert.equal((await refused(`${url}/ws/acme/s1`, forwarded)).status, 403);
+});
+
 test('a list of origins replaces the rule, and a star lifts it', async () => {
   const { url } = await open({ origins: ['https://App.example/', 'http://localhost:3000'] });
   await connect(`${url}/ws/acme/s1`, { headers: { Origin: 'https://app.example' } });
@@ -159,7 +179,7 @@ test('a node that is full, or draining, says so before the upgrade', async () =>
 
 test('a token in the address is refused in any mode, with a text that says where it belongs', async () => {
   const { url, logged } = await open();
-  for (const name of ['token', 'access_token', 'bearer']) {
+  for (const name of ['token', 'access_token', 'bearer', 'jwt', 'id_token', 'API-Key', '%6Awt']) {
     const reply = await refused(`${url}/ws/acme/s1?${name}=canary`);
     assert.deepEqual([reply.status, reply.code], [401, 'UNAUTHENTICATED']);
     assert.match(reply.message, /Authorization: Bearer/);

@@ -148,7 +148,7 @@ test('a malformed frame is answered and the socket stays open', async (t) => {
   await client.close();
 });
 
-test('whoever has no valid token is shown the door, and hears nothing before that', async (t) => {
+test('whoever has no valid token is closed with 4401, and hears nothing before that', async (t) => {
   const node = await openNode(t);
   for (const frame of [
     { service_token: 'wrong', service_name: 'x' },
@@ -193,6 +193,20 @@ test('without SERVICE_TOKEN, or while draining, the handshake is refused', async
     (error: unknown) => error,
   );
   assert.ok(later instanceof HandshakeRefused && later.status === 503);
+});
+
+test('a token in the address is refused, whatever it is called', async (t) => {
+  const node = await openNode(t);
+  for (const query of ['service_token', 'token', '%6Awt', 'Api-Key', 'authorization']) {
+    const error: unknown = await connect(`${node.url}?${query}=${TOKEN}`).then(
+      () => assert.fail('was admitted'),
+      (reason: unknown) => reason,
+    );
+    assert.ok(error instanceof HandshakeRefused, String(error));
+    assert.equal(error.status, 401, query);
+    assert.match(error.body, /"code":"UNAUTHENTICATED"/);
+    assert.ok(!error.body.includes(TOKEN));
+  }
 });
 
 test('a service that does not read is cut off, and the others hear on', async (t) => {

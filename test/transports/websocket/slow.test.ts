@@ -3,10 +3,10 @@ import assert from 'node:assert/strict';
 import { afterEach, test } from 'node:test';
 import type { Client } from '../../../src/ports/sessions.ts';
 import {
-  createClients,
+  createSocketClients,
   MAX_BUFFERED_BYTES,
+  type RawSocket,
   SLOW_GRACE_MS,
-  type Wire,
 } from '../../../transports/websocket/connection.ts';
 import { createKeepAlive } from '../../../transports/websocket/keep-alive.ts';
 import { type ChatPort, event, openChatPort } from '../../support/chat-port.ts';
@@ -105,10 +105,10 @@ test('a large snapshot to a healthy client does not count as slowness', async ()
 
 // --- Without a network -------------------------------------------------------------------------------------
 
-/** A wire whose buffer the test sets. */
-function fakeWire() {
+/** A socket whose buffer the test sets. */
+function fakeSocket() {
   const wire = { buffered: 0, writes: 0, corks: 0, ended: 0, cut: false };
-  const port: Wire = {
+  const port: RawSocket = {
     send: () => (wire.writes += 1),
     getBufferedAmount: () => wire.buffered,
     ping: () => 1,
@@ -126,12 +126,12 @@ function fakeWire() {
   return { wire, port };
 }
 
-const newClient = (port: Wire, onStalled = () => {}) =>
-  createClients()(port, { id: 'c', format: 'json', deltaWindowMs: 15, onStalled });
+const newClient = (port: RawSocket, onStalled = () => {}) =>
+  createSocketClients()(port, { id: 'c', format: 'json', deltaWindowMs: 15, onStalled });
 
 test('the frames of one loop turn are written in one cork, none inside send', async () => {
-  const { wire, port: wirePort } = fakeWire();
-  const client = newClient(wirePort);
+  const { wire, port: rawSocket } = fakeSocket();
+  const client = newClient(rawSocket);
   for (let seq = 1; seq <= 50; seq += 1) client.send(delta(seq, 10));
   assert.equal(wire.writes, 0);
   await nextTurn();
@@ -139,8 +139,8 @@ test('the frames of one loop turn are written in one cork, none inside send', as
 });
 
 test('more than is good for one turn is written before the turn ends', () => {
-  const { wire, port: wirePort } = fakeWire();
-  const client = newClient(wirePort);
+  const { wire, port: rawSocket } = fakeSocket();
+  const client = newClient(rawSocket);
   for (let seq = 1; seq <= 10; seq += 1) client.send(delta(seq, 64 * 1024));
   assert.ok(wire.writes >= 8);
 });
@@ -149,13 +149,13 @@ test('a stalled client is cut off after the grace time, and nothing more is writ
   t.mock.timers.enable({ apis: ['setInterval'] });
   let atMs = 1_000;
   t.mock.method(performance, 'now', () => atMs);
-  const { wire, port: wirePort } = fakeWire();
+  const { wire, port: rawSocket } = fakeSocket();
   let stalls = 0;
-  const client = newClient(wirePort, () => {
+  const client = newClient(rawSocket, () => {
     stalls += 1;
   });
-  const watch = createKeepAlive({ pingIntervalMs: 30_000, pingTimeoutMs: 10_000 }, { now: () => 0 });
-  const watched = watch.add(client, undefined);
+  const keepAlive = createKeepAlive({ pingIntervalMs: 30_000, pingTimeoutMs: 10_000 }, { now: () => 0 });
+  const monitored = keepAlive.add(client, undefined);
   client.send(delta(1, 10));
   await nextTurn();
   wire.buffered = MAX_BUFFERED_BYTES + 1;
@@ -170,6 +170,6 @@ test('a stalled client is cut off after the grace time, and nothing more is writ
   atMs += 1;
   t.mock.timers.tick(1_000);
   assert.equal(wire.cut, true);
-  watch.remove(watched);
-  assert.equal(watch.size(), 0);
+  keepAlive.remove(monitored);
+  assert.equal(keepAlive.size(), 0);
 });
