@@ -1,11 +1,12 @@
 /** Part 1: what an acknowledged message costs with group commit, and with a transaction for each message. */
 import pg from 'pg';
 import { createConversations } from '../../src/store/conversations.ts';
-import { type Database, openSqlite } from '../../src/store/database.ts';
+import type { Database } from '../../src/store/database.ts';
 import { encodeAccepted } from '../../src/store/encode.ts';
 import { guarded } from '../../src/store/guarded.ts';
 import { runBatch } from '../../src/store/postgres/batch.ts';
 import { openPostgres } from '../../src/store/postgres/open.ts';
+import { openSqlite } from '../../src/store/sqlite/open.ts';
 import { interleaved, progress } from '../kit/bench-main.ts';
 import { quantiles, recording } from '../kit/numbers.ts';
 import type { BenchOptions } from '../kit/options.ts';

@@ -22,6 +22,12 @@ export interface SqliteFailure {
   readonly errcode: number | undefined;
 }
 
+/** What node:sqlite threw, as it can be sent to another thread. */
+export function sqliteFailure(error: unknown): SqliteFailure {
+  const errcode = error instanceof Error && 'errcode' in error ? Number(error.errcode) : undefined;
+  return { message: error instanceof Error ? error.message : String(error), errcode };
+}
+
 /** Thrown for a statement that SQLite refused. */
 export class SqliteError extends Error {
   readonly errcode: number | undefined;

@@ -5,9 +5,10 @@ import type { Log } from '../ports/telemetry.ts';
 import { createAgentStore } from './agents.ts';
 import { createArchive } from './archive.ts';
 import { createConversations } from './conversations.ts';
-import { type Database, openSqlite } from './database.ts';
+import type { Database } from './database.ts';
 import { type GuardOptions, guarded } from './guarded.ts';
 import { openPostgres } from './postgres/open.ts';
+import { openSqlite } from './sqlite/open.ts';
 import { createTemplateStore } from './templates.ts';
 import { createWebhookStore } from './webhooks.ts';
 

@@ -11,8 +11,8 @@ import type { SayReply } from '../../src/domain/turn.ts';
 import type { AgentRunner, ExecutionPlan } from '../../src/ports/runner.ts';
 import type { Store } from '../../src/ports/store.ts';
 import { leakFree } from '../support/leaks.ts';
-import { createMemoryStore } from '../support/memory-store/store.ts';
 import { quiet, uncounted } from '../support/quiet.ts';
+import { memoryStore } from '../support/stores.ts';
 import { AGENT, answered, handClock, listener, loopTurns, sessionId, taskId, tenantId } from './fixtures.ts';
 
 const IDLE_MS = 1_000;
@@ -33,7 +33,7 @@ function open(t: TestContext, limits: { perMinute?: number | null; perHour?: num
     },
     close: async () => {},
   };
-  const store = createMemoryStore();
+  const store = memoryStore();
   const system = createSystem({
     store,
     runner,

@@ -16,8 +16,8 @@ import type {
 import type { Store } from '../../src/ports/store.ts';
 import type { Metrics } from '../../src/ports/telemetry.ts';
 import { leakFree } from '../support/leaks.ts';
-import { createMemoryStore } from '../support/memory-store/store.ts';
 import { quiet } from '../support/quiet.ts';
+import { memoryStore } from '../support/stores.ts';
 import {
   AGENT,
   aborted,
@@ -76,14 +76,20 @@ async function until<T>(look: () => T | undefined): Promise<T> {
 function open(t: TestContext, options: { maxExecutions?: number; executions?: number } = {}): Node {
   leakFree(t);
   const fault: Node['fault'] = { store: null, commit: false, metrics: false, tenant: false, hold: null };
-  const memory = createMemoryStore({
-    fault: (access) => (fault.store === access ? new Error('the store is away') : undefined),
-  });
+  const memory = memoryStore();
+  const reach = async <T>(access: 'read' | 'write', call: () => Promise<T>): Promise<T> => {
+    if (fault.store === access) throw new Error('the store is away');
+    return call();
+  };
   const store: Store = {
     ...memory,
+    tenant: (...asked) => reach('read', () => memory.tenant(...asked)),
+    session: (...asked) => reach('read', () => memory.session(...asked)),
+    turn: (...asked) => reach('read', () => memory.turn(...asked)),
     commit(write) {
-      if (fault.hold) return fault.hold.then(() => memory.commit(write));
-      if (!fault.commit) return memory.commit(write);
+      const commit = () => reach('write', () => memory.commit(write));
+      if (fault.hold) return fault.hold.then(commit);
+      if (!fault.commit) return commit();
       fault.commit = false;
       throw new Error('a bug in the store');
     },

@@ -5,9 +5,8 @@ import { RefusalError, refusal } from '../../src/domain/errors.ts';
 import type { Store } from '../../src/ports/store.ts';
 import { action, actionClient, ownList, pydantic2, WORK } from '../support/action-client.ts';
 import { last } from '../support/chatter.ts';
-import { createMemoryStore } from '../support/memory-store/store.ts';
 import { startScene } from '../support/node.ts';
-import { storesAround } from '../support/stores.ts';
+import { memoryStore, storesAround } from '../support/stores.ts';
 import { say } from '../support/stub-model.ts';
 import { gate } from '../support/transport.ts';
 import { until } from '../support/until.ts';
@@ -85,7 +84,7 @@ test('kill -9 of Redis while runs are in flight: sockets go on, and every run is
 
 /** A store that does not answer as long as the test says so. */
 function unreliable() {
-  const store = createMemoryStore();
+  const store = memoryStore();
   const state = { down: false, refused: 0 };
   const answers = (): void => {
     if (!state.down) return;

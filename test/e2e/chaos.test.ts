@@ -5,9 +5,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Store } from '../../src/ports/store.ts';
 import { type Chatter, isEnd, last, numbered } from '../support/chatter.ts';
 import { dice } from '../support/dice.ts';
-import { createMemoryStore } from '../support/memory-store/store.ts';
 import { startScene, startTestNode, type TestNode } from '../support/node.ts';
-import { storesAround } from '../support/stores.ts';
+import { memoryStore, storesAround } from '../support/stores.ts';
 import { callTools, cutAfter, refuse, type Scenario, say, stallAfter } from '../support/stub-model.ts';
 import type { Received } from '../support/websocket-client.ts';
 
@@ -36,7 +35,7 @@ async function settle(client: Chatter, cancel: (taskId: string) => Promise<unkno
 
 /** A store that is now slow, now down. */
 function flaky(roll: (sides: number) => number): { store: Store; mend(): void } {
-  const store = createMemoryStore();
+  const store = memoryStore();
   let mended = false;
   return {
     mend() {

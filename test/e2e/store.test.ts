@@ -4,14 +4,13 @@ import { test } from 'node:test';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
 import type { Store, Write } from '../../src/ports/store.ts';
 import { isEnd, last, numbered, types } from '../support/chatter.ts';
-import { createMemoryStore } from '../support/memory-store/store.ts';
 import { startScene } from '../support/node.ts';
-import { storesAround } from '../support/stores.ts';
+import { memoryStore, storesAround } from '../support/stores.ts';
 import { callTools, say } from '../support/stub-model.ts';
 
 /** A store whose commits wait, or fail, as the test says. */
 function unreliable() {
-  const store = createMemoryStore();
+  const store = memoryStore();
   let waiting: (() => void)[] = [];
   const state = {
     held: false,

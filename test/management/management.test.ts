@@ -5,7 +5,7 @@ import { agentIdSchema, DEFAULT_AGENT_ID } from '../../src/domain/ids.ts';
 import type { AgentStore } from '../../src/ports/management.ts';
 import { openManagement, refused, someone, value } from '../actors/agent/agent-fixtures.ts';
 import { TENANT, tenantId } from '../actors/fixtures.ts';
-import { createMemoryAgents } from '../support/memory-store/agents.ts';
+import { memoryStores } from '../support/stores.ts';
 
 const ANY = { version: undefined };
 const PATCH = { version: undefined, replace: false };
@@ -133,7 +133,7 @@ test('a hundred writes at once without If-Match all win, one after the other', a
 
 /** A store in which another node is faster, so many times. */
 function contested(times: number): AgentStore {
-  const store = createMemoryAgents();
+  const store = memoryStores().agents;
   let left = times;
   return {
     ...store,
@@ -292,7 +292,7 @@ test('an agent comes out of a template with its customizations, where the tier h
 });
 
 test('a store that fails is a refusal, nothing is told or passed on, and the next write goes on', async () => {
-  const store = createMemoryAgents();
+  const store = memoryStores().agents;
   let down = true;
   const { agents, notices, changed } = openManagement({
     agents: {

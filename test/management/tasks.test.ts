@@ -6,7 +6,7 @@ import { agentIdSchema } from '../../src/domain/ids.ts';
 import type { AgentStore } from '../../src/ports/management.ts';
 import { openManagement, refused, someone, value } from '../actors/agent/agent-fixtures.ts';
 import { TENANT } from '../actors/fixtures.ts';
-import { createMemoryAgents } from '../support/memory-store/agents.ts';
+import { memoryStores } from '../support/stores.ts';
 
 const ORIGIN = { tenantId: TENANT, source: undefined };
 const PAGE = { page: 1, pageSize: 20 };
@@ -86,7 +86,7 @@ test('a task updates with an expected version, validates, and notifies', async (
 
 /** A store that refuses its next writes with these codes, one each. */
 function failing(...codes: ErrorCode[]): AgentStore {
-  const store = createMemoryAgents();
+  const store = memoryStores().agents;
   return {
     ...store,
     save: async (tenant, change) => {

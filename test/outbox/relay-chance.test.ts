@@ -3,9 +3,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { RefusalError } from '../../src/domain/errors.ts';
+import type { Store } from '../../src/ports/store.ts';
 import { accept, answer, named, taskOf, tenantOf } from '../store/records.ts';
 import { dice } from '../support/dice.ts';
-import { createMemoryStore } from '../support/memory-store/store.ts';
+import { memoryStore } from '../support/stores.ts';
 import { until } from '../support/until.ts';
 import {
   fakeTransport,
@@ -68,8 +69,21 @@ async function play(
 ): Promise<void> {
   const roll = dice(seed);
   const fails = (chance: number): boolean => roll(100) < chance;
-  const inner = createMemoryStore({ delayTurns });
-  const [fake, watched] = [fakeTransport(), watchedStore(inner)];
+  const inner = memoryStore();
+  const slow: Store = {
+    ...inner,
+    async commit(write) {
+      const outcome = await inner.commit(write);
+      await loopTurns(delayTurns);
+      return outcome;
+    },
+    async unsent(...asked) {
+      const found = await inner.unsent(...asked);
+      await loopTurns(delayTurns);
+      return found;
+    },
+  };
+  const [fake, watched] = [fakeTransport(), watchedStore(slow)];
   let faulty = true;
   fake.fate = () =>
     !faulty || !fails(chances.send) ? 'taken' : roll(3) === 0 ? 'refused and taken' : 'refused';

@@ -4,9 +4,11 @@ import { test } from 'node:test';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
 import { createLines, MAX_LAGGING } from '../../src/outbox/lines.ts';
 import { RELAY_TIMING } from '../../src/outbox/sender.ts';
+import type { Store, Unsent } from '../../src/ports/store.ts';
 import { createMemoryTransport } from '../../transports/queue/memory.ts';
 import { leakFree } from '../support/leaks.ts';
 import { quiet } from '../support/quiet.ts';
+import { memoryStore } from '../support/stores.ts';
 import { collecting, counting, gate, queue } from '../support/transport.ts';
 import { until } from '../support/until.ts';
 import {
@@ -145,13 +147,30 @@ test('what can never be sent is said once and does not block', async (t) => {
   assert.deepEqual(fake.arrived('q'), [0, 2]);
 });
 
+/** A store that takes what no database would: messages are held as they are. */
+function holdingStore(): Store {
+  const held = new Map<string, Unsent>();
+  let seq = 0;
+  return {
+    ...memoryStore(),
+    async commit(write) {
+      if (write.type === 'outgoing')
+        for (const message of write.outgoing) held.set(message.id, { seq: ++seq, outgoing: message });
+      if (write.type === 'outgoing-sent') for (const { id } of write.sent) held.delete(id);
+      return 'stored';
+    },
+    unsent: async (afterSeq, limit) =>
+      [...held.values()].filter((each) => each.seq > afterSeq).slice(0, limit),
+  };
+}
+
 test('hostile messages over a real codec: too large, circular, not JSON; the rest goes on', async (t) => {
   leakFree(t);
   const transport = createMemoryTransport(quiet, counting());
   const heard = collecting();
   const lane = { queue: queue('q'), group: 'all', weight: 1, share: 1 };
   await transport.consume([lane], heard.listener, { credits: 1 });
-  const [watched, log] = [watchedStore(), hearingLog()];
+  const [watched, log] = [watchedStore(holdingStore()), hearingLog()];
   const relay = relayOver(transport, watched.store, { log });
   const circular: Record<string, unknown> = { n: 2 };
   circular.self = circular;

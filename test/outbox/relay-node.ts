@@ -8,8 +8,8 @@ import type { Relay } from '../../src/ports/outbox.ts';
 import type { Outgoing, Store, Write } from '../../src/ports/store.ts';
 import type { Log } from '../../src/ports/telemetry.ts';
 import type { Transport } from '../../src/ports/transport.ts';
-import { createMemoryStore } from '../support/memory-store/store.ts';
 import { quiet } from '../support/quiet.ts';
+import { memoryStore } from '../support/stores.ts';
 import { queue as queueNamed } from '../support/transport.ts';
 
 /** Short waits, so that tests need not wait long. */
@@ -115,7 +115,7 @@ export interface WatchedStore {
   readFault: () => Error | undefined;
 }
 
-export function watchedStore(inner: Store = createMemoryStore({ delayTurns: 1 })): WatchedStore {
+export function watchedStore(inner: Store = memoryStore()): WatchedStore {
   const writes: Write[] = [];
   let reads = 0;
   const watched: WatchedStore = {

@@ -3,9 +3,9 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import type { Relay } from '../../src/ports/outbox.ts';
 import type { Outgoing, Store } from '../../src/ports/store.ts';
-import { createMemoryStore } from '../support/memory-store/store.ts';
 import type { RedisServer } from '../support/redis.ts';
 import { beforeRedisStops, redisFor, transportFor } from '../support/redis-node.ts';
+import { memoryStore } from '../support/stores.ts';
 import { until } from '../support/until.ts';
 import { firsts, numbers, outgoing, relayOver, unsentIn } from './relay-node.ts';
 
@@ -40,7 +40,7 @@ async function allStand(redis: RedisServer, store: Store, count: number): Promis
 
 test('order under load: nothing is lost, and nothing comes twice where nothing fails', async (t) => {
   const redis = await redisFor(t);
-  const store = createMemoryStore({ delayTurns: 1 });
+  const store = memoryStore();
   const relay = await relayFor(t, redis, store);
   const keeping: Promise<void>[] = [];
   for (const n of numbers(0, 3_000)) {
@@ -58,7 +58,7 @@ for (const [trouble, rounds] of [
 ] as const) {
   test(`Redis ${trouble} in mid-flow: nothing is lost, and order is kept on every queue`, async (t) => {
     const redis = await redisFor(t, { appendOnly: true });
-    const store = createMemoryStore({ delayTurns: 1 });
+    const store = memoryStore();
     const relay = await relayFor(t, redis, store);
     const beside = await transportFor(t, redis.url);
     let kept = 0;
@@ -91,7 +91,7 @@ for (const [trouble, rounds] of [
 
 test('a process that dies while Redis is away leaves all to the next one', async (t) => {
   const redis = await redisFor(t, { appendOnly: true });
-  const store = createMemoryStore({ delayTurns: 1 });
+  const store = memoryStore();
   const first = await relayFor(t, redis, store);
   for (const n of numbers(0, 50)) await first.keep(row(n));
   await redis.kill();
@@ -105,7 +105,7 @@ test('a process that dies while Redis is away leaves all to the next one', async
 
 test('a queue whose name holds something else stands in nobody’s way', async (t) => {
   const redis = await redisFor(t);
-  const store = createMemoryStore();
+  const store = memoryStore();
   await redis.client.set('to:wrong', 'a text');
   await store.commit({ type: 'outgoing', outgoing: numbers(0, 600).map((n) => outgoing(n, 'to:wrong')) });
   const relay = await relayFor(t, redis, store);

@@ -7,8 +7,8 @@ import type { Outgoing } from '../../src/ports/store.ts';
 import { createMemoryTransport } from '../../transports/queue/memory.ts';
 import { accept, answer, named, taskOf, tenantOf, turnOf } from '../store/records.ts';
 import { leakFree } from '../support/leaks.ts';
-import { createMemoryStore } from '../support/memory-store/store.ts';
 import { quiet } from '../support/quiet.ts';
+import { memoryStore } from '../support/stores.ts';
 import { collecting, counting, queue, refusedWith } from '../support/transport.ts';
 import { until } from '../support/until.ts';
 import {
@@ -54,7 +54,7 @@ test('what is expected of a turn is kept in the same write as its end, and sent'
 test('the hook of ended turns adds to every end, behind what is expected', async (t) => {
   leakFree(t);
   const fake = fakeTransport();
-  const relay = relayOver(fake.transport, createMemoryStore(), {
+  const relay = relayOver(fake.transport, memoryStore(), {
     onTurnEnded: (write) => [outgoing(9, 'save', { id: `save-${write.turn.taskId}` })],
   });
   await accept(relay.store, TURN);
@@ -67,7 +67,7 @@ test('the hook of ended turns adds to every end, behind what is expected', async
 test('an expectation is met by its own turn only, once, and not after it was released', async (t) => {
   leakFree(t);
   const fake = fakeTransport();
-  const relay = relayOver(fake.transport, createMemoryStore());
+  const relay = relayOver(fake.transport, memoryStore());
   const turns = [TURN, named('t2'), named('t1', 's1', 'other'), named('t3')];
   for (const turn of turns) await accept(relay.store, turn);
   let made = 0;
@@ -293,7 +293,7 @@ test('over the memory transport: answers are delivered in their format, in order
   const heard = collecting();
   const lane = { queue: queue('q'), group: 'all', weight: 1, share: 1 };
   await transport.consume([lane], heard.listener, { credits: 1 });
-  const relay = relayOver(transport, createMemoryStore());
+  const relay = relayOver(transport, memoryStore());
   await Promise.all(
     numbers(0, 300).map((n) => relay.keep([outgoing(n, 'q', { format: n % 2 ? 'msgpack' : 'json' })])),
   );
@@ -307,11 +307,12 @@ test('over the memory transport: answers are delivered in their format, in order
 test('the end of a turn whose session is gone still answers who asked', async (t) => {
   leakFree(t);
   const fake = fakeTransport();
-  const relay = relayOver(fake.transport, createMemoryStore());
+  const relay = relayOver(fake.transport, memoryStore());
   const expected = relay.expect(tenantOf(TURN), taskOf(TURN), () => [outgoing(1)]);
   const ended = { ...turnOf(TURN), finishedAtMs: 1 };
   await relay.store.commit({ type: 'turn-ended', turn: ended, message: undefined });
   assert.equal(expected.kept(), true);
+  await until('it', () => fake.arrived('q').length === 1);
   await relay.close();
   assert.deepEqual(fake.arrived('q'), [1]);
 });

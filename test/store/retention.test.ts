@@ -11,9 +11,8 @@ import {
   DELIVERED_KEPT_MS,
   DELIVERIES_KEPT,
 } from '../../src/store/retention.ts';
-import { createMemoryStore } from '../support/memory-store/store.ts';
-import { createMemoryWebhooks } from '../support/memory-store/webhooks.ts';
 import { quiet } from '../support/quiet.ts';
+import { memoryStore, memoryStores } from '../support/stores.ts';
 import { keep, outgoing, unsentIds } from './outgoing-contract.ts';
 import { named, tenantOf } from './records.ts';
 
@@ -26,7 +25,7 @@ const jobOver = (
   t: TestContext,
   store: Store,
   nowMs: number,
-  expire: Expire = createMemoryWebhooks().expire,
+  expire: Expire = memoryStores().webhooks.expire,
 ) => {
   const job = createRetention({
     ...{ store, webhooks: { expire }, tiers: TIER_TABLE, defaultTier: 'free' },
@@ -37,7 +36,7 @@ const jobOver = (
 };
 
 test('answers are forgotten after a week, and what is still to be sent never', async (t) => {
-  const store = createMemoryStore({ now: () => KEPT_AT_MS });
+  const store = memoryStore(() => KEPT_AT_MS);
   await keep(store, outgoing('a', { answers: 'r1', queue: undefined }), outgoing('b', { answers: 'r2' }));
   await jobOver(t, store, KEPT_AT_MS + ANSWERS_KEPT_MS).run();
   assert.equal((await store.answered(acme, 'r1'))?.id, 'a');
@@ -50,7 +49,7 @@ test('answers are forgotten after a week, and what is still to be sent never', a
 test('a store that refuses one of its writes is asked for the others', async (t) => {
   const asked: Write['type'][] = [];
   const store: Store = {
-    ...createMemoryStore(),
+    ...memoryStore(),
     commit: async ({ type }) => {
       asked.push(type);
       throw new Error('out of order');
@@ -69,7 +68,7 @@ test('a store that refuses one of its writes is asked for the others', async (t)
 
 test('deliveries are kept a week, dead ones a month, and ten thousand of a webhook at most', async (t) => {
   const asked: SettledLimits[] = [];
-  const job = jobOver(t, createMemoryStore(), KEPT_AT_MS, async (limits) => asked.push(limits));
+  const job = jobOver(t, memoryStore(), KEPT_AT_MS, async (limits) => asked.push(limits));
   await job.run();
 
   const [week, month] = [7 * 86_400_000, 30 * 86_400_000];

@@ -1,16 +1,74 @@
-/** A node's stores around a conversation store of the test's own, with agent management in memory. */
+/**
+ * Stores over SQLite in memory, in the test's own thread: they are there at once, answer within a few turns of the
+ * event loop, and need no closing.
+ */
+import { Kysely } from 'kysely';
 import type { NodeStores } from '../../src/node.ts';
 import type { Store } from '../../src/ports/store.ts';
-import { createMemoryAgents } from './memory-store/agents.ts';
-import { createMemoryTemplates } from './memory-store/templates.ts';
-import { createMemoryWebhooks } from './memory-store/webhooks.ts';
+import { createAgentStore } from '../../src/store/agents.ts';
+import { createConversations } from '../../src/store/conversations.ts';
+import { SqliteError, sqliteFailure } from '../../src/store/failure.ts';
+import { migrate } from '../../src/store/migrations.ts';
+import type { Schema } from '../../src/store/schema.ts';
+import { oneAtATime, type SqliteClient } from '../../src/store/sqlite/client.ts';
+import { type Connection, openConnection } from '../../src/store/sqlite/connection.ts';
+import { sqliteDialect } from '../../src/store/sqlite/dialect.ts';
+import { sqliteDatabase } from '../../src/store/sqlite/open.ts';
+import { createTemplateStore } from '../../src/store/templates.ts';
+import { createWebhookStore } from '../../src/store/webhooks.ts';
 
-export function storesAround(conversations: Store): NodeStores {
+/** Made by the migrations once, since they take longer than most tests. */
+const SCHEMA = await newestSchema();
+
+/** Makes empty stores. `now`: when messages and deliveries are stored, in ms since the epoch. */
+export function memoryStores(now: () => number = Date.now): NodeStores {
+  const connection = openConnection({ path: ':memory:' });
+  connection.db.exec(SCHEMA);
+  const client = clientOf(connection);
+  const database = sqliteDatabase(client, new Kysely<Schema>({ dialect: sqliteDialect(client) }));
+  const conversations = createConversations(database, {}, { now });
   return {
     conversations,
-    agents: createMemoryAgents(),
-    templates: createMemoryTemplates(),
-    webhooks: createMemoryWebhooks(),
+    agents: createAgentStore(database),
+    templates: createTemplateStore(database),
+    webhooks: createWebhookStore(database, now),
     close: () => conversations.close(),
   };
+}
+
+export const memoryStore = (now?: () => number): Store => memoryStores(now).conversations;
+
+/** A node's stores around a conversation store of the test's own. */
+export const storesAround = (conversations: Store): NodeStores => ({
+  ...memoryStores(),
+  conversations,
+  close: () => conversations.close(),
+});
+
+function clientOf(connection: Connection): SqliteClient {
+  const attempt = async <T>(deed: () => T): Promise<T> => {
+    try {
+      return deed();
+    } catch (error) {
+      throw new SqliteError(sqliteFailure(error));
+    }
+  };
+  return {
+    acquire: oneAtATime(() => ({
+      query: (sql, params) => attempt(() => connection.query(sql, params)),
+      batch: (writes) => attempt(() => connection.batch(writes)),
+    })),
+    crash: async () => {},
+    close: async () => {},
+  };
+}
+
+async function newestSchema(): Promise<string> {
+  const connection = openConnection({ path: ':memory:' });
+  await migrate(new Kysely<Schema>({ dialect: sqliteDialect(clientOf(connection)) }), 'sqlite');
+  const made = connection.db
+    .prepare("select sql from sqlite_master where sql is not null and name not like 'sqlite_%'")
+    .all();
+  connection.db.close();
+  return made.map(({ sql }) => `${sql};`).join('\n');
 }

@@ -35,7 +35,6 @@ export function createSqliteClient(options: SqliteOptions, log: Log): SqliteClie
   if (!inMemory) mkdirSync(dirname(resolve(options.path)), { recursive: true, mode: 0o700 });
   let thread: Thread | undefined;
   let closed = false;
-  let last: Promise<void> = Promise.resolve();
 
   function current(): Thread {
     if (closed) throw unavailable('The store is closed.');
@@ -44,20 +43,7 @@ export function createSqliteClient(options: SqliteOptions, log: Log): SqliteClie
     return thread;
   }
 
-  async function acquire(): Promise<SqliteSession> {
-    const before = last;
-    let release = (): void => {};
-    last = new Promise((done) => {
-      release = done;
-    });
-    await before;
-    try {
-      return { ...sessionOf(current()), release };
-    } catch (error) {
-      release();
-      throw error;
-    }
-  }
+  const acquire = oneAtATime(() => sessionOf(current()));
 
   return {
     acquire,
@@ -73,6 +59,25 @@ export function createSqliteClient(options: SqliteOptions, log: Log): SqliteClie
       await thread.ask({ type: 'close' });
       await thread.ended;
     },
+  };
+}
+
+/** Opens a session for each who asks, once the one before is released. */
+export function oneAtATime(open: () => Omit<SqliteSession, 'release'>): () => Promise<SqliteSession> {
+  let last: Promise<void> = Promise.resolve();
+  return async () => {
+    const before = last;
+    let release = (): void => {};
+    last = new Promise((done) => {
+      release = done;
+    });
+    await before;
+    try {
+      return { ...open(), release };
+    } catch (error) {
+      release();
+      throw error;
+    }
   };
 }
 

@@ -20,8 +20,8 @@ import { createMemoryTransport } from '../../../transports/queue/memory.ts';
 import { createCallbacks } from '../../../transports/webhooks/callbacks.ts';
 import { QUICK } from '../../outbox/relay-node.ts';
 import { leakFree } from '../../support/leaks.ts';
-import { createMemoryStore } from '../../support/memory-store/store.ts';
 import { quiet, uncounted } from '../../support/quiet.ts';
+import { memoryStore } from '../../support/stores.ts';
 import { type Collected, collecting, counting, queue } from '../../support/transport.ts';
 import { until } from '../../support/until.ts';
 import { AGENT, aborted, answered, failed, type Listener, listener, sessionId } from '../fixtures.ts';
@@ -91,7 +91,7 @@ function scriptedRunner() {
 export async function openActionNode(t: TestContext, options: ActionNodeOptions = {}) {
   if (!options.store) leakFree(t);
   const weather: Weather = { store: 'up', transport: 'up' };
-  const stored = options.store ?? createMemoryStore();
+  const stored = options.store ?? memoryStore();
   const reads: string[] = [];
   const down = (): RefusalError => new RefusalError(refusal('STORE_UNAVAILABLE', { retryAfterMs: 5 }));
   const guarded = async <T>(what: string, read: () => Promise<T>): Promise<T> => {

@@ -1,8 +1,8 @@
 /** The action worker over a real Redis: what strangers push is answered, also where one of two nodes dies over it. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createMemoryStore } from '../../support/memory-store/store.ts';
 import { redisFor, transportFor } from '../../support/redis-node.ts';
+import { memoryStore } from '../../support/stores.ts';
 import { until } from '../../support/until.ts';
 import { ACME, BACK, idOf, openActionNode, run, task, WORK } from './action-node.ts';
 
@@ -10,7 +10,7 @@ test('runs that a stranger pushes are answered once, and another tenant’s queu
   const redis = await redisFor(t);
   const transport = await transportFor(t, redis.url);
   const put = (name: string, text: string): void => void redis.client.lpush(name, text);
-  const node = await openActionNode(t, { store: createMemoryStore(), transport, put });
+  const node = await openActionNode(t, { store: memoryStore(), transport, put });
   node.push(run('h3', 'hi', { callback_queue: 'orchestrator:globex:callback' }));
   for (let n = 0; n < 20; n += 1) node.push(run(`r${n}`, `hi ${n}`));
   await node.reply(19);
@@ -24,7 +24,7 @@ test('runs that a stranger pushes are answered once, and another tenant’s queu
 
 test('what a node was working on when it died is performed by another, and answered', async (t) => {
   const redis = await redisFor(t);
-  const store = createMemoryStore();
+  const store = memoryStore();
   const put = (name: string, text: string): void => void redis.client.lpush(name, text);
   const first = await openActionNode(t, { store, put, transport: await transportFor(t, redis.url) });
   first.push(run('a1', 'wait'));

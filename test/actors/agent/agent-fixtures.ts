@@ -10,9 +10,8 @@ import {
   type ManagementOptions,
 } from '../../../src/management/management.ts';
 import type { Actor, AgentStore } from '../../../src/ports/management.ts';
-import { createMemoryAgents } from '../../support/memory-store/agents.ts';
-import { createMemoryTemplates } from '../../support/memory-store/templates.ts';
 import { quiet } from '../../support/quiet.ts';
+import { memoryStores } from '../../support/stores.ts';
 import { AGENT, handClock, TENANT } from '../fixtures.ts';
 
 export const AGENT_ID: AgentId = agentIdSchema.parse('a1');
@@ -64,8 +63,8 @@ export function openManagement(more: Partial<ManagementOptions> = {}) {
   bus.listen((notice) => notices.push(notice));
   let ids = 0;
   const options: ManagementOptions = {
-    agents: createMemoryAgents(),
-    templates: createMemoryTemplates(),
+    agents: memoryStores().agents,
+    templates: memoryStores().templates,
     liveAgents: {
       changed: (agent) => void changed.push(agent),
       invalidate: (_tenantId, agentId) => void invalidated.push(agentId),

@@ -10,8 +10,8 @@ import type { Reply } from '../../../src/domain/errors.ts';
 import type { AgentId } from '../../../src/domain/ids.ts';
 import type { AgentRunner, ExecutionOutcome, ExecutionPlan } from '../../../src/ports/runner.ts';
 import { leakFree } from '../../support/leaks.ts';
-import { createMemoryStore } from '../../support/memory-store/store.ts';
 import { quiet, uncounted } from '../../support/quiet.ts';
+import { memoryStore } from '../../support/stores.ts';
 import {
   AGENT,
   answered,
@@ -223,7 +223,7 @@ async function openNode(t: TestContext) {
   const system = createSystem({
     ...CONFIG,
     actors,
-    store: createMemoryStore(),
+    store: memoryStore(),
     agents,
     runner,
     clock,

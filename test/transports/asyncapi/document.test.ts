@@ -29,8 +29,8 @@ import { readSessionPath } from '../../../transports/websocket/upgrade.ts';
 import { encodeFrame } from '../../../transports/wire/codec.ts';
 import { BACK, envelope, openActionNode, run } from '../../actors/actions/action-node.ts';
 import { openHttpNode } from '../../support/http-node.ts';
-import { createMemoryStore } from '../../support/memory-store/store.ts';
 import { quiet } from '../../support/quiet.ts';
+import { memoryStore } from '../../support/stores.ts';
 import { counting } from '../../support/transport.ts';
 import * as peerNode from '../peers/peer-node.ts';
 import { at, describes, document, fits, text } from './asyncapi-document.ts';
@@ -281,7 +281,7 @@ test('what the node asks of services is what the document says, and what they an
   const peers = peerNode.peersOver(transport, 'redis');
   const { acme: tenantId, session: sessionId, sales: agentId } = peerNode;
   const conversations = createRemoteConversations({
-    ...{ store: createMemoryStore(), peers, tiers: TIER_TABLE, tierOf: async () => 'advance' as const },
+    ...{ store: memoryStore(), peers, tiers: TIER_TABLE, tierOf: async () => 'advance' as const },
     ...{ defaultTier: 'advance', format: 'json', clock: peerNode.clock, log: quiet },
   });
   const page = await conversations.store.session(tenantId, sessionId, { limit: 9, before: undefined });
@@ -320,7 +320,7 @@ test('what the node asks of services is what the document says, and what they an
 test('messages for the conversation service are what the document says', async () => {
   const { acme, session, task, clock, allIn } = peerNode;
   const { saved } = createRemoteConversations({
-    ...{ store: createMemoryStore(), peers: { modes: allIn('redis'), ask: async () => ({}) } },
+    ...{ store: memoryStore(), peers: { modes: allIn('redis'), ask: async () => ({}) } },
     ...{ tiers: TIER_TABLE, tierOf: async () => 'free' as const, defaultTier: 'free', format: 'json' },
     ...{ clock, log: quiet },
   });

@@ -8,10 +8,8 @@ import { createManagement, createNotices } from '../../../src/management/managem
 import type { TenantAdmin } from '../../../src/ports/management.ts';
 import { createWebhooks } from '../../../transports/webhooks/webhooks.ts';
 import { openHttpNode } from '../../support/http-node.ts';
-import { createMemoryAgents } from '../../support/memory-store/agents.ts';
-import { createMemoryTemplates } from '../../support/memory-store/templates.ts';
-import { createMemoryWebhooks } from '../../support/memory-store/webhooks.ts';
 import { quiet, uncounted } from '../../support/quiet.ts';
+import { memoryStores } from '../../support/stores.ts';
 
 export const SERVICE_TOKEN = 'the token of all services';
 
@@ -29,8 +27,8 @@ export async function openManagementNode(
   const tiers = new Map<TenantId, Tier>();
   let ids = 0;
   const management = createManagement({
-    agents: createMemoryAgents(),
-    templates: createMemoryTemplates(),
+    agents: memoryStores().agents,
+    templates: memoryStores().templates,
     liveAgents: { changed: (agent) => changed.push(agent), invalidate: () => {} },
     builtIn: defaultAgent({
       models: { defaultProvider: 'offline', defaultModel: 'offline-echo' },
@@ -44,7 +42,7 @@ export async function openManagementNode(
     newId: () => `id-${++ids}`,
     log: quiet,
   });
-  const store = createMemoryWebhooks();
+  const store = memoryStores().webhooks;
   const webhooks = createWebhooks({
     store,
     notices,

@@ -12,8 +12,8 @@ import type { Log } from '../../../src/ports/telemetry.ts';
 import { createConversationCache, joined } from '../../../transports/peers/conversation-cache.ts';
 import { createRemoteConversations, type TurnEnded } from '../../../transports/peers/remote-conversations.ts';
 import { createMemoryTransport } from '../../../transports/queue/memory.ts';
-import { createMemoryStore } from '../../support/memory-store/store.ts';
 import { quiet } from '../../support/quiet.ts';
+import { memoryStore } from '../../support/stores.ts';
 import { counting } from '../../support/transport.ts';
 import { acme, allIn, embeddedFor, nobody, peersOver, session, startServices } from './peer-node.ts';
 
@@ -60,7 +60,7 @@ function world(answer: () => PeerData | Promise<PeerData>) {
   let asked = 0;
   const lines: string[] = [];
   const log: Log = { ...quiet, warn: (_, text) => void lines.push(text) };
-  const local = createMemoryStore();
+  const local = memoryStore();
   const conversations = createRemoteConversations({
     store: local,
     peers: {
@@ -143,7 +143,7 @@ test('a session begins with what the service knows, over the queue', async (t) =
   t.after(() => transport.close());
   const heard = await startServices(transport, embeddedFor(t));
   const { store } = createRemoteConversations({
-    store: createMemoryStore(),
+    store: memoryStore(),
     peers: peersOver(transport, 'redis', nobody),
     tiers: TIER_TABLE,
     tierOf: async () => 'advance',

@@ -17,8 +17,8 @@ import type { WebhookStore } from '../../../src/ports/management.ts';
 import type { Log, Timers } from '../../../src/ports/telemetry.ts';
 import { createWebhooks, type WebhookDeps } from '../../../transports/webhooks/webhooks.ts';
 import { leakFree } from '../../support/leaks.ts';
-import { createMemoryWebhooks } from '../../support/memory-store/webhooks.ts';
 import { uncounted } from '../../support/quiet.ts';
+import { memoryStores } from '../../support/stores.ts';
 
 /** What a receiver was sent. */
 export interface Request {
@@ -110,7 +110,7 @@ export function createTestTime() {
 }
 
 /** A store that tells what is kept, and fails as often as the test says. */
-export function watchedStore(store: WebhookStore = createMemoryWebhooks()) {
+export function watchedStore(store: WebhookStore = memoryStores().webhooks) {
   const events = new EventEmitter();
   events.setMaxListeners(0);
   const kept: WebhookDelivery[] = [];
