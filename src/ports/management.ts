@@ -78,11 +78,7 @@ export interface SettledLimits {
   readonly perWebhook: number;
 }
 
-export interface WebhookStore {
-  list(tenantId: TenantId): Promise<readonly Webhook[]>;
-  save(tenantId: TenantId, webhook: Webhook): Promise<void>;
-  /** With its deliveries. */
-  remove(tenantId: TenantId, webhookId: string): Promise<boolean>;
+export interface DeliveryStore {
   /** Newest first. */
   deliveries(
     tenantId: TenantId,
@@ -90,8 +86,8 @@ export interface WebhookStore {
     query: Pick<ListQuery, 'page' | 'pageSize'>,
   ): Promise<Page<WebhookDelivery>>;
   delivery(tenantId: TenantId, deliveryId: string): Promise<WebhookDelivery | null>;
-  /** Writes a delivery, new or changed. */
-  keep(delivery: WebhookDelivery): Promise<void>;
+  /** Writes a delivery, new or changed. One whose webhook was removed meanwhile is dropped. */
+  saveDelivery(delivery: WebhookDelivery): Promise<void>;
   /** Pending deliveries of all tenants that are due, oldest first, with their webhooks. */
   due(
     nowMs: number,
@@ -102,6 +98,13 @@ export interface WebhookStore {
    * before a failure stay deleted. A pending one is never deleted. Resolves to how many went.
    */
   expire(limits: SettledLimits): Promise<number>;
+}
+
+export interface WebhookStore extends DeliveryStore {
+  list(tenantId: TenantId): Promise<readonly Webhook[]>;
+  save(tenantId: TenantId, webhook: Webhook): Promise<void>;
+  /** With its deliveries. */
+  remove(tenantId: TenantId, webhookId: string): Promise<boolean>;
 }
 
 /** A turn with its messages: the question, then the answer where there is one. */

@@ -91,22 +91,8 @@ export type EncodedWrite =
 type ExpiredBefore = Readonly<Record<'before_ms' | 'most', number>>;
 
 export function encodeAccepted(write: Extract<Write, { type: 'turn-accepted' }>): EncodedWrite {
-  const { turn, message, day } = write;
-  const unsafe = needsEscape(message.content);
-  const row = {
-    tenant_id: turn.tenantId,
-    task_id: turn.taskId,
-    session_id: turn.sessionId,
-    agent_id: turn.agentId,
-    agent_version: turn.agentVersion ?? null,
-    status: turn.status,
-    created_at: turn.createdAtMs,
-    asked: unsafe ? escaped(message.content) : message.content,
-    asked_at: message.atMs,
-    flags: unsafe ? FLAG.askedEscaped : 0,
-    day,
-  };
-  return { kind: 'accepted', row, resumable: write.resumable === true };
+  const { turn, message, day, resumable = false } = write;
+  return { kind: 'accepted', row: { ...askedColumns(turn, message), day }, resumable };
 }
 
 /** `nowMs`: when its outgoing messages are stored. */
@@ -114,41 +100,58 @@ export function encodeEnded(
   { turn, message, outgoing = [], unrun }: Extract<Write, { type: 'turn-ended' }>,
   nowMs: number,
 ): EncodedWrite {
-  const { content, answer, flags } = encodedEnd(turn, message);
-  const row = {
+  const ended = endedColumns(turn, message);
+  const row = unrun ? { ...ended, flags: ended.flags | FLAG.unrun } : ended;
+  return { kind: 'ended', row, outgoing: outgoing.map((each) => encodeOutgoing(each, nowMs)) };
+}
+
+/** What is stored of a turn and its question when it is accepted. */
+export function askedColumns(turn: TurnRecord, asked: Message): Omit<AcceptedRow, 'day'> {
+  const unsafe = needsEscape(asked.content);
+  return {
+    tenant_id: turn.tenantId,
+    task_id: turn.taskId,
+    session_id: turn.sessionId,
+    agent_id: turn.agentId,
+    agent_version: turn.agentVersion ?? null,
+    status: turn.status,
+    created_at: turn.createdAtMs,
+    asked: unsafe ? escaped(asked.content) : asked.content,
+    asked_at: asked.atMs,
+    flags: unsafe ? FLAG.askedEscaped : 0,
+  };
+}
+
+/** What is stored of a turn and its answer when it ends. The two have nearly always one text: then it is stored once. */
+export function endedColumns(turn: TurnRecord, answer: Message | undefined): EndedRow {
+  const said = encodeText(answer?.content, FLAG.answerEscaped);
+  const isAnswer = answer !== undefined && turn.content === answer.content;
+  const content = isAnswer
+    ? { text: null, flag: FLAG.contentIsAnswer }
+    : encodeText(turn.content, FLAG.contentEscaped);
+  return {
     tenant_id: turn.tenantId,
     task_id: turn.taskId,
     status: turn.status,
     agent_id: turn.agentId,
     agent_version: turn.agentVersion ?? null,
     finished_at: turn.finishedAtMs ?? null,
-    content,
-    answer,
-    answered_at: message?.atMs ?? null,
-    flags: unrun ? flags | FLAG.unrun : flags,
+    content: content.text,
+    answer: said.text,
+    answered_at: answer?.atMs ?? null,
+    flags: said.flag | content.flag,
     info: turn.info === undefined ? null : JSON.stringify(turn.info),
     error: turn.error === undefined ? null : JSON.stringify(turn.error),
   };
-  return { kind: 'ended', row, outgoing: outgoing.map((each) => encodeOutgoing(each, nowMs)) };
 }
 
-/** The turn's content and its answer, which are nearly always one text: then it is stored once. */
-export function encodedEnd(
-  turn: TurnRecord,
-  message: Message | undefined,
-): { readonly content: string | null; readonly answer: string | null; readonly flags: number } {
-  let flags = 0;
-  let answer: string | null = null;
-  if (message) {
-    const unsafe = needsEscape(message.content);
-    answer = unsafe ? escaped(message.content) : message.content;
-    if (unsafe) flags |= FLAG.answerEscaped;
-    if (turn.content === message.content)
-      return { content: null, answer, flags: flags | FLAG.contentIsAnswer };
-  }
-  if (turn.content === undefined) return { content: null, answer, flags };
-  if (!needsEscape(turn.content)) return { content: turn.content, answer, flags };
-  return { content: escaped(turn.content), answer, flags: flags | FLAG.contentEscaped };
+/** A text as it is stored, and `escapedFlag` where it had to be escaped. */
+function encodeText(
+  text: string | undefined,
+  escapedFlag: number,
+): { readonly text: string | null; readonly flag: number } {
+  if (text === undefined) return { text: null, flag: 0 };
+  return needsEscape(text) ? { text: escaped(text), flag: escapedFlag } : { text, flag: 0 };
 }
 
 /** UTF-16 units of the texts of a write, and something for the rest: for the bounds of the queue. */
@@ -206,12 +209,8 @@ export const MESSAGE_COLUMNS = ['task_id', 'asked', 'asked_at', 'answer', 'answe
 /** The question, then the answer where there is one. */
 export function messagesOf(row: MessageRow): readonly Message[] {
   const taskId = taskIdSchema.parse(row.task_id);
-  const asked: Message = {
-    role: 'user',
-    content: unescaped(row.asked, (row.flags & FLAG.askedEscaped) !== 0),
-    taskId,
-    atMs: row.asked_at,
-  };
+  const question = unescaped(row.asked, (row.flags & FLAG.askedEscaped) !== 0);
+  const asked: Message = { role: 'user', content: question, taskId, atMs: row.asked_at };
   const content = answerOf(row);
   if (content === undefined || row.answered_at === null) return [asked];
   return [asked, { role: 'assistant', content, taskId, atMs: row.answered_at }];

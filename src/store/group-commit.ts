@@ -64,86 +64,104 @@ interface PendingWrite<W, R> {
 export function createGroupCommit<W, R>(options: GroupCommitOptions<W, R>): GroupCommit<W, R> {
   const limits = { ...GROUP_COMMIT_LIMITS, ...options.limits };
   const now = options.now ?? (() => performance.now());
-  let waiting: PendingWrite<W, R>[] = [];
-  let waitingBytes = 0;
+  const pending = createPendingWrites<W, R>(limits);
   let running = false;
   let closed = false;
-  let tail: Promise<unknown> = Promise.resolve();
+  let last: Promise<unknown> = Promise.resolve();
+  const settled = (): Promise<void> => last.then(nothing, nothing);
 
   async function run(): Promise<void> {
-    let last = 0;
+    let size = 0;
     // After a large one it looks once more: what its outcomes set off is about to come.
-    while (waiting.length > 0 || last >= limits.gatherFrom) {
-      if (last >= limits.gatherFrom && waiting.length < last && !closed) await gather();
-      const batch = refuseLate(take());
-      if (batch.length > 0) await settle(batch);
-      last = batch.length;
+    while (pending.size() > 0 || size >= limits.gatherFrom) {
+      if (size >= limits.gatherFrom && pending.size() < size && !closed) await gather();
+      const batch = pending.take(now());
+      if (batch.length > 0) await settle(batch, options.apply);
+      size = batch.length;
     }
     running = false;
   }
 
   const gather = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, limits.gatherMs));
 
-  /** The next transaction's writes: at least one, at most what the bounds allow. */
-  function take(): readonly PendingWrite<W, R>[] {
-    let bytes = 0;
-    let count = 0;
-    for (const { bytes: more } of waiting) {
-      if (count > 0 && (count >= limits.maxWrites || bytes + more > limits.maxBytes)) break;
-      bytes += more;
-      count += 1;
-    }
-    const batch = count === waiting.length ? waiting : waiting.slice(0, count);
-    waiting = count === waiting.length ? [] : waiting.slice(count);
-    waitingBytes -= bytes;
-    return batch;
-  }
-
-  function refuseLate(batch: readonly PendingWrite<W, R>[]): readonly PendingWrite<W, R>[] {
-    const since = now() - limits.maxWaitMs;
-    if ((batch[0]?.atMs ?? 0) >= since) return batch;
-    for (const entry of batch)
-      if (entry.atMs < since) entry.reject(unavailable('The store is too slow; this was not kept.'));
-    return batch.filter((entry) => entry.atMs >= since);
-  }
-
-  async function settle(batch: readonly PendingWrite<W, R>[]): Promise<void> {
-    try {
-      const outcomes = await options.apply(batch.map((entry) => entry.write));
-      for (const [index, entry] of batch.entries()) {
-        const outcome = outcomes[index];
-        if (outcome === undefined) entry.reject(new Error('The store told no outcome of a write.'));
-        else entry.resolve(outcome);
-      }
-    } catch (error) {
-      if (batch.length === 1 || isUnavailable(error)) for (const entry of batch) entry.reject(error);
-      else for (const entry of batch) await settle([entry]);
-    }
-  }
-
   return {
     add(write) {
       if (closed) return Promise.reject(unavailable('The store is closed.'));
       const bytes = options.sizeOf(write);
-      if (waiting.length >= limits.maxWaiting || waitingBytes + bytes > limits.maxWaitingBytes)
+      if (!pending.hasRoom(bytes))
         return Promise.reject(unavailable('Too many writes wait for the store already.'));
       const outcome = new Promise<R>((resolve, reject) => {
-        waiting.push({ write, bytes, atMs: now(), resolve, reject });
+        pending.add({ write, bytes, atMs: now(), resolve, reject });
       });
-      waitingBytes += bytes;
-      tail = outcome;
+      last = outcome;
       if (!running) {
         running = true;
         setImmediate(run);
       }
       return outcome;
     },
-    settled: () => tail.then(nothing, nothing),
+    settled,
     async close() {
       closed = true;
-      await tail.then(nothing, nothing);
+      await settled();
     },
   };
 }
 
 const nothing = (): void => {};
+
+/** The writes that no transaction has begun with, in their order and within their bounds. */
+function createPendingWrites<W, R>(limits: GroupCommitLimits) {
+  let waiting: PendingWrite<W, R>[] = [];
+  let waitingBytes = 0;
+  return {
+    size: () => waiting.length,
+    hasRoom: (bytes: number) =>
+      waiting.length < limits.maxWaiting && waitingBytes + bytes <= limits.maxWaitingBytes,
+    add(entry: PendingWrite<W, R>): void {
+      waiting.push(entry);
+      waitingBytes += entry.bytes;
+    },
+    /** The next transaction's writes, as many as its bounds allow; those that came too late are refused. */
+    take(nowMs: number): readonly PendingWrite<W, R>[] {
+      let bytes = 0;
+      let count = 0;
+      for (const { bytes: more } of waiting) {
+        if (count > 0 && (count >= limits.maxWrites || bytes + more > limits.maxBytes)) break;
+        bytes += more;
+        count += 1;
+      }
+      const batch = waiting.slice(0, count);
+      waiting = waiting.slice(count);
+      waitingBytes -= bytes;
+      return refuseLate(batch, nowMs - limits.maxWaitMs);
+    },
+  };
+}
+
+function refuseLate<W, R>(
+  batch: readonly PendingWrite<W, R>[],
+  sinceMs: number,
+): readonly PendingWrite<W, R>[] {
+  if ((batch[0]?.atMs ?? 0) >= sinceMs) return batch;
+  for (const entry of batch)
+    if (entry.atMs < sinceMs) entry.reject(unavailable('The store is too slow; this was not stored.'));
+  return batch.filter((entry) => entry.atMs >= sinceMs);
+}
+
+async function settle<W, R>(
+  batch: readonly PendingWrite<W, R>[],
+  apply: GroupCommitOptions<W, R>['apply'],
+): Promise<void> {
+  try {
+    const outcomes = await apply(batch.map((entry) => entry.write));
+    for (const [index, entry] of batch.entries()) {
+      const outcome = outcomes[index];
+      if (outcome === undefined) entry.reject(new Error('The store gave no outcome of a write.'));
+      else entry.resolve(outcome);
+    }
+  } catch (error) {
+    if (batch.length === 1 || isUnavailable(error)) for (const entry of batch) entry.reject(error);
+    else for (const entry of batch) await settle([entry], apply);
+  }
+}

@@ -1,13 +1,13 @@
 /** The nightly job that forgets conversations older than their tenant's tier keeps them, old answers and deliveries. */
 import { Cron } from 'croner';
 import { TIERS, type Tier, type TierTable } from '../domain/tiers.ts';
-import type { WebhookStore } from '../ports/management.ts';
+import type { DeliveryStore } from '../ports/management.ts';
 import type { Store } from '../ports/store.ts';
 import type { Clock, Log } from '../ports/telemetry.ts';
 
 interface RetentionOptions {
   readonly store: Store;
-  readonly webhooks: Pick<WebhookStore, 'expire'>;
+  readonly webhooks: Pick<DeliveryStore, 'expire'>;
   readonly tiers: TierTable;
   /** Whose days count for tenants that have no tier of their own. */
   readonly defaultTier: Tier;

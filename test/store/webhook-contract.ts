@@ -96,15 +96,15 @@ export function webhookContract(name: string, open: () => Promise<OpenWebhooks>)
 
   over('deliveries are kept, changed, and listed newest first in pages', async (store) => {
     await store.save(acme, webhook('w1'));
-    await store.keep(delivery('d1'));
-    await store.keep(delivery('d2', { created_at: at(2) }));
+    await store.saveDelivery(delivery('d1'));
+    await store.saveDelivery(delivery('d2', { created_at: at(2) }));
     const done = delivery('d1', {
       status: 'delivered',
       attempts: 1,
       next_attempt_at: null,
       delivered_at: at(3),
     });
-    await store.keep(done);
+    await store.saveDelivery(done);
 
     assert.deepEqual(await kept(store), ['d2', 'd1']);
     assert.deepEqual(await store.deliveries(acme, 'w1', { page: 2, pageSize: 1 }), {
@@ -118,12 +118,12 @@ export function webhookContract(name: string, open: () => Promise<OpenWebhooks>)
   over('pending deliveries are due when their time has come, of all tenants, oldest first', async (store) => {
     await store.save(acme, webhook('w1'));
     await store.save(umbrella, webhook('w1', { tenant_id: umbrella }));
-    await store.keep(delivery('late', { next_attempt_at: at(30) }));
-    await store.keep(delivery('soon', { next_attempt_at: at(10) }));
-    await store.keep(delivery('theirs', { next_attempt_at: at(5) }, umbrella));
-    await store.keep(delivery('done', { status: 'delivered', next_attempt_at: at(1) }));
-    await store.keep(delivery('dead', { status: 'dead', next_attempt_at: null }));
-    await store.keep(delivery('at once', { next_attempt_at: null, created_at: at(4) }));
+    await store.saveDelivery(delivery('late', { next_attempt_at: at(30) }));
+    await store.saveDelivery(delivery('soon', { next_attempt_at: at(10) }));
+    await store.saveDelivery(delivery('theirs', { next_attempt_at: at(5) }, umbrella));
+    await store.saveDelivery(delivery('done', { status: 'delivered', next_attempt_at: at(1) }));
+    await store.saveDelivery(delivery('dead', { status: 'dead', next_attempt_at: null }));
+    await store.saveDelivery(delivery('at once', { next_attempt_at: null, created_at: at(4) }));
 
     assert.deepEqual(await due(store, 9), ['w1 at once', 'w1 theirs']);
     assert.deepEqual(await due(store, 30), ['w1 at once', 'w1 theirs', 'w1 soon', 'w1 late']);
@@ -134,11 +134,11 @@ export function webhookContract(name: string, open: () => Promise<OpenWebhooks>)
 
   over('a removed webhook takes its deliveries with it, and late ones are dropped', async (store) => {
     await store.save(acme, webhook('w1'));
-    await store.keep(delivery('d1'));
+    await store.saveDelivery(delivery('d1'));
 
     assert.equal(await store.remove(acme, 'w1'), true);
     assert.equal(await store.remove(acme, 'w1'), false);
-    await store.keep(delivery('d1', { attempts: 2 }));
+    await store.saveDelivery(delivery('d1', { attempts: 2 }));
     await store.save(acme, webhook('w1'));
     assert.deepEqual(await kept(store), []);
     assert.deepEqual(await due(store, 99), []);
@@ -149,10 +149,11 @@ export function webhookContract(name: string, open: () => Promise<OpenWebhooks>)
     await store.save(acme, webhook('w1'));
     await store.save(umbrella, webhook('w1', { tenant_id: umbrella }));
     const delivered = (second: number) => ({ status: 'delivered', delivered_at: at(second) }) as const;
-    for (const second of [10, 19, 20, 30]) await store.keep(delivery(`d${second}`, delivered(second)));
-    await store.keep(delivery('pending', { created_at: at(0) }));
-    await store.keep(delivery('dead', { status: 'dead', next_attempt_at: null }));
-    await store.keep(delivery('theirs', delivered(19), umbrella));
+    for (const second of [10, 19, 20, 30])
+      await store.saveDelivery(delivery(`d${second}`, delivered(second)));
+    await store.saveDelivery(delivery('pending', { created_at: at(0) }));
+    await store.saveDelivery(delivery('dead', { status: 'dead', next_attempt_at: null }));
+    await store.saveDelivery(delivery('theirs', delivered(19), umbrella));
 
     assert.equal(await store.expire(limits({ deliveredBeforeMs: Date.parse(at(20)) })), 3);
     assert.deepEqual((await kept(store)).toSorted(), ['d20', 'd30', 'dead', 'pending']);
@@ -165,8 +166,8 @@ export function webhookContract(name: string, open: () => Promise<OpenWebhooks>)
 
   over('a dead delivery that is replayed is not forgotten', async (store) => {
     await store.save(acme, webhook('w1'));
-    await store.keep(delivery('d1', { status: 'dead', next_attempt_at: null }));
-    await store.keep(delivery('d1'));
+    await store.saveDelivery(delivery('d1', { status: 'dead', next_attempt_at: null }));
+    await store.saveDelivery(delivery('d1'));
 
     assert.equal(await store.expire({ deliveredBeforeMs: FUTURE, deadBeforeMs: FUTURE, perWebhook: 0 }), 0);
     assert.deepEqual(await due(store, 99), ['w1 d1']);
@@ -175,12 +176,12 @@ export function webhookContract(name: string, open: () => Promise<OpenWebhooks>)
   over('a webhook keeps so many deliveries, of which those settled longest ago go', async (store) => {
     for (const id of ['w1', 'w2']) await store.save(acme, webhook(id));
     const delivered = (second: number) => ({ status: 'delivered', delivered_at: at(second) }) as const;
-    await store.keep(delivery('old', { ...delivered(1), created_at: at(9) }));
-    await store.keep(delivery('new', { ...delivered(3), created_at: at(1) }));
-    await store.keep(delivery('newer', { ...delivered(4), created_at: at(2) }));
-    await store.keep(delivery('p1'));
-    await store.keep(delivery('p2'));
-    await store.keep(delivery('other', { ...delivered(1), webhook_id: 'w2' }));
+    await store.saveDelivery(delivery('old', { ...delivered(1), created_at: at(9) }));
+    await store.saveDelivery(delivery('new', { ...delivered(3), created_at: at(1) }));
+    await store.saveDelivery(delivery('newer', { ...delivered(4), created_at: at(2) }));
+    await store.saveDelivery(delivery('p1'));
+    await store.saveDelivery(delivery('p2'));
+    await store.saveDelivery(delivery('other', { ...delivered(1), webhook_id: 'w2' }));
 
     assert.equal(await store.expire(limits({ perWebhook: 3 })), 2);
     assert.deepEqual((await kept(store)).toSorted(), ['newer', 'p1', 'p2']);
@@ -195,10 +196,10 @@ export function webhookContract(name: string, open: () => Promise<OpenWebhooks>)
     const old = { status: 'delivered', delivered_at: at(1) } as const;
     await Promise.all(
       Array.from({ length: MANY_DELIVERIES }, (_, n) =>
-        store.keep(delivery(`d${n}`, { ...old, webhook_id: last })),
+        store.saveDelivery(delivery(`d${n}`, { ...old, webhook_id: last })),
       ),
     );
-    await store.keep(delivery('first', { ...old, webhook_id: 'w0' }));
+    await store.saveDelivery(delivery('first', { ...old, webhook_id: 'w0' }));
 
     assert.equal(await store.expire(limits({ perWebhook: 0 })), MANY_DELIVERIES + 1);
     assert.equal((await store.deliveries(acme, last, { page: 1, pageSize: 1 })).total, 0);
@@ -206,12 +207,12 @@ export function webhookContract(name: string, open: () => Promise<OpenWebhooks>)
 
   over('another tenant with the same ids sees nothing and disturbs nothing', async (store) => {
     await store.save(acme, webhook('w1'));
-    await store.keep(delivery('d1'));
+    await store.saveDelivery(delivery('d1'));
     assert.deepEqual(await store.list(umbrella), []);
     assert.deepEqual(await kept(store, umbrella), []);
     assert.equal(await store.delivery(umbrella, 'd1'), null);
     assert.equal(await store.remove(umbrella, 'w1'), false);
-    await store.keep(delivery('d1', { attempts: 9 }, umbrella));
+    await store.saveDelivery(delivery('d1', { attempts: 9 }, umbrella));
 
     assert.equal((await store.delivery(acme, 'd1'))?.attempts, 0);
   });

@@ -90,7 +90,7 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
     if (closed || queue.has(job.delivery.id) || queue.add(job)) return;
     const atMs = Math.max(clock.now() + DEFER_MS, (deferredTo.get(job.webhook.id) ?? 0) + DEFER_STEP_MS);
     deferredTo.set(job.webhook.id, atMs);
-    store.keep({ ...job.delivery, next_attempt_at: iso(atMs) }).then(
+    store.saveDelivery({ ...job.delivery, next_attempt_at: iso(atMs) }).then(
       () => due.wake(atMs),
       (error: unknown) => log.warn({ err: error }, 'a delivery could not be put off'),
     );
@@ -129,7 +129,8 @@ function createAttempt(deps: DispatcherDeps, wake: (atMs: number) => void) {
 
   /** An attempt that was broken off has not failed: its delivery is due at once, for the next process. */
   async function requeue(delivery: WebhookDelivery, signal: AbortSignal): Promise<void> {
-    if (signal.reason === 'closing') await store.keep({ ...delivery, next_attempt_at: iso(clock.now()) });
+    if (signal.reason === 'closing')
+      await store.saveDelivery({ ...delivery, next_attempt_at: iso(clock.now()) });
   }
 
   function report(delivery: WebhookDelivery): void {
@@ -146,7 +147,7 @@ function createAttempt(deps: DispatcherDeps, wake: (atMs: number) => void) {
     const attempts = delivery.attempts + 1;
     const begun = { ...delivery, attempts, next_attempt_at: iso(clock.now() + LEASE_MS) };
     try {
-      await store.keep(begun);
+      await store.saveDelivery(begun);
       if (signal.aborted) return await requeue(delivery, signal);
       const { url, secret } = webhook;
       const body = JSON.stringify(delivery.payload);
@@ -154,7 +155,7 @@ function createAttempt(deps: DispatcherDeps, wake: (atMs: number) => void) {
       if (signal.aborted && sent.type === 'failed') return await requeue(delivery, signal);
       if (signal.aborted && signal.reason === 'removed') return;
       const after = afterAttempt(begun, sent, clock.now(), random());
-      await store.keep(after);
+      await store.saveDelivery(after);
       report(after);
     } catch (error) {
       // It stays due: once the lease is over the attempt is made again.
@@ -190,7 +191,7 @@ function createIntake(deps: DispatcherDeps, enqueue: Enqueue) {
         .filter(({ events }) => events === null || events.includes(notice.event))
         .map(async (webhook) => {
           const delivery = newDelivery(webhook, notice, clock.now());
-          await insistently(() => store.keep(delivery));
+          await insistently(() => store.saveDelivery(delivery));
           enqueue({ delivery, webhook });
         }),
     );

@@ -91,7 +91,7 @@ export function createWebhooks(deps: WebhookDeps): Webhooks {
         const { delivery, webhook } = dead.value;
         const next_attempt_at = new Date(clock.now()).toISOString();
         const replayed: WebhookDelivery = { ...delivery, status: 'pending', attempts: 0, next_attempt_at };
-        await store.keep(replayed);
+        await store.saveDelivery(replayed);
         dispatcher.enqueue({ delivery: replayed, webhook });
         return { ok: true, value: replayed };
       }),

@@ -32,7 +32,7 @@ export function planBatch(writes: readonly EncodedWrite[]): readonly PlanStep[] 
   const steps: PlanStep[] = [];
   let run = createRun();
   const cut = (): void => {
-    steps.push(...run.steps());
+    steps.push(...stepsOf(run));
     run = createRun();
   };
   for (const [place, write] of writes.entries()) {
@@ -42,17 +42,14 @@ export function planBatch(writes: readonly EncodedWrite[]): readonly PlanStep[] 
       case 'ended':
       case 'outgoing':
       case 'sent':
-        if (!run.takes(write)) cut();
-        run.add(write, place);
+        if (!takes(run, write)) cut();
+        add(run, write, place);
         break;
-      default:
+      default: {
         cut();
-        steps.push({
-          kind: write.kind,
-          rows: 'row' in write ? [write.row] : [],
-          places: [place],
-          outgoing: [],
-        });
+        const rows = 'row' in write ? [write.row] : [];
+        steps.push({ kind: write.kind, rows, places: [place], outgoing: [] });
+      }
     }
   }
   cut();
@@ -60,87 +57,89 @@ export function planBatch(writes: readonly EncodedWrite[]): readonly PlanStep[] 
 }
 
 interface Run {
-  /** Whether the write may share the run's statements. */
-  takes(write: RunWrite): boolean;
-  add(write: RunWrite, place: number): void;
-  steps(): readonly PlanStep[];
-}
-
-function createRun(): Run {
-  const rows: Record<RunKind, Row[]> = { accepted: [], resumed: [], effects: [], ended: [], sent: [] };
-  const places: Record<RunKind, number[]> = { accepted: [], resumed: [], effects: [], ended: [], sent: [] };
-  const outgoing: (StoredOutgoing & { readonly end: number })[] = [];
-  let day: string | undefined;
+  day: string | undefined;
   /** The last statement of the run that touches a key. Beginnings are the first: they need not be noted. */
-  const touched = new Map<string, number>();
-  const touchedAfter = (key: string, kind: RunKind): boolean => (touched.get(key) ?? -1) > RANK[kind];
-
-  function put(kind: RunKind, row: Row, place: number): void {
-    rows[kind].push(row);
-    places[kind].push(place);
-  }
-
-  function store(messages: readonly StoredOutgoing[], end: number): void {
-    for (const message of messages) {
-      touched.set(messageKey(message), RANK.ended);
-      outgoing.push({ ...message, end });
-    }
-  }
-
-  return {
-    takes(write) {
-      switch (write.kind) {
-        case 'accepted':
-          if (day !== undefined && day !== write.row.day) return false;
-          return !touchedAfter(turnKey(write.row), write.resumable ? 'accepted' : 'resumed');
-        case 'effects':
-          return !touchedAfter(turnKey(write.row), 'effects');
-        case 'ended':
-          if (touchedAfter(turnKey(write.row), 'effects')) return false;
-          return !write.outgoing.some((each) => touchedAfter(messageKey(each), 'ended'));
-        case 'outgoing':
-          return !write.outgoing.some((each) => touchedAfter(messageKey(each), 'ended'));
-        case 'sent':
-          return true;
-      }
-    },
-    add(write, place) {
-      switch (write.kind) {
-        case 'accepted':
-          day = write.row.day;
-          put('accepted', write.row, place);
-          if (!write.resumable) return;
-          touched.set(turnKey(write.row), RANK.resumed);
-          put('resumed', write.row, place);
-          return;
-        case 'effects':
-          touched.set(turnKey(write.row), RANK.effects);
-          put('effects', write.row, place);
-          return;
-        case 'ended':
-          touched.set(turnKey(write.row), RANK.ended);
-          put('ended', write.row, place);
-          store(write.outgoing, rows.ended.length);
-          return;
-        case 'outgoing':
-          store(write.outgoing, 0);
-          return;
-        case 'sent':
-          for (const key of write.sent) {
-            touched.set(messageKey(key), RANK.sent);
-            put('sent', key, place);
-          }
-      }
-    },
-    steps: () =>
-      RUN.map((kind) => ({
-        kind,
-        rows: rows[kind],
-        places: places[kind],
-        outgoing: kind === 'ended' ? outgoing : [],
-      })).filter((step) => step.rows.length > 0 || step.outgoing.length > 0),
-  };
+  readonly touched: Map<string, number>;
+  readonly rows: Readonly<Record<RunKind, Row[]>>;
+  readonly places: Readonly<Record<RunKind, number[]>>;
+  readonly outgoing: PlanStep['outgoing'][number][];
 }
+
+const createRun = (): Run => ({
+  day: undefined,
+  touched: new Map(),
+  rows: { accepted: [], resumed: [], effects: [], ended: [], sent: [] },
+  places: { accepted: [], resumed: [], effects: [], ended: [], sent: [] },
+  outgoing: [],
+});
+
+/** Whether the write may share the run's statements. */
+function takes({ day, touched }: Run, write: RunWrite): boolean {
+  const touchedAfter = (key: string, kind: RunKind): boolean => (touched.get(key) ?? -1) > RANK[kind];
+  const hasLaterMessage = (messages: readonly StoredOutgoing[]): boolean =>
+    messages.some((each) => touchedAfter(messageKey(each), 'ended'));
+  switch (write.kind) {
+    case 'accepted':
+      if (day !== undefined && day !== write.row.day) return false;
+      return !touchedAfter(turnKey(write.row), write.resumable ? 'accepted' : 'resumed');
+    case 'effects':
+      return !touchedAfter(turnKey(write.row), 'effects');
+    case 'ended':
+      return !touchedAfter(turnKey(write.row), 'effects') && !hasLaterMessage(write.outgoing);
+    case 'outgoing':
+      return !hasLaterMessage(write.outgoing);
+    case 'sent':
+      return true;
+  }
+}
+
+function add(run: Run, write: RunWrite, place: number): void {
+  const put = (kind: RunKind, row: Row): void => {
+    run.rows[kind].push(row);
+    run.places[kind].push(place);
+  };
+  const touch = (key: string, kind: RunKind): void => void run.touched.set(key, RANK[kind]);
+  const store = (messages: readonly StoredOutgoing[], end: number): void => {
+    for (const message of messages) {
+      touch(messageKey(message), 'ended');
+      run.outgoing.push({ ...message, end });
+    }
+  };
+  switch (write.kind) {
+    case 'accepted':
+      run.day = write.row.day;
+      put('accepted', write.row);
+      if (!write.resumable) return;
+      touch(turnKey(write.row), 'resumed');
+      put('resumed', write.row);
+      return;
+    case 'effects':
+      touch(turnKey(write.row), 'effects');
+      put('effects', write.row);
+      return;
+    case 'ended':
+      touch(turnKey(write.row), 'ended');
+      put('ended', write.row);
+      store(write.outgoing, run.rows.ended.length);
+      return;
+    case 'outgoing':
+      store(write.outgoing, 0);
+      return;
+    case 'sent':
+      for (const key of write.sent) {
+        touch(messageKey(key), 'sent');
+        put('sent', key);
+      }
+  }
+}
+
+const stepsOf = ({ rows, places, outgoing }: Run): readonly PlanStep[] =>
+  RUN.map((kind) => ({
+    kind,
+    rows: rows[kind],
+    places: places[kind],
+    outgoing: kind === 'ended' ? outgoing : [],
+  })).filter((step) => step.rows.length > 0 || step.outgoing.length > 0);
 
 /** Ids hold no spaces; no message's key is like a turn's. */
 export const turnKey = ({ tenant_id, task_id }: Row): string => `${tenant_id} ${task_id}`;

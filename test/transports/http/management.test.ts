@@ -136,7 +136,7 @@ test('a dead delivery can be replayed, by its tenant, and only a dead one', asyn
     created_at: at,
     delivered_at: null,
   });
-  await node.store.keep(delivery);
+  await node.store.saveDelivery(delivery);
   const replay = '/api/webhooks/deliveries/msg_dead/replay';
   await refused(await ask(replay, { method: 'POST', tenant: 'globex' }), 404, 'NOT_FOUND');
   const response = await ask(replay, { method: 'POST' });

@@ -125,12 +125,12 @@ export function watchedStore(store: WebhookStore = memoryStores().webhooks) {
     ...store,
     script,
     kept,
-    async keep(delivery: WebhookDelivery) {
+    async saveDelivery(delivery: WebhookDelivery) {
       if (script.failures > 0) {
         script.failures -= 1;
         throw new Error('the store broke');
       }
-      await store.keep(delivery);
+      await store.saveDelivery(delivery);
       kept.push(delivery);
       // After the dispatcher has heard that it was kept.
       setImmediate(() => events.emit('kept'));

@@ -202,7 +202,7 @@ test('what a stopped process left is sent by the next one, and at once if it sto
   assert.equal(receiver.requests.length, 2);
 
   // A killed process leaves its lease behind.
-  await store.keep({
+  await store.saveDelivery({
     ...delivered,
     id: 'leased',
     status: 'pending',
