@@ -45,7 +45,7 @@ export interface AgentChange {
   readonly maxAgents: number | null;
 }
 
-/** Every method is bound to one tenant and sees nothing of others. Any may reject; then nothing was kept. */
+/** Every method is bound to one tenant and sees nothing of others. Any may reject; then nothing was stored. */
 export interface AgentStore {
   /** Live agents, newest change first. */
   list(tenantId: TenantId, query: ListQuery): Promise<Page<Agent>>;
@@ -74,7 +74,7 @@ export interface TemplateStore {
 export interface SettledLimits {
   readonly deliveredBeforeMs: number;
   readonly deadBeforeMs: number;
-  /** Deliveries that a webhook may keep, pending ones counted: beyond, those settled longest ago go. */
+  /** Deliveries that a webhook may have, pending ones counted: beyond, those settled longest ago go. */
   readonly perWebhook: number;
 }
 
@@ -257,7 +257,7 @@ export interface WebhookManagement {
 
 /** What operators and other services may ask about any tenant, behind the service token. */
 export interface TenantAdmin {
-  /** What is kept of the tenant; NOT_FOUND where nothing is. */
+  /** What is stored of the tenant; NOT_FOUND where nothing is. */
   tenant(tenantId: TenantId): Promise<Reply<TenantRecord>>;
   /** Holds from the tenant's next request on, and over whatever tier a request names. */
   setTier(tenantId: TenantId, tier: Tier): Promise<Reply<null>>;

@@ -8,8 +8,8 @@ import type { TurnRecord } from '../domain/turn.ts';
 import type { ActionFormat } from './transport.ts';
 
 /**
- * A message that is kept until it was sent: a transactional outbox's entry. Written with what it tells of (Write),
- * sent at least once, in the order in which a queue's entries were kept.
+ * An entry of the transactional outbox. It is written with what it tells of (Write) and sent at least once, in the
+ * order in which a queue's entries were stored.
  */
 export interface Outgoing {
   readonly tenantId: TenantId;
@@ -17,7 +17,7 @@ export interface Outgoing {
   readonly id: string;
   /** The `action_id` that this answers. It outlives the sending: the same action again is answered with it. */
   readonly answers: string | undefined;
-  /** Undefined: nobody waits for it; it is kept for `answers` alone. */
+  /** Undefined: nobody waits for it; it is stored for `answers` alone. */
   readonly queue: QueueName | undefined;
   readonly format: ActionFormat;
   readonly action: DomainAction | undefined;
@@ -43,7 +43,7 @@ export interface ActionLog {
 export interface MessagePage {
   readonly messages: readonly Message[];
   readonly hasMore: boolean;
-  /** Turns that a stopped process left unfinished and that no client has been told of (`turn-notified`). */
+  /** Unnotified turns: a stopped process left them unfinished, and no client has been told (`turn-notified`). */
   readonly interrupted?: readonly TurnRecord[];
 }
 
@@ -62,12 +62,12 @@ export interface TenantRecord {
   readonly used: number;
 }
 
-/** Something to keep. Each is atomic by itself. */
+/** Something to store. Each is atomic by itself. */
 export type Write =
   /**
-   * A turn was accepted, with its user message, and counted against `day`. `again`: where the session has a turn of
-   * this id that was interrupted, had no effects (`turn-effects`) and whose end nobody was told, that one goes on
-   * running instead of being a duplicate; it keeps its message, and is not counted twice.
+   * A turn was accepted, with its user message, and counted against `day`. `resumable`: where the session has an
+   * unnotified turn of this id that had no effects (`turn-effects`), that one goes on running instead of being a
+   * duplicate. Its message stays, and it is not counted twice.
    */
   | {
       readonly type: 'turn-accepted';
@@ -97,7 +97,7 @@ export type Write =
    * read in the order in which turns ran.
    */
   | { readonly type: 'turn-overtaken'; readonly tenantId: TenantId; readonly taskId: TaskId }
-  /** Kept to be sent, without a turn. */
+  /** To be sent, without a turn. */
   | { readonly type: 'outgoing'; readonly outgoing: readonly Outgoing[] }
   /** Sent: answers are remembered, the rest is deleted. */
   | {
@@ -119,7 +119,7 @@ export type Write =
 export type WriteOutcome = 'stored' | 'duplicate';
 
 /**
- * What must outlive an actor. No method answers in the same tick, any may reject (then nothing was kept).
+ * What must outlive an actor. No method answers in the same tick, any may reject (then nothing was stored).
  * Order: writes take effect in the order of the calls. commit() resolves once the write cannot be lost.
  * close(): finishes what was begun; later calls reject.
  */

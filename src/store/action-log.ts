@@ -1,4 +1,4 @@
-/** The questions of ActionLog over a database. */
+/** What the outbox asks of a database: what is unsent, and what was answered. */
 import { sql } from 'kysely';
 import type { ActionLog, Unsent } from '../ports/store.ts';
 import type { Log } from '../ports/telemetry.ts';
@@ -6,12 +6,12 @@ import type { Database } from './database.ts';
 import { OUTGOING_ROW, type OutgoingRow, outgoingOf } from './encode.ts';
 import { needsEscape } from './text.ts';
 
-/** Unreadable rows that are told; beyond, the log has seen enough. */
-const MAX_TOLD = 1_000;
+/** Unreadable rows that are reported; beyond, the log has seen enough. */
+const MAX_REPORTED = 1_000;
 
 /** Asks the database at once; who must see writes that are on their way waits before. */
 export function createActionLog(database: Database, log?: Log): ActionLog {
-  const read = createReading(log);
+  const readable = createReader(log);
 
   const rowsBehind = (afterSeq: number, limit: number): Promise<readonly OutgoingRow[]> =>
     database.read('node', (db) =>
@@ -47,7 +47,7 @@ export function createActionLog(database: Database, log?: Log): ActionLog {
       for (let after = afterSeq; found.length < limit; ) {
         const asked = limit - found.length;
         const rows = await rowsBehind(after, asked);
-        found.push(...rows.flatMap(read));
+        found.push(...rows.flatMap(readable));
         after = rows.at(-1)?.seq ?? after;
         if (rows.length < asked) break;
       }
@@ -57,19 +57,19 @@ export function createActionLog(database: Database, log?: Log): ActionLog {
 }
 
 /**
- * A row as its message, or as nothing where it holds none: it must not keep all others from being sent. It stays
- * unsent, for a newer node beside this one may know how to read it, and is told once.
+ * Reads rows as messages. One that holds none is passed over, so that it holds up no others, and reported once. It
+ * stays unsent: a newer node beside this one may know how to read it.
  */
-function createReading(log: Log | undefined): (row: OutgoingRow) => readonly Unsent[] {
-  const told = new Set<number>();
+function createReader(log: Log | undefined): (row: OutgoingRow) => readonly Unsent[] {
+  const reported = new Set<number>();
   return (row) => {
     try {
       return [{ seq: row.seq, outgoing: outgoingOf(row) }];
     } catch (error) {
       const { seq, tenant_id, id } = row;
-      if (told.has(seq) || told.size >= MAX_TOLD) return [];
-      told.add(seq);
-      log?.error({ err: error, seq, tenant_id, id }, 'a kept message can not be read and is not sent');
+      if (reported.has(seq) || reported.size >= MAX_REPORTED) return [];
+      reported.add(seq);
+      log?.error({ err: error, seq, tenant_id, id }, 'a stored message can not be read and is not sent');
       return [];
     }
   };

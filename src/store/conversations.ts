@@ -31,7 +31,7 @@ const FORGET_AT_ONCE = 500;
 
 /**
  * Makes the store; `database` stays the caller's to close. Reads see every write that was called before them: they
- * wait until the group commit has settled what it had by then. `now`: when outgoing messages are kept, in ms.
+ * wait until the group commit has settled what it had by then. `now`: when outgoing messages are stored, in ms.
  */
 export function createConversations(
   database: Database,
@@ -180,7 +180,7 @@ function sessionPage(
         .limit(count)
         .execute();
 
-    const untold = (): Promise<readonly Selectable<TurnTable>[]> =>
+    const unnotified = (): Promise<readonly Selectable<TurnTable>[]> =>
       db
         .selectFrom('turns')
         .selectAll()
@@ -192,7 +192,7 @@ function sessionPage(
 
     /** Turns mostly hold two messages; where many lack an answer a second look takes what may be missing. */
     const few = Math.floor(page.limit / 2) + 2;
-    const [found, left] = await Promise.all([newest(few), untold()]);
+    const [found, left] = await Promise.all([newest(few), unnotified()]);
     const rows = found.length === few && countOf(found) <= page.limit ? await newest(page.limit + 1) : found;
     if (rows.length === 0 && page.before === undefined) return null;
     if (rows.length === 0 && !(await exists(db, tenantId, sessionId))) return null;

@@ -48,13 +48,13 @@ export function classified(error: unknown): unknown {
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
   if (STATEMENT_CLASSES.test(code) && code.length === 5) return error;
   if (error instanceof TypeError || error instanceof RangeError) return error;
-  return unavailable('The database does not answer; nothing was kept.', error);
+  return unavailable('The database does not answer; nothing was stored.', error);
 }
 
 const SQLITE_TEXTS: Readonly<Record<number, string>> = {
-  5: 'Another process holds the database; nothing was kept.',
-  6: 'Another process holds the database; nothing was kept.',
-  8: 'The database is read-only; nothing was kept.',
-  10: 'The disk of the database fails; nothing was kept.',
-  13: 'The disk of the database is full; nothing was kept.',
+  5: 'Another process holds the database; nothing was stored.',
+  6: 'Another process holds the database; nothing was stored.',
+  8: 'The database is read-only; nothing was stored.',
+  10: 'The disk of the database fails; nothing was stored.',
+  13: 'The disk of the database is full; nothing was stored.',
 };

@@ -1,4 +1,4 @@
-/** The nightly job that forgets conversations older than their tenant's tier keeps them, old answers and deliveries. */
+/** The nightly job that deletes what is too old: conversations by their tenant's tier, answers and deliveries. */
 import { Cron } from 'croner';
 import { TIERS, type Tier, type TierTable } from '../domain/tiers.ts';
 import type { DeliveryStore } from '../ports/management.ts';
@@ -26,13 +26,13 @@ interface Retention {
 
 const NIGHTLY = '17 3 * * *';
 const DAY_MS = 86_400_000;
-/** How long an action that comes again is answered as before. */
-export const ANSWERS_KEPT_MS = 7 * DAY_MS;
+/** How long a repeated action is answered as before. */
+export const ANSWER_RETENTION_MS = 7 * DAY_MS;
 /** How long a webhook's deliveries can be looked at once they were delivered; dead ones can be replayed as well. */
-export const DELIVERED_KEPT_MS = 7 * DAY_MS;
-export const DEAD_KEPT_MS = 30 * DAY_MS;
-/** Deliveries that a webhook keeps from one night to the next. */
-export const DELIVERIES_KEPT = 10_000;
+export const DELIVERED_RETENTION_MS = 7 * DAY_MS;
+export const DEAD_RETENTION_MS = 30 * DAY_MS;
+/** Deliveries of a webhook that stay from one night to the next. */
+export const MAX_DELIVERIES = 10_000;
 
 /** Starts the schedule. Two runs never overlap; the store deletes in chunks between its other writes. */
 export function createRetention({
@@ -55,7 +55,7 @@ export function createRetention({
   }
   async function expireAnswers(): Promise<void> {
     try {
-      await store.commit({ type: 'outgoing-expired', beforeMs: clock.now() - ANSWERS_KEPT_MS });
+      await store.commit({ type: 'outgoing-expired', beforeMs: clock.now() - ANSWER_RETENTION_MS });
     } catch (error) {
       log.warn({ err: error }, 'old answers could not be deleted');
     }
@@ -64,9 +64,9 @@ export function createRetention({
     const nowMs = clock.now();
     try {
       const deleted = await webhooks.expire({
-        deliveredBeforeMs: nowMs - DELIVERED_KEPT_MS,
-        deadBeforeMs: nowMs - DEAD_KEPT_MS,
-        perWebhook: DELIVERIES_KEPT,
+        deliveredBeforeMs: nowMs - DELIVERED_RETENTION_MS,
+        deadBeforeMs: nowMs - DEAD_RETENTION_MS,
+        perWebhook: MAX_DELIVERIES,
       });
       log.info({ deleted }, 'old deliveries deleted');
     } catch (error) {

@@ -30,7 +30,7 @@ export interface TurnTable {
   /** JSON, as all objects here: PostgreSQL's jsonb rejects \u0000. */
   readonly info: string | null;
   readonly error: string | null;
-  /** 1: ended as interrupted, and no client has been told. */
+  /** 1: unnotified. It ended as interrupted, and no client has been told. */
   readonly untold: number;
 }
 
@@ -47,8 +47,8 @@ export const FLAG = {
   unrun: 32,
 } as const;
 
-/** What a turn's end leaves of the bits: the others say how its answer is stored. */
-export const KEPT_FLAGS = FLAG.askedEscaped | FLAG.effects;
+/** The bits that outlast a turn's end and its resumption: the others say how its answer is stored. */
+export const LASTING_FLAGS = FLAG.askedEscaped | FLAG.effects;
 
 /**
  * `last_at` is never later than the session's last message and at most SESSION_TOUCH_MS earlier: so most turns
@@ -135,7 +135,7 @@ interface DeliveryTable {
   readonly body: string;
 }
 
-/** A message that is to be sent, or was: a transactional outbox. `seq` is the order of keeping; no two had the same. */
+/** The outbox: messages that are to be sent, or were. `seq` is the order in which they were stored, and never comes twice. */
 export interface OutgoingTable {
   readonly tenant_id: string;
   readonly id: string;

@@ -84,7 +84,7 @@ export function agentContract(name: string, open: () => Promise<OpenAgents>): vo
     assert.deepEqual(await store.history(acme, id('a1'), { page: 1, pageSize: 20 }), { items: [], total: 0 });
   });
 
-  over('every version is kept, with its audit entry', async (store) => {
+  over('every version is stored, with its audit entry', async (store) => {
     const [first, second] = [agent('a1'), agent('a1', { version: 2, name: 'Ann \u0000 \ud800 😀' })];
     assert.equal(await save(store, first), 'saved');
     assert.equal(await save(store, second), 'saved');

@@ -13,7 +13,7 @@ import { leakFree } from '../support/leaks.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { quiet } from '../support/quiet.ts';
 import { temporary } from '../support/temporary.ts';
-import { keep, outgoing, unsentIds } from './outgoing-contract.ts';
+import { outgoing, storeOutgoing, unsentIds } from './outgoing-contract.ts';
 import { named, tenantOf } from './records.ts';
 
 let server: PostgresServer;
@@ -39,9 +39,9 @@ const places: Readonly<Record<string, (t: TestContext) => Promise<Reopen>>> = {
 };
 
 const collectingErrors = () => {
-  const told: object[] = [];
-  const log: Log = { ...quiet, error: (fields) => void told.push(fields) };
-  return { log, told };
+  const reported: object[] = [];
+  const log: Log = { ...quiet, error: (fields) => void reported.push(fields) };
+  return { log, reported };
 };
 
 const spoil = (
@@ -58,14 +58,14 @@ async function undate(db: Kysely<Schema>): Promise<void> {
 }
 
 for (const [name, place] of Object.entries(places)) {
-  test(`${name}: kept messages that can not be read are told once and hold up no others`, async (t) => {
+  test(`${name}: stored messages that can not be read are reported once and hold up no others`, async (t) => {
     leakFree(t);
     const reopen = await place(t);
     const database = await reopen();
-    const { log, told } = collectingErrors();
+    const { log, reported } = collectingErrors();
     const store = createConversations(database, {}, { log });
     const ids = ['a', 'b', 'c', 'd', 'e', 'f'];
-    for (const id of ids) await keep(store, outgoing(id));
+    for (const id of ids) await storeOutgoing(store, outgoing(id));
     await spoil(database, { body: '{"not":"an action"}' }, 'a');
     await spoil(database, { body: 'not JSON' }, 'c');
     await spoil(database, { queue: 'no queue at all' }, 'd');
@@ -76,9 +76,9 @@ for (const [name, place] of Object.entries(places)) {
     assert.deepEqual(await unsentIds(store, 0, 1), ['b']);
     const [first] = await store.unsent(0, 1);
     assert.deepEqual(await unsentIds(store, first?.seq, 1), ['e']);
-    assert.equal(told.length, 4, 'each is told once');
+    assert.equal(reported.length, 4, 'each is reported once');
     assert.deepEqual(
-      told.map((fields) => Reflect.get(fields, 'id')),
+      reported.map((fields) => Reflect.get(fields, 'id')),
       ['a', 'c', 'd', 'f'],
     );
 

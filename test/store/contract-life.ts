@@ -101,7 +101,7 @@ export function lifeContract(over: Over): void {
     },
   );
 
-  over("a tenant's tier is kept, also for one that never asked anything", async (store) => {
+  over("a tenant's tier is stored, also for one that never asked anything", async (store) => {
     const tenantId = tenantOf(named('t1'));
     await store.commit({ type: 'tenant-tier', tenantId, tier: 'free' });
     await accept(store, named('t1'));

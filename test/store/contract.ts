@@ -3,7 +3,6 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { refusal } from '../../src/domain/errors.ts';
 import type { PageRequest, Store } from '../../src/ports/store.ts';
-import { againContract } from './again-contract.ts';
 import { lifeContract } from './contract-life.ts';
 import { outgoingContract } from './outgoing-contract.ts';
 import {
@@ -21,6 +20,7 @@ import {
   tenantOf,
   turnOf,
 } from './records.ts';
+import { resumableContract } from './resumable-contract.ts';
 
 /** Runs the contract over stores that `open` makes; each test opens its own and closes it. */
 export function storeContract(name: string, open: () => Promise<Store>): void {
@@ -193,6 +193,6 @@ export function storeContract(name: string, open: () => Promise<Store>): void {
   });
 
   lifeContract(over);
-  againContract(over);
+  resumableContract(over);
   outgoingContract(over);
 }

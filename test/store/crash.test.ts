@@ -44,7 +44,7 @@ async function check(store: Store, lines: readonly string[]): Promise<void> {
     assert.ok(turn.finishedAtMs !== undefined, 'unfinished turns were ended as interrupted');
     if (turn.status === 'failed') assert.equal(turn.error?.code, 'INTERRUPTED');
     const reply = await store.answered(turn.tenantId, task);
-    assert.equal(reply !== null, turn.status === 'completed', 'an end and its answer are kept together');
+    assert.equal(reply !== null, turn.status === 'completed', 'an end and its answer are stored together');
   }
 }
 

@@ -1,4 +1,4 @@
-/** The part of the stores' contract about what is kept to be sent, and what was answered to which action. */
+/** The part of the stores' contract about what is stored to be sent, and what was answered to which action. */
 import assert from 'node:assert/strict';
 import type { DomainAction } from '../../src/domain/domain-action.ts';
 import { queueNameSchema } from '../../src/domain/queues.ts';
@@ -27,7 +27,7 @@ const actionOf = (id: string, tenant: string, data: DomainAction['data']): Domai
   timestamp: '2024-05-01T00:00:00.000Z',
 });
 
-export const keep = (store: Store, ...messages: readonly Outgoing[]) =>
+export const storeOutgoing = (store: Store, ...messages: readonly Outgoing[]) =>
   store.commit({ type: 'outgoing', outgoing: messages });
 
 export const sent = (store: Store, ...messages: readonly Outgoing[]) =>
@@ -52,25 +52,28 @@ const umbrella = tenantOf(named('t1', 's1', 'umbrella'));
 
 /** Adds its sentences to the suite of `storeContract`. */
 export function outgoingContract(over: Over): void {
-  over('a message that is kept is found to be sent, as it was, and nothing answers for it', async (store) => {
-    const full = outgoing('a', { answers: 'request-1', format: 'msgpack' });
-    assert.equal(await keep(store, full, outgoing('b', { action: undefined })), 'stored');
+  over(
+    'a message that is stored is found to be sent, as it was, and nothing answers for it',
+    async (store) => {
+      const full = outgoing('a', { answers: 'request-1', format: 'msgpack' });
+      assert.equal(await storeOutgoing(store, full, outgoing('b', { action: undefined })), 'stored');
 
-    const [first, second, ...more] = await store.unsent(0, 10);
-    assert.deepEqual(first?.outgoing, full);
-    assert.deepEqual(second?.outgoing, outgoing('b', { action: undefined }));
-    assert.deepEqual(more, []);
-    assert.deepEqual(await store.answered(acme, 'request-1'), full);
-    assert.equal(await store.answered(acme, 'a'), null);
-    assert.equal(await store.answered(acme, 'b'), null);
-  });
+      const [first, second, ...more] = await store.unsent(0, 10);
+      assert.deepEqual(first?.outgoing, full);
+      assert.deepEqual(second?.outgoing, outgoing('b', { action: undefined }));
+      assert.deepEqual(more, []);
+      assert.deepEqual(await store.answered(acme, 'request-1'), full);
+      assert.equal(await store.answered(acme, 'a'), null);
+      assert.equal(await store.answered(acme, 'b'), null);
+    },
+  );
 
-  over('what ends a turn is found with it, in the order in which all of them were kept', async (store) => {
+  over('what ends a turn is found with it, in the order in which all of them were stored', async (store) => {
     for (const task of ['t1', 't2']) await accept(store, named(task));
     await Promise.all([
-      keep(store, outgoing('a'), outgoing('b')),
+      storeOutgoing(store, outgoing('a'), outgoing('b')),
       endWith(store, named('t1'), outgoing('c', { answers: 'r1' }), outgoing('d')),
-      keep(store, outgoing('e')),
+      storeOutgoing(store, outgoing('e')),
       endWith(store, named('t2'), outgoing('f')),
     ]);
 
@@ -84,19 +87,19 @@ export function outgoingContract(over: Over): void {
       outgoing('a', { answers: 'r1' }),
       outgoing('a', { answers: 'r2', format: 'msgpack' }),
     ];
-    await keep(store, first, second);
-    await keep(store, second, outgoing('b'));
+    await storeOutgoing(store, first, second);
+    await storeOutgoing(store, second, outgoing('b'));
     assert.deepEqual(await unsentIds(store), ['a', 'b']);
     assert.deepEqual(await store.answered(acme, 'r1'), first);
     assert.equal(await store.answered(acme, 'r2'), null);
 
     await sent(store, first);
-    await keep(store, first);
+    await storeOutgoing(store, first);
     assert.deepEqual(await unsentIds(store), ['b'], 'an answer that was sent is not sent again');
   });
 
   over(
-    'an end that comes twice keeps nothing more, one of a deleted session is answered still',
+    'an end that comes twice stores nothing more, one of a deleted session is answered still',
     async (store) => {
       const [done, gone] = [named('t1'), named('t2', 's2')];
       for (const name of [done, gone]) await accept(store, name);
@@ -122,15 +125,20 @@ export function outgoingContract(over: Over): void {
     assert.deepEqual(await unsentIds(store), ['a']);
   });
 
-  over('what was sent is not found again; answers stay, and the rest can be kept anew', async (store) => {
+  over('what was sent is not found again; answers stay, and the rest can be stored anew', async (store) => {
     const [answer, plain] = [outgoing('a', { answers: 'r1' }), outgoing('b')];
-    await keep(store, answer, plain, outgoing('c'));
-    assert.equal(await sent(store, answer, plain, outgoing('never-kept')), 'stored');
+    await storeOutgoing(store, answer, plain, outgoing('c'));
+    assert.equal(await sent(store, answer, plain, outgoing('never-stored')), 'stored');
     assert.equal(await sent(store, answer, plain), 'stored');
 
     assert.deepEqual(await unsentIds(store), ['c']);
     assert.deepEqual(await store.answered(acme, 'r1'), answer);
-    await Promise.all([keep(store, plain), sent(store, plain), keep(store, plain), keep(store, plain)]);
+    await Promise.all([
+      storeOutgoing(store, plain),
+      sent(store, plain),
+      storeOutgoing(store, plain),
+      storeOutgoing(store, plain),
+    ]);
     assert.deepEqual(await unsentIds(store), ['c', 'b']);
   });
 
@@ -144,16 +152,16 @@ export function outgoingContract(over: Over): void {
   });
 
   over('of several answers to one action the first is given', async (store) => {
-    await keep(store, outgoing('a', { answers: 'r1' }), outgoing('b', { answers: 'r1' }));
+    await storeOutgoing(store, outgoing('a', { answers: 'r1' }), outgoing('b', { answers: 'r1' }));
 
     assert.equal((await store.answered(acme, 'r1'))?.id, 'a');
   });
 
   over('tenants with the same ids know nothing of each other', async (store) => {
     const [mine, theirs] = [outgoing('a', { answers: 'r1' }), outgoing('a', { answers: 'r1' }, 'umbrella')];
-    await keep(store, mine);
+    await storeOutgoing(store, mine);
     assert.equal(await store.answered(umbrella, 'r1'), null);
-    await keep(store, theirs);
+    await storeOutgoing(store, theirs);
     assert.deepEqual(await store.answered(umbrella, 'r1'), theirs);
 
     await sent(store, theirs);
@@ -163,8 +171,8 @@ export function outgoingContract(over: Over): void {
     );
   });
 
-  over('pages of what is unsent hold each once, also while others are sent and kept', async (store) => {
-    await keep(store, ...Array.from({ length: 25 }, (_, index) => outgoing(`m${index}`)));
+  over('pages of what is unsent hold each once, also while others are sent and stored', async (store) => {
+    await storeOutgoing(store, ...Array.from({ length: 25 }, (_, index) => outgoing(`m${index}`)));
     const seen: string[] = [];
     let afterSeq = 0;
     for (;;) {
@@ -174,7 +182,7 @@ export function outgoingContract(over: Over): void {
       seen.push(...found.map((each) => each.outgoing.id));
       afterSeq = found.at(-1)?.seq ?? 0;
       await sent(store, ...found.map((each) => each.outgoing));
-      if (seen.length === 25) await keep(store, outgoing('late'));
+      if (seen.length === 25) await storeOutgoing(store, outgoing('late'));
     }
 
     assert.deepEqual(seen, [...Array.from({ length: 25 }, (_, index) => `m${index}`), 'late']);
@@ -187,7 +195,7 @@ export function outgoingContract(over: Over): void {
       outgoing('a', { answers: 'r1' }),
       outgoing('b', { answers: 'r2', queue: undefined }),
     ];
-    await keep(store, old, silent, outgoing('c', { answers: 'r3' }), outgoing('d'));
+    await storeOutgoing(store, old, silent, outgoing('c', { answers: 'r3' }), outgoing('d'));
     await sent(store, old);
     await expire(store, Date.now() - 60_000);
     assert.deepEqual(await store.answered(acme, 'r1'), old, 'a young one stays');
@@ -201,7 +209,7 @@ export function outgoingContract(over: Over): void {
 
   over('very many answers expire', async (store) => {
     const many = Array.from({ length: 1_200 }, (_, index) => outgoing(`a${index}`, { answers: `r${index}` }));
-    await keep(store, ...many);
+    await storeOutgoing(store, ...many);
     await sent(store, ...many);
     await expire(store, Date.now() + 60_000);
 
@@ -222,7 +230,7 @@ export function outgoingContract(over: Over): void {
     assert.deepEqual(await store.answered(acme, 'r1'), hostile);
   });
 
-  over('an end with a message that can not be kept is not kept either', async (store) => {
+  over('an end with a message that can not be stored leaves the turn unended', async (store) => {
     await accept(store, named('t1'));
     for (const id of ['nul \u0000', 'half \ud800'])
       await assert.rejects(endWith(store, named('t1'), outgoing('good'), outgoing(id)), TypeError);
@@ -233,10 +241,10 @@ export function outgoingContract(over: Over): void {
     assert.equal(await store.answered(acme, '\ud800'), null);
   });
 
-  over('nothing to keep and nothing sent is no mistake', async (store) => {
+  over('nothing to store and nothing sent is no mistake', async (store) => {
     await accept(store, named('t1'));
 
-    assert.equal(await keep(store), 'stored');
+    assert.equal(await storeOutgoing(store), 'stored');
     assert.equal(await sent(store), 'stored');
     assert.equal(await endWith(store, named('t1')), 'stored');
     assert.deepEqual(await unsentIds(store), []);

@@ -9,7 +9,7 @@ import { TABLES } from '../../src/store/schema.ts';
 import { leakFree } from '../support/leaks.ts';
 import { asAdmin, type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { quiet } from '../support/quiet.ts';
-import { endWith, keep, outgoing, sent, unsentIds } from './outgoing-contract.ts';
+import { endWith, outgoing, sent, storeOutgoing, unsentIds } from './outgoing-contract.ts';
 import { accept, answer, contents, named, page, taskOf } from './records.ts';
 
 let server: PostgresServer;
@@ -102,7 +102,7 @@ test('a turn that two nodes accept at once is stored once', async () => {
   await Promise.all(nodes.map((stores) => stores.close()));
 });
 
-test('an end whose message can not be kept is not kept either; other writes of its batch are', async () => {
+test('an end whose message can not be stored leaves the turn unended; other writes of its batch are stored', async () => {
   const url = await server.database();
   const { conversations, close } = await openStores({ url, log: quiet });
   const [name, other] = [named('t1'), named('t2')];
@@ -128,7 +128,7 @@ test('what is to be sent outlives its node, and an older database gets its outbo
   const url = await server.database();
   const before = await openStores({ url, log: quiet });
   const [first, second] = [outgoing('a', { answers: 'r1' }), outgoing('b', {}, 'umbrella')];
-  await keep(before.conversations, first, second);
+  await storeOutgoing(before.conversations, first, second);
   await before.close();
 
   const after = await openStores({ url, log: quiet });
@@ -140,21 +140,21 @@ test('what is to be sent outlives its node, and an older database gets its outbo
     await client.query('drop table outgoing; alter table deliveries drop column settled_at');
     await client.query("delete from kysely_migration where name >= '004'");
     const anew = await openStores({ url, log: quiet });
-    await keep(anew.conversations, first);
+    await storeOutgoing(anew.conversations, first);
     await anew.close();
     const { rows } = await client.query('select count(*)::int as seen from outgoing');
     assert.deepEqual(rows, [{ seen: 0 }]);
   });
 });
 
-test('one answer that two nodes keep at once is kept once', async () => {
+test('one answer that two nodes store at once is stored once', async () => {
   const url = await server.database();
   const nodes = await Promise.all([1, 2].map(() => openStores({ url, log: quiet })));
   const ids = Array.from({ length: 50 }, (_, index) => `m${index}`);
   const orders = [ids, [...ids].reverse()];
   await Promise.all(
     nodes.map(({ conversations }, node) =>
-      Promise.all((orders[node] ?? []).map((id) => keep(conversations, outgoing(id)))),
+      Promise.all((orders[node] ?? []).map((id) => storeOutgoing(conversations, outgoing(id)))),
     ),
   );
 

@@ -5,18 +5,18 @@ import { TIER_TABLE } from '../../src/domain/tiers.ts';
 import type { SettledLimits } from '../../src/ports/management.ts';
 import type { Store, Write } from '../../src/ports/store.ts';
 import {
-  ANSWERS_KEPT_MS,
+  ANSWER_RETENTION_MS,
   createRetention,
-  DEAD_KEPT_MS,
-  DELIVERED_KEPT_MS,
-  DELIVERIES_KEPT,
+  DEAD_RETENTION_MS,
+  DELIVERED_RETENTION_MS,
+  MAX_DELIVERIES,
 } from '../../src/store/retention.ts';
 import { quiet } from '../support/quiet.ts';
 import { memoryStore, memoryStores } from '../support/stores.ts';
-import { keep, outgoing, unsentIds } from './outgoing-contract.ts';
+import { outgoing, storeOutgoing, unsentIds } from './outgoing-contract.ts';
 import { named, tenantOf } from './records.ts';
 
-const KEPT_AT_MS = 1_700_000_000_000;
+const STORED_AT_MS = 1_700_000_000_000;
 const acme = tenantOf(named('t1'));
 
 type Expire = (limits: SettledLimits) => Promise<number>;
@@ -36,12 +36,16 @@ const jobOver = (
 };
 
 test('answers are forgotten after a week, and what is still to be sent never', async (t) => {
-  const store = memoryStore(() => KEPT_AT_MS);
-  await keep(store, outgoing('a', { answers: 'r1', queue: undefined }), outgoing('b', { answers: 'r2' }));
-  await jobOver(t, store, KEPT_AT_MS + ANSWERS_KEPT_MS).run();
+  const store = memoryStore(() => STORED_AT_MS);
+  await storeOutgoing(
+    store,
+    outgoing('a', { answers: 'r1', queue: undefined }),
+    outgoing('b', { answers: 'r2' }),
+  );
+  await jobOver(t, store, STORED_AT_MS + ANSWER_RETENTION_MS).run();
   assert.equal((await store.answered(acme, 'r1'))?.id, 'a');
 
-  await jobOver(t, store, KEPT_AT_MS + ANSWERS_KEPT_MS + 1).run();
+  await jobOver(t, store, STORED_AT_MS + ANSWER_RETENTION_MS + 1).run();
   assert.equal(await store.answered(acme, 'r1'), null);
   assert.deepEqual(await unsentIds(store), ['b']);
 });
@@ -56,7 +60,7 @@ test('a store that refuses one of its writes is asked for the others', async (t)
     },
   };
   let webhooksAsked = false;
-  await jobOver(t, store, KEPT_AT_MS, async () => {
+  await jobOver(t, store, STORED_AT_MS, async () => {
     webhooksAsked = true;
     throw new Error('out of order');
   }).run();
@@ -66,14 +70,14 @@ test('a store that refuses one of its writes is asked for the others', async (t)
   assert.ok(asked.filter((type) => type === 'history-expired').length > 1);
 });
 
-test('deliveries are kept a week, dead ones a month, and ten thousand of a webhook at most', async (t) => {
+test('deliveries stay a week, dead ones a month, and ten thousand of a webhook at most', async (t) => {
   const asked: SettledLimits[] = [];
-  const job = jobOver(t, memoryStore(), KEPT_AT_MS, async (limits) => asked.push(limits));
+  const job = jobOver(t, memoryStore(), STORED_AT_MS, async (limits) => asked.push(limits));
   await job.run();
 
   const [week, month] = [7 * 86_400_000, 30 * 86_400_000];
-  assert.deepEqual([DELIVERED_KEPT_MS, DEAD_KEPT_MS, DELIVERIES_KEPT], [week, month, 10_000]);
+  assert.deepEqual([DELIVERED_RETENTION_MS, DEAD_RETENTION_MS, MAX_DELIVERIES], [week, month, 10_000]);
   assert.deepEqual(asked, [
-    { deliveredBeforeMs: KEPT_AT_MS - week, deadBeforeMs: KEPT_AT_MS - month, perWebhook: 10_000 },
+    { deliveredBeforeMs: STORED_AT_MS - week, deadBeforeMs: STORED_AT_MS - month, perWebhook: 10_000 },
   ]);
 });

@@ -15,7 +15,7 @@ import { openSqlite, type SqliteDatabase } from '../../src/store/sqlite/open.ts'
 import type { SqliteOptions } from '../../src/store/sqlite/protocol.ts';
 import { leakFree } from '../support/leaks.ts';
 import { quiet } from '../support/quiet.ts';
-import { endWith, keep, outgoing, sent, unsentIds } from './outgoing-contract.ts';
+import { endWith, outgoing, sent, storeOutgoing, unsentIds } from './outgoing-contract.ts';
 import { accept, contents, forget, named, page, taskOf, tenantOf } from './records.ts';
 
 interface Scene {
@@ -85,7 +85,7 @@ test('a full disk refuses what does not fit and keeps what was stored; room make
   assert.equal(await accept(store, named('again', 's0'), text.slice(0, 20_000)), 'stored');
 });
 
-test('an end whose message finds no room is not kept either, and both are once there is room', async (t) => {
+test('an end whose message finds no room is not stored either, and both are once there is room', async (t) => {
   const { store } = await scene(t, { maxPages: 200 });
   const [name, other] = [named('t1'), named('t2', 's2')];
   await accept(store, name);
@@ -110,7 +110,7 @@ test('what is to be sent outlives its process, and a number is never given out t
   const url = `sqlite:${join(folder, 'nooble.db')}`;
   const [first, second] = [outgoing('a', { answers: 'r1' }), outgoing('b')];
   const before = await openStores({ url, log: quiet });
-  await keep(before.conversations, first, second);
+  await storeOutgoing(before.conversations, first, second);
   await before.close();
 
   const after = await openStores({ url, log: quiet });
@@ -120,7 +120,7 @@ test('what is to be sent outlives its process, and a number is never given out t
     [first, second],
   );
   await sent(after.conversations, first, second);
-  await keep(after.conversations, second);
+  await storeOutgoing(after.conversations, second);
   assert.deepEqual(await unsentIds(after.conversations, found.at(-1)?.seq), ['b']);
   assert.deepEqual(await after.conversations.answered(first.tenantId, 'r1'), first);
   await after.close();
@@ -179,7 +179,10 @@ test('a session that a failed transaction or another process took away is there 
   const other = new DatabaseSync(path);
   t.after(() => other.close());
   other.exec('alter table outgoing rename to away');
-  const [kept, lost] = await Promise.allSettled([accept(store, named('t1')), keep(store, outgoing('a'))]);
+  const [kept, lost] = await Promise.allSettled([
+    accept(store, named('t1')),
+    storeOutgoing(store, outgoing('a')),
+  ]);
   assert.deepEqual([kept.status, lost.status], ['fulfilled', 'rejected']);
   await expire();
   assert.equal(await page(store, named('t1')), null);

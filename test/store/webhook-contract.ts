@@ -46,7 +46,7 @@ const delivery = (
   ...more,
 });
 
-const kept = async (store: WebhookStore, tenantId = acme): Promise<readonly string[]> =>
+const listed = async (store: WebhookStore, tenantId = acme): Promise<readonly string[]> =>
   (await store.deliveries(tenantId, 'w1', { page: 1, pageSize: 20 })).items.map((each) => each.id);
 
 const due = async (store: WebhookStore, second: number, limit = 20): Promise<readonly string[]> =>
@@ -94,7 +94,7 @@ export function webhookContract(name: string, open: () => Promise<OpenWebhooks>)
     ]);
   });
 
-  over('deliveries are kept, changed, and listed newest first in pages', async (store) => {
+  over('deliveries are stored, changed, and listed newest first in pages', async (store) => {
     await store.save(acme, webhook('w1'));
     await store.saveDelivery(delivery('d1'));
     await store.saveDelivery(delivery('d2', { created_at: at(2) }));
@@ -106,7 +106,7 @@ export function webhookContract(name: string, open: () => Promise<OpenWebhooks>)
     });
     await store.saveDelivery(done);
 
-    assert.deepEqual(await kept(store), ['d2', 'd1']);
+    assert.deepEqual(await listed(store), ['d2', 'd1']);
     assert.deepEqual(await store.deliveries(acme, 'w1', { page: 2, pageSize: 1 }), {
       items: [done],
       total: 2,
@@ -140,7 +140,7 @@ export function webhookContract(name: string, open: () => Promise<OpenWebhooks>)
     assert.equal(await store.remove(acme, 'w1'), false);
     await store.saveDelivery(delivery('d1', { attempts: 2 }));
     await store.save(acme, webhook('w1'));
-    assert.deepEqual(await kept(store), []);
+    assert.deepEqual(await listed(store), []);
     assert.deepEqual(await due(store, 99), []);
     assert.equal(await store.delivery(acme, 'd1'), null);
   });
@@ -156,12 +156,12 @@ export function webhookContract(name: string, open: () => Promise<OpenWebhooks>)
     await store.saveDelivery(delivery('theirs', delivered(19), umbrella));
 
     assert.equal(await store.expire(limits({ deliveredBeforeMs: Date.parse(at(20)) })), 3);
-    assert.deepEqual((await kept(store)).toSorted(), ['d20', 'd30', 'dead', 'pending']);
-    assert.deepEqual(await kept(store, umbrella), []);
-    // A dead one counts from the moment at which it was kept as dead, however old it is.
+    assert.deepEqual((await listed(store)).toSorted(), ['d20', 'd30', 'dead', 'pending']);
+    assert.deepEqual(await listed(store, umbrella), []);
+    // A dead one counts from the moment at which it was stored as dead, however old it is.
     assert.equal(await store.expire(limits({ deadBeforeMs: Date.now() - 60_000 })), 0);
     assert.equal(await store.expire(limits({ deadBeforeMs: Date.now() + 60_000 })), 1);
-    assert.deepEqual((await kept(store)).toSorted(), ['d20', 'd30', 'pending']);
+    assert.deepEqual((await listed(store)).toSorted(), ['d20', 'd30', 'pending']);
   });
 
   over('a dead delivery that is replayed is not forgotten', async (store) => {
@@ -184,9 +184,9 @@ export function webhookContract(name: string, open: () => Promise<OpenWebhooks>)
     await store.saveDelivery(delivery('other', { ...delivered(1), webhook_id: 'w2' }));
 
     assert.equal(await store.expire(limits({ perWebhook: 3 })), 2);
-    assert.deepEqual((await kept(store)).toSorted(), ['newer', 'p1', 'p2']);
+    assert.deepEqual((await listed(store)).toSorted(), ['newer', 'p1', 'p2']);
     assert.equal(await store.expire(limits({ perWebhook: 1 })), 1);
-    assert.deepEqual((await kept(store)).toSorted(), ['p1', 'p2']);
+    assert.deepEqual((await listed(store)).toSorted(), ['p1', 'p2']);
     assert.equal((await store.delivery(acme, 'other'))?.webhook_id, 'w2');
   });
 
@@ -209,7 +209,7 @@ export function webhookContract(name: string, open: () => Promise<OpenWebhooks>)
     await store.save(acme, webhook('w1'));
     await store.saveDelivery(delivery('d1'));
     assert.deepEqual(await store.list(umbrella), []);
-    assert.deepEqual(await kept(store, umbrella), []);
+    assert.deepEqual(await listed(store, umbrella), []);
     assert.equal(await store.delivery(umbrella, 'd1'), null);
     assert.equal(await store.remove(umbrella, 'w1'), false);
     await store.saveDelivery(delivery('d1', { attempts: 9 }, umbrella));

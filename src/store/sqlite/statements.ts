@@ -1,7 +1,7 @@
 /** The statements by which a batch of writes is stored in SQLite: prepared once, run thousands of times a second. */
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { ACCEPTED, ENDED, OUTGOING, type Param, type Row } from '../encode.ts';
-import { FLAG, KEPT_FLAGS, SESSION_TOUCH_MS } from '../schema.ts';
+import { FLAG, LASTING_FLAGS, SESSION_TOUCH_MS } from '../schema.ts';
 
 const named = (columns: readonly string[]): string => columns.map((column) => `:${column}`).join(', ');
 
@@ -22,11 +22,11 @@ const SQL = {
   count: `insert into daily_usage (tenant_id, day, used) values (:tenant_id, :day, :used)
     on conflict (tenant_id, day) do update set used = used + excluded.used`,
   resume: `update turns set agent_id = :agent_id, agent_version = :agent_version, status = :status,
-      finished_at = null, content = null, answer = null, answered_at = null, flags = flags & ${KEPT_FLAGS},
+      finished_at = null, content = null, answer = null, answered_at = null, flags = flags & ${LASTING_FLAGS},
       info = null, error = null, untold = 0
     where tenant_id = :tenant_id and task_id = :task_id and session_id = :session_id
       and untold = 1 and flags & ${FLAG.effects} = 0`,
-  end: `update turns set ${END.join(', ')}, flags = (flags & ${KEPT_FLAGS}) | :flags
+  end: `update turns set ${END.join(', ')}, flags = (flags & ${LASTING_FLAGS}) | :flags
     where tenant_id = :tenant_id and task_id = :task_id and finished_at is null`,
   known: 'select 1 from turns where tenant_id = :tenant_id and task_id = :task_id',
   effects: `update turns set flags = flags | ${FLAG.effects}

@@ -21,7 +21,7 @@ const acme = tenantOf(name);
 const AGENT = { agentId: agentIdSchema.parse('other'), agentVersion: 7 };
 
 /** Accepts a turn of this name once more, as a redelivered action does. */
-const again = (store: Store, of = name) =>
+const resume = (store: Store, of = name) =>
   store.commit({
     type: 'turn-accepted',
     turn: turnOf(of, { ...AGENT, createdAtMs: 1_700_000_100_000 }),
@@ -36,10 +36,10 @@ const affect = (store: Store, of = name) =>
 const statusOf = async (store: Store) => (await store.turn(acme, taskOf(name)))?.status;
 
 /** Adds its sentences to the suite of `storeContract`. */
-export function againContract(over: Over): void {
-  over('a new turn that may run again is stored like any other', async (store) => {
-    assert.equal(await again(store), 'stored');
-    assert.equal(await again(store), 'duplicate');
+export function resumableContract(over: Over): void {
+  over('a new turn that may be resumable is stored like any other', async (store) => {
+    assert.equal(await resume(store), 'stored');
+    assert.equal(await resume(store), 'duplicate');
     assert.equal((await store.tenant(acme, DAY))?.used, 1);
     assert.deepEqual(contents(await page(store, name)), ['asked anew']);
   });
@@ -49,7 +49,7 @@ export function againContract(over: Over): void {
     await accept(store, name, unsafe);
     await accept(store, named('t2'));
     await interrupt(store);
-    assert.equal(await again(store), 'stored');
+    assert.equal(await resume(store), 'stored');
 
     assert.deepEqual(await store.turn(acme, taskOf(name)), turnOf(name, AGENT));
     assert.equal((await store.tenant(acme, DAY))?.used, 2);
@@ -59,19 +59,19 @@ export function againContract(over: Over): void {
       found?.interrupted?.map((turn) => turn.taskId),
       [taskOf(named('t2'))],
     );
-    assert.equal(await again(store), 'duplicate', 'it runs');
+    assert.equal(await resume(store), 'duplicate', 'it runs');
 
     assert.equal(await answer(store, name), 'stored');
     assert.deepEqual(contents(await page(store, name)), [unsafe, 'say t1', 'ask t2']);
     assert.equal((await store.turn(acme, taskOf(name)))?.createdAtMs, turnOf(name).createdAtMs);
-    assert.equal(await again(store), 'duplicate', 'it ended');
+    assert.equal(await resume(store), 'duplicate', 'it ended');
   });
 
   over('an interrupted turn goes on as often as it is interrupted', async (store) => {
     await accept(store, name);
     for (let round = 0; round < 3; round += 1) {
       await interrupt(store);
-      assert.equal(await again(store), 'stored');
+      assert.equal(await resume(store), 'stored');
     }
     assert.equal((await store.tenant(acme, DAY))?.used, 1);
   });
@@ -84,7 +84,7 @@ export function againContract(over: Over): void {
     assert.equal(await statusOf(store), 'failed');
   });
 
-  over('a turn that had effects does not go on, whenever they were told of', async (store) => {
+  over('a turn that had effects does not go on, whenever they are stored', async (store) => {
     const late = named('t2');
     for (const each of [name, late]) await accept(store, each, 'half \ud800');
     assert.equal(await affect(store), 'stored');
@@ -92,8 +92,8 @@ export function againContract(over: Over): void {
     await interrupt(store);
     await affect(store, late);
 
-    assert.equal(await again(store), 'duplicate');
-    assert.equal(await again(store, late), 'duplicate');
+    assert.equal(await resume(store), 'duplicate');
+    assert.equal(await resume(store, late), 'duplicate');
     assert.equal(await statusOf(store), 'failed');
     assert.deepEqual(contents(await page(store, name)), ['half \ud800', 'half \ud800']);
   });
@@ -118,17 +118,17 @@ export function againContract(over: Over): void {
     await affect(store, named('t1', 's1', 'umbrella'));
     await interrupt(store);
 
-    assert.equal(await again(store), 'stored');
+    assert.equal(await resume(store), 'stored');
   });
 
-  over('a turn whose end a client was told, or of another session, does not go on', async (store) => {
+  over('a turn that is notified, or of another session, does not go on', async (store) => {
     await accept(store, name);
     await interrupt(store);
-    assert.equal(await again(store, named('t1', 'other')), 'duplicate');
+    assert.equal(await resume(store, named('t1', 'other')), 'duplicate');
     assert.equal(await page(store, named('t1', 'other')), null);
     await store.commit({ type: 'turn-notified', tenantId: acme, taskId: taskOf(name) });
 
-    assert.equal(await again(store), 'duplicate');
+    assert.equal(await resume(store), 'duplicate');
     assert.equal(await statusOf(store), 'failed');
     assert.equal((await store.turn(acme, taskOf(name)))?.sessionId, sessionIdSchema.parse('s1'));
   });
@@ -137,12 +137,12 @@ export function againContract(over: Over): void {
     await accept(store, name);
     const outcomes = await Promise.all([
       interrupt(store),
-      again(store),
-      again(store),
+      resume(store),
+      resume(store),
       accept(store, name),
       affect(store),
       answer(store, name),
-      again(store),
+      resume(store),
       answer(store, name, 'twice'),
     ]);
 
