@@ -86,6 +86,7 @@ function note(
 /** Every statement has a name of its own, by which each connection prepares it once. */
 function queryOf({ kind, rows, outgoing }: PlanStep) {
   const values = kind === 'probe' ? [] : [JSON.stringify(rows)];
-  if (kind === 'ended') values.push(JSON.stringify(outgoing));
-  return { name: kind, text: SQL[kind], values };
+  if (outgoing.length === 0) return { name: kind, text: SQL[kind], values };
+  const name = 'endedWithOutgoing';
+  return { name, text: SQL[name], values: [...values, JSON.stringify(outgoing)] };
 }
