@@ -227,10 +227,11 @@ test('SQLite runs in the worker alone: nothing else loads it, and nothing else l
     return found.flat().sort();
   };
 
-  assert.deepEqual(await loads(/^import (?!type).*'node:sqlite'/m), ['store/sqlite/worker.ts']);
+  assert.deepEqual(await loads(/^import (?!type).*'node:sqlite'/m), ['store/sqlite/connection.ts']);
+  assert.deepEqual(await loads(/^import (?!type)[^;]*\/connection\.ts'/m), ['store/sqlite/worker.ts']);
   assert.deepEqual(await loads(/^import [^;]*sqlite\/worker\.ts'/m), []);
   assert.deepEqual(await loads(/^import (?!type)[^;]*'\.\.?\/(sqlite\/)?batch\.ts'/m), [
     'store/postgres/open.ts',
-    'store/sqlite/worker.ts',
+    'store/sqlite/connection.ts',
   ]);
 });
