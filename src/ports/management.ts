@@ -116,7 +116,7 @@ export interface ArchivedTurn {
 }
 
 /** How many were written, and how many were there already. */
-interface ImportCount {
+export interface ImportCount {
   readonly stored: number;
   readonly skipped: number;
 }

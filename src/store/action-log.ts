@@ -9,7 +9,7 @@ import { needsEscape } from './text.ts';
 /** Unreadable rows that are reported; beyond, the log has seen enough. */
 const MAX_REPORTED = 1_000;
 
-/** Asks the database at once; who must see writes that are on their way waits before. */
+/** Asks the database at once: a caller that must see pending writes waits for them first. */
 export function createActionLog(database: Database, log?: Log): ActionLog {
   const readable = createReader(log);
 
@@ -18,7 +18,7 @@ export function createActionLog(database: Database, log?: Log): ActionLog {
       db
         .selectFrom('outgoing')
         .select(OUTGOING_ROW)
-        // Written out, not as a parameter: only so does SQLite see at once that the index of these rows will do.
+        // A literal, not a parameter: only then does SQLite take the index of unsent rows.
         .where(sql<boolean>`unsent = 1`)
         .where('seq', '>', afterSeq)
         .orderBy('seq')

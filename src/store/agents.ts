@@ -58,7 +58,7 @@ export function createAgentStore(database: Database): AgentStore {
 
 const agentOf = (row: { readonly body: string }): Agent => agentSchema.parse(JSON.parse(row.body));
 
-/** Neither a wildcard nor a case to mind: the text is looked for as it is in a column made for it. */
+/** Whether the column holds the text as it is, without wildcards; `search` is in lower case already. */
 const contains = (kind: DatabaseKind, column: 'search' | 'tags', text: string) =>
   sql<boolean>`${sql.raw(kind === 'sqlite' ? 'instr' : 'strpos')}(${sql.ref(column)}, ${text}) > 0`;
 

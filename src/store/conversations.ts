@@ -130,7 +130,7 @@ const turnKey = ({ tenantId, taskId }: Pick<TurnRecord, 'tenantId' | 'taskId'>):
   task_id: taskId,
 });
 
-/** Known is who has a tier, or has ever asked for something. */
+/** A tenant is known once it has a tier or has asked for something. */
 function tenantRecord(database: Database, tenantId: TenantId, day: string): Promise<TenantRecord | null> {
   return database.read(tenantId, async (db) => {
     const tenant = await db

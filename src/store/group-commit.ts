@@ -72,7 +72,7 @@ export function createGroupCommit<W, R>(options: GroupCommitOptions<W, R>): Grou
 
   async function run(): Promise<void> {
     let size = 0;
-    // After a large one it looks once more: what its outcomes set off is about to come.
+    // After a large one it looks once more: its outcomes are about to bring new writes.
     while (pending.size() > 0 || size >= limits.gatherFrom) {
       if (size >= limits.gatherFrom && pending.size() < size && !closed) await gather();
       const batch = pending.take(now());

@@ -1,4 +1,4 @@
-/** The migrations, one set for both databases; what only one of them has stands behind its name. */
+/** The migrations: one set for both databases, with the few steps that only one of them needs. */
 import { type CreateTableBuilder, type Kysely, sql } from 'kysely';
 import { type Migration, Migrator } from 'kysely/migration';
 import type { Schema } from './schema.ts';
@@ -8,7 +8,7 @@ export type DatabaseKind = 'sqlite' | 'postgres';
 /**
  * Brings a database to the newest schema. Safe to run from several processes at once: PostgreSQL's advisory lock,
  * or SQLite's write lock, lets one do it and the others find it done. Rejects where a migration fails; then
- * nothing of it is kept.
+ * nothing of it is stored.
  */
 export async function migrate(db: Kysely<Schema>, kind: DatabaseKind): Promise<readonly string[]> {
   const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations(kind) } });
@@ -89,7 +89,7 @@ async function createConversations(db: Kysely<unknown>, kind: DatabaseKind): Pro
     .execute();
 }
 
-/** The order of acceptance. SQLite's rows lie in it on the disk, which takes the only primary key there is. */
+/** The order of acceptance. In SQLite it is the primary key, so that rows lie on the disk in that order. */
 const ordered =
   (kind: DatabaseKind) =>
   (table: Table): Table =>
@@ -183,7 +183,10 @@ async function createTemplatesAndWebhooks(db: Kysely<unknown>): Promise<void> {
   await sql`create index deliveries_due on deliveries (due_at) where status = 'pending'`.execute(db);
 }
 
-/** SQLite gives the number of a deleted last row out again, unless told not to: then a reader would pass by the new one. */
+/**
+ * Numbers that never come twice. Without `autoincrement` SQLite gives the number of a deleted last row to the next one,
+ * and a reader that goes on from it would miss that row.
+ */
 const numbered =
   (kind: DatabaseKind) =>
   (table: Table): Table =>
@@ -212,7 +215,7 @@ async function createOutgoing(db: Kysely<unknown>, kind: DatabaseKind): Promise<
   if (kind === 'postgres') await secureRows(db, ['outgoing']);
 }
 
-/** Of those that were settled before, only their beginning is known. */
+/** When older deliveries were settled is not known: the time at which they were made stands for it. */
 async function dateDeliveries(db: Kysely<unknown>, kind: DatabaseKind): Promise<void> {
   await db.schema.alterTable('deliveries').addColumn('settled_at', 'bigint').execute();
   // Without it row-level security would show no row to change; it holds for this transaction alone.
@@ -222,7 +225,7 @@ async function dateDeliveries(db: Kysely<unknown>, kind: DatabaseKind): Promise<
     where settled_at is not null`.execute(db);
 }
 
-/** Those that there were when rows became secure; later tables secure theirs as they are made. */
+/** The tables from before row-level security; later migrations secure their own. */
 const FIRST_TABLES = [
   'turns',
   'sessions',

@@ -64,7 +64,7 @@ function openDatabase(url: string, log: Log): Promise<Database> {
 
 const withoutPassword = (url: string): string => url.replace(/(\/\/[^:/@]*):[^@]*@/, '$1:…@');
 
-/** What the database said, rather than what a client would be told. */
+/** The database's own words, which clients do not see. */
 function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   return error.cause instanceof Error ? error.cause.message || String(error.cause) : error.message;

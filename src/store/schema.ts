@@ -52,7 +52,7 @@ export const LASTING_FLAGS = FLAG.askedEscaped | FLAG.effects;
 
 /**
  * `last_at` is never later than the session's last message and at most SESSION_TOUCH_MS earlier: so most turns
- * leave this row alone. Who deletes by age looks at the turns as well.
+ * leave this row alone. Deleting by age looks at the turns as well.
  */
 interface SessionTable {
   readonly tenant_id: string;

@@ -25,12 +25,12 @@ export function unescaped(text: string, isEscaped: boolean): string {
   return value;
 }
 
-/** Throws a TypeError where a name of the message is one that not every database could find again. */
+/** Throws a TypeError where an id of the message holds characters that not every database can store. */
 export function checkOutgoing({ id, answers = '' }: Outgoing): void {
   if (needsEscape(id) || needsEscape(answers))
     throw new TypeError('An outgoing message has an id that can not be stored.');
 }
 
-/** What a search compares: no case, and nothing that a database would refuse. One way: never shown. */
+/** A text as searches compare it: in lower case, without what a database refuses. It is never shown. */
 export const searchable = (text: string): string =>
   text.toLowerCase().normalize('NFC').toWellFormed().replaceAll('\u0000', '\ufffd');

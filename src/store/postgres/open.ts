@@ -36,7 +36,7 @@ export async function openPostgres(options: PostgresOptions, log: Log): Promise<
   const writer = openPool({ connectionString: options.url, max: 1, pipeline: true, ...TIMEOUTS }, log);
   const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool }) });
 
-  /** Said together with `begin` or right behind it: the connections pipeline. */
+  /** Sent together with `begin` or right behind it: the connections pipeline. */
   const enter = (scope: Scope, trx: Kysely<Schema>): Promise<unknown> =>
     scope === 'node'
       ? sql`select set_config('nooble.scope', 'node', true)`.execute(trx)
@@ -97,7 +97,7 @@ function openPool(config: pg.PoolConfig & { readonly pipeline?: boolean }, log: 
             : pg.types.getTypeParser(oid),
     },
   });
-  /** One that breaks at work says so through its queries; unheard, its event would end the process as well. */
+  /** A connection that breaks fails its queries; without a listener its event would end the process as well. */
   pool.on('connect', (client) => client.on('error', () => {}));
   /** An idle connection broke; the pool has dropped it already. */
   pool.on('error', (error) => log.warn({ err: error }, 'a database connection was lost'));

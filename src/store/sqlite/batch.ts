@@ -122,7 +122,7 @@ function deleteSession({ statements, touches }: BatchContext, key: SessionKey): 
   return 1;
 }
 
-/** `last_at` of a session may lag behind its messages: those that are young after all are put right. */
+/** `last_at` of a session may lag behind its messages: it is corrected where they are younger. */
 function expire(context: BatchContext, { row: { before_ms, ...more } }: Write<'expired'>): number {
   const found = context.statements.all('oldSessions', { before_ms, ...more });
   for (const { tenant_id, session_id, last_at } of found) {

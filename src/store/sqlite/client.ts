@@ -7,7 +7,7 @@ import type { EncodedWrite, Param } from '../encode.ts';
 import { SqliteError, unavailable } from '../failure.ts';
 import type { QueryResult, SqliteOptions, WorkerReply, WorkerTask } from './protocol.ts';
 
-/** The connection, as its present holder has it. Rejects once its worker is gone, also when a new one is there. */
+/** The connection while one user has it. Rejects once its worker is gone, also when a new one is there. */
 export interface SqliteSession {
   query(sql: string, params: readonly Param[]): Promise<QueryResult>;
   /** One transaction; see batch.ts for the outcomes. */
@@ -102,7 +102,7 @@ interface Asked {
   readonly reject: (error: unknown) => void;
 }
 
-/** Its flags are its own: it runs under plain Node and beside tsx, and node:sqlite's warning is said nowhere. */
+/** The worker has flags of its own: it runs under plain Node also beside tsx, and prints no warning of node:sqlite. */
 function startThread(options: SqliteOptions, log: Log): Thread {
   const worker = new Worker(new URL('./worker.ts', import.meta.url), {
     name: 'sqlite',
