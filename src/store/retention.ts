@@ -35,50 +35,43 @@ export const DEAD_RETENTION_MS = 30 * DAY_MS;
 export const MAX_DELIVERIES = 10_000;
 
 /** Starts the schedule. Two runs never overlap; the store deletes in chunks between its other writes. */
-export function createRetention({
-  store,
-  webhooks,
-  tiers,
-  defaultTier,
-  clock,
-  log,
-  schedule,
-}: RetentionOptions): Retention {
-  async function expire(tier: Tier | null): Promise<void> {
+export function createRetention(options: RetentionOptions): Retention {
+  const { store, webhooks, tiers, defaultTier, clock, log, schedule = NIGHTLY } = options;
+
+  async function attempt(what: string, work: () => Promise<unknown>, fields: object = {}): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      log.warn({ err: error, ...fields }, `${what} could not be deleted`);
+    }
+  }
+
+  async function expireHistory(tier: Tier | null): Promise<void> {
     const days = tiers[tier ?? defaultTier].history_days;
     if (days === null) return;
-    try {
-      await store.commit({ type: 'history-expired', tier, beforeMs: clock.now() - days * DAY_MS });
-    } catch (error) {
-      log.warn({ err: error, tier: tier ?? 'none' }, 'old conversations could not be deleted');
-    }
+    const beforeMs = clock.now() - days * DAY_MS;
+    const commit = () => store.commit({ type: 'history-expired', tier, beforeMs });
+    await attempt('old conversations', commit, { tier: tier ?? 'none' });
   }
-  async function expireAnswers(): Promise<void> {
-    try {
-      await store.commit({ type: 'outgoing-expired', beforeMs: clock.now() - ANSWER_RETENTION_MS });
-    } catch (error) {
-      log.warn({ err: error }, 'old answers could not be deleted');
-    }
+
+  async function expireDeliveries(nowMs: number): Promise<void> {
+    const deleted = await webhooks.expire({
+      deliveredBeforeMs: nowMs - DELIVERED_RETENTION_MS,
+      deadBeforeMs: nowMs - DEAD_RETENTION_MS,
+      perWebhook: MAX_DELIVERIES,
+    });
+    log.info({ deleted }, 'old deliveries deleted');
   }
-  async function expireDeliveries(): Promise<void> {
+
+  async function run(): Promise<void> {
+    for (const tier of [...TIERS, null]) await expireHistory(tier);
     const nowMs = clock.now();
-    try {
-      const deleted = await webhooks.expire({
-        deliveredBeforeMs: nowMs - DELIVERED_RETENTION_MS,
-        deadBeforeMs: nowMs - DEAD_RETENTION_MS,
-        perWebhook: MAX_DELIVERIES,
-      });
-      log.info({ deleted }, 'old deliveries deleted');
-    } catch (error) {
-      log.warn({ err: error }, 'old deliveries could not be deleted');
-    }
-  }
-  const run = async (): Promise<void> => {
-    for (const tier of [...TIERS, null]) await expire(tier);
-    await expireAnswers();
-    await expireDeliveries();
+    const answers = { type: 'outgoing-expired', beforeMs: nowMs - ANSWER_RETENTION_MS } as const;
+    await attempt('old answers', () => store.commit(answers));
+    await attempt('old deliveries', () => expireDeliveries(nowMs));
     log.info({}, 'old conversations deleted');
-  };
-  const job = new Cron(schedule ?? NIGHTLY, { protect: true, timezone: 'UTC', unref: true }, run);
+  }
+
+  const job = new Cron(schedule, { protect: true, timezone: 'UTC', unref: true }, run);
   return { run, close: () => job.stop() };
 }

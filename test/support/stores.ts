@@ -2,17 +2,14 @@
  * Stores over SQLite in memory, in the test's own thread: they are there at once, answer within a few turns of the
  * event loop, and need no closing.
  */
-import { Kysely } from 'kysely';
 import type { NodeStores } from '../../src/node.ts';
 import type { Store } from '../../src/ports/store.ts';
 import { createAgentStore } from '../../src/store/agents.ts';
 import { createConversations } from '../../src/store/conversations.ts';
 import { SqliteError, sqliteFailure } from '../../src/store/failure.ts';
 import { migrate } from '../../src/store/migrations.ts';
-import type { Schema } from '../../src/store/schema.ts';
 import { oneAtATime, type SqliteClient } from '../../src/store/sqlite/client.ts';
 import { type Connection, openConnection } from '../../src/store/sqlite/connection.ts';
-import { sqliteDialect } from '../../src/store/sqlite/dialect.ts';
 import { sqliteDatabase } from '../../src/store/sqlite/open.ts';
 import { createTemplateStore } from '../../src/store/templates.ts';
 import { createWebhookStore } from '../../src/store/webhooks.ts';
@@ -24,8 +21,7 @@ const SCHEMA = await newestSchema();
 export function memoryStores(now: () => number = Date.now): NodeStores {
   const connection = openConnection({ path: ':memory:' });
   connection.db.exec(SCHEMA);
-  const client = clientOf(connection);
-  const database = sqliteDatabase(client, new Kysely<Schema>({ dialect: sqliteDialect(client) }));
+  const database = sqliteDatabase(clientOf(connection));
   const conversations = createConversations(database, {}, { now });
   return {
     conversations,
@@ -65,7 +61,7 @@ function clientOf(connection: Connection): SqliteClient {
 
 async function newestSchema(): Promise<string> {
   const connection = openConnection({ path: ':memory:' });
-  await migrate(new Kysely<Schema>({ dialect: sqliteDialect(clientOf(connection)) }), 'sqlite');
+  await sqliteDatabase(clientOf(connection)).read('node', (db) => migrate(db, 'sqlite'));
   const made = connection.db
     .prepare("select sql from sqlite_master where sql is not null and name not like 'sqlite_%'")
     .all();

@@ -16,10 +16,10 @@ export interface SqliteDatabase extends Database {
 /** Opens the file (or memory) and brings it to the newest schema. Rejects where it cannot. */
 export async function openSqlite(options: SqliteOptions, log: Log): Promise<SqliteDatabase> {
   const client = createSqliteClient(options, log);
-  const db = new Kysely<Schema>({ dialect: sqliteDialect(client) });
-  const database = sqliteDatabase(client, db);
+  const database = sqliteDatabase(client);
   try {
-    const done = await migrate(db, 'sqlite');
+    // Not a transaction: the migrations make their own.
+    const done = await database.read('node', (db) => migrate(db, 'sqlite'));
     if (done.length > 0) log.info({ migrations: done }, 'the database schema was brought up to date');
   } catch (error) {
     await database.close();
@@ -28,8 +28,9 @@ export async function openSqlite(options: SqliteOptions, log: Log): Promise<Sqli
   return { ...database, client };
 }
 
-/** The database behind a client, whose schema is the newest. `db` is Kysely over the same client. */
-export function sqliteDatabase(client: SqliteClient, db: Kysely<Schema>): Database {
+/** The database behind a client, whatever its schema. Closing it closes the client. */
+export function sqliteDatabase(client: SqliteClient): Database {
+  const db = new Kysely<Schema>({ dialect: sqliteDialect(client) });
   return {
     kind: 'sqlite',
     read: (_scope, body) => body(db),
@@ -52,6 +53,7 @@ export function sqliteDatabase(client: SqliteClient, db: Kysely<Schema>): Databa
     },
     async close() {
       await db.destroy();
+      // Kysely ends the client only where it has been used.
       await client.close();
     },
   };
