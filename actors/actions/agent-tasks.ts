@@ -1,7 +1,6 @@
 /** Agent management's queues: takes the tasks that tenants' services put there, and sends them notices (PROTOCOL 5). */
 import { setTimeout as wait } from 'node:timers/promises';
 import { agentTaskSchema } from '../../src/domain/agent-task.ts';
-
 import type { DomainAction } from '../../src/domain/domain-action.ts';
 import { type ErrorCode, RefusalError, refusal } from '../../src/domain/errors.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
@@ -76,7 +75,12 @@ export function createAgentTasks({ transport, takeTask, notices, log }: AgentTas
 
   return {
     async start() {
-      const options = { credits: CREDITS, read: readTask, families: [managementPattern], onDead };
+      const options: ConsumeOptions = {
+        credits: CREDITS,
+        read: readTask,
+        patterns: [managementPattern],
+        onDead,
+      };
       consumption = await transport.consume([], listener, options);
     },
     async close() {

@@ -32,7 +32,7 @@ export function enqueued<T>(queue: FairQueue<T>, tenantId: string, weight: numbe
 }
 
 /**
- * Takes from the lane that is due first; each service costs its tenant 1/weight of virtual time, so that
+ * Takes from the queue that is due first; each service costs its tenant 1/weight of virtual time, so that
  * over any busy period tenants are served in proportion to their weights. Null when nothing waits.
  */
 export function dequeued<T>(queue: FairQueue<T>): { readonly item: T; readonly rest: FairQueue<T> } | null {

@@ -94,12 +94,12 @@ export interface QueuePattern {
   readonly subscription: (queue: QueueName) => Subscription | null;
 }
 
-/** How a queue is taken from by those who take its family; null where it is of none. */
+/** The subscription of a queue that one of the patterns matches; null where none does. */
 export const patternSubscription = (
-  families: readonly QueuePattern[],
+  patterns: readonly QueuePattern[],
   queue: QueueName,
 ): Subscription | null =>
-  families.find(({ prefix }) => queue.startsWith(prefix))?.subscription(queue) ?? null;
+  patterns.find(({ prefix }) => queue.startsWith(prefix))?.subscription(queue) ?? null;
 
 /** What tenants want of agent management. All tenants alike: who puts many there waits for those who put few. */
 export const managementPattern: QueuePattern = {
@@ -150,7 +150,7 @@ export interface Turns {
 
 export const noTurns: Turns = { groups: START, subscriptions: new Map() };
 
-/** A lane that holds something; `length` may be Infinity where it is not known. */
+/** A queue that holds something; `length` may be Infinity where it is not known. */
 export interface WaitingQueue {
   readonly subscription: Subscription;
   readonly length: number;
@@ -159,16 +159,16 @@ export interface WaitingQueue {
 /** The turns once it is known who waits: newcomers begin at the clock, and who is done and due nothing is forgotten. */
 export function enrolled(turns: Turns, waiting: readonly WaitingQueue[]): Turns {
   const queues = new Map<string, Set<string>>();
-  for (const { subscription: lane, length } of waiting) {
+  for (const { subscription, length } of waiting) {
     if (length <= 0) continue;
-    const group = queues.get(lane.group);
-    if (group) group.add(lane.queue);
-    else queues.set(lane.group, new Set([lane.queue]));
+    const group = queues.get(subscription.group);
+    if (group) group.add(subscription.queue);
+    else queues.set(subscription.group, new Set([subscription.queue]));
   }
   const subscriptions = new Map<string, Round>();
   for (const group of new Set([...turns.subscriptions.keys(), ...queues.keys()]))
     subscriptions.set(group, enrol(turns.subscriptions.get(group) ?? START, queues.get(group) ?? NOBODY));
-  return { groups: enrol(turns.groups, new Set(queues.keys())), subscriptions: subscriptions };
+  return { groups: enrol(turns.groups, new Set(queues.keys())), subscriptions };
 }
 
 const NOBODY: ReadonlySet<string> = new Set();
@@ -180,9 +180,9 @@ function enrol(round: Round, names: ReadonlySet<string>): Round {
   return { clock: round.clock, start };
 }
 
-/** The lane to be served next, or undefined where nothing waits. Ties go to the one listed first. Enrol before. */
+/** The queue to be served next, or undefined where nothing waits. Ties go to the one listed first. Enrol before. */
 export function nextSubscription(turns: Turns, waiting: readonly WaitingQueue[]): Subscription | undefined {
-  const filled = waiting.filter(({ length }) => length > 0).map(({ subscription: lane }) => lane);
+  const filled = waiting.filter(({ length }) => length > 0).map(({ subscription }) => subscription);
   const first = dueFirst(
     turns.groups,
     filled,
@@ -198,7 +198,7 @@ export function nextSubscription(turns: Turns, waiting: readonly WaitingQueue[])
   );
 }
 
-/** The turns after one action of a lane was taken; it costs 1/weight of virtual time. */
+/** The turns after one action of a queue was taken; it costs 1/weight of virtual time. */
 export function served(turns: Turns, subscription: Subscription): Turns {
   const inner = turns.subscriptions.get(subscription.group) ?? START;
   return {
@@ -210,7 +210,7 @@ export function served(turns: Turns, subscription: Subscription): Turns {
   };
 }
 
-/** How many to take from which lane, `free` in all, as if nothing else arrived meanwhile. */
+/** How many to take from which queue, `free` in all, as if nothing else arrived meanwhile. */
 export function shares(
   turns: Turns,
   waiting: readonly WaitingQueue[],
@@ -225,7 +225,7 @@ export function shares(
     now = served(now, subscription);
     counts.set(subscription, (counts.get(subscription) ?? 0) + 1);
     left = left.map((each) =>
-      each.subscription === subscription ? { subscription: subscription, length: each.length - 1 } : each,
+      each.subscription === subscription ? { subscription, length: each.length - 1 } : each,
     );
   }
   return counts;

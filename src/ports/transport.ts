@@ -40,8 +40,8 @@ export interface ConsumeOptions {
   /** For queues whose messages are not actions. Without it: parseDomainAction. */
   readonly read?: ReadMessage | undefined;
   /**
-   * Besides the lanes, every queue of these that holds something, for as long as it does. In process it is found at
-   * once, on Redis within seconds; from then on until it has been empty for some, as quickly as a lane.
+   * Besides the subscriptions, every queue of these that holds something, for as long as it does. In process it is found at
+   * once, on Redis within seconds; from then on until it has been empty for some, as quickly as a subscription.
    */
   readonly patterns?: readonly QueuePattern[] | undefined;
   /**
@@ -61,7 +61,7 @@ export const NOT_ITS_FAULT: ReadonlySet<ErrorCode> = new Set([
 /** A running consumer. Queues come and go while it runs. */
 export interface Consumption {
   /** A queue that is there already is left as it is. */
-  add(lane: Subscription): void;
+  add(subscription: Subscription): void;
   /** Resolves when nothing more will be taken from it; what was taken still reaches the listener. */
   remove(queue: QueueName): Promise<void>;
   /** Takes no more; resolves when what was taken is settled. Safe to call twice. */
@@ -146,7 +146,11 @@ export interface Transport {
    */
   request(queue: QueueName, action: DomainAction, options: RequestOptions): Promise<DomainAction>;
   /** Hears parsed actions only: a malformed body goes to the dead list with its reason. Resolves when it is taking. */
-  consume(lanes: readonly Subscription[], listener: Listener, options: ConsumeOptions): Promise<Consumption>;
+  consume(
+    subscriptions: readonly Subscription[],
+    listener: Listener,
+    options: ConsumeOptions,
+  ): Promise<Consumption>;
   /**
    * Hands a reply that came another way (on a queue of callbacks) to the request that waits for it by its
    * `correlation_id`; false where none of this node's does: then it is recorded as late, foreign or duplicate.

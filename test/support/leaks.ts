@@ -6,7 +6,7 @@ import type { TestContext } from 'node:test';
 import type { Worker } from 'node:worker_threads';
 
 /** How long what was closed may take to go: sockets part over the kernel, children and workers take a moment. */
-const SETTLE_MS = 3_000;
+const SETTLE_MS = 10_000;
 /** Standard streams come and go by themselves; Immediate is this file's own waiting. */
 const IGNORED = new Set(['TTYWrap', 'PipeWrap', 'Immediate']);
 

@@ -139,14 +139,14 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
     listener: Listener,
     options: ConsumeOptions,
   ): Consumer => {
-    const { credits, patterns: families = [] } = options;
+    const { credits, patterns = [] } = options;
     const tellDead = tellingDead(options, log);
     const subscriptions = new Map(first.map((subscription) => [subscription.queue, subscription]));
     const running = new Set<Promise<void>>();
     let turns = noTurns;
     let stopped = false;
     const subscriptionOf = (queue: QueueName): Subscription | null =>
-      subscriptions.get(queue) ?? patternSubscription(families, queue);
+      subscriptions.get(queue) ?? patternSubscription(patterns, queue);
     const lengthOf = (queue: QueueName): number => (pauses.has(queue) ? 0 : (queues.get(queue)?.length ?? 0));
     const listed = (): readonly WaitingQueue[] =>
       [...subscriptions.values()].map((subscription) => ({
@@ -176,7 +176,7 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
     };
     const look = (): void => {
       while (!stopped && running.size < credits) {
-        const waiting = families.length === 0 ? listed() : [...listed(), ...found()];
+        const waiting = patterns.length === 0 ? listed() : [...listed(), ...found()];
         turns = enrolled(turns, waiting);
         const subscription = nextSubscription(turns, waiting);
         const item = subscription && take(subscription.queue);
@@ -191,7 +191,7 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
     };
     const pauses = createPauses(look);
     return {
-      subscriptions: subscriptions,
+      subscriptions,
       takesFrom: (queue) => subscriptionOf(queue) !== null,
       look,
       async stop() {

@@ -63,7 +63,7 @@ export async function startConsumer(
   options: ConsumeOptions,
 ): Promise<Consumption> {
   const { watch, log, meter, holder, readers } = setup;
-  const { credits, read, patterns: families = [] } = options;
+  const { credits, read, patterns = [] } = options;
   const taken = takenKey(holder);
   const blocker = openConnection(setup.endpoint, 'blocker', BLOCK_MS);
   await connected(blocker);
@@ -113,7 +113,7 @@ export async function startConsumer(
     wake();
   };
 
-  const queueSet = createQueueSet(watch, families, {
+  const queueSet = createQueueSet(watch, patterns, {
     changed,
     wake,
     lost: audit,
@@ -147,14 +147,14 @@ export async function startConsumer(
     },
   });
 
-  /** Runs the script over some lanes; what it took is started before anything else happens. */
+  /** Runs the script over some subscriptions; what it took is started before anything else happens. */
   const take = async (
     asked: readonly SubscriptionState[],
     counts: ReadonlyMap<Subscription, number>,
   ): Promise<void> => {
     const before = asked.map(({ changes }) => changes);
-    const keys = [taken, ...asked.map(({ subscription: lane }) => lane.queue)];
-    const wanted = asked.map(({ subscription: lane }) => counts.get(lane) ?? 0);
+    const keys = [taken, ...asked.map(({ subscription }) => subscription.queue)];
+    const wanted = asked.map(({ subscription }) => counts.get(subscription) ?? 0);
     const firstId = nextId(wanted.reduce((sum, count) => sum + count, 0));
     const reply = itemsOf(await takeScript(watch.reader, keys, [firstId, MAX_BATCH_BYTES, ...wanted]));
     const items = itemsOf(reply[0]);
@@ -198,7 +198,7 @@ export async function startConsumer(
         const counts = shares(turns, waiting, free);
         // The lengths of those that get nothing now are worth knowing only while they are not known.
         const asked = waiting.filter(
-          ({ subscription: lane, length }) => counts.has(lane) || !Number.isFinite(length),
+          ({ subscription, length }) => counts.has(subscription) || !Number.isFinite(length),
         );
         await take(asked.slice(0, MAX_SUBSCRIPTIONS), counts);
       } else {
@@ -251,7 +251,7 @@ export async function startConsumer(
   const auditor = setInterval(audit, AUDIT_MS);
   readers.add(self);
   for (const subscription of first) queueSet.add(subscription);
-  if (families.length > 0) audit();
+  if (patterns.length > 0) audit();
   const loop = run();
 
   /** Settles what is left while Redis answers; what cannot be settled is given back by another node. */

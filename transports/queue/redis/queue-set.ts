@@ -1,4 +1,4 @@
-/** The queues that a consumer takes from, and what it knows of each: listed ones, and those of families while they last. */
+/** The queues that a consumer takes from, and what it knows of each: listed ones, and those that match its patterns while they last. */
 import type { Redis } from 'ioredis';
 import type { ErrorData } from '../../../src/domain/errors.ts';
 import {
@@ -43,9 +43,9 @@ interface QueueSet {
   mistrustAll(): void;
   pause(queue: QueueName, error: ErrorData): void;
   isPaused(queue: QueueName): boolean;
-  /** Finds families' queues, and lets those go that were found and are empty. */
+  /** Finds queues that match the patterns, and lets those go that were found and are empty. */
   search(): Promise<void>;
-  /** Hears of families' queues from now on. Rejects where Redis is away. */
+  /** Hears of queues that match the patterns from now on. Rejects where Redis is away. */
   listen(endpoint: Endpoint): Promise<void>;
   close(): void;
 }
@@ -109,8 +109,8 @@ export function createQueueSet(
     covers: (queue) => subscriptions.has(queue) || patternSubscription(patterns, queue) !== null,
     waiting: () =>
       [...subscriptions.values()].filter(
-        ({ length, subscription: lane }) =>
-          length > 0 && lane.queue !== events.waitingOn() && !pauses.has(lane.queue),
+        ({ length, subscription }) =>
+          length > 0 && subscription.queue !== events.waitingOn() && !pauses.has(subscription.queue),
       ),
     next(hot) {
       if (hot !== undefined && subscriptions.has(hot) && !pauses.has(hot)) return hot;
@@ -154,7 +154,7 @@ const SCAN_COUNT = 1_000;
 /** Queues found at once; the others are found when these are empty. */
 const MAX_FOUND = 1_000;
 
-/** The lanes of families' queues that hold something: a list that is empty is no key. */
+/** Subscriptions of the queues that match a pattern and hold something: a list that is empty is no key. */
 async function findLanes(redis: Redis, patterns: readonly QueuePattern[]): Promise<readonly Subscription[]> {
   const subscriptions: Subscription[] = [];
   for (const { prefix } of patterns) {
@@ -164,7 +164,7 @@ async function findLanes(redis: Redis, patterns: readonly QueuePattern[]): Promi
       const [next, keys] = itemsOf(await redis.call('SCAN', cursor, ...more));
       cursor = String(next);
       for (const key of itemsOf(keys)) {
-        const subscription = laneOf(patterns, key);
+        const subscription = subscriptionOf(patterns, key);
         if (subscription) subscriptions.push(subscription);
       }
     } while (cursor !== '0' && subscriptions.length < MAX_FOUND);
@@ -172,7 +172,7 @@ async function findLanes(redis: Redis, patterns: readonly QueuePattern[]): Promi
   return subscriptions;
 }
 
-function laneOf(patterns: readonly QueuePattern[], key: unknown): Subscription | null {
+function subscriptionOf(patterns: readonly QueuePattern[], key: unknown): Subscription | null {
   const queue = queueNameSchema.safeParse(String(key)).data;
   return queue ? patternSubscription(patterns, queue) : null;
 }
@@ -191,7 +191,7 @@ interface DiscoveryEvents {
 }
 
 /**
- * Hears of every write to families' queues, also by strangers' plain LPUSHes, on a connection of its own: Redis's
+ * Hears of every write to queues that match the patterns, also by strangers' plain LPUSHes, on a connection of its own: Redis's
  * client-side caching in its broadcasting mode, which costs the server nothing a key. Without it a tenant's first
  * message waits for the next SCAN. A user who may not do this is left with that; the reason is in the log.
  * Rejects where Redis is away.
@@ -220,7 +220,7 @@ async function openScout(
   link.on('messageBuffer', (_channel: Buffer, names: unknown) => {
     // Null after FLUSHALL: nothing is there any more.
     for (const name of itemsOf(names)) {
-      const subscription = laneOf(patterns, name);
+      const subscription = subscriptionOf(patterns, name);
       if (subscription) events.touched(subscription);
     }
   });

@@ -3,7 +3,7 @@
  * Redis carries messages and keeps no truth.
  *
  * Connections of a node: `sender`, `taker` and `ear` (watch.ts), `replies` once a request shares the common list, and
- * a `blocker` for each consumer, with a `scout` (families.ts) where it takes families' queues.
+ * a `blocker` for each consumer, with a `discovery` (queue-set.ts) where it takes queues by patterns.
  */
 import { randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
@@ -96,7 +96,7 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
         }
       });
     },
-    async consume(lanes, listener, options) {
+    async consume(subscriptions, listener, options) {
       if (closing) throw closed();
       if (!(options.credits >= 1))
         throw new RefusalError(refusal('INVALID_REQUEST', { message: 'A consumer needs a credit.' }));
@@ -104,7 +104,7 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
       const holder = `${start}:${consumersStarted}`;
       const lease = settings.lease ?? LEASE_TIMES;
       const setup = { endpoint, watch, holder, lease, readers, log, meter };
-      const consumer = await startConsumer(setup, lanes, listener, options);
+      const consumer = await startConsumer(setup, subscriptions, listener, options);
       consumers.add(consumer);
       return {
         ...consumer,
