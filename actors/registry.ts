@@ -37,6 +37,12 @@ export interface ExecutionRef {
   readonly tier: Tier;
   readonly address: Address<ExecutionMessage>;
   readonly abort: AbortController;
+  readonly model: string;
+  /** By performance.now(), as are all times here. */
+  readonly startedAt: number;
+  firstTokenAt: number | null;
+  /** Estimates what the newest call of the model has used. */
+  spent: (() => number) | null;
 }
 
 interface LiveTurn {

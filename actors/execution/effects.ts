@@ -1,5 +1,7 @@
-/** Performs what executions decide: a run is started beside the mailbox, aborted, and its end reported. */
-import type { AgentRunner, ExecutionEvent, ExecutionPlan } from '../../src/ports/runner.ts';
+/** Performs what executions decide: a run is started beside the mailbox, timed, aborted, and its end reported. */
+import { RefusalError, type Reply, refusal } from '../../src/domain/errors.ts';
+import type { ExecutionInfo } from '../../src/domain/frames.ts';
+import type { AgentRunner, ExecutionEvent, ExecutionOutcome, ExecutionPlan } from '../../src/ports/runner.ts';
 import type { Store } from '../../src/ports/store.ts';
 import type { Clock } from '../../src/ports/telemetry.ts';
 import type { ExecutionRef, Registry, SessionRef } from '../registry.ts';
@@ -8,11 +10,16 @@ import type { TurnSink } from '../session/event-stream.ts';
 import type { SessionEffect } from '../session/protocol.ts';
 import {
   type ExecutionEffect,
+  type ExecutionEnd,
   type ExecutionMessage,
   type ExecutionState,
   execution,
   newExecution,
+  type Used,
 } from './execution.ts';
+
+/** How long a run waits for its execution's word: memory answers, unless the execution is gone. */
+const WORD_MS = 10_000;
 
 interface ExecutionDeps {
   readonly actors: ActorSystem;
@@ -35,18 +42,16 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
         return start(run, sink, effect.plan);
       case 'abortRun':
         return run.abort.abort();
-      case 'reply':
+      case 'replyTools':
         return actors.reply(effect.replyTo, effect.tools);
+      case 'replyCallsLeft':
+        return actors.reply(effect.replyTo, effect.reply);
       case 'report': {
-        const { taskId, outcome, atMs } = effect;
+        const { taskId, end, used } = effect;
         if (ref.execution === run) ref.execution = null;
-        return void actors.tell(ref.address, {
-          type: 'ended',
-          taskId,
-          outcome,
-          text: ref.stream.seal(taskId),
-          atMs,
-        });
+        const outcome = outcomeOf(end, used, run);
+        const text = ref.stream.seal(taskId);
+        return void actors.tell(ref.address, { type: 'ended', taskId, outcome, text, atMs: clock.now() });
       }
       case 'stopExecution':
         return actors.stop(run.address);
@@ -57,7 +62,6 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
 
   /** An execution is its session's child: it stops with it, and its end is reported whatever ends it. */
   function execute(ref: SessionRef, { plan, options }: Execute): void {
-    const abort = new AbortController();
     // Opened now: the turn may be accepted before the execution has handled its first message.
     const sink = ref.stream.turn(plan.taskId, options);
     const address = actors.spawn(ref.address, kind, {
@@ -65,41 +69,73 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
       initial: newExecution(plan),
       interpret: (effect: ExecutionEffect) => perform(ref, run, sink, effect),
     });
-    const run: ExecutionRef = { taskId: plan.taskId, tier: plan.tier, address, abort };
+    const { taskId, tier, agent } = plan;
+    const abort = new AbortController();
+    const run: ExecutionRef = {
+      ...{ taskId, tier, address, abort, model: agent.model },
+      startedAt: performance.now(),
+      firstTokenAt: null,
+      spent: null,
+    };
     ref.execution = run;
     actors.tell(address, { type: 'start' });
   }
 
-  /** The run goes on beside the mailbox; what it writes goes past it, what it has done comes as messages. */
+  /** What the run writes goes past the mailbox; what it has used, and its tools, come as messages. */
   function start(run: ExecutionRef, sink: TurnSink, plan: ExecutionPlan): void {
-    const emit = (event: ExecutionEvent): void => {
-      sink.emit(event);
-      if (event.type === 'tool.started')
-        actors.tell(run.address, { type: 'toolStarted', callId: event.data.call_id, tool: event.data.tool });
-      if (event.type === 'tool.finished')
-        actors.tell(run.address, {
-          type: 'toolFinished',
-          callId: event.data.call_id,
-          tool: event.data.tool,
-          ok: event.data.ok,
-        });
-    };
+    const { address, startedAt } = run;
     const { signal } = run.abort;
     const { accepted } = sink;
-    let kept: Promise<void> | undefined;
-    /** Once for all of a run's deeds. */
-    const effects = (): Promise<void> => {
-      kept ??= keepEffects(plan, accepted, signal);
-      return kept;
+    const { timeoutMs } = plan.limits;
+    const timer = setTimeout(() => {
+      actors.tell(address, { type: 'deadline', tookMs: performance.now() - startedAt });
+    }, timeoutMs);
+    signal.addEventListener('abort', () => clearTimeout(timer), { once: true });
+
+    const emit = (event: ExecutionEvent): void => {
+      sink.emit(event);
+      if (event.type === 'chat.delta') run.firstTokenAt ??= performance.now();
+      if (event.type === 'tool.started')
+        actors.tell(address, { type: 'toolStarted', callId: event.data.call_id, tool: event.data.tool });
+      if (event.type === 'tool.finished')
+        actors.tell(address, { type: 'toolFinished', callId: event.data.call_id });
     };
-    runner.run(plan, { signal, emit, accepted, effects }).then(
-      (outcome) => actors.tell(run.address, { type: 'finished', outcome, atMs: clock.now() }),
-      (error: unknown) => actors.tell(run.address, { type: 'broke', error: asError(error) }),
-    );
+    const callStarted = (spent: () => number): void => {
+      run.spent = spent;
+      actors.tell(address, { type: 'callStarted' });
+    };
+    const callEnded = async (tokens: number): Promise<number> => {
+      const reply = await actors.ask<ExecutionMessage, Reply<number>>(address, WORD_MS, (replyTo) => ({
+        type: 'callEnded',
+        tokens,
+        replyTo,
+      }));
+      if (!reply.ok) throw new RefusalError(reply.error);
+      return reply.value;
+    };
+    let noted: Promise<void> | undefined;
+    /** Once for all operations of a run. */
+    const effects = (): Promise<void> => {
+      noted ??= noteEffects(plan, accepted, signal);
+      return noted;
+    };
+    const endsAt = startedAt + timeoutMs;
+    runner
+      .run(plan, { signal, emit, accepted, effects, endsAt, callStarted, callEnded })
+      .then(
+        (outcome): ExecutionMessage => ({ type: 'finished', outcome }),
+        (error: unknown): ExecutionMessage => ({ type: 'broke', error: asError(error) }),
+      )
+      .then((message) => {
+        clearTimeout(timer);
+        // A run that was aborted says nothing any more: that it was is what counts.
+        const last: ExecutionMessage = signal.aborted ? { type: 'cancel' } : message;
+        actors.tell(address, last);
+      });
   }
 
-  /** Kept after the turn itself: a turn that was never accepted has nothing to note it at. */
-  async function keepEffects(
+  /** Stored after the turn itself: a turn that was never accepted has nothing to note it at. */
+  async function noteEffects(
     { tenantId, taskId }: ExecutionPlan,
     accepted: Promise<void>,
     signal: AbortSignal,
@@ -125,6 +161,8 @@ function executionKind({
     restarts: { ...RESTARTS, max: 0 },
     onDeadLetter(message) {
       if (message.type === 'inquire') actors.reply(message.replyTo, []);
+      if (message.type === 'callEnded')
+        actors.reply(message.replyTo, { ok: false, error: refusal('INTERNAL') });
     },
     /** Reported ends have cleared `ref.execution`; whatever still stands there is lost. */
     onStopped(state) {
@@ -138,6 +176,20 @@ function executionKind({
       actors.tell(ref.address, { type: 'executionLost', taskId, text, atMs: clock.now() });
     },
   };
+}
+
+/** An end with its times; a call that was open counts by the estimate of whoever reads it. */
+function outcomeOf(end: ExecutionEnd, used: Used, run: ExecutionRef): ExecutionOutcome {
+  const { startedAt, firstTokenAt, spent, model } = run;
+  const info: ExecutionInfo = {
+    execution_time_ms: Math.round(performance.now() - startedAt),
+    time_to_first_token_ms: firstTokenAt === null ? null : Math.round(firstTokenAt - startedAt),
+    iterations: used.iterations,
+    tools_used: used.toolsUsed,
+    tokens_used: used.tokens + (used.calling ? (spent?.() ?? 0) : 0),
+    model,
+  };
+  return { ...end, info };
 }
 
 const asError = (thrown: unknown): Error => (thrown instanceof Error ? thrown : new Error(String(thrown)));

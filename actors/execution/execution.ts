@@ -1,55 +1,85 @@
 /**
- * An execution: one run of an agent for one turn, with its limits, its tools and its end. Pure; effects.ts performs what
- * it decides. The run itself goes on beside the mailbox, so that a cancel never waits behind the model.
+ * An execution: one run of an agent for one turn. It owns what the run may use (calls, tokens, time), the tools that run
+ * now, and the end. Pure; effects.ts performs what it decides. The run itself goes on beside the mailbox, so that a
+ * cancel never waits behind the model, nor for a model or tool that does not let go.
  */
+import { type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { SessionId, TaskId, TenantId } from '../../src/domain/ids.ts';
 import type { RunningTool } from '../../src/domain/turn.ts';
-import type { ExecutionOutcome, ExecutionPlan } from '../../src/ports/runner.ts';
+import type { ExecutionPlan, RunOutcome } from '../../src/ports/runner.ts';
 import { type Behaviour, type ReplyTo, unreachable } from '../runtime/actor.ts';
 
 export interface ExecutionState {
   readonly tenantId: TenantId;
   readonly sessionId: SessionId;
   readonly plan: ExecutionPlan;
-  readonly status: 'new' | 'running' | 'aborting' | 'ended';
-  /** Calls that run now, in the order in which they began. */
+  readonly status: 'new' | 'running' | 'ended';
+  /** Calls of the model that have begun. */
+  readonly iterations: number;
+  /** A call of the model has begun and not ended. */
+  readonly calling: boolean;
+  /** Tokens of the calls that have ended. */
+  readonly tokens: number;
+  /** Tool calls that run now, in the order in which they began. */
   readonly tools: readonly RunningTool[];
-  readonly toolsUsed: number;
+  /** Names of tools that were used, each once. */
+  readonly toolsUsed: readonly string[];
 }
 
 export type ExecutionMessage =
   | { readonly type: 'start' }
   | { readonly type: 'cancel' }
+  | { readonly type: 'deadline'; readonly tookMs: number }
   | { readonly type: 'inquire'; readonly replyTo: ReplyTo<readonly RunningTool[]> }
+  | { readonly type: 'callStarted' }
+  /** Answered with the number of calls that are left. */
+  | { readonly type: 'callEnded'; readonly tokens: number; readonly replyTo: ReplyTo<Reply<number>> }
   | { readonly type: 'toolStarted'; readonly callId: string; readonly tool: string }
-  | { readonly type: 'toolFinished'; readonly callId: string; readonly tool: string; readonly ok: boolean }
-  | { readonly type: 'finished'; readonly outcome: ExecutionOutcome; readonly atMs: number }
+  | { readonly type: 'toolFinished'; readonly callId: string }
+  | { readonly type: 'finished'; readonly outcome: RunOutcome }
   /** The run threw: a bug, not an outcome. */
   | { readonly type: 'broke'; readonly error: Error };
+
+/** An end without the times and the estimate of an open call, which effects.ts adds. */
+export type ExecutionEnd =
+  | { readonly type: 'answered'; readonly content: string }
+  | { readonly type: 'failed'; readonly error: ErrorData }
+  | { readonly type: 'aborted' };
+
+/** What an execution has used. `calling`: a call was open when it ended. */
+export type Used = Pick<ExecutionState, 'iterations' | 'tokens' | 'toolsUsed' | 'calling'>;
 
 export type ExecutionEffect =
   | { readonly type: 'run'; readonly plan: ExecutionPlan }
   | { readonly type: 'abortRun' }
   | {
-      readonly type: 'reply';
+      readonly type: 'replyTools';
       readonly replyTo: ReplyTo<readonly RunningTool[]>;
       readonly tools: readonly RunningTool[];
     }
   | {
-      readonly type: 'report';
-      readonly taskId: TaskId;
-      readonly outcome: ExecutionOutcome;
-      readonly atMs: number;
+      readonly type: 'replyCallsLeft';
+      readonly replyTo: ReplyTo<Reply<number>>;
+      readonly reply: Reply<number>;
     }
+  | { readonly type: 'report'; readonly taskId: TaskId; readonly end: ExecutionEnd; readonly used: Used }
   | { readonly type: 'stopExecution' };
+
+type ExecutionStep = readonly [ExecutionState, readonly ExecutionEffect[]];
+
+/** One list for all executions without tools: every turn in memory refers to one. Never written to. */
+const NO_TOOLS: readonly string[] = [];
 
 export const newExecution = (plan: ExecutionPlan): ExecutionState => ({
   tenantId: plan.tenantId,
   sessionId: plan.sessionId,
   plan,
   status: 'new',
+  iterations: 0,
+  calling: false,
+  tokens: 0,
   tools: [],
-  toolsUsed: 0,
+  toolsUsed: NO_TOOLS,
 });
 
 export const execution: Behaviour<ExecutionState, ExecutionMessage, ExecutionEffect> = (state, message) => {
@@ -58,25 +88,33 @@ export const execution: Behaviour<ExecutionState, ExecutionMessage, ExecutionEff
       if (state.status !== 'new') return [state, []];
       return [{ ...state, status: 'running' }, [{ type: 'run', plan: state.plan }]];
     case 'cancel':
-      if (state.status !== 'running') return [state, []];
-      return [{ ...state, status: 'aborting' }, [{ type: 'abortRun' }]];
-    case 'toolStarted':
-      return [{ ...state, tools: [...state.tools, { callId: message.callId, tool: message.tool }] }, []];
-    case 'toolFinished': {
-      const tools = state.tools.filter(({ callId }) => callId !== message.callId);
-      return [{ ...state, tools, toolsUsed: state.toolsUsed + 1 }, []];
+      return end(state, { type: 'aborted' });
+    case 'deadline':
+      return end(state, { type: 'failed', error: outOfTime(state.plan.limits.timeoutMs, message.tookMs) });
+    case 'callStarted':
+      return [{ ...state, iterations: state.iterations + 1, calling: true }, []];
+    case 'callEnded': {
+      const next = counted(state, message.tokens);
+      const error = overBudget(next);
+      const reply: Reply<number> = error ? { ok: false, error } : { ok: true, value: callsLeft(next) };
+      return [next, [{ type: 'replyCallsLeft', replyTo: message.replyTo, reply }]];
     }
+    case 'toolStarted': {
+      const { callId, tool } = message;
+      const toolsUsed = state.toolsUsed.includes(tool) ? state.toolsUsed : [...state.toolsUsed, tool];
+      return [{ ...state, tools: [...state.tools, { callId, tool }], toolsUsed }, []];
+    }
+    case 'toolFinished':
+      return [{ ...state, tools: state.tools.filter(({ callId }) => callId !== message.callId) }, []];
     case 'inquire':
-      return [state, [{ type: 'reply', replyTo: message.replyTo, tools: state.tools }]];
-    case 'finished':
-      if (state.status === 'ended') return [state, []];
-      return [
-        { ...state, status: 'ended', tools: [] },
-        [
-          { type: 'report', taskId: state.plan.taskId, outcome: message.outcome, atMs: message.atMs },
-          { type: 'stopExecution' },
-        ],
-      ];
+      return [state, [{ type: 'replyTools', replyTo: message.replyTo, tools: state.tools }]];
+    case 'finished': {
+      const { outcome } = message;
+      if (outcome.type === 'failed') return end(state, outcome);
+      const next = counted(state, outcome.tokens);
+      const error = overBudget(next);
+      return end(next, error ? { type: 'failed', error } : { type: 'answered', content: outcome.content });
+    }
     case 'broke':
       // Its supervisor stops it and tells the session, which ends the turn with INTERNAL.
       throw message.error;
@@ -84,3 +122,39 @@ export const execution: Behaviour<ExecutionState, ExecutionMessage, ExecutionEff
       return unreachable(message);
   }
 };
+
+/** The end, told once. A run that has not ended by itself is aborted, and nobody waits for it. */
+function end(state: ExecutionState, how: ExecutionEnd): ExecutionStep {
+  if (state.status === 'ended') return [state, []];
+  const { plan, iterations, tokens, toolsUsed, calling } = state;
+  const used = { iterations, tokens, toolsUsed, calling };
+  const report: ExecutionEffect = { type: 'report', taskId: plan.taskId, end: how, used };
+  const abort: readonly ExecutionEffect[] = how.type === 'answered' ? [] : [{ type: 'abortRun' }];
+  return [{ ...state, status: 'ended', tools: [] }, [...abort, report, { type: 'stopExecution' }]];
+}
+
+const counted = (state: ExecutionState, tokens: number): ExecutionState => ({
+  ...state,
+  calling: false,
+  tokens: state.tokens + tokens,
+});
+
+const callsLeft = ({ plan, iterations }: ExecutionState): number =>
+  Math.max(0, plan.limits.maxIterations - iterations);
+
+function overBudget({ plan, tokens }: ExecutionState): ErrorData | undefined {
+  const max = plan.limits.maxTokens;
+  if (tokens <= max) return undefined;
+  return refusal('TIER_LIMIT', {
+    message: `The run used ${tokens} tokens; the tenant's tier allows ${max} a run.`,
+    details: { limit: 'tokens_per_run', max, used: tokens },
+  });
+}
+
+const inSeconds = (ms: number): number => Math.round(ms) / 1000;
+
+const outOfTime = (limitMs: number, tookMs: number): ErrorData =>
+  refusal('EXECUTION_TIMEOUT', {
+    message: `The execution ran into its time limit of ${inSeconds(limitMs)} s.`,
+    details: { max_execution_time: inSeconds(limitMs), actual_execution_time: inSeconds(tookMs) },
+  });

@@ -46,7 +46,7 @@ export const executionInfoSchema = z.object({
   execution_time_ms: count,
   time_to_first_token_ms: count.nullable(),
   iterations: count,
-  tools_used: z.array(z.string()),
+  tools_used: z.array(z.string()).readonly(),
   tokens_used: count,
   model: z.string(),
 });

@@ -1,5 +1,6 @@
 /** The default agent: asks the model, runs the tools it asks for, and asks again until it answers. */
 import type { BaseChatModel } from '@langchain/core/language_models/chat_models';
+import type { RunOutcome } from '../ports/runner.ts';
 import { toModelMessages, toolCallMessage, toolResultMessage } from './messages.ts';
 import { callModel, type ModelCallDependencies } from './model-call.ts';
 import type { Run } from './run.ts';
@@ -16,7 +17,8 @@ export interface AgentParts {
 }
 
 /**
- * Resolves to the text of the last iteration: without tools, the deltas put together.
+ * Resolves to the text of the last iteration: without tools, the deltas put together. Each iteration that asks for
+ * tools is counted by the execution before its tools are judged.
  * Throws a RefusalError when a limit, the model or its use of tools ends the run.
  */
 export async function runAgentLoop({
@@ -25,13 +27,13 @@ export async function runAgentLoop({
   toolUse,
   prompt,
   dependencies,
-}: AgentParts): Promise<string> {
+}: AgentParts): Promise<RunOutcome> {
   const messages = toModelMessages(prompt, run.plan.history);
   while (true) {
     const answer = await callModel(run, model, messages, toolUse.definitions, dependencies);
-    if (answer.calls.length === 0) return answer.text;
+    if (answer.calls.length === 0) return { type: 'answered', content: answer.text, tokens: answer.tokens };
 
-    const checked = toolUse.check(answer.calls);
+    const checked = toolUse.check(answer.calls, await run.callEnded(answer.tokens));
     messages.push(toolCallMessage(answer.text, answer.calls));
     const results = await Promise.all(checked.map((call) => toolUse.perform(call)));
     messages.push(...checked.map(({ call }, place) => toolResultMessage(call, results[place] ?? '')));

@@ -7,9 +7,10 @@ import type { Runnable } from '@langchain/core/runnables';
 import { createAgent, tool } from 'langchain';
 import { z } from 'zod';
 import { RefusalError } from '../domain/errors.ts';
+import type { RunOutcome } from '../ports/runner.ts';
 import type { AgentParts } from './agent-loop.ts';
 import { toModelMessages, toolCallMessage } from './messages.ts';
-import { callModel } from './model-call.ts';
+import { callModel, type ModelAnswer } from './model-call.ts';
 import type { CheckedCall } from './tool-use.ts';
 
 /** The model as createAgent sees it: each call is one supervised call of the real model. */
@@ -40,10 +41,10 @@ class SupervisedModel extends BaseChatModel {
 const anyArguments = z.looseObject({});
 
 /** Same results and errors as `runAgentLoop`. */
-export async function runLangChainAgent(parts: AgentParts): Promise<string> {
+export async function runLangChainAgent(parts: AgentParts): Promise<RunOutcome> {
   const { run, model, toolUse, prompt, dependencies } = parts;
   const checkedCalls = new Map<string, CheckedCall>();
-  let text = '';
+  let last: ModelAnswer | undefined;
   let refused: RefusalError | undefined;
 
   /** createAgent may wrap what is thrown under it: the refusal is thrown again as it was. */
@@ -58,10 +59,11 @@ export async function runLangChainAgent(parts: AgentParts): Promise<string> {
   const supervised = new SupervisedModel((messages) =>
     withRefusal(async () => {
       const answer = await callModel(run, model, messages, toolUse.definitions, dependencies);
-      text = answer.text;
+      last = answer;
       checkedCalls.clear();
       if (answer.calls.length > 0)
-        for (const checked of toolUse.check(answer.calls)) checkedCalls.set(checked.call.id, checked);
+        for (const checked of toolUse.check(answer.calls, await run.callEnded(answer.tokens)))
+          checkedCalls.set(checked.call.id, checked);
       return toolCallMessage(answer.text, answer.calls);
     }),
   );
@@ -85,5 +87,5 @@ export async function runLangChainAgent(parts: AgentParts): Promise<string> {
     throw refused ?? error;
   }
   if (refused) throw refused;
-  return text;
+  return { type: 'answered', content: last?.text ?? '', tokens: last?.tokens ?? 0 };
 }

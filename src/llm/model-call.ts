@@ -9,7 +9,7 @@ import { estimateTokens } from '../domain/conversation.ts';
 import { RefusalError, refusalError } from '../domain/errors.ts';
 import type { Clock, Log, Metrics } from '../ports/telemetry.ts';
 import { brokenOff, classify, ModelFailure } from './model-errors.ts';
-import type { Run } from './run.ts';
+import type { ModelCall, Run } from './run.ts';
 import { addPieces, closeCalls, type OpenCall, type ToolCall, type ToolCallPiece } from './tool-calls.ts';
 import type { ToolDefinition } from './tools/tool.ts';
 
@@ -19,9 +19,11 @@ const RETRY_BASE_MS = 500;
 /** Above this many characters a token, a model plainly ignores max_tokens, and its answer is cut off. */
 const MAX_UNITS_PER_TOKEN = 16;
 
-interface ModelAnswer {
+export interface ModelAnswer {
   readonly text: string;
   readonly calls: readonly ToolCall[];
+  /** What the call used, as the provider counts, or by estimate. */
+  readonly tokens: number;
 }
 
 export interface ModelCallDependencies {
@@ -43,7 +45,7 @@ export async function callModel(
   dependencies: ModelCallDependencies,
 ): Promise<ModelAnswer> {
   const call = run.callStarted();
-  const opened = await open(run, model, messages, tools, dependencies);
+  const opened = await open(run, call, model, messages, tools, dependencies);
   const maxUnits = run.answerTokens * MAX_UNITS_PER_TOKEN;
   const toolCalls: OpenCall[] = [];
   let finish: unknown;
@@ -55,7 +57,6 @@ export async function callModel(
       const { text, message, generationInfo } = next.value;
       call.chunks += 1;
       if (text !== '') {
-        if (call.text === '') run.firstToken();
         call.text += text;
         run.emit({ type: 'chat.delta', data: { content: text } });
         if (call.text.length > maxUnits) throw tooLong(run.answerTokens);
@@ -75,8 +76,9 @@ export async function callModel(
   }
   if (finish === undefined || finish === null) throw brokenOff();
   if (finish === 'content_filter') throw filtered();
-  run.callEnded(usage ?? estimate(messages, call.text, toolCalls));
-  return { text: call.text, calls: closeCalls(toolCalls, run.iterations()) };
+  run.callRead();
+  const tokens = usage ?? estimate(messages, call.text, toolCalls);
+  return { text: call.text, calls: closeCalls(toolCalls, messages.length), tokens };
 }
 
 interface Opened {
@@ -93,6 +95,7 @@ const attempts = retry(
 /** Gets the first chunk, in at most three attempts. */
 function open(
   run: Run,
+  call: ModelCall,
   model: BaseChatModel,
   messages: BaseMessage[],
   tools: readonly ToolDefinition[],
@@ -103,7 +106,7 @@ function open(
   let failure: ModelFailure | undefined;
   return attempts.execute(async ({ attempt }) => {
     if (failure) {
-      await pause(run, failure, attempt);
+      await pause(run, call, failure, attempt);
       metrics.modelRetried(provider, failure.reason);
     }
     try {
@@ -119,15 +122,15 @@ function open(
 }
 
 /** Waits as long as the provider asked, or longer with each attempt. Gives up at once where the run would end first. */
-async function pause(run: Run, failure: ModelFailure, attempt: number): Promise<void> {
+async function pause(run: Run, call: ModelCall, failure: ModelFailure, attempt: number): Promise<void> {
   const base = failure.retryAfterMs ?? RETRY_BASE_MS * attempt;
   // Never earlier than asked: jitter comes on top, or everyone who was refused returns at the same moment.
   const jitter = Math.random() * Math.min(RETRY_BASE_MS, Math.max(base, 10)) * 0.5;
   const waitMs = base + jitter;
   if (waitMs >= run.remainingMs()) throw new RefusalError(failure.data);
-  run.callPaused(true);
+  call.paused = true;
   await delay(waitMs, undefined, { signal: run.signal });
-  run.callPaused(false);
+  call.paused = false;
 }
 
 /** The part of an assistant's chunk that is read here. LangChain types a stream's message by its base class. */

@@ -26,8 +26,8 @@ export interface CheckedCall {
 export interface ToolUse {
   /** The tools that the model may call. */
   readonly definitions: readonly ToolDefinition[];
-  /** Judges the calls of one message. Throws a RefusalError: TOOL_DENIED, TOOL_LOOP or MAX_ITERATIONS. */
-  check(calls: readonly ToolCall[]): readonly CheckedCall[];
+  /** Judges the calls of one message, after which the model may be asked `callsLeft` times. Throws a RefusalError: TOOL_DENIED, TOOL_LOOP or MAX_ITERATIONS. */
+  check(calls: readonly ToolCall[], callsLeft: number): readonly CheckedCall[];
   /** Performs a call and resolves to what the model reads; what a tool throws is read by the model too. */
   perform(checked: CheckedCall): Promise<string>;
 }
@@ -62,14 +62,14 @@ export function createToolUse(run: Run, tools: ReadonlyMap<string, Tool>, metric
 
   return {
     definitions: allowed.flatMap((name) => tools.get(name)?.definition ?? []),
-    check(calls) {
+    check(calls, callsLeft) {
       const checked = calls.map(judge);
       if (checked.some(({ prepared }) => !prepared.ok)) mistakes += 1;
       if (mistakes > MAX_MISTAKES)
         throw loop('The agent kept calling tools that do not exist or with wrong arguments.');
       count(checked);
-      if (run.iterations() >= run.maxIterations)
-        throw refusalError('MAX_ITERATIONS', { details: { max_iterations: run.maxIterations } });
+      if (callsLeft === 0)
+        throw refusalError('MAX_ITERATIONS', { details: { max_iterations: run.plan.limits.maxIterations } });
       return checked;
     },
     perform: (checked) => perform(run, checked, tools.get(checked.call.name)?.effects ?? false, metrics),
@@ -87,7 +87,6 @@ async function perform(
   if (run.over) return '';
   if (hasEffects) await stored(run.effects());
   if (run.over) return '';
-  run.toolUsed(call.name);
   run.emit({ type: 'tool.started', data: { call_id: call.id, tool: call.name, args } });
   const startedAt = performance.now();
   const { ok, text } = await attempt(run, prepared.run);

@@ -28,6 +28,12 @@ export interface ExecutionLimits {
   readonly tools: readonly string[];
 }
 
+/** How a run ended by itself. `tokens` are those of its last call, which the execution has not counted yet. */
+export type RunOutcome =
+  | { readonly type: 'answered'; readonly content: string; readonly tokens: number }
+  | { readonly type: 'failed'; readonly error: ErrorData };
+
+/** How an execution ended, with what it used. */
 export type ExecutionOutcome =
   | { readonly type: 'answered'; readonly content: string; readonly info: ExecutionInfo }
   | { readonly type: 'failed'; readonly error: ErrorData; readonly info: ExecutionInfo }
@@ -40,21 +46,30 @@ export type ExecutionEvent = Extract<
 >;
 
 export interface ExecutionContext {
-  /** Aborting reaches the model's HTTP request and running tools; the run then ends as `aborted`. */
+  /** Aborted when the execution is over before its run: it reaches the model's HTTP request and running tools. */
   readonly signal: AbortSignal;
   readonly emit: (event: ExecutionEvent) => void;
   /** Settles once the turn is stored; awaited before the first side effect (a tool), never before the model. */
   readonly accepted: Promise<unknown>;
   /** Awaited before a deed that must not happen twice; rejects where it can not be kept that it begins. */
   readonly effects: () => Promise<void>;
+  /** When the execution's time is up, by performance.now(). */
+  readonly endsAt: number;
+  /** A call of the model begins. `spent` estimates its tokens so far, for an execution that ends in its middle. */
+  readonly callStarted: (spent: () => number) => void;
+  /**
+   * A call that was not the last has ended with so many tokens. Resolves to the number of calls that are left;
+   * rejects with a RefusalError (TIER_LIMIT) where the budget is spent.
+   */
+  readonly callEnded: (tokens: number) => Promise<number>;
 }
 
 /**
- * Runs agents. `run` never rejects for anything a model, a tool or a limit does: that is an outcome.
- * After the signal it settles promptly, whatever the model does.
+ * Runs agents. `run` never rejects for anything a model, a tool or a limit does: that is an outcome. After the signal
+ * nobody waits for it any more: what it then tells or resolves to is dropped.
  */
 export interface AgentRunner {
-  run(plan: ExecutionPlan, context: ExecutionContext): Promise<ExecutionOutcome>;
+  run(plan: ExecutionPlan, context: ExecutionContext): Promise<RunOutcome>;
   /** Ends workers and connections. */
   close(): Promise<void>;
 }

@@ -22,7 +22,7 @@ import {
 } from '../../src/domain/ids.ts';
 import { TIER_TABLE } from '../../src/domain/tiers.ts';
 import type { TurnRequest } from '../../src/domain/turn.ts';
-import type { ExecutionOutcome } from '../../src/ports/runner.ts';
+import type { ExecutionOutcome, RunOutcome } from '../../src/ports/runner.ts';
 import type { Client } from '../../src/ports/sessions.ts';
 import type { Clock } from '../../src/ports/telemetry.ts';
 
@@ -76,9 +76,19 @@ export const INFO: ExecutionInfo = {
   model: 'offline-echo',
 };
 
+/** How a run ends that has used as much as INFO says. */
+export const ranTo = (content: string): RunOutcome => ({
+  type: 'answered',
+  content,
+  tokens: INFO.tokens_used,
+});
 export const answered = (content: string): ExecutionOutcome => ({ type: 'answered', content, info: INFO });
 export const aborted: ExecutionOutcome = { type: 'aborted', info: INFO };
-export const failed = (error: ErrorData): ExecutionOutcome => ({ type: 'failed', error, info: INFO });
+export const failed = (error: ErrorData): Extract<ExecutionOutcome, { type: 'failed' }> => ({
+  type: 'failed',
+  error,
+  info: INFO,
+});
 
 /** Something said, as a session is told it: fields of the request, and those of the message itself. */
 export const said = (

@@ -13,7 +13,7 @@ import type { Store } from '../../src/ports/store.ts';
 import { leakFree } from '../support/leaks.ts';
 import { quiet, uncounted } from '../support/quiet.ts';
 import { memoryStore } from '../support/stores.ts';
-import { AGENT, answered, handClock, listener, loopTurns, sessionId, taskId, tenantId } from './fixtures.ts';
+import { AGENT, handClock, listener, loopTurns, ranTo, sessionId, taskId, tenantId } from './fixtures.ts';
 
 const IDLE_MS = 1_000;
 const MINUTE_MS = 60_000;
@@ -29,7 +29,7 @@ function open(t: TestContext, limits: { perMinute?: number | null; perHour?: num
   const runner: AgentRunner = {
     run: async (plan) => {
       plans.push(plan);
-      return answered('hi');
+      return ranTo('hi');
     },
     close: async () => {},
   };

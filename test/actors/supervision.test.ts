@@ -7,12 +7,7 @@ import { isTerminal } from '../../src/domain/frames.ts';
 import type { TaskId, TenantId } from '../../src/domain/ids.ts';
 import { TIER_TABLE, type TierLimits, type TierTable } from '../../src/domain/tiers.ts';
 import type { SayReply } from '../../src/domain/turn.ts';
-import type {
-  AgentRunner,
-  ExecutionContext,
-  ExecutionOutcome,
-  ExecutionPlan,
-} from '../../src/ports/runner.ts';
+import type { AgentRunner, ExecutionContext, ExecutionPlan, RunOutcome } from '../../src/ports/runner.ts';
 import type { Store } from '../../src/ports/store.ts';
 import type { Metrics } from '../../src/ports/telemetry.ts';
 import { leakFree } from '../support/leaks.ts';
@@ -20,11 +15,10 @@ import { quiet } from '../support/quiet.ts';
 import { memoryStore } from '../support/stores.ts';
 import {
   AGENT,
-  aborted,
-  answered,
   type Listener,
   listener,
   loopTurns,
+  ranTo,
   SESSION,
   sessionId,
   TENANT,
@@ -34,7 +28,7 @@ import {
 interface Run {
   readonly plan: ExecutionPlan;
   readonly context: ExecutionContext;
-  readonly end: (outcome: ExecutionOutcome) => void;
+  readonly end: (outcome: RunOutcome) => void;
   readonly break: (error: Error) => void;
 }
 
@@ -98,7 +92,6 @@ function open(t: TestContext, options: { maxExecutions?: number; executions?: nu
   const runner: AgentRunner = {
     run: (plan, context) =>
       new Promise((resolve, reject) => {
-        context.signal.addEventListener('abort', () => resolve(aborted));
         runs.push({ plan, context, end: resolve, break: reject });
       }),
     close: async () => {},
@@ -194,8 +187,8 @@ async function runsAtOnce(node: Node, count: number): Promise<void> {
   for (const name of names.slice(0, count)) await node.run(name);
   await loopTurns(10);
   assert.equal(node.runs.filter(({ plan }) => plan.taskId.startsWith('probe')).length, count);
-  for (const { end, plan } of node.runs) if (plan.taskId.startsWith('probe')) end(answered(''));
-  (await node.run(names[count] ?? '')).end(answered(''));
+  for (const { end, plan } of node.runs) if (plan.taskId.startsWith('probe')) end(ranTo(''));
+  (await node.run(names[count] ?? '')).end(ranTo(''));
   await until(() => (turnsOf(node) === 0 ? true : undefined));
 }
 
@@ -209,7 +202,7 @@ test('a turn goes from the client to its run and back', async (t) => {
   assert.equal(reply.ok, true);
   const { context, end } = await node.run('t');
   context.emit({ type: 'chat.delta', data: { content: 'hi' } });
-  end(answered('hi'));
+  end(ranTo('hi'));
   await ended(client, 't');
   assert.deepEqual(
     client.frames.map(({ type, seq }) => [type, seq]),
@@ -240,7 +233,7 @@ test('a run that throws ends its turn with INTERNAL; the session and its convers
     plan.history.map(({ content }) => content),
     ['message t', 'message u'],
   );
-  end(answered('fine'));
+  end(ranTo('fine'));
   assert.equal(await ended(client, 'u'), 'chat.response');
   assert.equal(node.counts['session crashed'], undefined);
   await runsAtOnce(node, 2);
@@ -250,7 +243,7 @@ test('a session that crashes over a deed goes on with its conversation, and the 
   const node = open(t);
   const client = node.attach('c');
   await node.say('first');
-  (await node.run('first')).end(answered('one'));
+  (await node.run('first')).end(ranTo('one'));
   await ended(client, 'first');
   node.fault.commit = true;
   const reply = await node.say('t');
@@ -262,7 +255,7 @@ test('a session that crashes over a deed goes on with its conversation, and the 
     plan.history.map(({ content }) => content),
     ['message first', 'one', 'message u'],
   );
-  end(answered('two'));
+  end(ranTo('two'));
   await ended(client, 'u');
   assert.deepEqual([ends(client, 't'), client.closes], [[], []]);
   await runsAtOnce(node, 2);
@@ -289,7 +282,7 @@ test('a session that keeps crashing stops: its turns end, its clients are told a
   await runsAtOnce(node, 2);
   const back = node.attach('back');
   await node.say('again');
-  (await node.run('again')).end(answered('here'));
+  (await node.run('again')).end(ranTo('here'));
   assert.equal(await ended(back, 'again'), 'chat.response');
 });
 
@@ -322,7 +315,7 @@ test('a tenant that crashes over a claim refuses it and goes on', async (t) => {
   const reply = await node.say('u', { session: 'other' });
   assert.ok(!reply.ok && reply.error.code === 'INTERNAL');
   node.fault.tenant = false;
-  (await node.run('t')).end(answered('hi'));
+  (await node.run('t')).end(ranTo('hi'));
   assert.equal(await ended(client, 't'), 'chat.response');
   await runsAtOnce(node, 1);
 });
@@ -340,7 +333,7 @@ test('where the store can not be read nobody waits, and the next message tries a
   await loopTurns(5);
   const back = node.attach('back');
   await node.say('t');
-  (await node.run('t')).end(answered('hi'));
+  (await node.run('t')).end(ranTo('hi'));
   assert.equal(await ended(back, 't'), 'chat.response');
 });
 
@@ -366,7 +359,7 @@ test('a store that takes no end makes it an error, once', async (t) => {
   await node.say('t');
   const { end } = await node.run('t');
   node.fault.store = 'write';
-  end(answered('lost'));
+  end(ranTo('lost'));
   await ended(client, 't');
   node.fault.store = null;
   assert.deepEqual([ends(client, 't'), codes(client)], [['error'], ['STORE_UNAVAILABLE']]);
@@ -409,7 +402,7 @@ test('one task in two sessions is a conflict, and the same one in its own sessio
   ]);
   assert.ok(first.ok && !second.ok && second.error.code === 'CONFLICT');
   assert.ok(third.ok && third.accepted.deduplicated === true);
-  (await node.run('t')).end(answered('hi'));
+  (await node.run('t')).end(ranTo('hi'));
   await until(() => (turnsOf(node) === 0 ? true : undefined));
   assert.equal(node.runs.length, 1);
 });
@@ -449,7 +442,7 @@ test('draining refuses new turns, lets running ones end, tells clients first, an
   const draining = node.system.drain(10_000);
   const late = await node.say('late');
   assert.ok(!late.ok && late.error.code === 'DRAINING');
-  end(answered('done'));
+  end(ranTo('done'));
   await draining;
   assert.deepEqual(
     client.frames.map(({ type }) => type),
@@ -524,12 +517,12 @@ test('an observer of one turn sees it from its first frame on, and nothing once 
     observer,
   );
   assert.equal(reply.ok, true);
-  (await node.run('t')).end(answered('hi'));
+  (await node.run('t')).end(ranTo('hi'));
   await ended(observer, 't');
   assert.equal(observer.frames[0]?.type, 'chat.accepted');
   node.system.detach(TENANT, SESSION, 'sse');
   await node.say('u');
-  (await node.run('u')).end(answered('ho'));
+  (await node.run('u')).end(ranTo('ho'));
   await until(() => (turnsOf(node) === 0 ? true : undefined));
   assert.equal(
     observer.frames.some((frame) => frame.taskId === 'u'),
@@ -556,7 +549,7 @@ test('how a turn stands includes the tools that run for it, which its execution 
   const done = { call_id: 'c1', tool: 'calculator', ok: true, result: '2', duration_ms: 1 };
   context.emit({ type: 'tool.finished', data: done });
   assert.deepEqual(await tools(), [{ callId: 'c2', tool: 'current_time' }]);
-  end(answered('hi'));
+  end(ranTo('hi'));
   await until(() => (turnsOf(node) === 0 ? true : undefined));
   assert.equal(await tools(), undefined, 'a stored turn has none');
 });

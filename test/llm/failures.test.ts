@@ -13,7 +13,7 @@ import {
   silence,
   stallAfter,
 } from '../support/stub-model.ts';
-import { answerOf, deltasOf, errorOf, planOf, startBench, typesOf } from './harness.ts';
+import { answerOf, deltasOf, errorOf, startBench, typesOf } from './harness.ts';
 
 for (const type of ['conversational', 'langchain'] as const) {
   test(`${type}: 429 with Retry-After is waited out, then answered`, async () => {
@@ -137,16 +137,13 @@ for (const type of ['conversational', 'langchain'] as const) {
     assert.equal((await run.done).type, 'aborted');
     await bench.stub.closedByClient(0);
 
-    const late = bench.runner.run;
-    const controller = new AbortController();
-    controller.abort();
-    const outcome = await late(planOf({ type }), {
-      signal: controller.signal,
-      accepted: Promise.resolve(),
-      effects: () => assert.fail('nothing may be kept'),
-      emit: () => assert.fail('nothing may be told'),
+    const late = bench.start({
+      type,
+      effects: () => assert.fail('nothing may be stored'),
+      onEvent: () => assert.fail('nothing may be told'),
     });
-    assert.equal(outcome.type, 'aborted');
+    late.abort();
+    assert.equal((await late.done).type, 'aborted');
     assert.equal(bench.stub.requests.length, 1);
   });
 

@@ -1,5 +1,8 @@
 /** What the tests of src/llm share: a runner over the stub, plans, and a record of what a run told. */
+import assert from 'node:assert/strict';
 import { setImmediate as nextLoopTurn } from 'node:timers/promises';
+import { createExecutionEffects } from '../../actors/execution/effects.ts';
+import { createActorSystem } from '../../actors/runtime/actor-system.ts';
 import type { AgentConfig, AgentType } from '../../src/domain/agent.ts';
 import type { Message } from '../../src/domain/conversation.ts';
 import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
@@ -15,6 +18,8 @@ import type {
   ExecutionPlan,
 } from '../../src/ports/runner.ts';
 import type { Log, Metrics } from '../../src/ports/telemetry.ts';
+import { stubSession } from '../actors/execution/session-stub.ts';
+import { quiet } from '../support/quiet.ts';
 import { type StubModel, startStubModel } from '../support/stub-model.ts';
 
 export const clock = { now: () => Date.now() };
@@ -125,6 +130,42 @@ export function planOf(change: PlanChange = {}): ExecutionPlan {
   };
 }
 
+/** Runs a plan in a real execution, under a session that only listens. */
+export function execute(
+  runner: AgentRunner,
+  plan: ExecutionPlan,
+): { done: Promise<ExecutionOutcome>; abort: () => void } {
+  const actors = createActorSystem({ clock, log: quiet });
+  let session: ReturnType<typeof stubSession> | undefined;
+  const done = new Promise<ExecutionOutcome>((resolve, reject) => {
+    session = stubSession(actors, clock, (message) => {
+      if (message.type === 'ended') resolve(message.outcome);
+      else reject(new Error(`the session was told ${message.type}`));
+    });
+  });
+  const { ref, close } = session ?? assert.fail();
+  const start = createExecutionEffects({
+    actors,
+    clock,
+    runner,
+    store: { commit: async () => 'stored' },
+    registry: { session: () => ref },
+  });
+  start(ref, { type: 'execute', plan, options: { stream: true, accepted: true } });
+  const { execution } = ref;
+  const ended = done.finally(async () => {
+    close();
+    await actors.close();
+  });
+  return {
+    done: ended,
+    abort() {
+      execution?.abort.abort();
+      if (execution) actors.tell(execution.address, { type: 'cancel' });
+    },
+  };
+}
+
 /** A runner whose OpenAI and Groq models live in a stub of its own. */
 export async function startBench(
   options: { tools?: readonly Tool[]; firstTokenTimeoutMs?: number; idleTimeoutMs?: number } = {},
@@ -158,21 +199,28 @@ export async function startBench(
     start(change = {}) {
       const events: ExecutionEvent[] = [];
       const waiting: { type: string; resolve: (event: ExecutionEvent) => void }[] = [];
-      const controller = new AbortController();
-      const done = runner.run(planOf(change), {
-        signal: controller.signal,
-        accepted: change.accepted ?? Promise.resolve(),
-        effects: change.effects ?? (async () => {}),
-        emit(event) {
-          events.push(event);
-          for (const { type, resolve } of waiting) if (type === event.type) resolve(event);
-          change.onEvent?.(event);
+      const { done, abort } = execute(
+        {
+          ...runner,
+          run: (plan, context) =>
+            runner.run(plan, {
+              ...context,
+              accepted: change.accepted ?? Promise.resolve(),
+              effects: change.effects ?? (async () => {}),
+              emit(event) {
+                context.emit(event);
+                events.push(event);
+                for (const { type, resolve } of waiting) if (type === event.type) resolve(event);
+                change.onEvent?.(event);
+              },
+            }),
         },
-      });
+        planOf(change),
+      );
       return {
         events,
         done,
-        abort: () => controller.abort(),
+        abort,
         seen: (type) => {
           const known = events.find((event) => event.type === type);
           return known ? Promise.resolve(known) : new Promise((resolve) => waiting.push({ type, resolve }));

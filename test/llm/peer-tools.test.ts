@@ -13,7 +13,7 @@ import type { PeerData, PeerMode, PeerRequest, Peers } from '../../src/ports/pee
 import type { Metrics } from '../../src/ports/telemetry.ts';
 import { quiet } from '../support/quiet.ts';
 import { callTools, say, startStubModel } from '../support/stub-model.ts';
-import { answerOf, planOf } from './harness.ts';
+import { answerOf, execute, planOf } from './harness.ts';
 
 const clock = { now: () => 0 };
 
@@ -162,7 +162,7 @@ const metrics: Metrics = {
 
 test('a model uses a tool of the registry, once it is kept that the run has effects; a cancel reaches the asking', async (t) => {
   const order: string[] = [];
-  const stop = new AbortController();
+  let abort = (): void => {};
   const { peers, asked } = world(async ({ signal }) => {
     order.push('asked');
     if (asked.length === 1) return { result: 'Ada Lovelace' };
@@ -171,7 +171,7 @@ test('a model uses a tool of the registry, once it is kept that the run has effe
         order.push('called off');
         reject(new Error('off'));
       });
-      stop.abort();
+      abort();
     });
   });
   const stub = await startStubModel();
@@ -187,17 +187,19 @@ test('a model uses a tool of the registry, once it is kept that the run has effe
     tools: createTools({ clock, peers }),
     ...{ clock, metrics, log: quiet, timeouts: { firstTokenTimeoutMs: 5_000, idleTimeoutMs: 5_000 } },
   });
-  const run = (signal: AbortSignal) =>
-    runner.run(planOf({ limits: { tools: ['crm'] } }), {
-      signal,
-      emit: nothing,
-      accepted: Promise.resolve(),
-      effects: async () => void order.push('kept'),
-    });
+  const run = () =>
+    execute(
+      {
+        ...runner,
+        run: (plan, context) =>
+          runner.run(plan, { ...context, effects: async () => void order.push('kept') }),
+      },
+      planOf({ limits: { tools: ['crm'] } }),
+    );
 
   stub.next(callTools([{ name: 'crm', args: '{"name":"Ada"}' }]));
   stub.next(say('It is Ada Lovelace.'));
-  assert.equal(answerOf(await run(new AbortController().signal)), 'It is Ada Lovelace.');
+  assert.equal(answerOf(await run().done), 'It is Ada Lovelace.');
   assert.deepEqual(order.splice(0), ['kept', 'asked']);
   const { body } = await stub.request(0);
   assert.deepEqual(
@@ -206,6 +208,8 @@ test('a model uses a tool of the registry, once it is kept that the run has effe
   );
 
   stub.next(callTools([{ name: 'crm', args: '{"name":"Bob"}' }]));
-  assert.equal((await run(stop.signal)).type, 'aborted');
+  const stopped = run();
+  abort = stopped.abort;
+  assert.equal((await stopped.done).type, 'aborted');
   assert.deepEqual(order, ['kept', 'asked', 'called off']);
 });

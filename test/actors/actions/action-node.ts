@@ -12,7 +12,7 @@ import { type TaskId, taskIdSchema, tenantIdSchema } from '../../../src/domain/i
 import { TIER_TABLE, type TierTable } from '../../../src/domain/tiers.ts';
 import { createRelay } from '../../../src/outbox/relay.ts';
 import type { PeerRequest, Peers } from '../../../src/ports/peers.ts';
-import type { AgentRunner, ExecutionPlan } from '../../../src/ports/runner.ts';
+import type { AgentRunner, ExecutionPlan, RunOutcome } from '../../../src/ports/runner.ts';
 import type { Directory } from '../../../src/ports/sessions.ts';
 import type { Store } from '../../../src/ports/store.ts';
 import type { Transport } from '../../../src/ports/transport.ts';
@@ -24,7 +24,7 @@ import { quiet, uncounted } from '../../support/quiet.ts';
 import { memoryStore } from '../../support/stores.ts';
 import { type Collected, collecting, counting, queue } from '../../support/transport.ts';
 import { until } from '../../support/until.ts';
-import { AGENT, aborted, answered, failed, type Listener, listener, sessionId } from '../fixtures.ts';
+import { AGENT, failed, type Listener, listener, ranTo, sessionId } from '../fixtures.ts';
 
 export const WORK = queue('execution_service:professional:default');
 export const BACK = queue('caller:replies');
@@ -63,7 +63,7 @@ function scriptedRunner() {
     open = resolve;
   });
   const runner: AgentRunner = {
-    async run(plan, context) {
+    async run(plan, context): Promise<RunOutcome> {
       plans.push(plan);
       const text = plan.history.at(-1)?.content ?? '';
       const code = errorCodeSchema.safeParse(text.replace('fail:', '')).data;
@@ -78,9 +78,8 @@ function scriptedRunner() {
           context.signal.addEventListener('abort', () => resolve()),
         );
         await Promise.race([opened, gone]);
-        if (context.signal.aborted) return aborted;
       }
-      return answered(`echo: ${text}`);
+      return ranTo(`echo: ${text}`);
     },
     close: async () => {},
   };

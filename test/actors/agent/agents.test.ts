@@ -8,17 +8,17 @@ import { createSystem } from '../../../actors/system.ts';
 import type { AgentConfig } from '../../../src/domain/agent.ts';
 import type { Reply } from '../../../src/domain/errors.ts';
 import type { AgentId } from '../../../src/domain/ids.ts';
-import type { AgentRunner, ExecutionOutcome, ExecutionPlan } from '../../../src/ports/runner.ts';
+import type { AgentRunner, ExecutionPlan, RunOutcome } from '../../../src/ports/runner.ts';
 import { leakFree } from '../../support/leaks.ts';
 import { quiet, uncounted } from '../../support/quiet.ts';
 import { memoryStore } from '../../support/stores.ts';
 import {
   AGENT,
-  answered,
   CONFIG,
   handClock,
   listener,
   loopTurns,
+  ranTo,
   SESSION,
   TENANT,
   taskId,
@@ -189,8 +189,8 @@ function handRunner() {
   const runs: Run[] = [];
   const runner: AgentRunner = {
     run: (plan) =>
-      new Promise<ExecutionOutcome>((resolve) => {
-        runs.push({ plan, end: () => resolve(answered(`version ${plan.agent.version}`)) });
+      new Promise<RunOutcome>((resolve) => {
+        runs.push({ plan, end: () => resolve(ranTo(`version ${plan.agent.version}`)) });
       }),
     async close() {},
   };

@@ -2,17 +2,16 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { createExecutionEffects } from '../../../actors/execution/effects.ts';
-import type { SessionRef } from '../../../actors/registry.ts';
 import { createActorSystem } from '../../../actors/runtime/actor-system.ts';
-import { createPacer } from '../../../actors/session/delta-pacer.ts';
-import { createEventStream } from '../../../actors/session/event-stream.ts';
 import type { SessionMessage } from '../../../actors/session/protocol.ts';
-import type { TenantMessage } from '../../../actors/tenant/protocol.ts';
+import { type RefusalError, refusal } from '../../../src/domain/errors.ts';
 import type { AgentRunner, ExecutionContext, ExecutionPlan } from '../../../src/ports/runner.ts';
 import type { Write } from '../../../src/ports/store.ts';
 import { leakFree } from '../../support/leaks.ts';
 import { quiet } from '../../support/quiet.ts';
-import { AGENT, answered, handClock, listener, loopTurns, SESSION, TENANT, taskId } from '../fixtures.ts';
+import { until } from '../../support/until.ts';
+import { AGENT, handClock, INFO, listener, loopTurns, ranTo, SESSION, TENANT, taskId } from '../fixtures.ts';
+import { stubSession } from './session-stub.ts';
 
 const T = taskId('t');
 const plan: ExecutionPlan = {
@@ -33,48 +32,15 @@ const stored: Commit = async () => 'stored';
 function open(t: TestContext, run: AgentRunner['run'], commit: Commit = stored) {
   leakFree(t);
   const clock = handClock();
-  const pacer = createPacer();
   const actors = createActorSystem({ clock, log: quiet });
+  const heard: SessionMessage[] = [];
+  const { ref, stream, close } = stubSession(actors, clock, (message) => void heard.push(message));
   t.after(async () => {
     await actors.close();
-    pacer.close();
-  });
-  const heard: SessionMessage[] = [];
-  const place = { mailboxLimit: 100, restarts: { max: 0, withinMs: 1 } };
-  const tenant = actors.spawn<null, TenantMessage, never>(
-    null,
-    { kind: 'tenant', behaviour: (state) => [state, []], ...place },
-    { name: 'tenant', initial: null, interpret() {} },
-  );
-  const address = actors.spawn<null, SessionMessage, never>(
-    null,
-    {
-      kind: 'session',
-      behaviour(state, message) {
-        heard.push(message);
-        return [state, []];
-      },
-      ...place,
-    },
-    { name: 'session', initial: null, interpret() {} },
-  );
-  const outbox = createEventStream({
-    epoch: 'e',
-    clock,
-    pacer,
-    deltaWindowMs: 0,
-    onFault: (error) => assert.fail(String(error)),
+    close();
   });
   const client = listener('c');
-  outbox.watch(client);
-  const ref: SessionRef = {
-    tenant: { tenantId: TENANT, tenancy: 1, address: tenant, sessions: new Set() },
-    sessionId: SESSION,
-    address,
-    stream: outbox,
-    arriving: new Map(),
-    execution: null,
-  };
+  stream.watch(client);
   const execute = createExecutionEffects({
     actors,
     clock,
@@ -82,14 +48,21 @@ function open(t: TestContext, run: AgentRunner['run'], commit: Commit = stored) 
     store: { commit },
     registry: { session: () => ref },
   });
-  return { execute, outbox, client, heard, ref };
+  /** The outcome that the session heard of, once. */
+  const outcome = () => {
+    const [message, ...more] = heard;
+    if (message?.type !== 'ended') throw new Error(`expected an end, heard ${JSON.stringify(heard)}`);
+    assert.deepEqual(more, []);
+    return message.outcome;
+  };
+  return { execute, outbox: stream, client, heard, ref, outcome };
 }
 
 test('a turn accepted in the very tick in which its execution was made holds nothing back', async (t) => {
-  const { execute, outbox, client, heard, ref } = open(t, async (_plan, { emit, accepted }) => {
+  const { execute, outbox, client, heard, ref, outcome } = open(t, async (_plan, { emit, accepted }) => {
     await accepted;
     emit({ type: 'chat.delta', data: { content: 'hello' } });
-    return answered('hello');
+    return ranTo('hello');
   });
   execute(ref, { type: 'execute', plan, options: { stream: true, accepted: false } });
   outbox.event(T, { type: 'chat.accepted', data: { status: 'processing', position: 0 } }, 1);
@@ -98,14 +71,18 @@ test('a turn accepted in the very tick in which its execution was made holds not
     client.frames.map(({ type }) => type),
     ['chat.accepted', 'chat.delta'],
   );
-  assert.deepEqual(heard, [
-    { type: 'ended', taskId: T, outcome: answered('hello'), text: 'hello', atMs: 1_000 },
-  ]);
+  const info = { ...INFO, execution_time_ms: 0, time_to_first_token_ms: 0, iterations: 0 };
+  const ended = outcome();
+  assert.deepEqual(
+    { ...ended, info: { ...ended.info, execution_time_ms: 0, time_to_first_token_ms: 0 } },
+    { type: 'answered', content: 'hello', info },
+  );
+  assert.deepEqual(heard, [{ type: 'ended', taskId: T, outcome: ended, text: 'hello', atMs: 1_000 }]);
   assert.equal(ref.execution, null);
 });
 
 test('an execution whose end is told is gone', async (t) => {
-  const { execute, ref } = open(t, async () => answered(''));
+  const { execute, ref } = open(t, async () => ranTo(''));
   execute(ref, { type: 'execute', plan, options: { stream: true, accepted: true } });
   assert.equal(ref.execution?.taskId, T);
   await loopTurns(10);
@@ -122,7 +99,7 @@ function openWithEffects(t: TestContext, commit: Commit) {
       asked.push(context);
       const attempts = [context.effects(), context.effects()];
       for (const attempt of await Promise.allSettled(attempts)) told.push(attempt.status);
-      return answered('');
+      return ranTo('');
     },
     commit,
   );
@@ -169,4 +146,50 @@ test('a turn that is taken back before it was accepted keeps no effects', async 
   outbox.discard(T);
   await loopTurns(10);
   assert.deepEqual([told, writes], [['rejected', 'rejected'], []]);
+});
+
+/** A plan with a time limit of its own. */
+const within = (timeoutMs: number): ExecutionPlan => ({ ...plan, limits: { ...plan.limits, timeoutMs } });
+
+test('an execution that is out of time ends, though its run lets nothing go', async (t) => {
+  let seen: AbortSignal | undefined;
+  const { execute, ref, outcome, heard } = open(t, (_plan, { signal }) => {
+    seen = signal;
+    return new Promise(() => {});
+  });
+  execute(ref, { type: 'execute', plan: within(20), options: { stream: true, accepted: true } });
+  await until('the end', () => heard.length > 0);
+  const ended = outcome();
+  assert.equal(ended.type === 'failed' && ended.error.code, 'EXECUTION_TIMEOUT');
+  assert.equal(seen?.aborted, true);
+});
+
+test('what a run resolves to after it was aborted is an abort, with what it used by then', async (t) => {
+  const { execute, ref, outcome, heard } = open(t, async (_plan, { signal, callStarted }) => {
+    callStarted(() => 5);
+    await new Promise((resolve) => signal.addEventListener('abort', resolve));
+    return ranTo('too late');
+  });
+  execute(ref, { type: 'execute', plan, options: { stream: true, accepted: true } });
+  await loopTurns(5);
+  ref.execution?.abort.abort();
+  await until('the end', () => heard.length > 0);
+  const ended = outcome();
+  assert.equal(ended.type, 'aborted');
+  assert.deepEqual([ended.info.iterations, ended.info.tokens_used], [1, 5]);
+});
+
+test('a run is told how many calls are left, and refused once its tokens are spent', async (t) => {
+  const told: unknown[] = [];
+  const { execute, ref, outcome, heard } = open(t, async (_plan, { callStarted, callEnded }) => {
+    for (const tokens of [60, 40, 1]) {
+      callStarted(() => 0);
+      told.push(await callEnded(tokens).catch((error: RefusalError) => error.data.code));
+    }
+    return { type: 'failed', error: refusal('TIER_LIMIT') };
+  });
+  execute(ref, { type: 'execute', plan, options: { stream: true, accepted: true } });
+  await until('the end', () => heard.length > 0);
+  assert.deepEqual(told, [2, 1, 'TIER_LIMIT']);
+  assert.equal(outcome().info.tokens_used, 101);
 });

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type ExecutionMessage, execution, newExecution } from '../../../actors/execution/execution.ts';
 import type { ExecutionPlan } from '../../../src/ports/runner.ts';
-import { AGENT, answered, SESSION, TENANT, taskId } from '../fixtures.ts';
+import { AGENT, ranTo, SESSION, TENANT, taskId } from '../fixtures.ts';
 
 const plan: ExecutionPlan = {
   taskId: taskId('t'),
@@ -23,7 +23,7 @@ const play = (...messages: readonly ExecutionMessage[]) =>
       return { state: next, effects };
     })(newExecution(plan)),
   );
-const finished: ExecutionMessage = { type: 'finished', outcome: answered('hi'), atMs: 5 };
+const finished: ExecutionMessage = { type: 'finished', outcome: ranTo('hi') };
 
 test('an execution runs its plan once', () => {
   const [first, second] = play({ type: 'start' }, { type: 'start' });
@@ -34,7 +34,7 @@ test('a second cancel, and one after the end, change nothing', () => {
   const steps = play({ type: 'start' }, { type: 'cancel' }, { type: 'cancel' }, finished, { type: 'cancel' });
   assert.deepEqual(
     steps.map(({ effects }) => effects.map(({ type }) => type)),
-    [['run'], ['abortRun'], [], ['report', 'stopExecution'], []],
+    [['run'], ['abortRun', 'report', 'stopExecution'], [], [], []],
   );
 });
 
@@ -48,11 +48,24 @@ test('the tools that run now are known by their calls', () => {
     { type: 'start' },
     { type: 'toolStarted', callId: 'c1', tool: 'calculator' },
     { type: 'toolStarted', callId: 'c2', tool: 'current_time' },
-    { type: 'toolFinished', callId: 'c1', tool: 'calculator', ok: true },
+    { type: 'toolFinished', callId: 'c1' },
   );
   const second = { callId: 'c2', tool: 'current_time' };
   assert.deepEqual(steps[2]?.state.tools, [{ callId: 'c1', tool: 'calculator' }, second]);
-  assert.deepEqual([steps[3]?.state.tools, steps[3]?.state.toolsUsed], [[second], 1]);
+  assert.deepEqual(
+    [steps[3]?.state.tools, steps[3]?.state.toolsUsed],
+    [[second], ['calculator', 'current_time']],
+  );
+});
+
+test('an answer over the budget is a failure, and counts', () => {
+  const [, step] = play(
+    { type: 'start' },
+    { type: 'finished', outcome: { type: 'answered', content: 'hi', tokens: 101 } },
+  );
+  const report = step?.effects.find((effect) => effect.type === 'report');
+  assert.equal(report?.end.type === 'failed' && report.end.error.code, 'TIER_LIMIT');
+  assert.equal(report?.used.tokens, 101);
 });
 
 test('a run that threw crashes its execution, for its supervisor to tell the session', () => {
