@@ -1,6 +1,6 @@
 /** The default agent: asks the model, runs the tools it asks for, and asks again until it answers. */
-import type { BaseChatModel } from '@langchain/core/language_models/chat_models';
 import type { RunOutcome } from '../ports/runner.ts';
+import type { ChatModel } from './chat-model.ts';
 import { toModelMessages, toolCallMessage, toolResultMessage } from './messages.ts';
 import { callModel, type ModelCallDependencies } from './model-call.ts';
 import type { Run } from './run.ts';
@@ -9,7 +9,7 @@ import type { ToolUse } from './tool-use.ts';
 /** What either kind of agent works with. */
 export interface AgentParts {
   readonly run: Run;
-  readonly model: BaseChatModel;
+  readonly model: ChatModel;
   readonly toolUse: ToolUse;
   /** The system prompt, filled in. */
   readonly prompt: string;
@@ -21,20 +21,16 @@ export interface AgentParts {
  * tools is counted by the execution before its tools are judged.
  * Throws a RefusalError when a limit, the model or its use of tools ends the run.
  */
-export async function runAgentLoop({
-  run,
-  model,
-  toolUse,
-  prompt,
-  dependencies,
-}: AgentParts): Promise<RunOutcome> {
+export async function runAgentLoop(parts: AgentParts): Promise<RunOutcome> {
+  const { run, model, toolUse, prompt, dependencies } = parts;
   const messages = toModelMessages(prompt, run.plan.history);
-  while (true) {
-    const answer = await callModel(run, model, messages, toolUse.definitions, dependencies);
+  for (let mayBeEmpty = false; ; mayBeEmpty = true) {
+    const question = { model, messages, tools: toolUse.definitions, mayBeEmpty };
+    const answer = await callModel(run, question, dependencies);
     if (answer.calls.length === 0) return { type: 'answered', content: answer.text, tokens: answer.tokens };
 
     const checked = toolUse.check(answer.calls, await run.callEnded(answer.tokens));
-    messages.push(toolCallMessage(answer.text, answer.calls));
+    messages.push(toolCallMessage(answer));
     const results = await Promise.all(checked.map((call) => toolUse.perform(call)));
     messages.push(...checked.map(({ call }, place) => toolResultMessage(call, results[place] ?? '')));
   }

@@ -1,8 +1,9 @@
 /** Texts as vectors: from whatever speaks OpenAI's protocol, or offline, where vectors show only shared words. */
 import { OpenAIEmbeddings } from '@langchain/openai';
+import { z } from 'zod';
 import { RefusalError, refusalError } from '../domain/errors.ts';
 import type { Embeddings } from '../ports/peers.ts';
-import { classify } from './model-errors.ts';
+import { classify, type ModelFailure, refusedByStatus } from './model-errors.ts';
 
 const OPENAI_URL = 'https://api.openai.com/v1';
 const DEFAULT_MODEL = 'text-embedding-3-small';
@@ -58,12 +59,25 @@ function endpointEmbeddings({
       } catch (error) {
         if (signal?.aborted) throw calledOff();
         if (limit.aborted) throw unavailable();
-        const { data } = classify(error, Date.now());
-        throw new RefusalError(data);
+        throw new RefusalError(refusedClient(error).data);
       }
     },
   };
 }
+
+/** The client throws what an endpoint answered as an error with its status and headers. */
+function refusedClient(error: unknown): ModelFailure {
+  const { status, headers, code } = z.looseObject(clientError).catch({ code: undefined }).parse(error);
+  if (status === undefined) return classify(error);
+  const header = (name: string): string | undefined => headers?.get(name) ?? undefined;
+  return refusedByStatus({ status, header, body: { code } }, Date.now());
+}
+
+const clientError = {
+  status: z.number().optional(),
+  headers: z.instanceof(Headers).optional().catch(undefined),
+  code: z.unknown(),
+};
 
 /** One vector a text, of numbers, all of one length: others can not be compared. */
 function sound(vectors: readonly unknown[], count: number): readonly (readonly number[])[] {

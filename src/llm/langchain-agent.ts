@@ -58,13 +58,15 @@ export async function runLangChainAgent(parts: AgentParts): Promise<RunOutcome> 
   };
   const supervised = new SupervisedModel((messages) =>
     withRefusal(async () => {
-      const answer = await callModel(run, model, messages, toolUse.definitions, dependencies);
+      const mayBeEmpty = messages.some(({ type }) => type === 'tool');
+      const question = { model, messages, tools: toolUse.definitions, mayBeEmpty };
+      const answer = await callModel(run, question, dependencies);
       last = answer;
       checkedCalls.clear();
       if (answer.calls.length > 0)
         for (const checked of toolUse.check(answer.calls, await run.callEnded(answer.tokens)))
           checkedCalls.set(checked.call.id, checked);
-      return toolCallMessage(answer.text, answer.calls);
+      return toolCallMessage(answer);
     }),
   );
   const tools = toolUse.definitions.map(({ function: { name, description } }) =>

@@ -7,20 +7,44 @@ import {
   ToolMessage,
 } from '@langchain/core/messages';
 import type { Message } from '../domain/conversation.ts';
+import { defined } from '../domain/defined.ts';
+import { type SentAlong, sentAlongKwargs } from './completions/body.ts';
+import type { ModelAnswer } from './model-call.ts';
 import { parseArgs, type ToolCall } from './tool-calls.ts';
 
-/** The conversation as the model is given it: the system prompt, where there is one, then the history. */
+/**
+ * The conversation as the model is given it: the system prompt, where there is one, then the history. What got no answer,
+ * and answers without a word, stay out of it: endpoints refuse two questions in a row, and a question that was refused
+ * once is refused again. All text is well-formed Unicode.
+ */
 export function toModelMessages(prompt: string, history: readonly Message[]): BaseMessage[] {
-  const messages: BaseMessage[] = prompt === '' ? [] : [new SystemMessage(prompt)];
-  for (const { role, content } of history)
-    messages.push(role === 'user' ? new HumanMessage(content) : new AIMessage(content));
+  const messages: BaseMessage[] = prompt === '' ? [] : [new SystemMessage(prompt.toWellFormed())];
+  for (const { role, content } of answered(history)) {
+    const text = content.toWellFormed();
+    messages.push(role === 'user' ? new HumanMessage(text) : new AIMessage(text));
+  }
   return messages;
 }
 
+/** Questions with their answers in turn, and the last question. */
+function answered(history: readonly Message[]): readonly Message[] {
+  const said = history.filter(({ role, content }) => role === 'user' || content.trim() !== '');
+  return said.filter(({ role }, at) => role !== said[at + 1]?.role && !(at === 0 && role === 'assistant'));
+}
+
 /** The model's own message with its tool calls. Arguments that were no JSON object go back as `{}`. */
-export function toolCallMessage(text: string, calls: readonly ToolCall[]): AIMessage {
+export function toolCallMessage({ text, calls, thoughts }: ModelAnswer): AIMessage {
+  const extras = Object.fromEntries(calls.flatMap(({ id, extra }) => (extra ? [[id, extra]] : [])));
+  const sent: SentAlong = defined({
+    thoughts: thoughts && {
+      ...(thoughts.text === '' ? {} : { [thoughts.field]: thoughts.text.toWellFormed() }),
+      ...(thoughts.details.length === 0 ? {} : { reasoning_details: thoughts.details }),
+    },
+    extras: Object.keys(extras).length > 0 ? extras : undefined,
+  });
   return new AIMessage({
-    content: text,
+    content: text.toWellFormed(),
+    additional_kwargs: Object.keys(sent).length > 0 ? sentAlongKwargs(sent) : {},
     tool_calls: calls.map(({ id, name, args }) => ({
       type: 'tool_call',
       id,
@@ -32,4 +56,4 @@ export function toolCallMessage(text: string, calls: readonly ToolCall[]): AIMes
 
 /** What a tool gave back, for the model. */
 export const toolResultMessage = (call: ToolCall, content: string): ToolMessage =>
-  new ToolMessage({ content, tool_call_id: call.id, name: call.name });
+  new ToolMessage({ content: content.toWellFormed(), tool_call_id: call.id, name: call.name });

@@ -1,64 +1,214 @@
-/** What went wrong at a model's endpoint, by status alone: texts of providers can hold keys and messages. */
+/** What went wrong at a model's endpoint, by status and code alone: texts of providers can hold keys and messages. */
 import { defined } from '../domain/defined.ts';
-import { RefusalError, refusal, refusalError } from '../domain/errors.ts';
+import { type ErrorCode, RefusalError, refusal } from '../domain/errors.ts';
 
-/** A failed attempt before the first chunk. */
-export class ModelFailure extends RefusalError {
-  /** A further attempt may help. */
-  readonly transient: boolean;
-  readonly retryAfterMs: number | undefined;
+/** What an operator is told of a failure; never what a model or a user said. */
+export interface Diagnosis {
   /** For logs and metrics: the HTTP status, or what else it was. */
   readonly reason: string;
+  readonly status?: number | undefined;
+  readonly providerCode?: string | undefined;
+  readonly contentType?: string | undefined;
+  /** The word at the end of the answer. */
+  readonly finish?: string | undefined;
+}
 
-  constructor(refused: RefusalError, reason: string, transient: boolean, retryAfterMs?: number) {
+/** An attempt that failed. */
+export class ModelFailure extends RefusalError {
+  /** A further attempt may help, as long as nothing of the answer was shown. */
+  readonly transient: boolean;
+  readonly retryAfterMs: number | undefined;
+  readonly diagnosis: Diagnosis;
+  /** What an error under 200 says, to find out what would help; never to be logged. */
+  said: string | undefined;
+
+  constructor(refused: RefusalError, diagnosis: Diagnosis, transient: boolean, retryAfterMs?: number) {
     super(refused.data);
-    this.reason = reason;
+    this.diagnosis = diagnosis;
     this.transient = transient;
     this.retryAfterMs = retryAfterMs;
   }
+
+  get reason(): string {
+    return this.diagnosis.reason;
+  }
 }
 
-/** Turns what a model threw before its first chunk into a refusal. `nowMs` is for Retry-After dates. */
-export function classify(error: unknown, nowMs: number): ModelFailure {
-  if (error instanceof RefusalError) return new ModelFailure(error, error.data.code, false);
-  const status = numberAt(error, 'status');
-  const code = providerCode(error);
-  const details = defined({ status: status || undefined, provider_code: code });
-  const shown = code ? `${status}, ${code}` : `${status}`;
-  if (status === 429) {
-    const retryAfterMs = readRetryAfter(error, nowMs);
-    const refused = refusalError('MODEL_RATE_LIMITED', defined({ details, retryAfterMs }));
+interface FailureOptions {
+  readonly code: ErrorCode;
+  readonly message?: string;
+  readonly transient: boolean;
+  /** Whether the client may send it again; by default what the code's table says, or that it is transient. */
+  readonly retryable?: boolean;
+  readonly retryAfterMs?: number | undefined;
+  readonly details?: Readonly<Record<string, unknown>>;
+}
+
+function failure(diagnosis: Diagnosis, options: FailureOptions): ModelFailure {
+  const { code, message, transient, retryAfterMs, details } = options;
+  const more = defined({ status: diagnosis.status, provider_code: diagnosis.providerCode, ...details });
+  const data = refusal(
+    code,
+    defined({ message, retryAfterMs, details: Object.keys(more).length > 0 ? more : undefined }),
+  );
+  const retryable = options.retryable ?? (data.retryable || transient);
+  return new ModelFailure(new RefusalError({ ...data, retryable }), diagnosis, transient, retryAfterMs);
+}
+
+// --- What an endpoint says by its status ---------------------------------------------------------------------------
+
+/** An answer that is none: its status, headers, and the parsed body where it is JSON. */
+export interface Refused {
+  readonly status: number;
+  readonly header: (name: string) => string | undefined;
+  readonly body: unknown;
+}
+
+/** UTF-16 units of an error that are looked at. */
+const MAX_SAID_UNITS = 64_000;
+
+/** Turns an HTTP error into a failure. `nowMs` is for Retry-After dates. */
+export function refusedByStatus({ status, header, body }: Refused, nowMs: number): ModelFailure {
+  const error = errorOf(body);
+  const contentType = plainType(header('content-type'));
+  return byStatus(status, codeOf(error), parseRetryAfter(header, nowMs), { contentType });
+}
+
+/** An error that came under 200: as if it had come by the status that its code or type stands for. */
+export function errorUnder200(error: unknown): ModelFailure {
+  const status = statusOf(error);
+  const code = codeOf(error);
+  const wait = Number(at(at(error, 'metadata'), 'retry_after') ?? at(error, 'retry_after'));
+  const retryAfterMs = wait > 0 && wait < 3_600 ? wait * 1_000 : undefined;
+  const found = byStatus(status ?? 500, code, retryAfterMs, { under: 200 });
+  found.said = JSON.stringify(error).slice(0, MAX_SAID_UNITS);
+  return found;
+}
+
+function byStatus(
+  status: number,
+  providerCode: string | undefined,
+  retryAfterMs: number | undefined,
+  more: { contentType?: string | undefined; under?: number },
+): ModelFailure {
+  const { contentType } = more;
+  const diagnosis = { reason: `${status}`, status: more.under ?? status, providerCode, contentType };
+  const shown = [more.under ? undefined : `HTTP ${status}`, providerCode].filter(Boolean).join(', ');
+  const behind = shown === '' ? '' : ` (${shown})`;
+  if (status === 429 || providerCode === 'insufficient_quota') {
     // A spent quota stays spent.
-    return new ModelFailure(refused, '429', code !== 'insufficient_quota', retryAfterMs);
+    const transient = providerCode !== 'insufficient_quota';
+    return failure(diagnosis, { code: 'MODEL_RATE_LIMITED', transient, retryAfterMs });
   }
-  if (status !== undefined && (status >= 500 || status === 408)) {
-    const refused = refusal('MODEL_UNAVAILABLE', {
-      message: `The model provider failed (HTTP ${shown}).`,
-      details,
+  if (status >= 500 || status === 408 || status === 409 || status === 425)
+    return failure(diagnosis, {
+      ...{ code: 'MODEL_UNAVAILABLE', transient: true, retryAfterMs },
+      message: `The model provider failed${behind}.`,
     });
-    return new ModelFailure(new RefusalError(refused), `${status}`, true, readRetryAfter(error, nowMs));
-  }
-  if (status !== undefined) {
-    const message = `The model provider refused the request (HTTP ${shown}).`;
-    return new ModelFailure(refusalError('MODEL_ERROR', { message, details }), `${status}`, false);
-  }
-  if (nameOf(error) === 'ContextOverflowError') {
-    const message = "The conversation is longer than the model's context.";
-    return new ModelFailure(refusalError('MODEL_ERROR', { message }), 'context', false);
-  }
-  if (isConnectionError(error)) {
-    const message = 'The connection to the model provider failed.';
-    return new ModelFailure(refusalError('MODEL_UNAVAILABLE', { message }), 'connection', true);
-  }
-  const message = 'The model provider answered in a way that cannot be read.';
-  return new ModelFailure(refusalError('MODEL_ERROR', { message, details }), 'unreadable', false);
+  // The endpoint could not read its own model's call: the next one may be better.
+  const transient = providerCode === 'tool_use_failed';
+  return failure(diagnosis, { code: 'MODEL_ERROR', transient, message: advice(status, behind) });
 }
 
-/** A stream that broke after text came: never retried, since the client has seen it. */
-export function brokenOff(error?: unknown): RefusalError {
-  if (error instanceof RefusalError) return error;
-  const message = 'The model broke off in the middle of its answer.';
-  return refusalError('MODEL_ERROR', { message, details: { cut: true } });
+/** What a refusal of the request means to whoever set the model up. */
+function advice(status: number, behind: string): string {
+  if (status === 401 || status === 403)
+    return `The model provider refused the key${behind}: the operator has to look at it.`;
+  if (status === 404)
+    return `The model provider has no such model or address${behind}: look at the agent's model and the base URL.`;
+  if (status >= 300 && status < 400)
+    return `The model provider points elsewhere${behind}: the base URL is not the endpoint's own.`;
+  return `The model provider refused the request${behind}.`;
+}
+
+// --- What an answer under 200 was --------------------------------------------------------------------------------------
+
+/** The answer ended, broke or could not be read on before its end. */
+export const cutOff = (finish = ''): ModelFailure =>
+  failure(
+    { reason: 'cut', finish },
+    {
+      ...{ code: 'MODEL_ERROR', transient: true, details: { cut: true } },
+      message: 'The model broke off in the middle of its answer.',
+    },
+  );
+
+export const unreadable = (contentType: string): ModelFailure =>
+  failure(
+    { reason: 'unreadable', contentType: plainType(contentType) },
+    {
+      ...{ code: 'MODEL_ERROR', transient: true },
+      message: 'The model provider answered in a way that cannot be read.',
+    },
+  );
+
+export const notAModel = (contentType: string): ModelFailure =>
+  failure(
+    { reason: 'no_model', contentType: plainType(contentType) },
+    {
+      ...{ code: 'MODEL_ERROR', transient: false, retryable: true },
+      message: 'What answered is not the endpoint of a model: the operator has to look at the base URL.',
+    },
+  );
+
+const MISSING = {
+  empty: 'The model gave an empty answer.',
+  thoughts: 'The model gave no answer, only thoughts.',
+  calls: 'The model announced calls of tools and made none.',
+};
+
+export const nothingToShow = (what: keyof typeof MISSING): ModelFailure =>
+  failure({ reason: `empty_${what}` }, { code: 'MODEL_ERROR', transient: true, message: MISSING[what] });
+
+export const failedFinish = (finish: string): ModelFailure =>
+  failure(
+    { reason: 'failed_finish', finish },
+    {
+      ...{ code: 'MODEL_UNAVAILABLE', transient: true, details: { cut: true } },
+      message: 'The model was stopped in the middle of its answer.',
+    },
+  );
+
+/** The same question would be filtered again, but another draw of the model may not be. */
+export const filtered = (finish: string): ModelFailure =>
+  failure(
+    { reason: 'filtered', finish },
+    {
+      ...{ code: 'MODEL_ERROR', transient: false, retryable: true, details: { filtered: true } },
+      message: "The provider's content filter stopped the answer.",
+    },
+  );
+
+export const tooLongForModel = (): ModelFailure =>
+  failure(
+    { reason: 'context' },
+    {
+      ...{ code: 'MODEL_ERROR', transient: false },
+      message: "The message is longer than the model's context.",
+    },
+  );
+
+// --- What was thrown -----------------------------------------------------------------------------------------------------
+
+/** Turns what a request threw into a failure: a refusal stays, a connection that broke is one, all else is a bug. */
+export function classify(error: unknown): ModelFailure {
+  if (error instanceof ModelFailure) return error;
+  if (error instanceof RefusalError) return new ModelFailure(error, { reason: error.data.code }, false);
+  if (isConnectionError(error))
+    return failure(
+      { reason: 'connection' },
+      {
+        ...{ code: 'MODEL_UNAVAILABLE', transient: true },
+        message: 'The connection to the model provider failed.',
+      },
+    );
+  return failure(
+    { reason: 'unreadable' },
+    {
+      ...{ code: 'MODEL_ERROR', transient: false },
+      message: 'The model provider answered in a way that cannot be read.',
+    },
+  );
 }
 
 /**
@@ -74,44 +224,65 @@ export function parseRetryAfter(
   const text = header('retry-after')?.trim();
   if (!text) return undefined;
   if (/^\d+(\.\d+)?$/.test(text)) return Number.parseFloat(text) * 1000;
-  const at = Date.parse(text);
-  return Number.isNaN(at) ? undefined : Math.max(0, at - nowMs);
+  const date = Date.parse(text);
+  return Number.isNaN(date) ? undefined : Math.max(0, date - nowMs);
 }
 
-function readRetryAfter(error: unknown, nowMs: number): number | undefined {
-  const headers = at(error, 'headers');
-  if (headers instanceof Headers) return parseRetryAfter((name) => headers.get(name), nowMs);
-  return parseRetryAfter((name) => {
-    const value = at(headers, name);
-    return typeof value === 'string' ? value : undefined;
-  }, nowMs);
+/** The error within a body: OpenAI's `error`, FastAPI's `detail`, Gemini's in a list, or the body itself. */
+function errorOf(body: unknown): unknown {
+  const first: unknown = Array.isArray(body) ? body[0] : body;
+  return at(first, 'error') ?? first;
 }
 
 /** The provider's own code, such as `invalid_api_key`, where it is surely only that. */
-function providerCode(error: unknown): string | undefined {
-  const code = at(error, 'code') ?? at(at(error, 'error'), 'code');
-  return typeof code === 'string' && /^[a-z][a-z_]{1,48}$/.test(code) ? code : undefined;
+function codeOf(error: unknown): string | undefined {
+  for (const key of ['code', 'type', 'status']) {
+    const code = at(error, key);
+    if (typeof code !== 'string' || !/^[a-zA-Z][a-zA-Z_]{1,48}$/.test(code) || code === 'error') continue;
+    if (key !== 'type' || /_error$|limit|quota|exceeded|exhausted/.test(code)) return code.toLowerCase();
+  }
+  return undefined;
 }
 
-/** True for what fetch and the clients throw when there was no HTTP answer; the cause chain is short. */
+const STATUS_WORDS: readonly (readonly [RegExp, number])[] = [
+  [/rate_?limit|too_?many|resource_?exhausted|throttl|quota/, 429],
+  [/auth|api_?key|permission|forbidden|unauthenticated/, 401],
+  [/not_?found/, 404],
+  [/context_length|invalid|bad_?request|unprocessable|content_(policy|filter)|unsupported/, 400],
+];
+
+/** The status that an error's code stands for: a number, a numeral or a word; undefined where it says nothing. */
+function statusOf(error: unknown): number | undefined {
+  for (const key of ['code', 'status', 'status_code', 'http_status']) {
+    const number = Number(at(error, key));
+    if (Number.isInteger(number) && number >= 300 && number < 600) return number;
+  }
+  const words = ['code', 'type', 'status']
+    .map((key) => at(error, key))
+    .filter((word) => typeof word === 'string');
+  const text = words.join(' ').toLowerCase();
+  return STATUS_WORDS.find(([word]) => word.test(text))?.[1];
+}
+
+/** A content type without its parameters, and only where it looks like one. */
+const plainType = (text: string | undefined): string | undefined =>
+  /^[\w.+-]{1,40}\/[\w.+-]{1,60}/.exec(text ?? '')?.[0];
+
+/** True for what undici and Node throw when there was no HTTP answer; the cause chain is short. */
 function isConnectionError(error: unknown): boolean {
   let link = error;
   for (let depth = 0; depth < 5 && link instanceof Error; depth += 1, link = link.cause) {
     const code = at(link, 'code');
-    if (typeof code === 'string' && /^(E[A-Z]{3,}|UND_ERR_)/.test(code)) return true;
-    if (/Connection|TimeoutError|SocketError/.test(`${link.name} ${link.constructor.name}`)) return true;
-    if (/fetch failed|terminated|socket hang up|premature close/i.test(link.message)) return true;
+    if (typeof code === 'string' && /^(E[A-Z_]{3,}|UND_ERR_|HPE_|CERT_|DEPTH_|SELF_|UNABLE_)/.test(code))
+      return true;
+    if (/Connection|TimeoutError|SocketError|HTTPParserError/.test(`${link.name} ${link.constructor.name}`))
+      return true;
+    if (/fetch failed|terminated|socket hang up|premature close|other side closed/i.test(link.message))
+      return true;
   }
   return false;
 }
 
-const nameOf = (error: unknown): string => (error instanceof Error ? error.name : '');
-
 function at(value: unknown, key: string): unknown {
   return typeof value === 'object' && value !== null ? Reflect.get(value, key) : undefined;
-}
-
-function numberAt(value: unknown, key: string): number | undefined {
-  const found = at(value, key);
-  return typeof found === 'number' ? found : undefined;
 }

@@ -1,85 +1,100 @@
-/** Chat models by configuration: OpenAI, Groq, whatever speaks OpenAI's protocol at a base URL, and offline ones. */
-import type { BaseChatModel } from '@langchain/core/language_models/chat_models';
-import { ChatGroq } from '@langchain/groq';
-import { ChatOpenAI } from '@langchain/openai';
+/** Chat models by configuration: whatever speaks chat completions at a base URL, and offline ones. */
 import { LRUCache } from 'lru-cache';
 import type { Provider } from '../domain/agent.ts';
+import type { Clock } from '../ports/telemetry.ts';
+import { type ChatModel, fromLangChain } from './chat-model.ts';
+import { createCompletions, createEndpointMemory } from './completions/completions.ts';
+import { openConnections } from './completions/connections.ts';
+import { NO_HABITS } from './completions/remedies.ts';
 import { OfflineModel } from './offline-model.ts';
 
 const OPENAI_URL = 'https://api.openai.com/v1';
 const GROQ_URL = 'https://api.groq.com';
 /** Endpoints without keys still want the header. */
 const NO_KEY = 'none';
-/** Instances in the cache; one costs some KB and its client. */
+/** Instances in the cache; one costs some KB. */
 const MAX_CACHED = 500;
-/** OpenAI's reasoning models refuse any temperature but their own. */
-const FIXED_TEMPERATURE = /^o\d|^gpt-5(?!.*chat)/;
 
-interface Endpoint {
+interface EndpointSettings {
   readonly apiKey: string | undefined;
   readonly baseUrl: string | undefined;
 }
 
 interface ModelEndpoints {
-  readonly openai: Endpoint;
-  readonly groq: Endpoint;
+  readonly openai: EndpointSettings;
+  readonly groq: EndpointSettings;
 }
 
 interface ModelSpec {
   readonly provider: Provider;
   readonly model: string;
   readonly temperature: number;
-  /** Tokens the model may answer with. */
-  readonly maxTokens: number;
+  /** Tokens the model may answer with, where the agent names them. */
+  readonly maxTokens: number | undefined;
 }
 
 /** Gives out chat models. They hold no conversation and are shared by all runs of the same spec. */
 export interface ModelProvider {
   /** Throws a RefusalError (MODEL_ERROR) for an offline model that does not exist. */
-  model(spec: ModelSpec): BaseChatModel;
+  model(spec: ModelSpec): ChatModel;
+  /** Breaks what still runs. */
+  close(): Promise<void>;
+}
+
+interface ModelsOptions {
+  readonly endpoints: ModelEndpoints;
+  readonly clock: Clock;
+  /** For proxies; by default the process's own. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
 }
 
 /** Makes a provider with one instance for each provider, model, temperature and token limit. */
-export function createModels(endpoints: ModelEndpoints): ModelProvider {
-  const models = new LRUCache<string, BaseChatModel>({ max: MAX_CACHED });
+export function createModels({ endpoints, clock, env = process.env }: ModelsOptions): ModelProvider {
+  const models = new LRUCache<string, ChatModel>({ max: MAX_CACHED });
+  const connections = openConnections(env);
+  const memory = createEndpointMemory();
+
+  function make({ provider, model, temperature, maxTokens }: ModelSpec): ChatModel {
+    if (provider === 'offline')
+      return fromLangChain(
+        provider,
+        model,
+        new OfflineModel({ model, ...(maxTokens === undefined ? {} : { maxTokens }) }),
+      );
+    const { apiKey = NO_KEY, baseUrl } = endpoints[provider];
+    const base = provider === 'groq' ? groqBase(baseUrl ?? GROQ_URL) : (baseUrl ?? OPENAI_URL);
+    return createCompletions({
+      provider,
+      endpoint: {
+        url: completionsUrl(base),
+        headers: { authorization: `Bearer ${apiKey}` },
+        habits: NO_HABITS,
+      },
+      spec: { dialect: provider, model, temperature, maxTokens },
+      ...{ dispatcher: connections.dispatcher, memory, clock },
+    });
+  }
+
   return {
     model(spec) {
       const key = `${spec.provider} ${spec.temperature} ${spec.maxTokens} ${spec.model}`;
       const known = models.get(key);
       if (known) return known;
-      const model = make(spec, endpoints);
+      const model = make(spec);
       models.set(key, model);
       return model;
     },
+    close: () => connections.close(),
   };
 }
 
-/** Retries are the run's own (model-call.ts), hence none here. */
-function make(
-  { provider, model, temperature, maxTokens }: ModelSpec,
-  endpoints: ModelEndpoints,
-): BaseChatModel {
-  switch (provider) {
-    case 'openai':
-      return new ChatOpenAI({
-        model,
-        maxTokens,
-        maxRetries: 0,
-        apiKey: endpoints.openai.apiKey ?? NO_KEY,
-        configuration: { baseURL: endpoints.openai.baseUrl ?? OPENAI_URL },
-        ...(FIXED_TEMPERATURE.test(model) ? {} : { temperature }),
-      });
-    case 'groq':
-      return new ChatGroq({
-        model,
-        maxTokens,
-        temperature,
-        maxRetries: 0,
-        apiKey: endpoints.groq.apiKey ?? NO_KEY,
-        // The client adds /openai/v1 itself; a base URL may come with it.
-        baseUrl: (endpoints.groq.baseUrl ?? GROQ_URL).replace(/\/openai\/v1\/?$/, ''),
-      });
-    case 'offline':
-      return new OfflineModel({ model, maxTokens });
-  }
+/** Groq's own client adds /openai/v1 by itself; a base URL may come with it. */
+const groqBase = (baseUrl: string): string =>
+  `${baseUrl.replace(/\/+$/, '').replace(/\/openai\/v1$/, '')}/openai/v1`;
+
+/** A base URL may come with a slash, and with a query. */
+function completionsUrl(base: string): URL {
+  const url = new URL(base);
+  url.pathname = `${url.pathname.replace(/\/+$/, '')}/chat/completions`;
+  return url;
 }

@@ -183,7 +183,9 @@ const inSeconds = (ms: number): number => Math.round(ms) / 1000;
 const silent = (ms: number): ErrorData =>
   refusal('MODEL_UNAVAILABLE', { message: `The model did not begin to answer within ${inSeconds(ms)} s.` });
 
-const stalled = (ms: number): ErrorData =>
-  refusal('MODEL_ERROR', {
+const stalled = (ms: number): ErrorData => ({
+  ...refusal('MODEL_ERROR', {
     message: `The model fell silent for ${inSeconds(ms)} s in the middle of its answer.`,
-  });
+  }),
+  retryable: true,
+});

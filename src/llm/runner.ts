@@ -36,15 +36,15 @@ export function createAgentRunner(dependencies: RunnerDependencies): AgentRunner
     started.set(agent, data);
     return data;
   }
-  const callDependencies = { clock, metrics, log };
+  const callDependencies = { metrics, log };
 
   return {
     run: (plan, context) =>
       supervise(plan, context, { watchdog, log, timeouts }, async (run) => {
-        const { type, provider, model, temperature } = plan.agent;
+        const { type, provider, model, temperature, maxTokens } = plan.agent;
         const parts: AgentParts = {
           run,
-          model: models.model({ provider, model, temperature, maxTokens: run.answerTokens }),
+          model: models.model({ provider, model, temperature, maxTokens: maxTokens ?? undefined }),
           toolUse: createToolUse(run, toolsOf(plan.limits.tools), metrics),
           prompt: systemPrompt(plan, clock.now()),
           dependencies: callDependencies,
@@ -57,7 +57,7 @@ export function createAgentRunner(dependencies: RunnerDependencies): AgentRunner
       }),
     async close() {
       watchdog.close();
-      await tools.close();
+      await Promise.all([tools.close(), models.close()]);
     },
   };
 }

@@ -66,16 +66,20 @@ for (const type of ['conversational', 'langchain'] as const) {
 
   test(`${type}: a stream cut in the middle is MODEL_ERROR, never retried`, async () => {
     await using bench = await startBench();
-    for (const scenario of [cutAfter('Half an ans'), endAfter('Half an ans')]) {
-      bench.stub.next(scenario);
-      const run = bench.start({ type });
-      const error = errorOf(await run.done);
-      assert.equal(error.code, 'MODEL_ERROR');
-      assert.match(error.message, /middle of its answer/);
-      assert.equal(deltasOf(run.events), 'Half an ans');
-    }
-    assert.equal(bench.stub.requests.length, 2);
+    bench.stub.next(cutAfter('Half an ans'));
+    const run = bench.start({ type });
+    const error = errorOf(await run.done);
+    assert.deepEqual([error.code, error.retryable], ['MODEL_ERROR', true]);
+    assert.match(error.message, /middle of its answer/);
+    assert.equal(deltasOf(run.events), 'Half an ans');
+    assert.equal(bench.stub.requests.length, 1);
     assert.deepEqual(bench.retried, []);
+  });
+
+  test(`${type}: [DONE] is an end, also without a finish`, async () => {
+    await using bench = await startBench();
+    bench.stub.next(endAfter('All of it.'));
+    assert.equal(answerOf(await bench.start({ type }).done), 'All of it.');
   });
 
   test(`${type}: silence is MODEL_UNAVAILABLE after the first-token timeout, and hangs up`, async () => {

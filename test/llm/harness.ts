@@ -180,8 +180,11 @@ export async function startBench(
   };
   const runner = createAgentRunner({
     models: createModels({
-      openai: { apiKey: 'sk-canary-key', baseUrl: stub.baseUrl },
-      groq: { apiKey: 'gsk-canary-key', baseUrl: stub.groqBaseUrl },
+      clock,
+      endpoints: {
+        openai: { apiKey: 'sk-canary-key', baseUrl: stub.baseUrl },
+        groq: { apiKey: 'gsk-canary-key', baseUrl: stub.groqBaseUrl },
+      },
     }),
     tools,
     clock,

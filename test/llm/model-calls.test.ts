@@ -3,7 +3,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { cut } from '../../src/domain/cut.ts';
-import { brokenOff, classify, parseRetryAfter } from '../../src/llm/model-errors.ts';
+import {
+  classify,
+  cutOff,
+  errorUnder200,
+  parseRetryAfter,
+  refusedByStatus,
+} from '../../src/llm/model-errors.ts';
 import {
   addPieces,
   closeCalls,
@@ -17,7 +23,7 @@ import {
 const merged = (pieces: readonly ToolCallPiece[]) => {
   const calls: OpenCall[] = [];
   for (const piece of pieces) addPieces(calls, [piece]);
-  return closeCalls(calls, 1);
+  return closeCalls(calls, 1, []);
 };
 
 test('calls cut anywhere and mixed at will come out whole, in the order they were opened', () => {
@@ -75,7 +81,9 @@ test('too many calls and too long arguments are refused', () => {
 test('arguments are a JSON object or nothing', () => {
   assert.deepEqual(parseArgs('{"a":1}'), { a: 1 });
   assert.deepEqual(parseArgs(' '), {});
-  for (const bad of ['[1]', '3', 'null', '{"a":', '"text"']) assert.equal(parseArgs(bad), undefined);
+  assert.deepEqual(parseArgs('null'), {});
+  assert.deepEqual(parseArgs('"{\\"a\\":1}"'), { a: 1 });
+  for (const bad of ['[1]', '3', '{"a":', '"text"']) assert.equal(parseArgs(bad), undefined);
 });
 
 test('Retry-After comes in seconds, milliseconds or as a date', () => {
@@ -92,17 +100,24 @@ test('Retry-After comes in seconds, milliseconds or as a date', () => {
 
 test('errors are told apart by status, and by the cause chain where there is none', () => {
   const reset = new Error('fetch failed', { cause: Object.assign(new Error('x'), { code: 'ECONNRESET' }) });
+  const statuses: readonly [number, string, boolean][] = [
+    [429, 'MODEL_RATE_LIMITED', true],
+    [500, 'MODEL_UNAVAILABLE', true],
+    [408, 'MODEL_UNAVAILABLE', true],
+    [404, 'MODEL_ERROR', false],
+    [302, 'MODEL_ERROR', false],
+  ];
+  for (const [status, code, transient] of statuses) {
+    const failure = refusedByStatus({ status, header: () => undefined, body: undefined }, 0);
+    assert.deepEqual([failure.data.code, failure.transient], [code, transient]);
+  }
   const cases: readonly [unknown, string, boolean][] = [
-    [Object.assign(new Error('x'), { status: 429 }), 'MODEL_RATE_LIMITED', true],
-    [Object.assign(new Error('x'), { status: 500 }), 'MODEL_UNAVAILABLE', true],
-    [Object.assign(new Error('x'), { status: 408 }), 'MODEL_UNAVAILABLE', true],
-    [Object.assign(new Error('x'), { status: 404 }), 'MODEL_ERROR', false],
     [reset, 'MODEL_UNAVAILABLE', true],
     [new Error('something else'), 'MODEL_ERROR', false],
     ['not even an error', 'MODEL_ERROR', false],
   ];
   for (const [error, code, transient] of cases) {
-    const failure = classify(error, 0);
+    const failure = classify(error);
     assert.deepEqual([failure.data.code, failure.transient], [code, transient]);
   }
 });
@@ -110,12 +125,14 @@ test('errors are told apart by status, and by the cause chain where there is non
 test('no text of a provider reaches a refusal', () => {
   fc.assert(
     fc.property(fc.integer({ min: 400, max: 599 }), (status) => {
-      const error = Object.assign(new Error('canary'), {
-        status,
-        code: 'Canary!',
-        error: { message: 'canary' },
-      });
-      assert.doesNotMatch(JSON.stringify([classify(error, 0).data, brokenOff(error).data]), /canary/i);
+      const error = { code: 'Canary!', message: 'canary', failed_generation: 'canary' };
+      const failures = [
+        refusedByStatus({ status, header: () => 'canary', body: { error } }, 0),
+        errorUnder200(error),
+        cutOff(),
+      ];
+      const told = failures.map(({ data, diagnosis }) => ({ data, diagnosis }));
+      assert.doesNotMatch(JSON.stringify(told), /canary/i);
     }),
   );
 });

@@ -181,8 +181,11 @@ test('a model uses a tool of the registry, once it is kept that the run has effe
   });
   const runner = createAgentRunner({
     models: createModels({
-      openai: { apiKey: 'sk', baseUrl: stub.baseUrl },
-      groq: { apiKey: 'gsk', baseUrl: stub.groqBaseUrl },
+      clock,
+      endpoints: {
+        openai: { apiKey: 'sk', baseUrl: stub.baseUrl },
+        groq: { apiKey: 'gsk', baseUrl: stub.groqBaseUrl },
+      },
     }),
     tools: createTools({ clock, peers }),
     ...{ clock, metrics, log: quiet, timeouts: { firstTokenTimeoutMs: 5_000, idleTimeoutMs: 5_000 } },

@@ -1,0 +1,135 @@
+/** What an endpoint refuses about a request that can be asked otherwise: a field, a limit, its length. Pure. */
+import type { RequestBody } from './body.ts';
+
+/** How to ask once more. */
+export type Remedy =
+  | { readonly type: 'without'; readonly field: string }
+  /** The limit of the answer goes by the other name. */
+  | { readonly type: 'rename'; readonly from: string; readonly to: string }
+  | { readonly type: 'answerTokens'; readonly tokens: number }
+  /** The prompt is too long. `window` is how many tokens prompt and answer may have together, where it says so. */
+  | { readonly type: 'shorter'; readonly window?: number };
+
+/** Fields that a request can do without, in the order in which they are given up. */
+const OPTIONAL = [
+  'stream_options',
+  'parallel_tool_calls',
+  'temperature',
+  'tool_choice',
+  'response_format',
+  'reasoning_effort',
+  'top_p',
+  'seed',
+  'user',
+  'service_tier',
+  'strict',
+];
+const LIMITS = ['max_tokens', 'max_completion_tokens'] as const;
+
+const CONTEXT =
+  /context|too (long|large|many (input )?tokens)|prompt is too|input is too|maximum (number of )?(input )?tokens|token limit|exceed\w* .{0,40}(limit|length|window|tokens)|reduce (the|your) (length|message|prompt|input)/;
+const OVER_MINUTE = /tokens per minute|\btpm\b/;
+
+/**
+ * Reads a refusal (400, 413, 422; 429 where the request alone is more than a minute's tokens). `text` is its body.
+ * Undefined where asking otherwise does not help.
+ */
+export function remedyFor(status: number, text: string, body: RequestBody): Remedy | undefined {
+  const said = text.toLowerCase();
+  const isTooLarge = OVER_MINUTE.test(said) && /too large|requested/.test(said);
+  if (status !== 400 && status !== 413 && status !== 422 && !(status === 429 && isTooLarge)) return undefined;
+  const limit = LIMITS.find((name) => name in body && body[name] !== undefined);
+  if (limit) {
+    const remedy = limitRemedy(said, limit, Number(body[limit]));
+    if (remedy) return remedy;
+  }
+  const field = OPTIONAL.find((name) => body[name] !== undefined && said.includes(name));
+  if (field) return { type: 'without', field };
+  if (status === 413 || isTooLarge || CONTEXT.test(said)) {
+    const window = windowIn(said, isTooLarge);
+    return window === undefined ? { type: 'shorter' } : { type: 'shorter', window };
+  }
+  return undefined;
+}
+
+/** What the refusal says about the limit of the answer. */
+function limitRemedy(said: string, limit: string, sent: number): Remedy | undefined {
+  const other = limit === 'max_tokens' ? 'max_completion_tokens' : 'max_tokens';
+  const namesOther = limit === 'max_tokens' ? said.includes(other) : /\bmax_tokens\b/.test(said);
+  if (
+    namesOther &&
+    /unsupported|not supported|instead|unknown|unrecognized|extra|not permitted|invalid param/.test(said)
+  )
+    return { type: 'rename', from: limit, to: other };
+  const window = windowIn(said, OVER_MINUTE.test(said));
+  const prompt = numberAfter(
+    said,
+    /(\d[\d,]*)(?= (tokens )?(in|of|from) (the |your )?(messages|prompt|input))/,
+  );
+  if (window !== undefined && prompt !== undefined && prompt < window)
+    return { type: 'answerTokens', tokens: Math.max(1, Math.min(sent - 1, window - prompt - 8)) };
+  if (
+    !said.includes(limit) &&
+    !/completion tokens|output tokens|max(imum)? (new|output)|max_new_tokens|maxoutputtokens/.test(said)
+  )
+    return undefined;
+  const fitting = numbersIn(said).filter((number) => number < sent && number >= 16);
+  if (fitting.length > 0) return { type: 'answerTokens', tokens: Math.max(...fitting) };
+  return { type: 'without', field: limit };
+}
+
+/** The tokens that prompt and answer may have together, where the text names them. */
+function windowIn(said: string, perMinute: boolean): number | undefined {
+  const named = perMinute
+    ? numberAfter(said, /limit:? (\d[\d,]*)/)
+    : (numberAfter(said, /(?:context|window|maximum|max|limit)[^.\d]{0,60}?(\d[\d,]{2,})/) ??
+      numberAfter(said, /(\d[\d,]{2,}) tokens? (?:context|limit|maximum)/));
+  return named !== undefined && named >= 256 ? named : undefined;
+}
+
+function numberAfter(said: string, pattern: RegExp): number | undefined {
+  const found = pattern.exec(said)?.[1]?.replaceAll(',', '');
+  return found === undefined ? undefined : Number(found);
+}
+
+const numbersIn = (said: string): readonly number[] =>
+  (said.match(/\d[\d,]*/g) ?? []).map((text) => Number(text.replaceAll(',', '')));
+
+/** What was learnt of one model at one endpoint: how its requests have to look. Bounded by whoever holds it. */
+export interface Habits {
+  readonly without: readonly string[];
+  readonly renamed: Readonly<Record<string, string>>;
+  readonly answerTokens: number | undefined;
+  readonly window: number | undefined;
+}
+
+export const NO_HABITS: Habits = { without: [], renamed: {}, answerTokens: undefined, window: undefined };
+
+/** With one remedy more. */
+export function learnt(habits: Habits, remedy: Remedy): Habits {
+  switch (remedy.type) {
+    case 'without':
+      return { ...habits, without: [...habits.without, remedy.field] };
+    case 'rename':
+      return { ...habits, renamed: { ...habits.renamed, [remedy.from]: remedy.to } };
+    case 'answerTokens':
+      return { ...habits, answerTokens: remedy.tokens };
+    case 'shorter':
+      return remedy.window === undefined ? habits : { ...habits, window: remedy.window };
+  }
+}
+
+/** A request as the endpoint is known to want it. */
+export function adapted(body: RequestBody, { without, renamed, answerTokens }: Habits): RequestBody {
+  const next = { ...body };
+  for (const field of without) delete next[field];
+  for (const [from, to] of Object.entries(renamed)) {
+    if (next[from] === undefined) continue;
+    next[to] = next[from];
+    delete next[from];
+  }
+  if (answerTokens !== undefined)
+    for (const name of LIMITS)
+      if (next[name] !== undefined) next[name] = Math.min(Number(next[name]), answerTokens);
+  return next;
+}
