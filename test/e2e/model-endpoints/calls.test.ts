@@ -75,12 +75,12 @@ table('F3: the role says nothing about what a chunk holds', WITH_TOOLS, [
   ),
   row(
     'another one in each chunk, and only text',
-    ROLES_OF_TEXT(),
+    rolesOfText(),
     answered('All of it.', { tokens: 110, requests: 1 }),
   ),
 ]);
 
-function ROLES_OF_TEXT(): string {
+function rolesOfText(): string {
   const chunk = (role: unknown, content: string): string => line(choice({ role, content }));
   return (
     chunk('', 'All') + chunk('user', ' of') + chunk('tool', ' it') + chunk(null, '.') + STOP + USAGE + DONE

@@ -132,9 +132,10 @@ const openaiLangchain: AgentKind = {
 const groqLangchain: AgentKind = { name: 'groq, langchain', fields: { ...groq.fields, type: 'workflow' } };
 
 export const WITH_TOOLS = [openai, groq, openaiLangchain, groqLangchain];
-export const ANY = [openai, groq, openaiPlain, groqPlain, openaiLangchain];
-export const PLAIN = [openaiPlain, groqPlain];
-export const OPENAI_ONLY = [openai, openaiPlain, openaiLangchain];
+/** For cases with and without tools, over both loops. */
+export const ANY = [openaiPlain, groq, openaiLangchain];
+/** For tables of many cases. */
+export const BOTH = [openai, groqPlain];
 
 /** Cases that run at once. */
 const CONCURRENCY = 40;
@@ -175,7 +176,7 @@ export function saysNothing(lines: readonly (LogLine | string)[]): void {
 }
 
 /** A turn's requests, and what the endpoint does with them. */
-interface Part {
+export interface Part {
   readonly answers: readonly Answer[];
   readonly afterTools: readonly Answer[];
   readonly rules: ExtraRules;
@@ -380,7 +381,7 @@ function counts(found: number, wanted: Count | undefined, what: string): void {
 const contentOf = (frames: readonly Received[]): string => String(frames.at(-1)?.data.content ?? '');
 
 /** The model is still given what was answered. */
-export function remembers({ body }: StubRequest, content: string): void {
+export function remembers({ body }: Pick<StubRequest, 'body'>, content: string): void {
   if (content === '') return;
   const told = body.messages.filter(({ role }) => role === 'assistant').map((message) => message.content);
   assert.ok(told.includes(content), 'the next request has lost the answer');
