@@ -6,19 +6,22 @@ import { type Env, type LogLine, type Scene, startScene } from '../../support/no
 import { brokenExtra, brokenRule, type ExtraRules, wellFormed } from '../../support/picky-endpoint.ts';
 import {
   type Bytes,
-  choice,
-  DONE,
-  line,
   raw,
   type Scenario,
-  STOP,
   type StubMessage,
   type StubModel,
   type StubRequest,
-  TEXT,
-  USAGE,
 } from '../../support/stub-model.ts';
 import type { Received } from '../../support/websocket-client.ts';
+import {
+  type Answered,
+  answered,
+  type Count,
+  type Expected,
+  type Failed,
+  SOUND,
+  sound,
+} from './expectations.ts';
 
 /** One answer: the body of a `200 text/event-stream`, whole or in pieces, or anything else as a scenario. */
 export type Answer = Bytes | readonly Bytes[] | Scenario;
@@ -50,54 +53,6 @@ export interface Seen {
   readonly tookMs: number;
 }
 
-/** At least and at most this many. */
-type Count = number | readonly [number, number];
-
-export interface Answered {
-  readonly type: 'answered';
-  readonly content: string | RegExp;
-  readonly tokens?: Count | undefined;
-  /** Requests that the endpoint saw in this turn. */
-  readonly requests?: Count | undefined;
-  /** Results of the tools that ran, in order of their calls. */
-  readonly results?: readonly string[] | undefined;
-}
-
-export interface Failed {
-  readonly type: 'failed';
-  readonly codes: readonly string[];
-  readonly retryable?: boolean | undefined;
-  readonly message?: RegExp | undefined;
-  readonly requests?: Count | undefined;
-  /** Text that was shown before. */
-  readonly shown?: string | undefined;
-  /** In the warning for the operator, as JSON. */
-  readonly warning?: RegExp | undefined;
-  /** Exactly one warning, not at least one. */
-  readonly once?: boolean | undefined;
-}
-
-export type Expected = Answered | Failed;
-
-export const answered = (
-  content: string | RegExp,
-  more: Omit<Answered, 'type' | 'content'> = {},
-): Answered => ({
-  type: 'answered',
-  content,
-  ...more,
-});
-
-/** Without `retryable`, either will do. */
-export const failed = (
-  codes: string | readonly string[],
-  more: Omit<Failed, 'type' | 'codes'> = {},
-): Failed => ({
-  type: 'failed',
-  codes: typeof codes === 'string' ? [codes] : codes,
-  ...more,
-});
-
 /** A case with one answer, the same for every request. */
 export const row = (
   name: string,
@@ -105,11 +60,6 @@ export const row = (
   expect: Expected,
   more: Omit<EndpointCase, 'name' | 'answers' | 'expect'> = {},
 ): EndpointCase => ({ name, answers: [answer], expect, ...more });
-
-export const said = (content: string): string => line(choice({ content }));
-export const ends = (finish: unknown): string => line(choice({}, finish));
-export const SOUND = TEXT + STOP + USAGE + DONE;
-export const sound = (content: string): string => said(content) + STOP + USAGE + DONE;
 
 /** Who asks. Each table runs on several of them. */
 export interface AgentKind {

@@ -18,27 +18,22 @@ import {
   USAGE,
 } from '../../support/stub-model.ts';
 import { connect } from '../../support/websocket-client.ts';
+import { ANY, type Answer, BOTH, type EndpointCase, row, saysNothing, table, WITH_TOOLS } from './cases.ts';
 import {
-  ANY,
-  type Answer,
+  ALL,
   type Answered,
   answered,
-  BOTH,
-  type EndpointCase,
+  CALCULATED,
+  BROKEN as CUT,
+  EITHER,
   ends,
   type Failed,
   failed,
-  row,
   SOUND,
   said,
-  saysNothing,
-  table,
-  WITH_TOOLS,
-} from './cases.ts';
+} from './expectations.ts';
 
-const ALL: Answered = answered('All of it.', { tokens: 110, requests: 1 });
-const SECOND: Answered = answered('All of it.', { tokens: 110, requests: 2 });
-const EITHER = ['MODEL_ERROR', 'MODEL_UNAVAILABLE'];
+const SECOND: Answered = { ...ALL, requests: 2 };
 /** Asked three times in all. */
 const LIMITED: Failed = failed('MODEL_RATE_LIMITED', { retryable: true, requests: 3 });
 const UNAVAILABLE: Failed = failed('MODEL_UNAVAILABLE', { retryable: true, requests: 3 });
@@ -46,11 +41,7 @@ const UNAVAILABLE: Failed = failed('MODEL_UNAVAILABLE', { retryable: true, reque
 const REFUSED: Failed = failed('MODEL_ERROR', { retryable: false, requests: 1 });
 const QUOTA: Failed = failed('MODEL_RATE_LIMITED', { requests: 1 });
 /** Text was shown before. */
-const BROKEN: Failed = failed([...EITHER, 'MODEL_RATE_LIMITED'], {
-  retryable: true,
-  shown: 'Half of',
-  requests: 1,
-});
+const BROKEN: Failed = { ...CUT, codes: [...EITHER, 'MODEL_RATE_LIMITED'] };
 const NOTHING: Failed = failed(EITHER, { retryable: true, requests: 3 });
 
 // F9: errors
@@ -228,7 +219,7 @@ const completion = (message: object, finish_reason: unknown = 'stop', more: obje
   ...more,
 });
 const WHOLE = completion({ content: 'All of it.' });
-const callOf = (args: unknown): object => ({
+const calling = (args: unknown): object => ({
   content: null,
   tool_calls: [{ id: 'c1', type: 'function', function: { name: 'calculator', arguments: args } }],
 });
@@ -316,21 +307,9 @@ table('F9: something else where an answer should be', ANY, [
 ]);
 
 table('F9: a completion as JSON is read, calls and all', WITH_TOOLS, [
-  row(
-    'arguments as text',
-    asJson(completion(callOf('{"expression":"6*7"}'), 'tool_calls')),
-    answered('Tools said: 42', { tokens: 220, requests: 2 }),
-  ),
-  row(
-    'arguments as an object',
-    asJson(completion(callOf({ expression: '6*7' }), 'tool_calls')),
-    answered('Tools said: 42', { tokens: 220, requests: 2 }),
-  ),
-  row(
-    'in one event',
-    line(completion(callOf('{"expression":"6*7"}'), 'tool_calls')) + DONE,
-    answered('Tools said: 42', { tokens: 220, requests: 2 }),
-  ),
+  row('arguments as text', asJson(completion(calling('{"expression":"6*7"}'), 'tool_calls')), CALCULATED),
+  row('arguments as an object', asJson(completion(calling({ expression: '6*7' }), 'tool_calls')), CALCULATED),
+  row('in one event', line(completion(calling('{"expression":"6*7"}'), 'tool_calls')) + DONE, CALCULATED),
 ]);
 
 // By status
