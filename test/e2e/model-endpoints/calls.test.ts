@@ -211,6 +211,16 @@ table('F4: each piece of a call finds the call it belongs to', WITH_TOOLS, [
     TWO,
   ),
   row(
+    'the name repeated in each piece, ids missing',
+    pieces([call(undefined, '{"expression":')], [call(undefined, '"6*7"}')]) + END,
+    ONE,
+  ),
+  row(
+    'the name twice, ids missing, arguments with the second',
+    pieces([call(undefined, '')], [call(undefined, SIX)]) + END,
+    ONE,
+  ),
+  row(
     'an empty name in every piece but the first',
     pieces([call('c1', '{"expression":')], [{ index: 0, function: { name: '', arguments: '"6*7"}' } }]) + END,
     ONE,

@@ -36,7 +36,7 @@ export interface EndpointCase {
   readonly rules?: ExtraRules;
   /** What the user says; the case's mark is added. */
   readonly says?: string;
-  /** Fields of an agent of the case's own. */
+  /** Fields of an agent of the case's own; `*` in the model's name stands for a number that no other case has. */
   readonly agent?: Readonly<Record<string, unknown>>;
   /** What else must hold, once both turns are over. */
   readonly also?: (seen: Seen) => void | Promise<void>;
@@ -202,7 +202,7 @@ const scenario = (answer: Answer): Scenario =>
   typeof answer === 'function' ? answer : raw(answer, { headers: { 'retry-after-ms': '1' } });
 
 /** The results that the last messages bring. */
-export function results(messages: readonly StubMessage[]): string {
+function results(messages: readonly StubMessage[]): string {
   const from = messages.findLastIndex(({ role }) => role !== 'tool') + 1;
   return messages
     .slice(from)
@@ -211,10 +211,7 @@ export function results(messages: readonly StubMessage[]): string {
 }
 
 /** The id of an agent with these fields, made once. */
-export function agentId(
-  { scene, agents }: Stage,
-  fields: Readonly<Record<string, unknown>>,
-): Promise<string> {
+function agentId({ scene, agents }: Stage, fields: Readonly<Record<string, unknown>>): Promise<string> {
   const key = JSON.stringify(fields);
   const known = agents.get(key);
   if (known) return known;
@@ -233,13 +230,16 @@ let plays = 0;
 /** One case: its turn, what came of it, and the next turn. */
 async function play(stage: Stage, agent: AgentKind, one: EndpointCase): Promise<void> {
   plays += 1;
+  const mine = plays; // others play meanwhile
   const { scene } = stage;
-  const id = await agentId(stage, { ...agent.fields, ...one.agent });
+  const fields = { ...agent.fields, ...one.agent };
+  const model = String(fields.model).replace('*', String(mine));
+  const id = await agentId(stage, { ...fields, model });
   const { answers, afterTools = [], rules = {} } = one;
-  const part = partOf(stage, `case-${plays}`, { answers, afterTools, rules });
-  const following = partOf(stage, `next-${plays}`, { rules });
-  const marks = [`<<case-${plays}>>`, `<<next-${plays}>>`];
-  const client = await scene.chat('acme', `s-${plays}`);
+  const part = partOf(stage, `case-${mine}`, { answers, afterTools, rules });
+  const following = partOf(stage, `next-${mine}`, { rules });
+  const marks = [`<<case-${mine}>>`, `<<next-${mine}>>`];
+  const client = await scene.chat('acme', `s-${mine}`);
 
   const startedAt = performance.now();
   const frames = await client.turn(`${one.says ?? QUESTION} ${marks[0]}`, { agent_id: id });

@@ -292,9 +292,9 @@ for (const [name, letters, perCharacter] of SCRIPTS)
       for (let turn = 1; turn <= 9; turn += 1) {
         const answer = `${turn}${text(200 / perCharacter)}`;
         const part = partOf(stage, `turn-${turn}`, {
-          rules: {
-            refuses: (body) => counted(answer, lengthOf(body) * perCharacter, perCharacter),
-          },
+          answers: [
+            (reply) => counted(answer, lengthOf(reply.request.body) * perCharacter, perCharacter)(reply),
+          ],
         });
         const frames = await say(client, `turn-${turn}`, text(size));
         assert.equal(frames.at(-1)?.type, 'chat.response', `turn ${turn}: ${frames.at(-1)?.data.message}`);

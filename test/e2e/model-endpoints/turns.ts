@@ -11,12 +11,11 @@ export const refusal = (message: string, more: object = {}, status = 400): Scena
 export const lengthOf = ({ messages }: StubBody): number =>
   messages.reduce((sum, { content }) => sum + (typeof content === 'string' ? content.length : 0), 0);
 
-let models = 0;
-/** A model of the case's own: what a node learns of one is no help with the next. */
-export const ownModel = (more: Readonly<Record<string, unknown>> = {}) => {
-  models += 1;
-  return { model: `house-model-${models}`, ...more };
-};
+/** A model of the case's own (`*` is replaced): what a node learns of one is no help with the next. */
+export const ownModel = (more: Readonly<Record<string, unknown>> = {}) => ({
+  model: 'house-model-*',
+  ...more,
+});
 
 /** This many words. */
 export const words = (count: number): string => 'CANARY '.repeat(count);
