@@ -89,6 +89,8 @@ export const BOTH = [openai, groqPlain];
 
 /** Cases that run at once. */
 const CONCURRENCY = 40;
+/** A turn that never ends, or a connection that is never let go, fails its own case alone. */
+const CASE_TIMEOUT_MS = 30_000;
 
 /**
  * Makes a test of a table: one node and one endpoint, one session a case and agent.
@@ -104,7 +106,9 @@ export function table(
     const stage = await openStage(t, env);
     const runs = agents.flatMap((agent) => cases.map((one) => ({ agent, one })));
     await Promise.all(
-      runs.map(({ agent, one }) => t.test(`${one.name} (${agent.name})`, () => play(stage, agent, one))),
+      runs.map(({ agent, one }) =>
+        t.test(`${one.name} (${agent.name})`, { timeout: CASE_TIMEOUT_MS }, () => play(stage, agent, one)),
+      ),
     );
     saysNothing(stage.scene.lines);
   });
@@ -143,10 +147,13 @@ export interface Stage {
   readonly agents: Map<string, Promise<string>>;
 }
 
-/** A node with both providers at one picky endpoint, in a tier that bounds little. */
+/** A tier that bounds little, and a model that may fall silent for longer than any case here takes. */
+const CALM: Env = { DEFAULT_TIER: 'enterprise', MODEL_IDLE_SECONDS: '8' };
+
+/** A node with both providers at one picky endpoint. */
 export async function openStage(t: Parameters<typeof startScene>[0], env: Env = {}): Promise<Stage> {
   const parts = new Map<string, Part>();
-  const scene = await startScene(t, { env: { DEFAULT_TIER: 'enterprise', ...env } });
+  const scene = await startScene(t, { env: { ...CALM, ...env } });
   scene.stub.byDefault((request) => choose(parts, request));
   return { scene, parts, agents: new Map() };
 }

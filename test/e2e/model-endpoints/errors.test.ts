@@ -18,7 +18,17 @@ import {
   USAGE,
 } from '../../support/stub-model.ts';
 import { connect } from '../../support/websocket-client.ts';
-import { ANY, type Answer, BOTH, type EndpointCase, row, saysNothing, table, WITH_TOOLS } from './cases.ts';
+import {
+  ANY,
+  type Answer,
+  BOTH,
+  type EndpointCase,
+  markOf,
+  row,
+  saysNothing,
+  table,
+  WITH_TOOLS,
+} from './cases.ts';
 import {
   ALL,
   type Answered,
@@ -411,6 +421,7 @@ test('nothing but the lines of the node is on stdout and stderr of its process',
     hangUp(),
     raw(SOUND),
   ];
+  stub.byDefault((request) => answers[Number(markOf(request))] ?? raw(SOUND));
   for (const provider of ['openai', 'groq']) {
     const made = await fetch(`${node.url}/api/agents`, {
       method: 'POST',
@@ -419,12 +430,12 @@ test('nothing but the lines of the node is on stdout and stderr of its process',
     });
     assert.equal(made.status, 201);
     const { id }: { id: string } = JSON.parse(await made.text());
-    for (const [place, answer] of answers.entries()) {
+    const turns = answers.map(async (_, place) => {
       const socket = chatter(await connect(`ws://127.0.0.1:${node.port}/ws/acme/${provider}-${place}`));
       sockets.push(socket);
-      stub.byDefault(() => answer);
-      await socket.turn('CANARY-user asks.', { agent_id: id });
-    }
+      await socket.turn(`CANARY-user asks. <<${place}>>`, { agent_id: id });
+    });
+    await Promise.all(turns);
   }
   node.kill('SIGTERM');
   await node.exit;
