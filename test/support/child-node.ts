@@ -17,6 +17,8 @@ export interface ChildNode {
   readonly lines: readonly LogLine[];
   /** Resolves to the first log line, past or future, of that text. Rejects if the process ends without it. */
   line(text: string): Promise<LogLine>;
+  /** Everything on stderr so far. */
+  stderr(): string;
   kill(signal: NodeJS.Signals): void;
   readonly exit: Promise<Exit>;
 }
@@ -79,6 +81,7 @@ export async function spawnNode(t: TestContext, env: Env): Promise<ChildNode> {
     port: Number(new URL(url).port),
     lines,
     line,
+    stderr: () => complaints,
     kill: (signal) => void child.kill(signal),
     exit,
   };

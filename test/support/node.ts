@@ -78,6 +78,8 @@ export async function startScene(t: TestContext, options: SceneOptions = {}): Pr
     DEFAULT_MODEL: 'gpt-4.1-mini',
     OPENAI_API_KEY: 'sk-test',
     OPENAI_BASE_URL: stub.baseUrl,
+    GROQ_API_KEY: 'gsk-test',
+    GROQ_BASE_URL: stub.groqBaseUrl,
     ...options.env,
   };
   let open: Awaited<ReturnType<typeof openNode>> | undefined;

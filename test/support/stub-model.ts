@@ -11,6 +11,9 @@ export interface StubRequest {
   readonly body: StubBody;
 }
 
+/** Bytes of an answer: a string goes out as UTF-8, a buffer as it stands. */
+export type Bytes = string | Uint8Array;
+
 /** The fields of a chat completion request that tests look at. */
 export interface StubBody {
   readonly model?: string;
@@ -18,6 +21,7 @@ export interface StubBody {
   readonly temperature?: number;
   readonly max_tokens?: number;
   readonly max_completion_tokens?: number;
+  readonly stream_options?: unknown;
   readonly messages: readonly StubMessage[];
   readonly tools?: readonly { readonly type: string; readonly function: { readonly name: string } }[];
 }
@@ -26,9 +30,12 @@ export interface StubMessage {
   readonly role: string;
   readonly content?: unknown;
   readonly tool_call_id?: string;
+  /** Thoughts that some models want back beside their calls. */
+  readonly reasoning_content?: unknown;
   readonly tool_calls?: readonly {
     readonly id: string;
     readonly function: { readonly name: string; readonly arguments: string };
+    readonly extra_content?: { readonly google?: { readonly thought_signature?: unknown } };
   }[];
 }
 
@@ -48,6 +55,8 @@ export interface StubReply {
   done(): void;
   /** Breaks the connection off. */
   destroy(): void;
+  /** The answer itself, for what none of the above says. */
+  readonly response: ServerResponse;
 }
 
 /** Plays one answer. Rejections end with the connection and are nobody's. */
@@ -131,12 +140,70 @@ export const silence = (): Scenario => stallAfter('');
 /** Destroys the socket before any answer. */
 export const hangUp = (): Scenario => (reply) => reply.destroy();
 
+/** The lines that test/e2e/model-endpoints puts answers together from. A sound answer is TEXT STOP USAGE DONE. */
+export const TEXT = line(choice({ role: 'assistant', content: 'All of it.' }));
+export const HALF = line(choice({ role: 'assistant', content: 'Half of' }));
+export const STOP = line(choice({}, 'stop'));
+export const CALLS = line(choice({}, 'tool_calls'));
+export const USAGE = line({
+  choices: [],
+  usage: { prompt_tokens: 100, completion_tokens: 10, total_tokens: 110 },
+});
+export const DONE = 'data: [DONE]\n\n';
+
+/** One event with this JSON, or this text, as its data. */
+export function line(data: object | string): string {
+  return `data: ${typeof data === 'string' ? data : JSON.stringify(data)}\n\n`;
+}
+
+/** A chunk with one choice. */
+export function choice(delta: object, finish_reason: unknown = null): object {
+  return { choices: [{ index: 0, delta, finish_reason }] };
+}
+
+export interface RawOptions {
+  readonly status?: number;
+  /** Over `content-type: text/event-stream`. */
+  readonly headers?: Readonly<Record<string, string>>;
+  /** In good order; by a reset of the connection; or never. */
+  readonly end?: 'end' | 'reset' | 'hang';
+  /** Pause before each piece after the first. */
+  readonly everyMs?: number;
+}
+
+/** Writes exactly these bytes, piece by piece. */
+export const raw =
+  (
+    body: Bytes | readonly Bytes[],
+    { status = 200, headers, end = 'end', everyMs }: RawOptions = {},
+  ): Scenario =>
+  async ({ response, signal }) => {
+    response.writeHead(status, { 'content-type': 'text/event-stream', ...headers });
+    response.flushHeaders();
+    const pieces = typeof body === 'string' || body instanceof Uint8Array ? [body] : body;
+    for (const [place, piece] of pieces.entries()) {
+      if (place > 0) await (everyMs ? delay(everyMs, undefined, { signal }) : nextLoopTurn());
+      if (response.destroyed) return;
+      response.write(piece);
+    }
+    if (end === 'end') response.end();
+    if (end !== 'reset') return;
+    await delay(RESET_AFTER_MS, undefined, { signal });
+    destroyed.add(response);
+    response.socket?.resetAndDestroy();
+  };
+
+/** A reset overtakes what the client has not read yet: it is given this long to read. */
+const RESET_AFTER_MS = 40;
+
 export interface StubModel {
   /** For OPENAI_BASE_URL: ends in /v1. */
   readonly baseUrl: string;
   /** For GROQ_BASE_URL: that client adds /openai/v1 itself. */
   readonly groqBaseUrl: string;
   readonly requests: readonly StubRequest[];
+  /** Paths of requests that were answered 404. */
+  readonly strays: readonly string[];
   /** Scenarios for the next requests, in order. */
   next(...scenarios: readonly Scenario[]): void;
   /** What a request gets when none is queued; at first: `say('Hello there.')`. */
@@ -155,6 +222,7 @@ export interface StubModel {
 export async function startStubModel(): Promise<StubModel> {
   const queue: Scenario[] = [];
   const requests: StubRequest[] = [];
+  const strays: string[] = [];
   const arrivals = new Moments<StubRequest>();
   const closings = new Moments<void>();
   let sockets = 0;
@@ -164,6 +232,7 @@ export async function startStubModel(): Promise<StubModel> {
     let text = '';
     for await (const part of incoming.setEncoding('utf8')) text += part;
     if (incoming.method !== 'POST' || !incoming.url?.endsWith('/chat/completions')) {
+      strays.push(incoming.url ?? '');
       response.writeHead(404).end();
       return;
     }
@@ -195,6 +264,7 @@ export async function startStubModel(): Promise<StubModel> {
     baseUrl: `http://127.0.0.1:${port}/v1`,
     groqBaseUrl: `http://127.0.0.1:${port}`,
     requests,
+    strays,
     next: (...scenarios) => void queue.push(...scenarios),
     byDefault: (choice) => {
       choose = choice;
@@ -225,6 +295,7 @@ function replyOn(request: StubRequest, response: ServerResponse, signal: AbortSi
   return {
     request,
     signal,
+    response,
     refuse: (status, body = errorBody(status), headers = {}) => {
       response.writeHead(status, { 'content-type': 'application/json', ...headers });
       response.end(JSON.stringify(body));
