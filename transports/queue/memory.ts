@@ -1,18 +1,20 @@
 /** The transport of a single node: queues in this process. Bodies are bytes here too, so that nothing is shared. */
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
 import {
-  afterFailure,
   enrolled,
-  isNoticeQueue,
-  MAX_UNREAD_NOTICES,
   nextSubscription,
   noTurns,
+  served,
+  type WaitingQueue,
+} from '../../src/domain/fair-queue.ts';
+import {
+  afterFailure,
+  isNoticeQueue,
+  MAX_UNREAD_NOTICES,
   patternSubscription,
   type QueueName,
   repliesQueue,
   type Subscription,
-  served,
-  type WaitingQueue,
 } from '../../src/domain/queues.ts';
 import type { Log } from '../../src/ports/telemetry.ts';
 import type {
@@ -178,7 +180,7 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
       while (!stopped && running.size < credits) {
         const waiting = patterns.length === 0 ? listed() : [...listed(), ...found()];
         turns = enrolled(turns, waiting);
-        const subscription = nextSubscription(turns, waiting);
+        const subscription = nextSubscription(turns);
         const item = subscription && take(subscription.queue);
         if (!subscription || !item) return;
         turns = served(turns, subscription);

@@ -5,14 +5,8 @@
  * a BLMOVE waits on the queue that was busy last (intake.ts) and the watch tells of all others (watch.ts).
  */
 import { type ErrorData, refusal } from '../../../src/domain/errors.ts';
-import {
-  enrolled,
-  noTurns,
-  type QueueName,
-  type Subscription,
-  served,
-  shares,
-} from '../../../src/domain/queues.ts';
+import { enrolled, noTurns, served, shares } from '../../../src/domain/fair-queue.ts';
+import type { QueueName, Subscription } from '../../../src/domain/queues.ts';
 import type { Log } from '../../../src/ports/telemetry.ts';
 import type { ConsumeOptions, Consumption, Listener, TransportMeter } from '../../../src/ports/transport.ts';
 import { type TellDead, tellingDead } from '../delivery.ts';
