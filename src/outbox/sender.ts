@@ -1,4 +1,5 @@
 /** Sends one kept message, and says whether anything is left to do about it. */
+import { LRUCache } from 'lru-cache';
 import { RefusalError } from '../domain/errors.ts';
 import type { Outgoing, Store, Write } from '../ports/store.ts';
 import type { Log } from '../ports/telemetry.ts';
@@ -21,20 +22,14 @@ interface SendDeps {
  * queue, not to be encoded) is logged and counts as sent: it must not stand in the way of the rest.
  */
 export function createSend({ transport, acks, log }: SendDeps): SendKept {
-  const known = new Map<string, 'sending' | 'settled'>();
-
-  function remember(key: string): void {
-    known.set(key, 'sending');
-    const [oldest] = known.size > MAX_REMEMBERED ? known.keys() : [];
-    if (oldest !== undefined) known.delete(oldest);
-  }
+  const known = new LRUCache<string, 'sending' | 'settled'>({ max: MAX_REMEMBERED });
 
   return async (outgoing) => {
     const key = `${outgoing.tenantId} ${outgoing.id}`;
     const state = known.get(key);
     if (state === 'sending') return true;
     if (state === undefined) {
-      remember(key);
+      known.set(key, 'sending');
       const error = await attempt(transport, outgoing);
       if (error && passes(error)) {
         known.delete(key);

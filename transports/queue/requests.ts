@@ -10,8 +10,8 @@ import { type Circuit, createCircuits } from './circuit-breaker.ts';
 
 /** Requests of one node that may wait at once. */
 const MAX_WAITING = 50_000;
-/** Reply lists of single requests that are remembered. */
-export const MAX_OWN_LISTS = 60_000;
+/** Reply queues of single requests that are remembered. */
+export const MAX_REPLY_QUEUES = 60_000;
 
 interface Pending {
   readonly tenantId: string;
@@ -40,7 +40,7 @@ export interface Requests {
    * Rejects like Transport.request, and as `send` does.
    */
   run(queue: QueueName, action: DomainAction, options: RequestOptions, send: Send): Promise<DomainAction>;
-  /** Hands a reply to who waits for it. `only`: the request whose own list it came on. */
+  /** Hands a reply to who waits for it. `only`: the request whose own reply queue it came on. */
   reply(body: Uint8Array, only?: string): void;
   /** As Transport.replied. */
   replied(reply: DomainAction): boolean;
@@ -135,7 +135,7 @@ export function createRequests(sharedQueue: QueueName, log: Log, meter: Transpor
         return;
       }
       const reply = decoded.action;
-      // On a list of its own a reply need not say what it answers; but it must not say something else.
+      // On a reply queue for one request a reply need not say what it answers; but it must not say something else.
       const correlationId = reply.correlation_id ?? only;
       const wanted = only === undefined || correlationId === only ? correlationId : undefined;
       matched(reply, wanted);

@@ -90,7 +90,7 @@ export function createInFlight(
     const verdict = await deliver(entry.queue, entry.body, listener, log, deps.read);
     running.delete(entry);
     if (verdict.type === 'done') settle(entry, ACK);
-    else if (verdict.type === 'given-back') {
+    else if (verdict.type === 'requeue') {
       deps.pause(entry.queue, verdict.error);
       settle(entry, { type: 'give-back' });
     } else settle(entry, { type: verdict.type === 'failed' ? 'fail' : 'bury', error: verdict.error });

@@ -9,7 +9,7 @@
 import type { Redis } from 'ioredis';
 import { type QueueName, REPLY_TTL_S } from '../../../src/domain/queues.ts';
 import type { Log } from '../../../src/ports/telemetry.ts';
-import { MAX_OWN_LISTS, type Requests } from '../requests.ts';
+import { MAX_REPLY_QUEUES, type Requests } from '../requests.ts';
 import { closeConnection, type Endpoint, openConnection, textOf } from './connection.ts';
 import type { KeyTracking } from './key-tracking.ts';
 import { itemsOf } from './scripts.ts';
@@ -82,7 +82,7 @@ export function createReplyReader(
   const dropOld = (): void => {
     const now = performance.now();
     for (const [queue, { untilMs, unwatch }] of lists) {
-      if (untilMs > now && lists.size < MAX_OWN_LISTS) return;
+      if (untilMs > now && lists.size < MAX_REPLY_QUEUES) return;
       unwatch();
       lists.delete(queue);
     }
