@@ -1,7 +1,7 @@
 /**
  * Waits on the one queue that was busy last, so that there an action arrives by itself, one hop after its LPUSH.
  *
- * BLMOVE moves it into a list of this consumer's own, where a dead consumer's actions are found again. It waits only
+ * BLMOVE moves it into a list of this consumer, where a dead consumer's actions are found. It waits only
  * while everything else is known to be empty, and holds one credit while it waits.
  */
 import type { Redis } from 'ioredis';
@@ -39,7 +39,7 @@ export interface BlockingReader {
   close(): void;
 }
 
-interface BlockingReaderEvents {
+export interface BlockingReaderEvents {
   arrived(source: Source, body: Buffer): void;
   /** Asked after each arrival, and when nothing came for a while. */
   mayGoOn(queue: QueueName): boolean;
@@ -48,7 +48,7 @@ interface BlockingReaderEvents {
 }
 
 export function createBlockingReader(
-  watch: KeyTracking,
+  tracking: KeyTracking,
   blocker: Redis,
   holder: { readonly name: string; readonly taken: string },
   log: Log,
@@ -104,7 +104,7 @@ export function createBlockingReader(
     // What still lies in a list must not change its origin.
     if (registered?.list === list() && registered.queue !== queue) generation += 1;
     const source = { list: list(), queue };
-    await watch.reader.hset(holder.taken, `hot:${source.list}`, queue);
+    await tracking.reader.hset(holder.taken, `hot:${source.list}`, queue);
     registered = { ...source, atMs: performance.now() };
     return source;
   };
@@ -124,7 +124,7 @@ export function createBlockingReader(
       try {
         while (waiting) {
           const { over } = waiting;
-          const count = blockerId === undefined ? 0 : await watch.reader.client('UNBLOCK', blockerId);
+          const count = blockerId === undefined ? 0 : await tracking.reader.client('UNBLOCK', blockerId);
           if (count === 1) await over;
           else await Promise.race([over, new Promise((resolve) => setTimeout(resolve, UNBLOCK_RETRY_MS))]);
         }

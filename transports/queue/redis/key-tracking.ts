@@ -1,10 +1,9 @@
 /**
  * Tells at once when a list has changed that a script of ours found empty, without a connection for each list.
  *
- * It is Redis's own client-side caching: the server remembers which keys the `taker` connection has read (LLEN), and
- * when anyone touches one of them, sends its name, once, to the `ear` connection. So plain LPUSHes by strangers wake
- * us, thousands of queues cost nothing while idle, and a flood of pushes brings one message until we have looked
- * again. Rejected: a blocking connection a queue (BLMOVE takes one source), BLMPOP (loses what it popped when the
+ * It is Redis's own client-side caching: the server remembers which keys the `reader` connection has read (LLEN), and
+ * when anyone touches one of them, sends its name, once, to the `invalidations` connection. So plain LPUSHes by strangers wake
+ * us, thousands of queues cost nothing while idle, and a flood of pushes brings one message until we have looked. Rejected: a blocking connection a queue (BLMOVE takes one source), BLMPOP (loses what it popped when the
  * connection breaks), keyspace notifications (server-wide configuration).
  */
 import type { Redis } from 'ioredis';
@@ -15,7 +14,7 @@ export const INVALIDATIONS = '__redis__:invalidate';
 const RETRY_MS = 500;
 
 export interface KeyTracking {
-  /** Reads and scripts go here: what it reads is watched. Its own writes wake nobody here (NOLOOP). */
+  /** Reads and scripts go here: what it reads is tracked. Its own writes wake nobody here (NOLOOP). */
   readonly reader: Redis;
   /** False while changes may go unheard; a reset follows. */
   armed(): boolean;
@@ -28,23 +27,23 @@ export interface KeyTracking {
 
 /** Rejects where Redis is away, or its user may not use CLIENT TRACKING. */
 export async function openKeyTracking(endpoint: Endpoint): Promise<KeyTracking> {
-  const reader = openConnection(endpoint, 'taker', 0);
-  const invalidations = openConnection(endpoint, 'ear', 0);
+  const reader = openConnection(endpoint, 'reader', 0);
+  const invalidations = openConnection(endpoint, 'invalidations', 0);
   const keys = new Map<string, Set<() => void>>();
   const resets = new Set<() => void>();
   let armed = false;
   let isSubscribed = false;
-  let earId = 0;
+  let invalidationsId = 0;
   let retry: NodeJS.Timeout | undefined;
 
   const arm = async (): Promise<void> => {
     if (armed || invalidations.status !== 'ready' || reader.status !== 'ready') return;
     if (!isSubscribed) {
-      earId = await invalidations.client('ID');
+      invalidationsId = await invalidations.client('ID');
       await invalidations.subscribe(INVALIDATIONS);
       isSubscribed = true;
     }
-    await reader.call('CLIENT', 'TRACKING', 'ON', 'REDIRECT', earId, 'NOLOOP');
+    await reader.call('CLIENT', 'TRACKING', 'ON', 'REDIRECT', invalidationsId, 'NOLOOP');
     armed = true;
     for (const reset of [...resets]) reset();
   };

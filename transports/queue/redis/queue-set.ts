@@ -13,21 +13,21 @@ import { closeConnection, connected, type Endpoint, openConnection, textOf } fro
 import { INVALIDATIONS, type KeyTracking } from './key-tracking.ts';
 import { itemsOf } from './scripts.ts';
 
-/** Families are looked through that often although their scout hears of every write. */
+/** The patterns are searched that often although discovery hears of every write. */
 const SEARCH_MS = 60_000;
 
 export interface SubscriptionState {
   readonly subscription: Subscription;
   /** What waits there; Infinity where only that it has changed is known. */
   length: number;
-  /** Goes up with every change that the watch reports. */
+  /** Goes up with every change that key tracking reports. */
   changes: number;
   readonly unwatch: () => void;
   /** It was found, and goes again when it has been empty for a while. */
   readonly found: boolean;
 }
 
-interface QueueSet {
+export interface QueueSet {
   /** One that is there already is left as it is. */
   add(subscription: Subscription): void;
   drop(queue: QueueName): void;
@@ -51,14 +51,14 @@ interface QueueSet {
 }
 
 export function createQueueSet(
-  watch: KeyTracking,
+  tracking: KeyTracking,
   patterns: readonly QueuePattern[],
   events: {
-    /** The watch says so. */
+    /** Key tracking says so. */
     readonly changed: (queue: QueueName) => void;
-    /** A queue has come, or may be taken from again. */
+    /** A queue has come, or its pause is over. */
     readonly wake: () => void;
-    /** Families must be searched. */
+    /** The patterns must be searched. */
     readonly lost: () => void;
     readonly waitingOn: () => QueueName | undefined;
   },
@@ -66,12 +66,12 @@ export function createQueueSet(
   const subscriptions = new Map<QueueName, SubscriptionState>();
   let found = 0;
   let searchedMs = Number.NEGATIVE_INFINITY;
-  let discovery: Awaited<ReturnType<typeof openScout>> | undefined;
+  let discovery: Awaited<ReturnType<typeof openDiscovery>> | undefined;
   const pauses = createPauses(() => events.wake());
 
   const add = (subscription: Subscription, isFound: boolean): void => {
     if (subscriptions.has(subscription.queue)) return;
-    const unwatch = watch.key(subscription.queue, () => events.changed(subscription.queue));
+    const unwatch = tracking.key(subscription.queue, () => events.changed(subscription.queue));
     subscriptions.set(subscription.queue, {
       subscription: subscription,
       length: Number.POSITIVE_INFINITY,
@@ -129,7 +129,7 @@ export function createQueueSet(
           drop(state.subscription.queue);
       const now = performance.now();
       if (patterns.length === 0 || (discovery?.armed() && now - searchedMs < SEARCH_MS)) return;
-      for (const subscription of await findLanes(watch.reader, patterns)) add(subscription, true);
+      for (const subscription of await findQueues(tracking.reader, patterns)) add(subscription, true);
       searchedMs = now;
     },
     async listen(endpoint) {
@@ -138,7 +138,7 @@ export function createQueueSet(
         searchedMs = Number.NEGATIVE_INFINITY;
         events.lost();
       };
-      discovery = await openScout(endpoint, patterns, { touched, reset });
+      discovery = await openDiscovery(endpoint, patterns, { touched, reset });
     },
     close() {
       discovery?.close();
@@ -155,7 +155,7 @@ const SCAN_COUNT = 1_000;
 const MAX_FOUND = 1_000;
 
 /** Subscriptions of the queues that match a pattern and hold something: a list that is empty is no key. */
-async function findLanes(redis: Redis, patterns: readonly QueuePattern[]): Promise<readonly Subscription[]> {
+async function findQueues(redis: Redis, patterns: readonly QueuePattern[]): Promise<readonly Subscription[]> {
   const subscriptions: Subscription[] = [];
   for (const { prefix } of patterns) {
     let cursor = '0';
@@ -196,12 +196,12 @@ interface DiscoveryEvents {
  * message waits for the next SCAN. A user who may not do this is left with that; the reason is in the log.
  * Rejects where Redis is away.
  */
-async function openScout(
+async function openDiscovery(
   endpoint: Endpoint,
   patterns: readonly QueuePattern[],
   events: DiscoveryEvents,
 ): Promise<QueueDiscovery> {
-  const link = openConnection(endpoint, 'scout', 0);
+  const link = openConnection(endpoint, 'discovery', 0);
   let isArmed = false;
   const arm = async (): Promise<void> => {
     // To itself: what the old protocol allows on a connection that listens, it must be told before it does.

@@ -1,6 +1,6 @@
 /**
  * Reads replies: one connection for all requests of this node that share a list, and none at all for lists of single
- * requests, whose arrival the watch reports.
+ * requests, whose arrival key tracking reports.
  *
  * Replies are taken with BLMPOP, in batches and at most once: a reply whose connection breaks under it is lost, and its
  * requester hears PEER_TIMEOUT, as it does when the peer dies. Measured beside it: a BLMOVE a reply costs a third of
@@ -27,7 +27,7 @@ interface ReplyReader {
 
 export function createReplyReader(
   endpoint: Endpoint,
-  watch: KeyTracking,
+  tracking: KeyTracking,
   sharedQueue: QueueName,
   requests: Requests,
   log: Log,
@@ -71,8 +71,8 @@ export function createReplyReader(
     let left = 1;
     while (left > 0) {
       const [popped, length] = await Promise.all([
-        watch.reader.callBuffer('RPOP', queue, MAX_BATCH),
-        watch.reader.llen(queue),
+        tracking.reader.callBuffer('RPOP', queue, MAX_BATCH),
+        tracking.reader.llen(queue),
       ]);
       for (const body of itemsOf(popped)) if (Buffer.isBuffer(body)) requests.reply(body, correlationId);
       left = length;
@@ -88,7 +88,7 @@ export function createReplyReader(
     }
   };
 
-  const offReset = watch.onReset(() => {
+  const offReset = tracking.onReset(() => {
     for (const list of lists.values()) list.fetch();
   });
 
@@ -109,8 +109,8 @@ export function createReplyReader(
         });
       };
       const untilMs = performance.now() + REPLY_TTL_S * 1_000;
-      lists.set(queue, { untilMs, fetch: again, unwatch: watch.key(queue, again) });
-      if ((await watch.reader.llen(queue)) > 0) again();
+      lists.set(queue, { untilMs, fetch: again, unwatch: tracking.key(queue, again) });
+      if ((await tracking.reader.llen(queue)) > 0) again();
     },
     async close() {
       isClosed = true;
