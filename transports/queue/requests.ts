@@ -66,7 +66,7 @@ export function createRequests(sharedQueue: QueueName, log: Log, meter: Transpor
     if (!circuit) return refuse(correlationId, pending, error);
     waiting.delete(correlationId);
     settled.add(correlationId, 'expired');
-    // First the circuit: who hears of it may ask again at once.
+    // First the circuit: whoever hears of it may ask anew at once.
     void circuit.timedOut(error).then(() => pending.refuse(error));
   });
 
@@ -95,30 +95,7 @@ export function createRequests(sharedQueue: QueueName, log: Log, meter: Transpor
     });
   };
 
-  const record = (kind: 'late' | 'foreign' | 'duplicate', reply: DomainAction): void => {
-    meter.counted(`reply.${kind}`, 1);
-    const { action_type: type, correlation_id: correlationId } = reply;
-    log.warn({ kind, type, correlation_id: correlationId }, 'a reply that nobody waits for');
-  };
-
-  /** Answers the request of that correlation id; false, and a record of why, where there is none. */
-  const matched = (reply: DomainAction, correlationId: string | undefined): boolean => {
-    const pending = correlationId === undefined ? undefined : waiting.get(correlationId);
-    if (correlationId === undefined || (pending && pending.tenantId !== reply.tenant_id)) {
-      record('foreign', reply);
-      return false;
-    }
-    if (pending) {
-      waiting.delete(correlationId);
-      settled.add(correlationId, 'answered');
-      pending.circuit?.answered();
-      pending.answer(reply);
-      return true;
-    }
-    const how = settled.endOf(correlationId);
-    record(how === 'answered' ? 'duplicate' : how === 'expired' ? 'late' : 'foreign', reply);
-    return false;
-  };
+  const matched = createMatching(waiting, settled, log, meter);
 
   return {
     run(queue, action, options, send) {
@@ -145,6 +122,40 @@ export function createRequests(sharedQueue: QueueName, log: Log, meter: Transpor
       for (const [correlationId, pending] of [...waiting]) refuse(correlationId, pending, closed());
       deadlines.stop();
     },
+  };
+}
+
+/** Answers the request of that correlation id; false, and a record of why, where there is none. */
+type Matching = (reply: DomainAction, correlationId: string | undefined) => boolean;
+
+function createMatching(
+  waiting: Map<string, Pending>,
+  settled: Settled,
+  log: Log,
+  meter: TransportMeter,
+): Matching {
+  const record = (kind: 'late' | 'foreign' | 'duplicate', reply: DomainAction): void => {
+    meter.counted(`reply.${kind}`, 1);
+    const { action_type: type, correlation_id: correlationId } = reply;
+    log.warn({ kind, type, correlation_id: correlationId }, 'a reply that nobody waits for');
+  };
+
+  return (reply, correlationId) => {
+    const pending = correlationId === undefined ? undefined : waiting.get(correlationId);
+    if (correlationId === undefined || (pending && pending.tenantId !== reply.tenant_id)) {
+      record('foreign', reply);
+      return false;
+    }
+    if (pending) {
+      waiting.delete(correlationId);
+      settled.add(correlationId, 'answered');
+      pending.circuit?.answered();
+      pending.answer(reply);
+      return true;
+    }
+    const how = settled.endOf(correlationId);
+    record(how === 'answered' ? 'duplicate' : how === 'expired' ? 'late' : 'foreign', reply);
+    return false;
   };
 }
 

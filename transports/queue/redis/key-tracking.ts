@@ -35,6 +35,9 @@ export async function openKeyTracking(endpoint: Endpoint): Promise<KeyTracking> 
   let isSubscribed = false;
   let invalidationsId = 0;
   let retry: NodeJS.Timeout | undefined;
+  const resetAll = (): void => {
+    for (const reset of [...resets]) reset();
+  };
 
   const arm = async (): Promise<void> => {
     if (armed || invalidations.status !== 'ready' || reader.status !== 'ready') return;
@@ -45,7 +48,7 @@ export async function openKeyTracking(endpoint: Endpoint): Promise<KeyTracking> 
     }
     await reader.call('CLIENT', 'TRACKING', 'ON', 'REDIRECT', invalidationsId, 'NOLOOP');
     armed = true;
-    for (const reset of [...resets]) reset();
+    resetAll();
   };
   let arming = Promise.resolve();
   const rearm = (): void => {
@@ -55,13 +58,9 @@ export async function openKeyTracking(endpoint: Endpoint): Promise<KeyTracking> 
       retry = setTimeout(rearm, RETRY_MS);
     });
   };
-  const broken = (): void => {
-    armed = false;
-  };
-
   invalidations.on('messageBuffer', (_channel: Buffer, names: unknown) => {
     // Null after FLUSHALL: everything has changed.
-    if (!Array.isArray(names)) for (const reset of [...resets]) reset();
+    if (!Array.isArray(names)) resetAll();
     else for (const name of names) for (const changed of keys.get(String(name)) ?? []) changed();
   });
   try {
@@ -73,15 +72,17 @@ export async function openKeyTracking(endpoint: Endpoint): Promise<KeyTracking> 
     throw error;
   }
   invalidations.on('close', () => {
-    broken();
+    armed = false;
     isSubscribed = false;
   });
-  reader.on('close', broken);
+  reader.on('close', () => {
+    armed = false;
+  });
   invalidations.on('ready', rearm);
   reader.on('ready', rearm);
 
   return {
-    reader: reader,
+    reader,
     armed: () => armed,
     key(name, changed) {
       const listeners = keys.get(name) ?? new Set();

@@ -46,15 +46,7 @@ interface RedisTransportOptions {
 export async function openRedisTransport(settings: RedisTransportOptions): Promise<Transport> {
   const { log, meter, nodeId } = settings;
   const endpoint: Endpoint = { options: redisOptions(settings.url), log, meter };
-  const sender = openConnection(endpoint, 'sender', 0);
-  await connected(sender);
-  const tracking = await single(sender)
-    .then(() => openKeyTracking(endpoint))
-    .catch((error: unknown) => {
-      closeConnection(sender);
-      throw unavailable(error);
-    });
-
+  const { sender, tracking } = await openConnections(endpoint);
   const start = `${nodeId}:${randomUUID()}`;
   const shared = repliesQueue(start);
   const requests = createRequests(shared, log, meter);
@@ -86,7 +78,7 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
       if (closing) throw closed();
       return requests.run(queue, action, options, async (sending) => {
         if (options.replyQueue) {
-          const watching = replies.own(sending.replyQueue, sending.correlationId);
+          const watching = replies.single(sending.replyQueue, sending.correlationId);
           await Promise.all([watching, send(queue, sending.action, options.format)]).catch((error) => {
             throw unavailable(error);
           });
@@ -104,15 +96,13 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
       const holder = `${start}:${consumersStarted}`;
       const lease = settings.lease ?? LEASE_TIMES;
       const setup = { endpoint, tracking, holder, lease, consumers, log, meter };
-      const consumer = await startConsumer(setup, subscriptions, listener, options);
-      consumptions.add(consumer);
-      return {
-        ...consumer,
-        async stop() {
-          await consumer.stop();
-          consumptions.delete(consumer);
-        },
+      const consumption = await startConsumer(setup, subscriptions, listener, options);
+      consumptions.add(consumption);
+      const stop = async (): Promise<void> => {
+        await consumption.stop();
+        consumptions.delete(consumption);
       };
+      return { ...consumption, stop };
     },
     replied: (reply) => requests.replied(reply),
     dead: createDeadLetters(sender),
@@ -127,6 +117,18 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
       return closing;
     },
   };
+}
+
+async function openConnections(endpoint: Endpoint) {
+  const sender = openConnection(endpoint, 'sender', 0);
+  await connected(sender);
+  try {
+    await single(sender);
+    return { sender, tracking: await openKeyTracking(endpoint) };
+  } catch (error) {
+    closeConnection(sender);
+    throw unavailable(error);
+  }
 }
 
 /** Scripts touch several queues at once, which a cluster keeps on different machines. */
