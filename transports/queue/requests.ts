@@ -105,13 +105,8 @@ export function createRequests(sharedQueue: QueueName, log: Log, meter: Transpor
         : circuit.probe(() => ask(queue, action, options, send, undefined));
     },
     reply(body, only) {
-      const decoded = decodeAction(body, Date.now(), randomUUID);
-      if (!decoded.ok) {
-        meter.counted('reply.malformed', 1);
-        log.warn({ problem: decoded.error.message }, 'a reply is malformed');
-        return;
-      }
-      const reply = decoded.action;
+      const reply = readReply(body, log, meter);
+      if (!reply) return;
       // On a reply queue for one request a reply need not say what it answers; but it must not say something else.
       const correlationId = reply.correlation_id ?? only;
       const wanted = only === undefined || correlationId === only ? correlationId : undefined;
@@ -157,6 +152,14 @@ function createMatching(
     record(how === 'answered' ? 'duplicate' : how === 'expired' ? 'late' : 'foreign', reply);
     return false;
   };
+}
+
+function readReply(body: Uint8Array, log: Log, meter: TransportMeter): DomainAction | null {
+  const decoded = decodeAction(body, Date.now(), randomUUID);
+  if (decoded.ok) return decoded.action;
+  meter.counted('reply.malformed', 1);
+  log.warn({ problem: decoded.error.message }, 'a reply is malformed');
+  return null;
 }
 
 export const closed = (): RefusalError =>

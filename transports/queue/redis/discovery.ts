@@ -99,14 +99,14 @@ async function openListening(
   patterns: readonly QueuePattern[],
   events: DiscoveryEvents,
 ): Promise<Listening> {
-  const link = openConnection(endpoint, 'discovery', 0);
+  const connection = openConnection(endpoint, 'discovery', 0);
   let isArmed = false;
   const arm = async (): Promise<void> => {
     // To itself: what the old protocol allows on a connection that listens, it must be told before it does.
-    const id = await link.client('ID');
+    const id = await connection.client('ID');
     const prefixes = distinct(patterns).flatMap((prefix) => ['PREFIX', prefix]);
-    await link.call('CLIENT', 'TRACKING', 'ON', 'REDIRECT', id, 'BCAST', ...prefixes);
-    await link.subscribe(INVALIDATIONS);
+    await connection.call('CLIENT', 'TRACKING', 'ON', 'REDIRECT', id, 'BCAST', ...prefixes);
+    await connection.subscribe(INVALIDATIONS);
     isArmed = true;
     events.reset();
   };
@@ -115,24 +115,24 @@ async function openListening(
       endpoint.log.warn({ error: textOf(error) }, 'Redis does not report new queues: they are looked for');
     });
   };
-  link.on('messageBuffer', (_channel: Buffer, names: unknown) => {
+  connection.on('messageBuffer', (_channel: Buffer, names: unknown) => {
     // Null after FLUSHALL: nothing is there any more.
     for (const name of itemsOf(names)) {
       const subscription = subscriptionOf(patterns, name);
       if (subscription) events.touched(subscription);
     }
   });
-  link.on('close', () => {
+  connection.on('close', () => {
     isArmed = false;
   });
-  await connected(link);
+  await connected(connection);
   rearm();
-  link.on('ready', rearm);
+  connection.on('ready', rearm);
   return {
     armed: () => isArmed,
     close() {
-      link.off('ready', rearm);
-      closeConnection(link);
+      connection.off('ready', rearm);
+      closeConnection(connection);
     },
   };
 }

@@ -32,8 +32,8 @@ export async function openKeyTracking(endpoint: Endpoint): Promise<KeyTracking> 
   const keys = new Map<string, Set<() => void>>();
   const resets = new Set<() => void>();
   let armed = false;
-  let isSubscribed = false;
-  let invalidationsId = 0;
+  /** The invalidations' connection, once it listens. */
+  let listening: number | undefined;
   let retry: NodeJS.Timeout | undefined;
   const resetAll = (): void => {
     for (const reset of [...resets]) reset();
@@ -41,12 +41,12 @@ export async function openKeyTracking(endpoint: Endpoint): Promise<KeyTracking> 
 
   const arm = async (): Promise<void> => {
     if (armed || invalidations.status !== 'ready' || reader.status !== 'ready') return;
-    if (!isSubscribed) {
-      invalidationsId = await invalidations.client('ID');
+    if (listening === undefined) {
+      const id = await invalidations.client('ID');
       await invalidations.subscribe(INVALIDATIONS);
-      isSubscribed = true;
+      listening = id;
     }
-    await reader.call('CLIENT', 'TRACKING', 'ON', 'REDIRECT', invalidationsId, 'NOLOOP');
+    await reader.call('CLIENT', 'TRACKING', 'ON', 'REDIRECT', listening, 'NOLOOP');
     armed = true;
     resetAll();
   };
@@ -63,17 +63,15 @@ export async function openKeyTracking(endpoint: Endpoint): Promise<KeyTracking> 
     if (!Array.isArray(names)) resetAll();
     else for (const name of names) for (const changed of keys.get(String(name)) ?? []) changed();
   });
-  try {
-    await Promise.all([connected(reader), connected(invalidations)]);
-    await arm();
-  } catch (error) {
+  const opened = Promise.all([connected(reader), connected(invalidations)]).then(arm);
+  await opened.catch((error: unknown) => {
     closeConnection(reader);
     closeConnection(invalidations);
     throw error;
-  }
+  });
   invalidations.on('close', () => {
     armed = false;
-    isSubscribed = false;
+    listening = undefined;
   });
   reader.on('close', () => {
     armed = false;
@@ -98,9 +96,9 @@ export async function openKeyTracking(endpoint: Endpoint): Promise<KeyTracking> 
     },
     close() {
       clearTimeout(retry);
-      for (const link of [reader, invalidations]) {
-        link.off('ready', rearm);
-        closeConnection(link);
+      for (const connection of [reader, invalidations]) {
+        connection.off('ready', rearm);
+        closeConnection(connection);
       }
     },
   };
