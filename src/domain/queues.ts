@@ -67,8 +67,8 @@ export const serviceOf = (queue: string): string =>
 export const MAX_DELIVERIES = 3;
 
 /** What becomes of an action whose receiver failed; `deliveries` counts the one that failed just now. */
-export const afterFailure = (deliveries: number): 'again' | 'dead' =>
-  deliveries >= MAX_DELIVERIES ? 'dead' : 'again';
+export const afterFailure = (deliveries: number): 'redeliver' | 'dead' =>
+  deliveries >= MAX_DELIVERIES ? 'dead' : 'redeliver';
 
 // --- What is taken from ----------------------------------------------------------------------------------------
 

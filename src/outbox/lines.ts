@@ -178,7 +178,7 @@ interface OrderedWrite {
 
 interface InOrder {
   /** Called with every write that has something to send, in the tick of its commit. Returns the same result. */
-  watch(outgoing: readonly Outgoing[], result: Promise<WriteOutcome>): Promise<WriteOutcome>;
+  add(outgoing: readonly Outgoing[], result: Promise<WriteOutcome>): Promise<WriteOutcome>;
 }
 
 /** A write that the store gave up may be carried out all the same: its queues are read from the store. */
@@ -196,7 +196,7 @@ export function createInOrder(lines: Pick<Lines, 'post' | 'lag'>): InOrder {
   }
 
   return {
-    async watch(outgoing, result) {
+    async add(outgoing, result) {
       if (outgoing.length === 0) return result;
       const slot: OrderedWrite = { outgoing, state: 'writing' };
       slots.add(slot);

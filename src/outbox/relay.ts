@@ -44,7 +44,7 @@ export function createRelay(deps: RelayDeps): Relay {
   function commit(write: Write): Promise<WriteOutcome> {
     if (write.type === 'turn-ended') return commitEnd(write);
     const result = store.commit(write);
-    return write.type === 'outgoing' ? inOrder.watch(write.outgoing, result) : result;
+    return write.type === 'outgoing' ? inOrder.add(write.outgoing, result) : result;
   }
 
   function commitEnd(write: TurnEnded): Promise<WriteOutcome> {
@@ -52,9 +52,9 @@ export function createRelay(deps: RelayDeps): Relay {
     const hooked = onTurnEnded ? madeBy(() => onTurnEnded(write), write.turn, log) : null;
     const made = [...due.outgoing, ...(hooked ?? [])];
     const given = write.outgoing ?? [];
-    if (made.length === 0) return settling(inOrder.watch(given, store.commit(write)), due.settle);
+    if (made.length === 0) return settling(inOrder.add(given, store.commit(write)), due.settle);
     const outgoing = [...given, ...made];
-    const full = inOrder.watch(outgoing, store.commit({ ...write, outgoing }));
+    const full = inOrder.add(outgoing, store.commit({ ...write, outgoing }));
     return settling(full, due.settle).catch((error: unknown) => {
       if (error instanceof RefusalError) throw error;
       // Not the store's state but what was to be stored: the turn's end must not be lost with it.
@@ -63,7 +63,7 @@ export function createRelay(deps: RelayDeps): Relay {
         { err: error, tenant_id: tenantId, task_id: taskId },
         'what a turn had to send was not stored',
       );
-      return inOrder.watch(given, store.commit(write));
+      return inOrder.add(given, store.commit(write));
     });
   }
 

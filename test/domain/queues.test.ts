@@ -37,5 +37,5 @@ test('replies are known by their queue, and services by theirs', () => {
 });
 
 test('an action that fails is delivered three times', () => {
-  assert.deepEqual([1, 2, 3, 4].map(afterFailure), ['again', 'again', 'dead', 'dead']);
+  assert.deepEqual([1, 2, 3, 4].map(afterFailure), ['redeliver', 'redeliver', 'dead', 'dead']);
 });

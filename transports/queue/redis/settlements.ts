@@ -6,7 +6,7 @@ import type { TransportMeter } from '../../../src/ports/transport.ts';
 import { deadLetter, MAX_DEAD_LETTERS, type TellDead } from '../delivery.ts';
 import { textOf } from './connection.ts';
 import type { KeyTracking } from './key-tracking.ts';
-import { buryScript, DEAD_QUEUES, failScript, giveBackScript, recoverScript } from './scripts.ts';
+import { DEAD_QUEUES, deadLetterScript, failScript, recoverScript, requeueScript } from './scripts.ts';
 
 /** How long Redis remembers that an action has failed. */
 export const FAILURES_TTL_S = 3_600;
@@ -141,7 +141,7 @@ async function requeue(
   await left(queue);
   await Promise.all(entries.map((entry) => intoHash(tracking, taken, entry)));
   const ids = entries.map(({ id }) => id).sort((a, b) => Number(b) - Number(a));
-  const count = Number(await giveBackScript(tracking.reader, [taken, queue], ids));
+  const count = Number(await requeueScript(tracking.reader, [taken, queue], ids));
   for (const entry of entries) pending.delete(entry);
   meter.counted('action.returned', count);
   returned(queue);
@@ -175,7 +175,7 @@ async function writeDeadLetter(
   const keys = [taken, deadQueue(letter.queue), DEAD_QUEUES];
   const args = [entry.id, JSON.stringify(letter), letter.queue, MAX_DEAD_LETTERS];
   pending.set(entry, { type: 'dead', error, isRepeated: true });
-  const trimmed = Number(await buryScript(tracking.reader, keys, args));
+  const trimmed = Number(await deadLetterScript(tracking.reader, keys, args));
   pending.delete(entry);
   if (trimmed >= 0 || isRepeated) tellDead(entry.queue, entry.body, error);
   if (trimmed < 0) return;
