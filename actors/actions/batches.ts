@@ -41,15 +41,12 @@ export function createActionBatches(deps: ActionBatchDeps) {
     return Math.max(1, Math.min(concurrency, most));
   }
 
-  /** Sends the answers of a batch that was performed before, all of them. */
-  async function repeat(request: ActionRequest, items: readonly RunRequest[]): Promise<boolean> {
-    const before = await onceStoreAnswers(pauses, () => replies.stored(request, COMPLETED));
-    if (!before) return false;
+  /** Sends the stored answers of the items. False where nobody waited for one then, and somebody does now. */
+  async function repeatItems(items: readonly RunRequest[]): Promise<boolean> {
     for (const item of items) {
       const reply = await onceStoreAnswers(pauses, () => replies.stored(item.request));
-      if (reply) await replies.repeat(item.request, reply);
+      if (reply && !(await replies.repeat(item.request, reply))) return false;
     }
-    await replies.repeat(request, before);
     return true;
   }
 
@@ -58,12 +55,15 @@ export function createActionBatches(deps: ActionBatchDeps) {
     { items: fields, concurrency }: CommandOf<'batch'>,
   ): Promise<void> {
     const items = itemRequests(request, fields);
-    if (await repeat(request, items)) return;
+    const before = await onceStoreAnswers(pauses, () => replies.stored(request, COMPLETED));
+    if (before && (await repeatItems(items)) && (await replies.repeat(request, before))) return;
+    // Items that have run are not run again: their ends are answered.
     const workers = await onceStoreAnswers(pauses, () => atOnce(request, concurrency));
     const statuses = await inOrder(items, workers, (item) => performRun(item, start));
     const taskId = taskOf(request.action);
     const body = completed(taskId, items, statuses);
-    await replies.store(replies.make(request, COMPLETED, body, { taskId }));
+    if (!before) await replies.store(replies.make(request, COMPLETED, body, { taskId }));
+    else if (!(await replies.repeat(request, before))) await replies.send(request, body, { taskId });
   };
 }
 

@@ -90,7 +90,7 @@ export function createReplies({ transport, relay, clock, log, newId }: ReplyDeps
     async store(outgoing) {
       if (!outgoing) return;
       try {
-        await relay.keep([outgoing]);
+        await relay.write([outgoing]);
       } catch (error) {
         const { tenantId, answers, queue, action, format } = outgoing;
         log.warn({ err: error, tenant_id: tenantId }, 'a reply was not stored');

@@ -77,7 +77,7 @@ export function createActionRuns(deps: ActionRunDeps): PerformRun {
           [make(record)].flatMap((reply) => reply ?? []),
         )
       : undefined;
-    const isStored = (): boolean => expectation?.kept() === true;
+    const isStored = (): boolean => expectation?.stored() === true;
     try {
       const started = await start(turn, { awaitEnd: 'frame' });
       if (!started.ok) return await refuse(run, started.error);

@@ -1,5 +1,5 @@
 /** The scheduler: how many executions run on the node, and which tenant's turn is next when all want more. Pure. */
-import { dequeued, emptyFairQueue, enqueued, type FairQueue, removed } from '../../src/domain/fair-share.ts';
+import { dequeued, emptyFairQueue, enqueued, type FairQueue, removed } from '../../src/domain/fair-queue.ts';
 import type { SessionId, TaskId, TenantId } from '../../src/domain/ids.ts';
 import { type Behaviour, unreachable } from '../runtime/actor.ts';
 

@@ -1,4 +1,4 @@
-/** Names of queues (PROTOCOL 4), and who is served next when several of them hold work. */
+/** Names of queues (PROTOCOL 4), and what consumers take from them. */
 import { z } from 'zod';
 import { type TenantId, tenantIdSchema } from './ids.ts';
 import { TIER_TABLE, TIERS, type Tier, type TierTable } from './tiers.ts';
@@ -67,10 +67,10 @@ export const serviceOf = (queue: string): string =>
 export const MAX_DELIVERIES = 3;
 
 /** What becomes of an action whose receiver failed; `deliveries` counts the one that failed just now. */
-export const afterFailure = (deliveries: number): 'again' | 'dead' =>
-  deliveries >= MAX_DELIVERIES ? 'dead' : 'again';
+export const afterFailure = (deliveries: number): 'redeliver' | 'dead' =>
+  deliveries >= MAX_DELIVERIES ? 'dead' : 'redeliver';
 
-// --- Whose turn it is ----------------------------------------------------------------------------------------
+// --- What is taken from ----------------------------------------------------------------------------------------
 
 /**
  * A queue to take from. Groups (tiers) share the node by `weight`, the queues of a group share its part by `share`:
@@ -131,127 +131,3 @@ export const nodeSubscriptions = (table: TierTable = TIER_TABLE): readonly Subsc
       ),
       tierSubscription(callbackQueue(tier), tier, SHARES.high_priority, table),
     ]);
-
-/**
- * Virtual time, as in start-time fair queueing: `start` is when each that waits is due to begin. Who begins to wait
- * starts at the clock: idleness saves nothing up.
- */
-interface Round {
-  readonly clock: number;
-  readonly start: ReadonlyMap<string, number>;
-}
-
-const START: Round = { clock: 0, start: new Map() };
-
-export interface Turns {
-  readonly groups: Round;
-  readonly subscriptions: ReadonlyMap<string, Round>;
-}
-
-export const noTurns: Turns = { groups: START, subscriptions: new Map() };
-
-/** A queue that holds something; `length` may be Infinity where it is not known. */
-export interface WaitingQueue {
-  readonly subscription: Subscription;
-  readonly length: number;
-}
-
-/** The turns once it is known who waits: newcomers begin at the clock, and who is done and due nothing is forgotten. */
-export function enrolled(turns: Turns, waiting: readonly WaitingQueue[]): Turns {
-  const queues = new Map<string, Set<string>>();
-  for (const { subscription, length } of waiting) {
-    if (length <= 0) continue;
-    const group = queues.get(subscription.group);
-    if (group) group.add(subscription.queue);
-    else queues.set(subscription.group, new Set([subscription.queue]));
-  }
-  const subscriptions = new Map<string, Round>();
-  for (const group of new Set([...turns.subscriptions.keys(), ...queues.keys()]))
-    subscriptions.set(group, enrol(turns.subscriptions.get(group) ?? START, queues.get(group) ?? NOBODY));
-  return { groups: enrol(turns.groups, new Set(queues.keys())), subscriptions };
-}
-
-const NOBODY: ReadonlySet<string> = new Set();
-
-function enrol(round: Round, names: ReadonlySet<string>): Round {
-  const start = new Map<string, number>();
-  for (const [name, at] of round.start) if (at > round.clock || names.has(name)) start.set(name, at);
-  for (const name of names) if (!start.has(name)) start.set(name, round.clock);
-  return { clock: round.clock, start };
-}
-
-/** The queue to be served next, or undefined where nothing waits. Ties go to the one listed first. Enrol before. */
-export function nextSubscription(turns: Turns, waiting: readonly WaitingQueue[]): Subscription | undefined {
-  const filled = waiting.filter(({ length }) => length > 0).map(({ subscription }) => subscription);
-  const first = dueFirst(
-    turns.groups,
-    filled,
-    (subscription) => subscription.group,
-    (subscription) => subscription.weight,
-  );
-  if (!first) return undefined;
-  return dueFirst(
-    turns.subscriptions.get(first.group) ?? START,
-    filled.filter((subscription) => subscription.group === first.group),
-    (subscription) => subscription.queue,
-    (subscription) => subscription.share,
-  );
-}
-
-/** The turns after one action of a queue was taken; it costs 1/weight of virtual time. */
-export function served(turns: Turns, subscription: Subscription): Turns {
-  const inner = turns.subscriptions.get(subscription.group) ?? START;
-  return {
-    groups: charged(turns.groups, subscription.group, 1 / subscription.weight),
-    subscriptions: new Map(turns.subscriptions).set(
-      subscription.group,
-      charged(inner, subscription.queue, 1 / subscription.share),
-    ),
-  };
-}
-
-/** How many to take from which queue, `free` in all, as if nothing else arrived meanwhile. */
-export function shares(
-  turns: Turns,
-  waiting: readonly WaitingQueue[],
-  free: number,
-): ReadonlyMap<Subscription, number> {
-  const counts = new Map<Subscription, number>();
-  let left = waiting;
-  let now = enrolled(turns, waiting);
-  for (let n = 0; n < free; n += 1) {
-    const subscription = nextSubscription(now, left);
-    if (!subscription) break;
-    now = served(now, subscription);
-    counts.set(subscription, (counts.get(subscription) ?? 0) + 1);
-    left = left.map((each) =>
-      each.subscription === subscription ? { subscription, length: each.length - 1 } : each,
-    );
-  }
-  return counts;
-}
-
-function dueFirst(
-  round: Round,
-  subscriptions: readonly Subscription[],
-  key: (subscription: Subscription) => string,
-  weight: (subscription: Subscription) => number,
-): Subscription | undefined {
-  let first: Subscription | undefined;
-  let firstDue = Number.POSITIVE_INFINITY;
-  for (const subscription of subscriptions) {
-    const due = startOf(round, key(subscription)) + 1 / weight(subscription);
-    if (due < firstDue) {
-      first = subscription;
-      firstDue = due;
-    }
-  }
-  return first;
-}
-
-const startOf = (round: Round, key: string): number => round.start.get(key) ?? round.clock;
-
-function charged(round: Round, key: string, cost: number): Round {
-  const at = startOf(round, key);
-  return { clock: Math.max(round.clock, at), start: new Map(round.start).set(key, at + cost) };
-}

@@ -1,15 +1,15 @@
-/** Reads what is kept for queues that are behind and sends it, again and again, until none is. */
+/** Reads what is stored for lagging queues and sends it, pass by pass, until none lags. */
 import type { QueueName } from '../domain/queues.ts';
 import type { Outgoing, Store, Unsent } from '../ports/store.ts';
 import type { Log } from '../ports/telemetry.ts';
 import type { Transport } from '../ports/transport.ts';
-import { anyBehind, isLagging, type Lagging, type Lines } from './lines.ts';
-import { backoff, type RelayTiming, type SendKept } from './sender.ts';
+import { anyLagging, isLagging, type Lagging, type Lines } from './lines.ts';
+import { backoff, type RelayTiming, type SendStored } from './sender.ts';
 
 interface CatchUp {
-  /** Begins, unless it is at it: at once, or after the first back-off. */
+  /** Begins, unless it runs: at once, or after the first back-off. */
   wake(when: 'now' | 'soon'): void;
-  /** Resolves when it has stopped, after the page that it is at. */
+  /** Resolves when it has stopped, after the page that it reads. */
   close(): Promise<void>;
 }
 
@@ -17,7 +17,7 @@ interface CatchUpDeps {
   readonly lines: Lines;
   readonly store: Pick<Store, 'unsent'>;
   readonly transport: Pick<Transport, 'ping'>;
-  readonly send: SendKept;
+  readonly send: SendStored;
   readonly log: Log;
   readonly timing: RelayTiming;
   readonly random: () => number;
@@ -26,7 +26,7 @@ interface CatchUpDeps {
 /** Queues that the log names. */
 const NAMED_QUEUES = 10;
 
-/** What a pass has come to: which queues are behind still, and what the log should say of it. */
+/** What a pass has come to: which queues lag still, and what the log should say of it. */
 interface Passed {
   readonly still: Lagging;
   /** Something could be sent, or nothing had to be. */
@@ -36,32 +36,33 @@ interface Passed {
 
 /** One queue that refuses does not hold up the others: only where nothing at all is taken is the transport asked. */
 export function createCatchUp(deps: CatchUpDeps): CatchUp {
-  const { lines, store, transport, send, log, timing, random } = deps;
+  const { lines, log, timing, random } = deps;
   let running: Promise<void> | undefined;
   let endPause = (): void => {};
   let closed = false;
+  const pass = createPass(deps, () => closed);
 
   function wake(when: 'now' | 'soon'): void {
     if (closed || running) return;
     running = run(when === 'now' ? 0 : 1).finally(() => {
       running = undefined;
-      // What fell between its last look and here.
-      if (anyBehind(lines.lagging())) wake('soon');
+      // What began to lag between the last look and here.
+      if (anyLagging(lines.lagging())) wake('soon');
     });
   }
 
   async function run(failuresBefore: number): Promise<void> {
     let failures = failuresBefore;
     let troubled = false;
-    while (!closed && anyBehind(lines.lagging())) {
+    while (!closed && anyLagging(lines.lagging())) {
       if (failures > 0) await pause(backoff(failures, timing, random));
       if (closed) return;
       const { moved, trouble } = await pass();
-      if (trouble && !troubled) log.warn(trouble, 'not all that is kept can be sent now');
+      if (trouble && !troubled) log.warn(trouble, 'not all that is stored can be sent now');
       troubled ||= trouble !== undefined;
       failures = moved ? 1 : failures + 1;
     }
-    if (troubled && !closed) log.info({}, 'all that was kept is sent');
+    if (troubled && !closed) log.info({}, 'all that was stored is sent');
   }
 
   const pause = (ms: number): Promise<void> =>
@@ -73,23 +74,28 @@ export function createCatchUp(deps: CatchUpDeps): CatchUp {
       };
     });
 
-  /** Reads from the beginning to the end. */
-  async function pass(): Promise<Passed> {
-    const scope = await lines.beginPass();
-    const passed = await readAll(scope).catch(
-      (error: unknown): Passed => ({ still: scope, moved: false, trouble: { err: error } }),
-    );
-    lines.endPass(passed.still);
-    return passed;
-  }
+  return {
+    wake,
+    async close() {
+      closed = true;
+      endPause();
+      await running;
+    },
+  };
+}
 
+/** Reads from the beginning to the end, and sends what it can. */
+function createPass(
+  { lines, store, transport, send, timing }: CatchUpDeps,
+  isClosed: () => boolean,
+): () => Promise<Passed> {
   async function readAll(scope: Lagging): Promise<Passed> {
     const refused = new Set<QueueName>();
     let moved = false;
     for (let afterSeq = 0; ; ) {
-      lines.hold();
+      lines.beginPage();
       const page = await store.unsent(afterSeq, timing.page);
-      if (closed) return { still: scope, moved };
+      if (isClosed()) return { still: scope, moved };
       const found = await sendPage(page, scope, refused);
       moved ||= found.taken;
       if (found.refused && !found.taken && !(await answers()))
@@ -128,13 +134,13 @@ export function createCatchUp(deps: CatchUpDeps): CatchUp {
       () => false,
     );
 
-  return {
-    wake,
-    async close() {
-      closed = true;
-      endPause();
-      await running;
-    },
+  return async function pass() {
+    const scope = await lines.beginPass();
+    const passed = await readAll(scope).catch(
+      (error: unknown): Passed => ({ still: scope, moved: false, trouble: { err: error } }),
+    );
+    lines.endPass(passed.still);
+    return passed;
   };
 }
 

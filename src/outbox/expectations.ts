@@ -1,5 +1,4 @@
-/** What is to be kept with the ends of turns that have not ended yet. */
-
+/** What is to be stored with the ends of turns that have not ended yet. */
 import { z } from 'zod';
 import { domainActionSchema } from '../domain/domain-action.ts';
 import { type TaskId, type TenantId, tenantIdSchema } from '../domain/ids.ts';
@@ -16,7 +15,7 @@ type Make = (turn: TurnRecord) => readonly Outgoing[];
 interface Due {
   readonly outgoing: readonly Outgoing[];
   /** The store has answered: nothing is expected of that turn any more. */
-  settle(kept: boolean): void;
+  settle(stored: boolean): void;
 }
 
 interface Expectations {
@@ -26,7 +25,7 @@ interface Expectations {
 
 interface Expected {
   readonly make: Make;
-  kept: boolean;
+  stored: boolean;
 }
 
 /** A `make` that throws, or makes what could not be read again, is logged and brings nothing. */
@@ -36,11 +35,11 @@ export function createExpectations(log: Log): Expectations {
   return {
     expect(tenantId, taskId, make) {
       const key = keyOf(tenantId, taskId);
-      const expected: Expected = { make, kept: false };
+      const expected: Expected = { make, stored: false };
       const ofTurn = turns.get(key) ?? new Set<Expected>();
       turns.set(key, ofTurn.add(expected));
       return {
-        kept: () => expected.kept,
+        stored: () => expected.stored,
         release() {
           ofTurn.delete(expected);
           if (ofTurn.size === 0 && turns.get(key) === ofTurn) turns.delete(key);
@@ -57,9 +56,9 @@ export function createExpectations(log: Log): Expectations {
       }));
       return {
         outgoing: made.flatMap(({ outgoing }) => outgoing ?? []),
-        settle(kept) {
+        settle(stored) {
           if (turns.get(key) === ofTurn) turns.delete(key);
-          for (const { expected, outgoing } of made) if (kept && outgoing) expected.kept = true;
+          for (const { expected, outgoing } of made) if (stored && outgoing) expected.stored = true;
         },
       };
     },
@@ -100,5 +99,5 @@ const outgoingSchema = z
 export function checked(outgoing: Outgoing): Outgoing {
   const parsed = outgoingSchema.safeParse(outgoing);
   if (parsed.success) return outgoing;
-  throw new TypeError(`The message can not be kept: ${problemText(parsed.error)}.`);
+  throw new TypeError(`The message can not be stored: ${problemText(parsed.error)}.`);
 }

@@ -1,8 +1,8 @@
-/** Sends what was just kept from memory, a line for each queue, unless the queue is behind. */
+/** Sends what was just stored from memory, a line for each queue, unless the queue lags. */
 import { RefusalError } from '../domain/errors.ts';
 import type { QueueName } from '../domain/queues.ts';
 import type { Outgoing, WriteOutcome } from '../ports/store.ts';
-import type { RelayTiming, SendKept } from './sender.ts';
+import type { RelayTiming, SendStored } from './sender.ts';
 
 interface OutboxLine {
   waiting: Outgoing[];
@@ -11,21 +11,21 @@ interface OutboxLine {
 }
 
 /**
- * The queues that are behind, and the lines of those that are not. Who reads the store for the former makes a pass:
- * beginPass; before each page hold(); endPass. What is kept while a page is read may be in it or not, so it is held,
- * and sent after it unless the page had it: thus a queue comes back into order although more is kept all the time.
+ * The queues that lag, and the lines of those that do not. Whoever reads the store for the former makes a pass:
+ * beginPass; before each page beginPage(); endPass. What is stored while a page is read may be in it or not, so that it
+ * waits in memory, and is sent after it unless the page had it: a queue catches up although more is stored all the time.
  */
 export interface Lines {
-  /** Takes what was just kept, in order. Ignored where it will be read from the store. */
+  /** Takes what was just stored, in order. Ignored where it will be read from the store. */
   post(outgoing: Outgoing): void;
   /** From now on what the queue has is read from the store. */
-  fall(queue: QueueName): void;
+  lag(queue: QueueName): void;
   lagging(): Lagging;
   /** What this pass is for. Resolves when nothing more is on its way to those queues. */
   beginPass(): Promise<Lagging>;
-  /** Forgets what is held for queues that are behind, and holds what is kept from now on. */
-  hold(): void;
-  /** Only `still`, and what fell during the pass, is behind. */
+  /** Forgets what waits in memory for lagging queues, and collects what is stored from now on. */
+  beginPage(): void;
+  /** Only `still`, and what began to lag during the pass, lags. */
   endPass(still: Lagging): void;
   /** Takes no more; resolves when what waits was sent. */
   drain(): Promise<void>;
@@ -34,50 +34,31 @@ export interface Lines {
 }
 
 interface LinesDeps {
-  readonly send: SendKept;
+  readonly send: SendStored;
   readonly timing: RelayTiming;
-  readonly onFall: (queue: QueueName) => void;
+  readonly onLag: (queue: QueueName) => void;
 }
 
-/** Begins with all queues behind: an earlier process may have left something for any. */
-export function createLines({ send, timing, onFall }: LinesDeps): Lines {
-  const lines = new Map<QueueName, OutboxLine>();
+/** Begins with all queues lagging: an earlier process may have left something for any. */
+export function createLines({ send, timing, onLag }: LinesDeps): Lines {
+  const memory = createLineMemory();
+  const { lines } = memory;
   let lagging: Lagging = 'all';
-  /** Fell since the pass began, perhaps too late for it. */
-  const fallen = new Set<QueueName>();
-  let holding = false;
-  let held = 0;
+  /** Lag since the pass began, perhaps too late for it. */
+  const lagSincePass = new Set<QueueName>();
+  let inPass = false;
   let draining = false;
 
-  function drop(queue: QueueName): void {
-    const line = lines.get(queue);
-    if (!line) return;
-    held -= line.waiting.length;
-    line.waiting = [];
-    if (!line.running) lines.delete(queue);
-  }
-
-  function fall(queue: QueueName): void {
-    drop(queue);
-    fallen.add(queue);
+  function lag(queue: QueueName): void {
+    memory.drop(queue);
+    lagSincePass.add(queue);
     lagging = joined(lagging, [queue]);
-    onFall(queue);
-  }
-
-  function push(queue: QueueName, outgoing: Outgoing): OutboxLine {
-    const line = lines.get(queue) ?? { waiting: [], running: undefined };
-    lines.set(queue, line);
-    line.waiting.push(outgoing);
-    held += 1;
-    return line;
+    onLag(queue);
   }
 
   function run(queue: QueueName, line: OutboxLine): void {
     if (line.running || line.waiting.length === 0) return;
-    line.running = sendOff(queue, line).finally(() => {
-      line.running = undefined;
-      if (line.waiting.length === 0) lines.delete(queue);
-    });
+    line.running = sendOff(queue, line).finally(() => memory.ended(queue, line));
   }
 
   /** A batch at a time: all of it in one tick, so that the transport can send it together. */
@@ -85,8 +66,8 @@ export function createLines({ send, timing, onFall }: LinesDeps): Lines {
     while (line.waiting.length > 0 && !isLagging(lagging, queue)) {
       const batch = line.waiting.splice(0, timing.page);
       const settled = await Promise.all(batch.map(send));
-      held -= batch.length;
-      if (settled.includes(false)) fall(queue);
+      memory.settled(batch.length);
+      if (settled.includes(false)) lag(queue);
     }
   }
 
@@ -96,28 +77,29 @@ export function createLines({ send, timing, onFall }: LinesDeps): Lines {
   return {
     post(outgoing) {
       const { queue } = outgoing;
-      const isHeld = queue !== undefined && isLagging(lagging, queue);
-      if (queue === undefined || draining || (isHeld && (!holding || fallen.has(queue)))) return;
-      if (held >= timing.maxHeld) return fall(queue);
-      const line = push(queue, outgoing);
-      if (!isHeld) run(queue, line);
+      if (queue === undefined || draining) return;
+      const lags = isLagging(lagging, queue);
+      if (lags && (!inPass || lagSincePass.has(queue))) return;
+      if (memory.count() >= timing.maxInMemory) return lag(queue);
+      const line = memory.push(queue, outgoing);
+      if (!lags) run(queue, line);
     },
-    fall,
+    lag,
     lagging: () => lagging,
     async beginPass() {
       for (let busy = running(lagging); busy.length > 0; busy = running(lagging)) await Promise.all(busy);
-      fallen.clear();
+      lagSincePass.clear();
       return lagging;
     },
-    hold() {
-      for (const queue of [...lines.keys()]) if (isLagging(lagging, queue)) drop(queue);
-      holding = true;
+    beginPage() {
+      for (const queue of [...lines.keys()]) if (isLagging(lagging, queue)) memory.drop(queue);
+      inPass = true;
     },
     endPass(still) {
-      lagging = joined(still, fallen);
-      holding = false;
+      lagging = joined(still, lagSincePass);
+      inPass = false;
       for (const [queue, line] of [...lines])
-        if (isLagging(lagging, queue)) drop(queue);
+        if (isLagging(lagging, queue)) memory.drop(queue);
         else run(queue, line);
     },
     async drain() {
@@ -125,20 +107,63 @@ export function createLines({ send, timing, onFall }: LinesDeps): Lines {
       for (let busy = running('all'); busy.length > 0; busy = running('all')) await Promise.all(busy);
     },
     abandon() {
-      for (const queue of [...lines.keys()]) drop(queue);
+      for (const queue of [...lines.keys()]) memory.drop(queue);
+    },
+  };
+}
+
+interface LineMemory {
+  readonly lines: ReadonlyMap<QueueName, OutboxLine>;
+  /** Messages in memory, waiting or on their way. */
+  count(): number;
+  push(queue: QueueName, outgoing: Outgoing): OutboxLine;
+  /** Forgets what waits. */
+  drop(queue: QueueName): void;
+  /** That many are not on their way any more. */
+  settled(count: number): void;
+  /** Forgets a line without messages. */
+  ended(queue: QueueName, line: OutboxLine): void;
+}
+
+function createLineMemory(): LineMemory {
+  const lines = new Map<QueueName, OutboxLine>();
+  let count = 0;
+  return {
+    lines,
+    count: () => count,
+    push(queue, outgoing) {
+      const line = lines.get(queue) ?? { waiting: [], running: undefined };
+      lines.set(queue, line);
+      line.waiting.push(outgoing);
+      count += 1;
+      return line;
+    },
+    drop(queue) {
+      const line = lines.get(queue);
+      if (!line) return;
+      count -= line.waiting.length;
+      line.waiting = [];
+      if (!line.running) lines.delete(queue);
+    },
+    settled(settled) {
+      count -= settled;
+    },
+    ended(queue, line) {
+      line.running = undefined;
+      if (line.waiting.length === 0) lines.delete(queue);
     },
   };
 }
 
 export type Lagging = 'all' | ReadonlySet<QueueName>;
 
-/** Queues that are behind one by one; where there are more, all are. */
+/** Queues that lag one by one; where there are more, all do. */
 export const MAX_LAGGING = 1_000;
 
 export const isLagging = (lagging: Lagging, queue: QueueName): boolean =>
   lagging === 'all' || lagging.has(queue);
 
-export const anyBehind = (lagging: Lagging): boolean => lagging === 'all' || lagging.size > 0;
+export const anyLagging = (lagging: Lagging): boolean => lagging === 'all' || lagging.size > 0;
 
 function joined(some: Lagging, more: Iterable<QueueName>): Lagging {
   if (some === 'all') return some;
@@ -153,11 +178,11 @@ interface OrderedWrite {
 
 interface InOrder {
   /** Called with every write that has something to send, in the tick of its commit. Returns the same result. */
-  watch(outgoing: readonly Outgoing[], result: Promise<WriteOutcome>): Promise<WriteOutcome>;
+  add(outgoing: readonly Outgoing[], result: Promise<WriteOutcome>): Promise<WriteOutcome>;
 }
 
 /** A write that the store gave up may be carried out all the same: its queues are read from the store. */
-export function createInOrder(lines: Pick<Lines, 'post' | 'fall'>): InOrder {
+export function createInOrder(lines: Pick<Lines, 'post' | 'lag'>): InOrder {
   const slots = new Set<OrderedWrite>();
 
   function release(): void {
@@ -166,12 +191,12 @@ export function createInOrder(lines: Pick<Lines, 'post' | 'fall'>): InOrder {
       slots.delete(slot);
       if (slot.state === 'stored') slot.outgoing.forEach(lines.post);
       if (slot.state !== 'unknown') continue;
-      for (const { queue } of slot.outgoing) if (queue !== undefined) lines.fall(queue);
+      for (const { queue } of slot.outgoing) if (queue !== undefined) lines.lag(queue);
     }
   }
 
   return {
-    async watch(outgoing, result) {
+    async add(outgoing, result) {
       if (outgoing.length === 0) return result;
       const slot: OrderedWrite = { outgoing, state: 'writing' };
       slots.add(slot);

@@ -1,4 +1,4 @@
-/** The relay of the transactional outbox: keeps answers together with the turns that they tell of, and sends them. */
+/** The relay of the transactional outbox: stores replies together with the turns that they tell of, and sends them. */
 import { RefusalError, refusal } from '../domain/errors.ts';
 import type { Relay } from '../ports/outbox.ts';
 import type { Outgoing, Store, Write, WriteOutcome } from '../ports/store.ts';
@@ -15,7 +15,7 @@ export interface RelayDeps {
   readonly store: Store;
   readonly transport: Pick<Transport, 'send' | 'ping'>;
   readonly log: Log;
-  /** What else is to be kept and sent with the end of a turn. Called in the tick of the commit. */
+  /** What else is to be stored and sent with the end of a turn. Called in the tick of the commit. */
   readonly onTurnEnded?: ((write: TurnEnded) => readonly Outgoing[]) | undefined;
   readonly timing?: Partial<RelayTiming>;
   /** From 0 to 1, for the jitter. */
@@ -23,9 +23,9 @@ export interface RelayDeps {
 }
 
 /**
- * Makes the relay. Until start() it keeps and sends nothing; then a queue's messages go from memory as they are kept,
+ * Makes the relay. Until start() it stores and sends nothing; then a queue's messages go from memory as they are stored,
  * or, where the queue refused, too much waits, or the fate of a write is unknown, are read from the store until all of
- * them were taken. In memory: `maxHeld` messages, the ids of the last ones sent, and those that the store was not told.
+ * them were taken. In memory: `maxInMemory` messages, the ids of the last ones sent, and those that the store was not told.
  * Order inside a queue rests on the transport: what it is given behind something that it refuses it must refuse too,
  * as long as it has not told of the refusal.
  */
@@ -35,7 +35,7 @@ export function createRelay(deps: RelayDeps): Relay {
   const acks = createAcks({ store, log, timing, random });
   const send = createSend({ transport, acks, log });
   const expectations = createExpectations(log);
-  const lines = createLines({ send, timing, onFall: () => started && catchUp.wake('soon') });
+  const lines = createLines({ send, timing, onLag: () => started && catchUp.wake('soon') });
   const catchUp = createCatchUp({ lines, store, transport, send, log, timing, random });
   const inOrder = createInOrder(lines);
   let started = false;
@@ -44,7 +44,7 @@ export function createRelay(deps: RelayDeps): Relay {
   function commit(write: Write): Promise<WriteOutcome> {
     if (write.type === 'turn-ended') return commitEnd(write);
     const result = store.commit(write);
-    return write.type === 'outgoing' ? inOrder.watch(write.outgoing, result) : result;
+    return write.type === 'outgoing' ? inOrder.add(write.outgoing, result) : result;
   }
 
   function commitEnd(write: TurnEnded): Promise<WriteOutcome> {
@@ -52,15 +52,18 @@ export function createRelay(deps: RelayDeps): Relay {
     const hooked = onTurnEnded ? madeBy(() => onTurnEnded(write), write.turn, log) : null;
     const made = [...due.outgoing, ...(hooked ?? [])];
     const given = write.outgoing ?? [];
-    if (made.length === 0) return settling(inOrder.watch(given, store.commit(write)), due.settle);
+    if (made.length === 0) return settling(inOrder.add(given, store.commit(write)), due.settle);
     const outgoing = [...given, ...made];
-    const full = inOrder.watch(outgoing, store.commit({ ...write, outgoing }));
+    const full = inOrder.add(outgoing, store.commit({ ...write, outgoing }));
     return settling(full, due.settle).catch((error: unknown) => {
       if (error instanceof RefusalError) throw error;
-      // Not the store's state but what was to be kept: the turn's end must not be lost with it.
+      // Not the store's state but what was to be stored: the turn's end must not be lost with it.
       const { tenantId, taskId } = write.turn;
-      log.error({ err: error, tenant_id: tenantId, task_id: taskId }, 'what a turn had to send was not kept');
-      return inOrder.watch(given, store.commit(write));
+      log.error(
+        { err: error, tenant_id: tenantId, task_id: taskId },
+        'what a turn had to send was not stored',
+      );
+      return inOrder.add(given, store.commit(write));
     });
   }
 
@@ -73,8 +76,8 @@ export function createRelay(deps: RelayDeps): Relay {
   return {
     store: { ...store, commit },
     expect: expectations.expect,
-    async keep(outgoing) {
-      if (outgoing.length > 0) await commit({ type: 'outgoing', outgoing: outgoing.map(kept) });
+    async write(outgoing) {
+      if (outgoing.length > 0) await commit({ type: 'outgoing', outgoing: outgoing.map(storable) });
     },
     async resend(outgoing) {
       const error = await attempt(transport, outgoing);
@@ -93,7 +96,7 @@ export function createRelay(deps: RelayDeps): Relay {
 }
 
 /** The message, or INVALID_REQUEST where it could not be read again. */
-function kept(outgoing: Outgoing): Outgoing {
+function storable(outgoing: Outgoing): Outgoing {
   try {
     return checked(outgoing);
   } catch (error) {
@@ -105,7 +108,7 @@ function kept(outgoing: Outgoing): Outgoing {
 /** Says whether it was stored before whoever waits for the result goes on. */
 async function settling(
   result: Promise<WriteOutcome>,
-  settle: (kept: boolean) => void,
+  settle: (stored: boolean) => void,
 ): Promise<WriteOutcome> {
   let outcome: WriteOutcome | undefined;
   try {

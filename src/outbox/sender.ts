@@ -1,14 +1,15 @@
-/** Sends one kept message, and says whether anything is left to do about it. */
+/** Sends one stored message, and says whether anything is left to do about it. */
+import { LRUCache } from 'lru-cache';
 import { RefusalError } from '../domain/errors.ts';
 import type { Outgoing, Store, Write } from '../ports/store.ts';
 import type { Log } from '../ports/telemetry.ts';
 import type { Transport } from '../ports/transport.ts';
 
-/** Messages remembered after they were sent, so that one found in the store, or kept anew, is not sent again. */
+/** Messages remembered after they were sent, so that one found in the store, or stored anew, is not sent twice. */
 const MAX_REMEMBERED = 10_000;
 
-/** True: it is settled, sent or given up, or another call is at it. False: not now. Never rejects. */
-export type SendKept = (outgoing: Outgoing) => Promise<boolean>;
+/** True: it is settled, sent or given up, or another call sends it. False: not now. Never rejects. */
+export type SendStored = (outgoing: Outgoing) => Promise<boolean>;
 
 interface SendDeps {
   readonly transport: Pick<Transport, 'send'>;
@@ -17,24 +18,18 @@ interface SendDeps {
 }
 
 /**
- * What is refused and may be taken later is for the caller to send again. What never will be taken (too large, no such
+ * What is refused and may be taken later is for the caller to repeat. What never will be taken (too large, no such
  * queue, not to be encoded) is logged and counts as sent: it must not stand in the way of the rest.
  */
-export function createSend({ transport, acks, log }: SendDeps): SendKept {
-  const known = new Map<string, 'sending' | 'settled'>();
-
-  function remember(key: string): void {
-    known.set(key, 'sending');
-    const [oldest] = known.size > MAX_REMEMBERED ? known.keys() : [];
-    if (oldest !== undefined) known.delete(oldest);
-  }
+export function createSend({ transport, acks, log }: SendDeps): SendStored {
+  const known = new LRUCache<string, 'sending' | 'settled'>({ max: MAX_REMEMBERED });
 
   return async (outgoing) => {
     const key = `${outgoing.tenantId} ${outgoing.id}`;
     const state = known.get(key);
     if (state === 'sending') return true;
     if (state === undefined) {
-      remember(key);
+      known.set(key, 'sending');
       const error = await attempt(transport, outgoing);
       if (error && passes(error)) {
         known.delete(key);
@@ -67,7 +62,7 @@ export async function attempt(
 export const passes = (error: Error): boolean => error instanceof RefusalError && error.data.retryable;
 
 export function giveUp(log: Log, { tenantId, id, queue }: Outgoing, error: Error): void {
-  log.error({ tenant_id: tenantId, id, queue, err: error }, 'a kept message can never be sent: given up');
+  log.error({ tenant_id: tenantId, id, queue, err: error }, 'a stored message can never be sent: given up');
 }
 
 type Sent = Extract<Write, { type: 'outgoing-sent' }>['sent'][number];
@@ -88,9 +83,9 @@ interface AcksDeps {
   readonly random: () => number;
 }
 
-/** One write is on its way at a time; one that fails is written again, together with what has come since. */
+/** One write is on its way at a time; one that fails is repeated, together with what has come since. */
 export function createAcks({ store, log, timing, random }: AcksDeps): Acks {
-  /** By tenant and id: what is met again before the store was told counts once. */
+  /** By tenant and id: what is met twice before the store was told counts once. */
   let waiting = new Map<string, Sent>();
   let writing: Promise<boolean> | undefined;
   let timer: NodeJS.Timeout | undefined;
@@ -171,7 +166,7 @@ export interface RelayTiming {
   /** Read from the store at once; also the most that is on its way to one queue. */
   readonly page: number;
   /** Messages in memory, on their way or waiting for it; what is beyond is read from the store later. */
-  readonly maxHeld: number;
+  readonly maxInMemory: number;
   /** How long close() waits for sends, and then again for the store. */
   readonly closeMs: number;
 }
@@ -182,7 +177,7 @@ export const RELAY_TIMING: RelayTiming = {
   backoffMs: 200,
   maxBackoffMs: 5_000,
   page: 256,
-  maxHeld: 10_000,
+  maxInMemory: 10_000,
   closeMs: 2_000,
 };
 

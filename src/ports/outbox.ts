@@ -3,28 +3,28 @@ import type { TaskId, TenantId } from '../domain/ids.ts';
 import type { TurnRecord } from '../domain/turn.ts';
 import type { Outgoing, Store } from './store.ts';
 
-/** Something that is to be kept with the end of a turn. */
+/** Something that is to be stored with the end of a turn. */
 export interface Expectation {
   /** Whether it has been: then it is on its way. */
-  kept(): boolean;
+  stored(): boolean;
   /** It is not wanted any more. Safe to call at any time; what the end's write holds already is sent all the same. */
   release(): void;
 }
 
 /**
- * Sends what the store keeps to be sent: at once after the write, and again for as long as the transport is away.
+ * Sends what is stored to be sent: at once after the write, and repeatedly for as long as the transport is away.
  * Delivery: at least once; what no transport would ever take is logged and given up. Order: what goes to one queue
- * goes in the order in which it was kept; a queue that refuses holds up no other.
+ * goes in the order in which it was stored; a queue that refuses holds up no other.
  * close(): sends what is on its way, then stops; what is left is sent by the next start.
  */
 export interface Relay {
   /** The store, as all of the node must use it: it adds what is expected to the ends of turns. */
   readonly store: Store;
-  /** When this turn's end is kept, what `make` says of it is kept with it, and sent. `make` must not throw. */
+  /** When this turn's end is stored, what `make` says of it is stored with it, and sent. `make` must not throw. */
   expect(tenantId: TenantId, taskId: TaskId, make: (turn: TurnRecord) => readonly Outgoing[]): Expectation;
-  /** Keeps and sends. Resolves once kept; rejects with STORE_UNAVAILABLE, and INVALID_REQUEST for what is malformed. */
-  keep(outgoing: readonly Outgoing[]): Promise<void>;
-  /** Sends something kept once more. Resolves once sent, or given up; rejects with TRANSPORT_UNAVAILABLE. */
+  /** Stores and sends. Resolves once stored; rejects with STORE_UNAVAILABLE, and INVALID_REQUEST for what is malformed. */
+  write(outgoing: readonly Outgoing[]): Promise<void>;
+  /** Sends something stored once more. Resolves once sent, or given up; rejects with TRANSPORT_UNAVAILABLE. */
   resend(outgoing: Outgoing): Promise<void>;
   /** Begins with what an earlier process left. */
   start(): void;

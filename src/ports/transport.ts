@@ -30,7 +30,7 @@ export interface ActionDelivery {
 
 /**
  * Resolved: acknowledged. Rejected: delivered again, at most MAX_DELIVERIES times, then put on the dead list. Rejected
- * with a RefusalError of NOT_ITS_FAULT: given back uncounted, for whoever takes it next.
+ * with a RefusalError of NOT_ITS_FAULT: requeued: uncounted, for whoever takes it next.
  */
 export type Listener = (delivery: ActionDelivery) => Promise<void>;
 

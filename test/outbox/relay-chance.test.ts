@@ -59,7 +59,7 @@ const loopTurns = async (count: number): Promise<void> => {
 };
 
 /** Small bounds, so that every one of them is met. */
-const SMALL = { page: 3, maxHeld: 7, ackBatch: 4, ackMs: 1, backoffMs: 1, maxBackoffMs: 3, closeMs: 50 };
+const SMALL = { page: 3, maxInMemory: 7, ackBatch: 4, ackMs: 1, backoffMs: 1, maxBackoffMs: 3, closeMs: 50 };
 
 async function play(
   steps: readonly Step[],
@@ -131,7 +131,7 @@ async function play(
       count += messages.length;
       note(
         messages.map(({ id }) => id),
-        relay.keep(messages),
+        relay.write(messages),
       );
     } else {
       const turn = named(`t${count}`);
@@ -143,8 +143,8 @@ async function play(
       note([message.id], ending);
       calls.push(
         ending.then(
-          () => assert.equal(expected.kept(), true),
-          () => assert.equal(expected.kept(), false),
+          () => assert.equal(expected.stored(), true),
+          () => assert.equal(expected.stored(), false),
         ),
       );
     }

@@ -29,14 +29,14 @@ test('while the transport is away all is kept; once it is back all is sent, in o
   leakFree(t);
   const [fake, watched, log] = [fakeTransport(), watchedStore(), hearingLog()];
   const relay = relayOver(fake.transport, watched.store, { log });
-  await relay.keep([outgoing(0)]);
+  await relay.write([outgoing(0)]);
   await until('the first', () => fake.arrived('q').length === 1);
   goAway(fake);
-  for (const n of numbers(1, 20)) await relay.keep([outgoing(n), outgoing(n, 'r')]);
+  for (const n of numbers(1, 20)) await relay.write([outgoing(n), outgoing(n, 'r')]);
   const calls = fake.calls();
   await until('some more tries', () => fake.calls() > calls + 3);
   comeBack(fake);
-  await Promise.all(numbers(20, 40).map((n) => relay.keep([outgoing(n), outgoing(n, 'r')])));
+  await Promise.all(numbers(20, 40).map((n) => relay.write([outgoing(n), outgoing(n, 'r')])));
   await until('all', () => fake.arrived('q').length >= 40 && fake.arrived('r').length >= 39);
   await until('the acknowledgements', async () => (await unsentIn(watched.store)).length === 0);
 
@@ -44,7 +44,7 @@ test('while the transport is away all is kept; once it is back all is sent, in o
   assert.deepEqual(fake.arrived('r'), numbers(1, 40));
   assert.equal(log.lines.filter(({ level }) => level === 'warn').length, 1);
   const reads = watched.reads();
-  await relay.keep([outgoing(40)]);
+  await relay.write([outgoing(40)]);
   await until('the last', () => fake.arrived('q').length === 41);
   assert.equal(watched.reads(), reads, 'sent from memory again');
   await relay.close();
@@ -57,9 +57,9 @@ test('while the transport is away few sends are tried, and none directly', async
   const relay = relayOver(fake.transport, watched.store, {
     timing: { backoffMs: 60_000, maxBackoffMs: 60_000 },
   });
-  await relay.keep(numbers(0, 1_000).map((n) => outgoing(n, `q${n % 7}`)));
+  await relay.write(numbers(0, 1_000).map((n) => outgoing(n, `q${n % 7}`)));
   await until('the store to be read', () => watched.reads() > 0);
-  await relay.keep(numbers(1_000, 1_100).map((n) => outgoing(n, `q${n % 7}`)));
+  await relay.write(numbers(1_000, 1_100).map((n) => outgoing(n, `q${n % 7}`)));
   assert.ok(fake.calls() <= 7, `${fake.calls()} calls`);
   await relay.close();
   assert.equal((await unsentIn(watched.store)).length, 1_100);
@@ -74,7 +74,7 @@ test('a refused and yet delivered message comes twice, and order is that of the 
     calls += 1;
     return calls % 7 === 3 ? 'refused and taken' : 'taken';
   };
-  await Promise.all(numbers(0, 50).map((n) => relay.keep([outgoing(n)])));
+  await Promise.all(numbers(0, 50).map((n) => relay.write([outgoing(n)])));
   await until('all', () => firsts(fake.arrived('q')).length === 50);
   assert.ok(fake.arrived('q').length > 50);
   assert.deepEqual(firsts(fake.arrived('q')), numbers(0, 50));
@@ -85,11 +85,11 @@ test('the same message twice in one go, refused: it is not taken for sent', asyn
   leakFree(t);
   const [fake, watched] = [fakeTransport(), watchedStore()];
   const relay = relayOver(fake.transport, watched.store, { timing: { ackMs: 1, backoffMs: 100 } });
-  await relay.keep([outgoing(0)]);
+  await relay.write([outgoing(0)]);
   await until('the acknowledgement', async () => (await unsentIn(watched.store)).length === 0);
   fake.fate = (_queue, { data }) => (data.n === 2 ? 'refused' : 'taken');
   // The first is on its way alone; the other two go together.
-  await relay.keep([outgoing(1), outgoing(2), outgoing(2)]);
+  await relay.write([outgoing(1), outgoing(2), outgoing(2)]);
   await until('a refusal', () => fake.calls() >= 3);
   comeBack(fake);
   await until('it', () => fake.arrived('q').length === 3);
@@ -105,7 +105,7 @@ test('one queue that refuses does not hold up the others, and catches up by itse
   await watched.store.commit({ type: 'outgoing', outgoing: numbers(0, 30).map((n) => outgoing(n, 'good')) });
   const relay = relayOver(fake.transport, watched.store, { timing: { page: 8 } });
   await until('the good', () => fake.arrived('good').length === 30);
-  await relay.keep([outgoing(30, 'bad'), outgoing(30, 'good')]);
+  await relay.write([outgoing(30, 'bad'), outgoing(30, 'good')]);
   await until('the next good', () => fake.arrived('good').length === 31);
   assert.deepEqual(fake.arrived('bad'), []);
   comeBack(fake);
@@ -119,12 +119,12 @@ test('more queues that refuse than are told apart: all are behind, and nothing i
   leakFree(t);
   const [fake, watched] = [fakeTransport(), watchedStore()];
   const relay = relayOver(fake.transport, watched.store);
-  await relay.keep([outgoing(0)]);
+  await relay.write([outgoing(0)]);
   await until('the first', () => fake.arrived('q').length === 1);
   fake.fate = () => 'refused';
   const names = numbers(0, MAX_LAGGING + 50).map((n) => `reply:${n}`);
-  await Promise.all(names.map((name) => relay.keep([outgoing(1, name)])));
-  await relay.keep([outgoing(1)]);
+  await Promise.all(names.map((name) => relay.write([outgoing(1, name)])));
+  await relay.write([outgoing(1)]);
   comeBack(fake);
   await until('all', () => fake.ids().length === names.length + 2);
   await until('the acknowledgements', async () => (await unsentIn(watched.store)).length === 0);
@@ -136,7 +136,7 @@ test('what can never be sent is said once and does not block', async (t) => {
   const [fake, watched, log] = [fakeTransport(), watchedStore(), hearingLog()];
   const relay = relayOver(fake.transport, watched.store, { log });
   fake.fate = (_queue, { data }) => (data.n === 1 ? 'never' : 'taken');
-  for (const n of [0, 1, 2]) await relay.keep([outgoing(n)]);
+  for (const n of [0, 1, 2]) await relay.write([outgoing(n)]);
   await until('the rest', () => fake.arrived('q').length === 2);
   await until('the acknowledgements', async () => (await unsentIn(watched.store)).length === 0);
   await relay.resend(outgoing(1));
@@ -178,9 +178,9 @@ test('hostile messages over a real codec: too large, circular, not JSON; the res
   const hostile = [{ n: 1, text: 'x'.repeat(5_000_000) }, circular, { n: 3, big: 3n }, { n: 4, deep }];
   for (const [at, data] of hostile.entries()) {
     const base = outgoing(at + 1);
-    await relay.keep([{ ...base, action: base.action && { ...base.action, data } }]);
+    await relay.write([{ ...base, action: base.action && { ...base.action, data } }]);
   }
-  await relay.keep([outgoing(9)]);
+  await relay.write([outgoing(9)]);
   await heard.heard(1);
   await until('the acknowledgements', async () => (await unsentIn(watched.store)).length === 0);
   assert.deepEqual(heard.numbers(), [9]);
@@ -194,11 +194,11 @@ test('the next process sends what one left, in order, before what it keeps itsel
   const [fake, watched] = [fakeTransport(), watchedStore()];
   goAway(fake);
   const first = relayOver(fake.transport, watched.store, { timing: { page: 4 } });
-  await first.keep(numbers(0, 10).map((n) => outgoing(n)));
+  await first.write(numbers(0, 10).map((n) => outgoing(n)));
   await first.close();
   comeBack(fake);
   const second = relayOver(fake.transport, watched.store, { timing: { page: 4 } });
-  await Promise.all(numbers(10, 20).map((n) => second.keep([outgoing(n)])));
+  await Promise.all(numbers(10, 20).map((n) => second.write([outgoing(n)])));
   await until('all', () => fake.arrived('q').length === 20);
   assert.deepEqual(fake.arrived('q'), numbers(0, 20));
   await second.close();
@@ -215,7 +215,7 @@ test('the store failing at outgoing-sent: told later; a process that dies before
     return { error: storeAway() };
   };
   const first = relayOver(fake.transport, watched.store, { log });
-  await first.keep(numbers(0, 5).map((n) => outgoing(n)));
+  await first.write(numbers(0, 5).map((n) => outgoing(n)));
   await until('three failures', () => failed >= 3);
   assert.deepEqual(fake.arrived('q'), numbers(0, 5));
   assert.equal(log.lines.filter(({ level }) => level === 'warn').length, 1);
@@ -235,10 +235,10 @@ test('sent, but not told to the store: not sent again when the queue falls behin
   const [fake, watched] = [fakeTransport(), watchedStore()];
   watched.fault = ({ type }) => (type === 'outgoing-sent' ? { error: storeAway() } : undefined);
   const relay = relayOver(fake.transport, watched.store);
-  await relay.keep([outgoing(0), outgoing(1)]);
+  await relay.write([outgoing(0), outgoing(1)]);
   await until('both', () => fake.arrived('q').length === 2);
   goAway(fake);
-  await relay.keep([outgoing(2)]);
+  await relay.write([outgoing(2)]);
   await until('a try', () => fake.calls() > 2);
   comeBack(fake);
   await until('the third', () => fake.arrived('q').length === 3);
@@ -255,14 +255,14 @@ test('a store that can not be read is read again, and a refused write that it ca
   const relay = relayOver(fake.transport, watched.store, { log });
   await until('some tries', () => watched.reads() >= 3);
   watched.readFault = () => undefined;
-  await relay.keep([outgoing(0)]);
+  await relay.write([outgoing(0)]);
   await until('the first', () => fake.arrived('q').length === 1);
   assert.equal(log.lines.filter(({ level }) => level === 'warn').length, 1);
 
   watched.fault = ({ type }) => (type === 'outgoing' ? { error: storeAway(), done: true } : undefined);
-  await assert.rejects(relay.keep([outgoing(1)]), RefusalError);
+  await assert.rejects(relay.write([outgoing(1)]), RefusalError);
   watched.fault = () => undefined;
-  await relay.keep([outgoing(2)]);
+  await relay.write([outgoing(2)]);
   await until('all', () => fake.arrived('q').length === 3);
   assert.deepEqual(fake.arrived('q'), [0, 1, 2]);
   await relay.close();
@@ -288,7 +288,7 @@ test('commits that resolve in another order are sent in the order of their calls
   const relay = relayOver(fake.transport, store);
   await until('the first read', () => watched.reads() === 1);
   await new Promise((resolve) => setImmediate(resolve));
-  const keeping = [0, 1, 2].map((n) => relay.keep([outgoing(n)]));
+  const keeping = [0, 1, 2].map((n) => relay.write([outgoing(n)]));
   doors[2]?.open();
   doors[1]?.open();
   await keeping[2];
@@ -305,7 +305,7 @@ test('10,000 kept while the transport is away: they are not held in memory, and 
   goAway(fake);
   const relay = relayOver(fake.transport, watched.store);
   for (let from = 0; from < 10_000; from += 100)
-    await relay.keep(numbers(from, from + 100).map((n) => outgoing(n, `q${n % 3}`)));
+    await relay.write(numbers(from, from + 100).map((n) => outgoing(n, `q${n % 3}`)));
   comeBack(fake);
   await until('all', () => fake.ids().length >= 10_000, 20_000);
   await until('the acknowledgements', async () => (await watched.store.unsent(0, 1)).length === 0, 20_000);
@@ -320,13 +320,13 @@ test('10,000 kept while the transport is away: they are not held in memory, and 
 test('a transport that is too slow: what is beyond the bound is read from the store, in order', async (t) => {
   leakFree(t);
   const [fake, watched] = [fakeTransport(), watchedStore()];
-  const relay = relayOver(fake.transport, watched.store, { timing: { maxHeld: 20, page: 4 } });
-  await relay.keep([outgoing(0)]);
+  const relay = relayOver(fake.transport, watched.store, { timing: { maxInMemory: 20, page: 4 } });
+  await relay.write([outgoing(0)]);
   await until('the first', () => fake.arrived('q').length === 1);
   const reads = watched.reads();
   const doors = gate();
   fake.pace = () => doors.opened;
-  await Promise.all(numbers(1, 300).map((n) => relay.keep([outgoing(n, n % 3 ? 'q' : 'r')])));
+  await Promise.all(numbers(1, 300).map((n) => relay.write([outgoing(n, n % 3 ? 'q' : 'r')])));
   assert.ok(fake.calls() <= 9, `${fake.calls()} calls`);
   doors.open();
   await until('all', () => fake.ids().length >= 300);
@@ -341,14 +341,14 @@ test('a transport that is too slow: what is beyond the bound is read from the st
 test('lines hold as much as they may, whatever is on its way, and let go of it where a queue falls', async () => {
   const fallen: string[] = [];
   let sends = 0;
-  const timing = { ...RELAY_TIMING, maxHeld: 100, page: 10 };
+  const timing = { ...RELAY_TIMING, maxInMemory: 100, page: 10 };
   const doors = gate();
   const send = async (): Promise<boolean> => {
     sends += 1;
     await doors.opened;
     return true;
   };
-  const lines = createLines({ send, timing, onFall: (name) => fallen.push(name) });
+  const lines = createLines({ send, timing, onLag: (name) => fallen.push(name) });
   for (const n of numbers(0, 50)) lines.post(outgoing(n));
   assert.equal(sends, 0, 'before the first pass all is behind');
   await lines.beginPass();
@@ -375,7 +375,7 @@ test('refusals of any other passing kind are tried again too', async (t) => {
     },
   };
   const relay = relayOver(transport, watched.store);
-  await relay.keep([outgoing(0)]);
+  await relay.write([outgoing(0)]);
   await until('it', () => fake.arrived('q').length === 1);
   await relay.close();
 });

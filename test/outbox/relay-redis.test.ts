@@ -44,7 +44,7 @@ test('order under load: nothing is lost, and nothing comes twice where nothing f
   const relay = await relayFor(t, redis, store);
   const keeping: Promise<void>[] = [];
   for (const n of numbers(0, 3_000)) {
-    keeping.push(relay.keep(row(n)));
+    keeping.push(relay.write(row(n)));
     if (n % 50 === 0) await new Promise((resolve) => setImmediate(resolve));
   }
   await Promise.all(keeping);
@@ -65,7 +65,7 @@ for (const [trouble, rounds] of [
     let flowing = true;
     const flow = (async () => {
       while (flowing) {
-        await Promise.all(numbers(kept, kept + 10).map((n) => relay.keep(row(n))));
+        await Promise.all(numbers(kept, kept + 10).map((n) => relay.write(row(n))));
         kept += 10;
         await new Promise((resolve) => setTimeout(resolve, 1));
       }
@@ -93,13 +93,13 @@ test('a process that dies while Redis is away leaves all to the next one', async
   const redis = await redisFor(t, { appendOnly: true });
   const store = memoryStore();
   const first = await relayFor(t, redis, store);
-  for (const n of numbers(0, 50)) await first.keep(row(n));
+  for (const n of numbers(0, 50)) await first.write(row(n));
   await redis.kill();
-  for (const n of numbers(50, 400)) await first.keep(row(n));
+  for (const n of numbers(50, 400)) await first.write(row(n));
   await first.close();
   await redis.restart();
   const second = await relayFor(t, redis, store);
-  for (const n of numbers(400, 500)) await second.keep(row(n));
+  for (const n of numbers(400, 500)) await second.write(row(n));
   await allStand(redis, store, 500);
 });
 
@@ -110,7 +110,7 @@ test('a queue whose name holds something else stands in nobody’s way', async (
   await store.commit({ type: 'outgoing', outgoing: numbers(0, 600).map((n) => outgoing(n, 'to:wrong')) });
   const relay = await relayFor(t, redis, store);
   for (const n of numbers(0, 20))
-    await relay.keep([outgoing(n, 'to:wrong', { id: `again-${n}` }), ...row(n)]);
+    await relay.write([outgoing(n, 'to:wrong', { id: `again-${n}` }), ...row(n)]);
   for (const queue of QUEUES)
     await until('the others', async () => (await standing(redis, queue)).length === 20);
 });

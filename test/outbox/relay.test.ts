@@ -36,9 +36,9 @@ test('what is expected of a turn is kept in the same write as its end, and sent'
   const second = relay.expect(tenantOf(TURN), taskOf(TURN), () => [outgoing(2)]);
 
   const ending = answer(relay.store, TURN, 'four');
-  assert.deepEqual([first.kept(), second.kept()], [false, false]);
+  assert.deepEqual([first.stored(), second.stored()], [false, false]);
   assert.equal(await ending, 'stored');
-  assert.deepEqual([first.kept(), second.kept()], [true, true]);
+  assert.deepEqual([first.stored(), second.stored()], [true, true]);
 
   await until('both', () => fake.arrived('q').length === 2);
   assert.deepEqual(fake.arrived('q'), [4, 2]);
@@ -80,11 +80,11 @@ test('an expectation is met by its own turn only, once, and not after it was rel
   released.release();
   const mine = relay.expect(tenantOf(TURN), taskOf(TURN), make);
   for (const turn of turns.slice(1)) await answer(relay.store, turn);
-  assert.deepEqual([made, mine.kept(), released.kept()], [0, false, false]);
+  assert.deepEqual([made, mine.stored(), released.stored()], [0, false, false]);
   await answer(relay.store, TURN);
   assert.equal(await answer(relay.store, TURN), 'duplicate');
   mine.release();
-  assert.deepEqual([made, mine.kept()], [1, true]);
+  assert.deepEqual([made, mine.stored()], [1, true]);
   await relay.close();
   assert.deepEqual(fake.arrived('q'), [1]);
 });
@@ -108,7 +108,7 @@ test('an end that is a duplicate or was refused keeps and sends nothing, and end
   await until('the store to be asked what became of it', () => watched.reads() > reads);
   await answer(relay.store, next);
   await relay.close();
-  assert.deepEqual([late.kept(), lost.kept(), fake.calls()], [false, false, 0]);
+  assert.deepEqual([late.stored(), lost.stored(), fake.calls()], [false, false, 0]);
 });
 
 test('make or hook throwing, or making nonsense, does not lose the end of the turn', async (t) => {
@@ -133,10 +133,10 @@ test('make or hook throwing, or making nonsense, does not lose the end of the tu
 
   assert.equal(await answer(relay.store, TURN), 'stored');
   assert.deepEqual(
-    bad.map((each) => each.kept()),
+    bad.map((each) => each.stored()),
     [false, false, false, false],
   );
-  assert.equal(good.kept(), true);
+  assert.equal(good.stored(), true);
   await relay.close();
   assert.deepEqual(fake.arrived('q'), [4]);
   assert.equal(log.lines.filter(({ level }) => level === 'error').length, 5);
@@ -151,7 +151,7 @@ test('what the store can not write is left out, and the turn ends all the same',
     outgoing(1, 'q', { id: 'lone \ud800', action: outgoing(1).action }),
   ]);
   assert.equal(await answer(relay.store, TURN), 'stored');
-  assert.equal(expected.kept(), false);
+  assert.equal(expected.stored(), false);
   assert.equal((await watched.store.turn(tenantOf(TURN), taskOf(TURN)))?.status, 'completed');
   await relay.close();
   assert.equal(fake.calls(), 0);
@@ -166,10 +166,10 @@ test('writes reach the store in the tick and order of their calls', async (t) =>
   relay.expect(tenantOf(TURN), taskOf(TURN), () => [outgoing(1)]);
   const calls = [
     accept(relay.store, TURN),
-    relay.keep([outgoing(2)]),
+    relay.write([outgoing(2)]),
     answer(relay.store, TURN),
     relay.store.commit(turnTold),
-    relay.keep([outgoing(3)]),
+    relay.write([outgoing(3)]),
   ];
   assert.deepEqual(
     watched.writes.map(({ type }) => type),
@@ -183,11 +183,11 @@ test('once caught up, what is kept is sent from memory, in order, and acknowledg
   leakFree(t);
   const [fake, watched] = [fakeTransport(), watchedStore()];
   const relay = relayOver(fake.transport, watched.store, { timing: { ackMs: 5 } });
-  await relay.keep([outgoing(0)]);
+  await relay.write([outgoing(0)]);
   await until('the first', () => fake.arrived('q').length === 1);
   await until('the acknowledgement', async () => (await unsentIn(watched.store)).length === 0);
   const reads = watched.reads();
-  await Promise.all(numbers(1, 1_000).map((n) => relay.keep([outgoing(n)])));
+  await Promise.all(numbers(1, 1_000).map((n) => relay.write([outgoing(n)])));
   await until('all', () => fake.arrived('q').length === 1_000);
   assert.equal(watched.reads(), reads);
   await until('the acknowledgements', async () => (await watched.store.unsent(0, 1)).length === 0);
@@ -203,14 +203,14 @@ test('keep resolves when it is kept, whether or not it can be sent; what was not
   const [fake, watched] = [fakeTransport(), watchedStore()];
   goAway(fake);
   const relay = relayOver(fake.transport, watched.store);
-  await relay.keep([]);
+  await relay.write([]);
   assert.equal(watched.writes.length, 0);
-  await relay.keep([outgoing(1), outgoing(2)]);
+  await relay.write([outgoing(1), outgoing(2)]);
   watched.fault = (write) => (write.type === 'outgoing' ? { error: storeAway() } : undefined);
-  assert.equal(await refusedWith(relay.keep([outgoing(3)])), 'STORE_UNAVAILABLE');
+  assert.equal(await refusedWith(relay.write([outgoing(3)])), 'STORE_UNAVAILABLE');
   watched.fault = () => undefined;
-  assert.equal(await refusedWith(relay.keep([outgoing(4, 'q', { action: undefined })])), 'INVALID_REQUEST');
-  await relay.keep([outgoing(5)]);
+  assert.equal(await refusedWith(relay.write([outgoing(4, 'q', { action: undefined })])), 'INVALID_REQUEST');
+  await relay.write([outgoing(5)]);
   comeBack(fake);
   await until('three', () => fake.arrived('q').length === 3);
   await relay.close();
@@ -222,10 +222,10 @@ test('an id that was kept before is not sent again, but resend sends it', async 
   const [fake, watched] = [fakeTransport(), watchedStore()];
   const relay = relayOver(fake.transport, watched.store);
   const mine = outgoing(1, 'q', { answers: 'asked' });
-  await Promise.all([relay.keep([mine, mine]), relay.keep([mine])]);
+  await Promise.all([relay.write([mine, mine]), relay.write([mine])]);
   await until('it', () => fake.arrived('q').length === 1);
-  await relay.keep([mine]);
-  await relay.keep([outgoing(1, 'q', { tenantId: other, answers: 'asked' })]);
+  await relay.write([mine]);
+  await relay.write([outgoing(1, 'q', { tenantId: other, answers: 'asked' })]);
   await until('the other tenant', () => fake.arrived('q').length === 2);
   const answered = await relay.store.answered(mine.tenantId, 'asked');
   assert.ok(answered);
@@ -241,7 +241,7 @@ test('what has no queue is kept and never sent', async (t) => {
   leakFree(t);
   const [fake, watched] = [fakeTransport(), watchedStore()];
   const relay = relayOver(fake.transport, watched.store);
-  await relay.keep([outgoing(1, 'q', { queue: undefined, answers: 'a' }), outgoing(2)]);
+  await relay.write([outgoing(1, 'q', { queue: undefined, answers: 'a' }), outgoing(2)]);
   await until('the one', () => fake.calls() === 1);
   await relay.close();
   assert.deepEqual(fake.arrived('q'), [2]);
@@ -252,13 +252,13 @@ test('before the start nothing is sent; after the close it is kept for the next 
   leakFree(t);
   const [fake, watched] = [fakeTransport(), watchedStore()];
   const relay = createRelay({ store: watched.store, transport: fake.transport, log: quiet });
-  await relay.keep([outgoing(1)]);
+  await relay.write([outgoing(1)]);
   assert.deepEqual([fake.calls(), watched.reads()], [0, 0]);
   relay.start();
   await until('it', () => fake.arrived('q').length === 1);
   await Promise.all([relay.close(), relay.close()]);
   relay.start();
-  await relay.keep([outgoing(2)]);
+  await relay.write([outgoing(2)]);
   assert.deepEqual(await unsentIn(watched.store), ['q-2']);
   const next = relayOver(fake.transport, watched.store);
   await until('the second', () => fake.arrived('q').length === 2);
@@ -270,17 +270,17 @@ test('close waits for what is on its way, but not for ever', async (t) => {
   leakFree(t);
   const [fake, watched] = [fakeTransport(), watchedStore()];
   const relay = relayOver(fake.transport, watched.store, { timing: { closeMs: 50, page: 2 } });
-  await relay.keep([outgoing(0)]);
+  await relay.write([outgoing(0)]);
   await until('the first', () => fake.arrived('q').length === 1);
   fake.pace = () => new Promise((resolve) => setImmediate(resolve));
-  await relay.keep(numbers(1, 9).map((n) => outgoing(n)));
+  await relay.write(numbers(1, 9).map((n) => outgoing(n)));
   await relay.close();
   assert.deepEqual(await unsentIn(watched.store), []);
 
   const stuck = relayOver(fake.transport, watched.store, { timing: { closeMs: 50 } });
   let release = (): void => {};
   fake.pace = () => new Promise((resolve) => (release = resolve));
-  await stuck.keep([outgoing(9)]);
+  await stuck.write([outgoing(9)]);
   await until('it to be on its way', () => fake.arrived('q').length === 10);
   await stuck.close();
   release();
@@ -295,7 +295,7 @@ test('over the memory transport: answers are delivered in their format, in order
   await transport.consume([lane], heard.listener, { credits: 1 });
   const relay = relayOver(transport, memoryStore());
   await Promise.all(
-    numbers(0, 300).map((n) => relay.keep([outgoing(n, 'q', { format: n % 2 ? 'msgpack' : 'json' })])),
+    numbers(0, 300).map((n) => relay.write([outgoing(n, 'q', { format: n % 2 ? 'msgpack' : 'json' })])),
   );
   await heard.heard(300);
   assert.deepEqual(heard.numbers(), numbers(0, 300));
@@ -311,7 +311,7 @@ test('the end of a turn whose session is gone still answers who asked', async (t
   const expected = relay.expect(tenantOf(TURN), taskOf(TURN), () => [outgoing(1)]);
   const ended = { ...turnOf(TURN), finishedAtMs: 1 };
   await relay.store.commit({ type: 'turn-ended', turn: ended, message: undefined });
-  assert.equal(expected.kept(), true);
+  assert.equal(expected.stored(), true);
   await until('it', () => fake.arrived('q').length === 1);
   await relay.close();
   assert.deepEqual(fake.arrived('q'), [1]);

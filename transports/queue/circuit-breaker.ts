@@ -7,6 +7,7 @@ import {
   circuitBreaker,
   handleWhen,
 } from 'cockatiel';
+import { LRUCache } from 'lru-cache';
 import type { DomainAction } from '../../src/domain/domain-action.ts';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
 import type { Log } from '../../src/ports/telemetry.ts';
@@ -15,7 +16,7 @@ import type { TransportMeter } from '../../src/ports/transport.ts';
 /** Requests in a row that a service left unanswered before it is left alone, and for how long. */
 const MAX_TIMEOUTS = 5;
 const OPEN_MS = 5_000;
-/** Services with a circuit; beyond, the one that was asked first is forgotten. */
+/** Services with a circuit; beyond, the one least recently asked is forgotten. */
 const MAX_CIRCUITS = 1_000;
 
 /**
@@ -33,19 +34,14 @@ export interface Circuit {
 }
 
 export function createCircuits(log: Log, meter: TransportMeter): (service: string) => Circuit {
-  const circuits = new Map<string, Circuit>();
-  return (service) => {
-    const known = circuits.get(service);
-    if (known) return known;
-    const [oldest] = circuits.size >= MAX_CIRCUITS ? circuits.keys() : [];
-    if (oldest !== undefined) circuits.delete(oldest);
-    const circuit = openCircuit(service, log, meter);
-    circuits.set(service, circuit);
-    return circuit;
-  };
+  const circuits = new LRUCache<string, Circuit>({
+    max: MAX_CIRCUITS,
+    memoMethod: (service) => createCircuit(service, log, meter),
+  });
+  return (service) => circuits.memo(service);
 }
 
-function openCircuit(service: string, log: Log, meter: TransportMeter): Circuit {
+function createCircuit(service: string, log: Log, meter: TransportMeter): Circuit {
   const breaker = new ConsecutiveBreaker(MAX_TIMEOUTS);
   const policy: CircuitBreakerPolicy = circuitBreaker(handleWhen(isTimeout), {
     halfOpenAfter: OPEN_MS,

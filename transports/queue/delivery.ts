@@ -1,4 +1,4 @@
-/** Brings a body off a queue to its listener and says what came of it; and the form in which a body is kept when dead. */
+/** Brings a body off a queue to its listener and says what came of it; and the form of a dead letter. */
 import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
 import { type ErrorData, errorDataSchema, RefusalError, refusal } from '../../src/domain/errors.ts';
@@ -14,9 +14,9 @@ import {
 } from '../../src/ports/transport.ts';
 import { type DecodedAction, decodeAction, MAX_ACTION_BYTES } from '../wire/codec.ts';
 
-/** Dead letters a queue keeps; the oldest go first. */
+/** Dead letters of a queue; beyond, the oldest go. */
 export const MAX_DEAD_LETTERS = 10_000;
-/** Bytes kept of a body that is larger than an action may be. */
+/** Bytes that a dead letter has of a body that is larger than an action may be. */
 const MAX_HEAD_BYTES = 4_096;
 
 /** Bytes of an action, unless they are more than any receiver would take: then refused with TOO_LARGE. */
@@ -31,7 +31,7 @@ type DeliveryVerdict =
   /** The listener failed: it may do better next time. */
   | { readonly type: 'failed'; readonly error: ErrorData }
   /** The listener can work on nothing now: NOT_ITS_FAULT. */
-  | { readonly type: 'given-back'; readonly error: ErrorData }
+  | { readonly type: 'requeue'; readonly error: ErrorData }
   /** Nobody will ever do better. */
   | { readonly type: 'malformed'; readonly error: ErrorData };
 
@@ -53,7 +53,7 @@ export async function deliver(
     return DONE;
   } catch (error) {
     if (error instanceof RefusalError) {
-      const type = NOT_ITS_FAULT.has(error.data.code) ? 'given-back' : 'failed';
+      const type = NOT_ITS_FAULT.has(error.data.code) ? 'requeue' : 'failed';
       return { type, error: error.data };
     }
     // What an exception says may quote a conversation: it goes to the log, not onto a queue.
@@ -64,8 +64,8 @@ export async function deliver(
 }
 
 function readBody(queue: QueueName, body: Uint8Array, read?: ReadMessage): DecodedAction {
-  const own = read && ((raw: unknown, now: number, newId: () => string) => read(raw, queue, now, newId));
-  return decodeAction(body, Date.now(), randomUUID, own);
+  const readHere = read && ((raw: unknown, now: number, newId: () => string) => read(raw, queue, now, newId));
+  return decodeAction(body, Date.now(), randomUUID, readHere);
 }
 
 /** Tells a consumer of an action that is dead, as far as it can read it. */
@@ -101,9 +101,9 @@ const deadLetterSchema = z.object({
 /** A body with the reason why nobody works on it. */
 export function deadLetter(queue: QueueName, body: Uint8Array, error: ErrorData): DeadLetter {
   const replayable = body.length <= MAX_ACTION_BYTES;
-  const kept = Buffer.from(replayable ? body : body.subarray(0, MAX_HEAD_BYTES));
-  const text = kept.toString('utf8');
-  const encoding = Buffer.from(text, 'utf8').equals(kept) ? 'utf8' : 'base64';
+  const shown = Buffer.from(replayable ? body : body.subarray(0, MAX_HEAD_BYTES));
+  const text = shown.toString('utf8');
+  const encoding = Buffer.from(text, 'utf8').equals(shown) ? 'utf8' : 'base64';
   return {
     id: randomUUID(),
     queue,
@@ -111,7 +111,7 @@ export function deadLetter(queue: QueueName, body: Uint8Array, error: ErrorData)
     diedAtMs: Date.now(),
     size: body.length,
     encoding,
-    body: encoding === 'utf8' ? text : kept.toString('base64'),
+    body: encoding === 'utf8' ? text : shown.toString('base64'),
     replayable,
   };
 }

@@ -1,18 +1,21 @@
 /** The transport of a single node: queues in this process. Bodies are bytes here too, so that nothing is shared. */
+import { LRUCache } from 'lru-cache';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
 import {
-  afterFailure,
   enrolled,
-  isNoticeQueue,
-  MAX_UNREAD_NOTICES,
   nextSubscription,
   noTurns,
+  served,
+  type WaitingQueue,
+} from '../../src/domain/fair-queue.ts';
+import {
+  afterFailure,
+  isNoticeQueue,
+  MAX_UNREAD_NOTICES,
   patternSubscription,
   type QueueName,
   repliesQueue,
   type Subscription,
-  served,
-  type WaitingQueue,
 } from '../../src/domain/queues.ts';
 import type { Log } from '../../src/ports/telemetry.ts';
 import type {
@@ -36,7 +39,7 @@ import {
   sized,
   tellingDead,
 } from './delivery.ts';
-import { closed, createRequests, MAX_OWN_LISTS, type Sending } from './requests.ts';
+import { closed, createRequests, MAX_REPLY_QUEUES } from './requests.ts';
 
 /** Bytes that may wait on all queues together; beyond, senders are refused. */
 const MAX_WAITING_BYTES = 256 * 1024 * 1024;
@@ -48,158 +51,38 @@ interface Item {
   readonly order: number;
 }
 
-interface Consumer {
-  readonly subscriptions: Map<QueueName, Subscription>;
-  takesFrom(queue: QueueName): boolean;
-  look(): void;
-  stop(): Promise<void>;
-}
-
 export interface MemoryTransport extends Transport {
   /** Puts a body on a queue as a stranger would. */
   push(queue: QueueName, body: Uint8Array): void;
 }
 
 export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTransport {
-  /** Oldest last: a plain array is a fine list for what a node keeps up with. */
-  const queues = new Map<QueueName, Item[]>();
-  const dead = new Map<QueueName, DeadLetter[]>();
   const consumers = new Set<Consumer>();
-  const requests = createRequests(repliesQueue('here'), log, meter);
-  /** Lists that one request named for its reply. They are remembered a while, so that a late reply is known as such. */
-  const ownLists = new Map<QueueName, string>();
-  let waitingBytes = 0;
-  let lastOrder = 0;
+  const queues = createQueues(() => {
+    for (const consumer of consumers) consumer.takeMore();
+  });
+  const dead = new Map<QueueName, DeadLetter[]>();
+  const shared = repliesQueue('here');
+  const requests = createRequests(shared, log, meter);
+  /** Reply queues of single requests, each with its correlation id: a late reply is known as such for a while. */
+  const replyQueues = new LRUCache<QueueName, string>({ max: MAX_REPLY_QUEUES });
   let isClosed = false;
 
-  const wake = (): void => {
-    for (const consumer of consumers) consumer.look();
-  };
-
-  /** New ones go to the back; what comes again goes to the front, behind what is older still. */
-  const put = (queue: QueueName, item: Item): void => {
-    const items = queues.get(queue) ?? [];
-    if ((items[0]?.order ?? 0) < item.order) items.unshift(item);
-    else items.splice(items.findLastIndex(({ order }) => order > item.order) + 1, 0, item);
-    queues.set(queue, items);
-    waitingBytes += item.body.length;
-    queueMicrotask(wake);
-  };
-
-  /** What is sent behind something refused, before its sender can have heard of it, must not overtake it. */
-  const refusing = new Set<QueueName>();
-  const overloaded = (queue: QueueName): RefusalError => {
-    refusing.add(queue);
-    setImmediate(() => refusing.delete(queue));
-    return new RefusalError(refusal('OVERLOADED'));
-  };
-
   const push = (queue: QueueName, body: Uint8Array): void => {
-    if (refusing.has(queue) || waitingBytes + body.length > MAX_WAITING_BYTES) throw overloaded(queue);
-    const only = ownLists.get(queue);
-    if (only !== undefined || queue === repliesQueue('here'))
-      queueMicrotask(() => requests.reply(body, only));
-    else {
-      lastOrder += 1;
-      put(queue, { body, deliveries: 0, order: lastOrder });
-    }
-    if (isNoticeQueue(queue)) trim(queue);
-  };
-
-  /** All readers are in this process: where there is none, nobody will ever miss what is not kept. */
-  const trim = (queue: QueueName): void => {
+    queues.admit(queue, body);
+    const only = replyQueues.get(queue);
+    if (only !== undefined || queue === shared) queueMicrotask(() => requests.reply(body, only));
+    else queues.add(queue, body);
+    if (!isNoticeQueue(queue)) return;
+    // All readers are in this process: without one, nobody will ever miss a notice.
     const isRead = [...consumers].some((consumer) => consumer.takesFrom(queue));
-    const most = isRead ? MAX_UNREAD_NOTICES : 0;
-    while ((queues.get(queue)?.length ?? 0) > most) take(queue);
+    queues.trim(queue, isRead ? MAX_UNREAD_NOTICES : 0);
   };
 
-  const own = ({ replyQueue, correlationId }: Sending): void => {
-    const [oldest] = ownLists.size >= MAX_OWN_LISTS ? ownLists.keys() : [];
-    if (oldest !== undefined) ownLists.delete(oldest);
-    ownLists.set(replyQueue, correlationId);
-  };
-
-  const take = (queue: QueueName): Item | undefined => {
-    const items = queues.get(queue);
-    const item = items?.pop();
-    if (items?.length === 0) queues.delete(queue);
-    waitingBytes -= item?.body.length ?? 0;
-    return item;
-  };
-
-  const bury = (letter: DeadLetter): void => {
-    const letters = [letter, ...(dead.get(letter.queue) ?? [])].slice(0, MAX_DEAD_LETTERS);
-    dead.set(letter.queue, letters);
+  const addDead = (letter: DeadLetter): void => {
+    dead.set(letter.queue, [letter, ...(dead.get(letter.queue) ?? [])].slice(0, MAX_DEAD_LETTERS));
     meter.counted('action.dead', 1);
     log.warn({ queue: letter.queue, id: letter.id, code: letter.error.code }, 'an action is dead');
-  };
-
-  const startConsumer = (
-    first: readonly Subscription[],
-    listener: Listener,
-    options: ConsumeOptions,
-  ): Consumer => {
-    const { credits, patterns = [] } = options;
-    const tellDead = tellingDead(options, log);
-    const subscriptions = new Map(first.map((subscription) => [subscription.queue, subscription]));
-    const running = new Set<Promise<void>>();
-    let turns = noTurns;
-    let stopped = false;
-    const subscriptionOf = (queue: QueueName): Subscription | null =>
-      subscriptions.get(queue) ?? patternSubscription(patterns, queue);
-    const lengthOf = (queue: QueueName): number => (pauses.has(queue) ? 0 : (queues.get(queue)?.length ?? 0));
-    const listed = (): readonly WaitingQueue[] =>
-      [...subscriptions.values()].map((subscription) => ({
-        subscription: subscription,
-        length: lengthOf(subscription.queue),
-      }));
-    const found = (): readonly WaitingQueue[] =>
-      [...queues.keys()].flatMap((queue) => {
-        const subscription = subscriptions.has(queue) ? null : subscriptionOf(queue);
-        return subscription ? [{ subscription, length: lengthOf(queue) }] : [];
-      });
-    const work = async (queue: QueueName, item: Item): Promise<void> => {
-      const verdict = await deliver(queue, item.body, listener, log, options.read);
-      if (verdict.type === 'done') return;
-      const deliveries = item.deliveries + 1;
-      if (verdict.type === 'given-back') {
-        pauses.pause(queue, verdict.error);
-        meter.counted('action.returned', 1);
-        put(queue, item);
-      } else if (verdict.type === 'malformed' || afterFailure(deliveries) === 'dead') {
-        bury(deadLetter(queue, item.body, verdict.error));
-        tellDead(queue, item.body, verdict.error);
-      } else {
-        meter.counted('action.redelivered', 1);
-        put(queue, { ...item, deliveries });
-      }
-    };
-    const look = (): void => {
-      while (!stopped && running.size < credits) {
-        const waiting = patterns.length === 0 ? listed() : [...listed(), ...found()];
-        turns = enrolled(turns, waiting);
-        const subscription = nextSubscription(turns, waiting);
-        const item = subscription && take(subscription.queue);
-        if (!subscription || !item) return;
-        turns = served(turns, subscription);
-        const done = work(subscription.queue, item).finally(() => {
-          running.delete(done);
-          look();
-        });
-        running.add(done);
-      }
-    };
-    const pauses = createPauses(look);
-    return {
-      subscriptions,
-      takesFrom: (queue) => subscriptionOf(queue) !== null,
-      look,
-      async stop() {
-        stopped = true;
-        await Promise.all(running);
-        pauses.close();
-      },
-    };
   };
 
   return {
@@ -211,24 +94,18 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
     async request(queue, action, options) {
       if (isClosed) throw closed();
       return requests.run(queue, action, options, async (sending) => {
-        if (options.replyQueue) own(sending);
+        if (options.replyQueue) replyQueues.set(sending.replyQueue, sending.correlationId);
         push(queue, sized(encodeAction(sending.action, options.format)));
       });
     },
     async consume(subscriptions, listener, options): Promise<Consumption> {
       if (isClosed) throw closed();
-      const consumer = startConsumer(subscriptions, listener, options);
+      const consumer = createConsumer({ queues, addDead, log, meter }, subscriptions, listener, options);
       consumers.add(consumer);
-      queueMicrotask(consumer.look);
+      queueMicrotask(consumer.takeMore);
       return {
-        add(subscription) {
-          if (!consumer.subscriptions.has(subscription.queue))
-            consumer.subscriptions.set(subscription.queue, subscription);
-          queueMicrotask(consumer.look);
-        },
-        async remove(queue) {
-          consumer.subscriptions.delete(queue);
-        },
+        add: consumer.add,
+        remove: consumer.remove,
         async stop() {
           consumers.delete(consumer);
           await consumer.stop();
@@ -249,15 +126,162 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
   };
 }
 
+interface Queues {
+  /** Names of those that hold something. */
+  names(): readonly QueueName[];
+  length(queue: QueueName): number;
+  /** Throws OVERLOADED where there is no room for that body, or what was sent before it was refused just now. */
+  admit(queue: QueueName, body: Uint8Array): void;
+  add(queue: QueueName, body: Uint8Array): void;
+  /** Back to the front, behind what is older still. */
+  requeue(queue: QueueName, item: Item): void;
+  /** The oldest item. */
+  take(queue: QueueName): Item | undefined;
+  /** Drops the oldest until no more than that many are left. */
+  trim(queue: QueueName, most: number): void;
+}
+
+/** `filled` is called after the tick in which a queue got something. */
+function createQueues(filled: () => void): Queues {
+  /** Oldest last: a plain array is a fine list for what a node keeps up with. */
+  const queues = new Map<QueueName, Item[]>();
+  /** A sender cannot have heard of these refusals yet: what follows must not overtake what was refused. */
+  const refusing = new Set<QueueName>();
+  let waitingBytes = 0;
+  let lastOrder = 0;
+
+  const length = (queue: QueueName): number => queues.get(queue)?.length ?? 0;
+  const requeue = (queue: QueueName, item: Item): void => {
+    const items = queues.get(queue) ?? [];
+    if ((items[0]?.order ?? 0) < item.order) items.unshift(item);
+    else items.splice(items.findLastIndex(({ order }) => order > item.order) + 1, 0, item);
+    queues.set(queue, items);
+    waitingBytes += item.body.length;
+    queueMicrotask(filled);
+  };
+  const take = (queue: QueueName): Item | undefined => {
+    const items = queues.get(queue);
+    const item = items?.pop();
+    if (items?.length === 0) queues.delete(queue);
+    waitingBytes -= item?.body.length ?? 0;
+    return item;
+  };
+  return {
+    names: () => [...queues.keys()],
+    length,
+    admit(queue, body) {
+      if (!refusing.has(queue) && waitingBytes + body.length <= MAX_WAITING_BYTES) return;
+      refusing.add(queue);
+      setImmediate(() => refusing.delete(queue));
+      throw new RefusalError(refusal('OVERLOADED'));
+    },
+    add(queue, body) {
+      lastOrder += 1;
+      requeue(queue, { body, deliveries: 0, order: lastOrder });
+    },
+    requeue,
+    take,
+    trim(queue, most) {
+      while (length(queue) > most) take(queue);
+    },
+  };
+}
+
+interface ConsumerDeps {
+  readonly queues: Queues;
+  readonly addDead: (letter: DeadLetter) => void;
+  readonly log: Log;
+  readonly meter: TransportMeter;
+}
+
+interface Consumer extends Consumption {
+  takesFrom(queue: QueueName): boolean;
+  /** Starts what waits, as far as there are credits. */
+  takeMore(): void;
+}
+
+function createConsumer(
+  { queues, addDead, log, meter }: ConsumerDeps,
+  first: readonly Subscription[],
+  listener: Listener,
+  options: ConsumeOptions,
+): Consumer {
+  const { credits, read, patterns = [] } = options;
+  const tellDead = tellingDead(options, log);
+  const subscriptions = new Map(first.map((subscription) => [subscription.queue, subscription]));
+  const running = new Set<Promise<void>>();
+  let turns = noTurns;
+  let stopped = false;
+
+  const subscriptionOf = (queue: QueueName): Subscription | null =>
+    subscriptions.get(queue) ?? patternSubscription(patterns, queue);
+  const waiting = (): readonly WaitingQueue[] => {
+    const names = patterns.length === 0 ? [] : queues.names();
+    const found = names.flatMap((queue) => (subscriptions.has(queue) ? [] : (subscriptionOf(queue) ?? [])));
+    return [...subscriptions.values(), ...found].map((subscription) => {
+      const { queue } = subscription;
+      return { subscription, length: pauses.has(queue) ? 0 : queues.length(queue) };
+    });
+  };
+  const work = async (queue: QueueName, item: Item): Promise<void> => {
+    const verdict = await deliver(queue, item.body, listener, log, read);
+    if (verdict.type === 'done') return;
+    const deliveries = item.deliveries + 1;
+    if (verdict.type === 'requeue') {
+      pauses.pause(queue, verdict.error);
+      meter.counted('action.returned', 1);
+      queues.requeue(queue, item);
+    } else if (verdict.type === 'malformed' || afterFailure(deliveries) === 'dead') {
+      addDead(deadLetter(queue, item.body, verdict.error));
+      tellDead(queue, item.body, verdict.error);
+    } else {
+      meter.counted('action.redelivered', 1);
+      queues.requeue(queue, { ...item, deliveries });
+    }
+  };
+  const takeMore = (): void => {
+    while (!stopped && running.size < credits) {
+      turns = enrolled(turns, waiting());
+      const subscription = nextSubscription(turns);
+      const item = subscription && queues.take(subscription.queue);
+      if (!subscription || !item) return;
+      turns = served(turns, subscription);
+      const done = work(subscription.queue, item).finally(() => {
+        running.delete(done);
+        takeMore();
+      });
+      running.add(done);
+    }
+  };
+  const pauses = createPauses(takeMore);
+
+  return {
+    takesFrom: (queue) => subscriptionOf(queue) !== null,
+    takeMore,
+    add(subscription) {
+      if (!subscriptions.has(subscription.queue)) subscriptions.set(subscription.queue, subscription);
+      queueMicrotask(takeMore);
+    },
+    async remove(queue) {
+      subscriptions.delete(queue);
+    },
+    async stop() {
+      stopped = true;
+      await Promise.all(running);
+      pauses.close();
+    },
+  };
+}
+
 function deadLetters(
   dead: Map<QueueName, DeadLetter[]>,
   push: (queue: QueueName, body: Uint8Array) => void,
 ): DeadLetters {
   const removed = (queue: QueueName, matches: (letter: DeadLetter) => boolean): readonly DeadLetter[] => {
     const letters = dead.get(queue) ?? [];
-    const kept = letters.filter((letter) => !matches(letter));
-    if (kept.length === 0) dead.delete(queue);
-    else dead.set(queue, kept);
+    const left = letters.filter((letter) => !matches(letter));
+    if (left.length === 0) dead.delete(queue);
+    else dead.set(queue, left);
     return letters.filter(matches);
   };
   return {

@@ -10,8 +10,8 @@ import { type Circuit, createCircuits } from './circuit-breaker.ts';
 
 /** Requests of one node that may wait at once. */
 const MAX_WAITING = 50_000;
-/** Reply lists of single requests that are remembered. */
-export const MAX_OWN_LISTS = 60_000;
+/** Reply queues of single requests that are remembered. */
+export const MAX_REPLY_QUEUES = 60_000;
 
 interface Pending {
   readonly tenantId: string;
@@ -40,7 +40,7 @@ export interface Requests {
    * Rejects like Transport.request, and as `send` does.
    */
   run(queue: QueueName, action: DomainAction, options: RequestOptions, send: Send): Promise<DomainAction>;
-  /** Hands a reply to who waits for it. `only`: the request whose own list it came on. */
+  /** Hands a reply to who waits for it. `only`: the request whose own reply queue it came on. */
   reply(body: Uint8Array, only?: string): void;
   /** As Transport.replied. */
   replied(reply: DomainAction): boolean;
@@ -66,7 +66,7 @@ export function createRequests(sharedQueue: QueueName, log: Log, meter: Transpor
     if (!circuit) return refuse(correlationId, pending, error);
     waiting.delete(correlationId);
     settled.add(correlationId, 'expired');
-    // First the circuit: who hears of it may ask again at once.
+    // First the circuit: whoever hears of it may ask anew at once.
     void circuit.timedOut(error).then(() => pending.refuse(error));
   });
 
@@ -95,14 +95,47 @@ export function createRequests(sharedQueue: QueueName, log: Log, meter: Transpor
     });
   };
 
+  const matched = createMatching(waiting, settled, log, meter);
+
+  return {
+    run(queue, action, options, send) {
+      const circuit = circuitOf(serviceOf(queue));
+      return circuit.isClosed()
+        ? ask(queue, action, options, send, circuit)
+        : circuit.probe(() => ask(queue, action, options, send, undefined));
+    },
+    reply(body, only) {
+      const reply = readReply(body, log, meter);
+      if (!reply) return;
+      // On a reply queue for one request a reply need not say what it answers; but it must not say something else.
+      const correlationId = reply.correlation_id ?? only;
+      const wanted = only === undefined || correlationId === only ? correlationId : undefined;
+      matched(reply, wanted);
+    },
+    replied: (reply) => matched(reply, reply.correlation_id),
+    close() {
+      for (const [correlationId, pending] of [...waiting]) refuse(correlationId, pending, closed());
+      deadlines.stop();
+    },
+  };
+}
+
+/** Answers the request of that correlation id; false, and a record of why, where there is none. */
+type Matching = (reply: DomainAction, correlationId: string | undefined) => boolean;
+
+function createMatching(
+  waiting: Map<string, Pending>,
+  settled: Settled,
+  log: Log,
+  meter: TransportMeter,
+): Matching {
   const record = (kind: 'late' | 'foreign' | 'duplicate', reply: DomainAction): void => {
     meter.counted(`reply.${kind}`, 1);
     const { action_type: type, correlation_id: correlationId } = reply;
     log.warn({ kind, type, correlation_id: correlationId }, 'a reply that nobody waits for');
   };
 
-  /** Answers the request of that correlation id; false, and a record of why, where there is none. */
-  const matched = (reply: DomainAction, correlationId: string | undefined): boolean => {
+  return (reply, correlationId) => {
     const pending = correlationId === undefined ? undefined : waiting.get(correlationId);
     if (correlationId === undefined || (pending && pending.tenantId !== reply.tenant_id)) {
       record('foreign', reply);
@@ -119,33 +152,14 @@ export function createRequests(sharedQueue: QueueName, log: Log, meter: Transpor
     record(how === 'answered' ? 'duplicate' : how === 'expired' ? 'late' : 'foreign', reply);
     return false;
   };
+}
 
-  return {
-    run(queue, action, options, send) {
-      const circuit = circuitOf(serviceOf(queue));
-      return circuit.isClosed()
-        ? ask(queue, action, options, send, circuit)
-        : circuit.probe(() => ask(queue, action, options, send, undefined));
-    },
-    reply(body, only) {
-      const decoded = decodeAction(body, Date.now(), randomUUID);
-      if (!decoded.ok) {
-        meter.counted('reply.malformed', 1);
-        log.warn({ problem: decoded.error.message }, 'a reply is malformed');
-        return;
-      }
-      const reply = decoded.action;
-      // On a list of its own a reply need not say what it answers; but it must not say something else.
-      const correlationId = reply.correlation_id ?? only;
-      const wanted = only === undefined || correlationId === only ? correlationId : undefined;
-      matched(reply, wanted);
-    },
-    replied: (reply) => matched(reply, reply.correlation_id),
-    close() {
-      for (const [correlationId, pending] of [...waiting]) refuse(correlationId, pending, closed());
-      deadlines.stop();
-    },
-  };
+function readReply(body: Uint8Array, log: Log, meter: TransportMeter): DomainAction | null {
+  const decoded = decodeAction(body, Date.now(), randomUUID);
+  if (decoded.ok) return decoded.action;
+  meter.counted('reply.malformed', 1);
+  log.warn({ problem: decoded.error.message }, 'a reply is malformed');
+  return null;
 }
 
 export const closed = (): RefusalError =>

@@ -126,6 +126,27 @@ test('a batch that nobody waits for runs, and says so when it is repeated', asyn
   assert.deepEqual(node.replies(), []);
 });
 
+test('a batch that nobody waited for is answered once it is repeated by somebody who does', async (t) => {
+  const node = await openActionNode(t);
+  const items = [{ input: 'one' }, { input: 'two', agent_id: 'nobody' }];
+  const unasked = { callback_queue: null, task_id: 't1', data: { items, concurrency: 1 } };
+  node.push(batch('b1', items, unasked));
+  await until('it is remembered', async () => (await node.store.answered(ACME, 'b1')) !== null);
+  node.push(batch('b1', items, { ...unasked, callback_queue: BACK }));
+  await node.reply(2);
+  await node.settled();
+  const answers = node.replies().map(({ data }) => data.response ?? data.error_code ?? data.items);
+  assert.deepEqual(answers, [
+    'echo: one',
+    'AGENT_NOT_FOUND',
+    [
+      { task_id: 't1:0', status: 'success' },
+      { task_id: 't1:1', status: 'failed' },
+    ],
+  ]);
+  assert.equal(node.script.plans.length, 1, 'nothing runs twice');
+});
+
 test('a batch whose items wait for a limit is requeued when the node goes', async (t) => {
   const tiers = { ...TIER_TABLE, free: { ...TIER_TABLE.free, requests_per_minute: 1 } };
   const node = await openActionNode(t, { tiers });

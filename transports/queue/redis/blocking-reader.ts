@@ -1,7 +1,7 @@
 /**
  * Waits on the one queue that was busy last, so that there an action arrives by itself, one hop after its LPUSH.
  *
- * BLMOVE moves it into a list of this consumer's own, where a dead consumer's actions are found again. It waits only
+ * BLMOVE moves it into a list of this consumer, where a dead consumer's actions are found. It waits only
  * while everything else is known to be empty, and holds one credit while it waits.
  */
 import type { Redis } from 'ioredis';
@@ -39,7 +39,7 @@ export interface BlockingReader {
   close(): void;
 }
 
-interface BlockingReaderEvents {
+export interface BlockingReaderEvents {
   arrived(source: Source, body: Buffer): void;
   /** Asked after each arrival, and when nothing came for a while. */
   mayGoOn(queue: QueueName): boolean;
@@ -48,26 +48,20 @@ interface BlockingReaderEvents {
 }
 
 export function createBlockingReader(
-  watch: KeyTracking,
+  tracking: KeyTracking,
   blocker: Redis,
   holder: { readonly name: string; readonly taken: string },
   log: Log,
   events: BlockingReaderEvents,
 ): BlockingReader {
-  let generation = 0;
+  const registration = createRegistration(tracking, blocker, holder);
   let waiting: { readonly queue: QueueName; readonly over: Promise<void> } | undefined;
   /** Callers that want it to end. */
   let unblocking = 0;
-  let registered: (Source & { readonly atMs: number }) | undefined;
-  let blockerId: number | undefined;
   let stale: readonly (Source & { readonly sinceMs: number })[] = [];
 
-  const forgetId = (): void => {
-    blockerId = undefined;
-  };
-  const back = (): void => events.ended(undefined, false);
-  blocker.on('close', forgetId);
-  blocker.on('ready', back);
+  const reconnected = (): void => events.ended(undefined, false);
+  blocker.on('ready', reconnected);
 
   const move = async (source: Source): Promise<void> => {
     let failed = false;
@@ -79,12 +73,12 @@ export function createBlockingReader(
           // What the listener writes at once goes out first: each write costs what a short answer takes.
           await new Promise(process.nextTick);
         }
-      } while (unblocking === 0 && isFresh() && events.mayGoOn(source.queue));
+      } while (unblocking === 0 && registration.isFresh() && events.mayGoOn(source.queue));
     } catch (error) {
       failed = true;
       log.debug({ queue: source.queue, error: textOf(error) }, 'a blocking read broke off');
       stale = [...stale, { ...source, sinceMs: performance.now() }];
-      generation += 1;
+      registration.renew();
     }
     await over(source.queue, failed);
   };
@@ -93,27 +87,11 @@ export function createBlockingReader(
     events.ended(queue, failed);
   };
 
-  const isFresh = (): boolean =>
-    registered !== undefined && performance.now() - registered.atMs < REGISTER_MS;
-
-  /** Says in Redis where this consumer's next list is filled from: whoever finds it must know. */
-  const register = async (queue: QueueName): Promise<Source> => {
-    blockerId ??= await blocker.client('ID');
-    const list = (): string => intakeKey(holder.name, generation);
-    if (registered?.list === list() && registered.queue === queue && isFresh()) return registered;
-    // What still lies in a list must not change its origin.
-    if (registered?.list === list() && registered.queue !== queue) generation += 1;
-    const source = { list: list(), queue };
-    await watch.reader.hset(holder.taken, `hot:${source.list}`, queue);
-    registered = { ...source, atMs: performance.now() };
-    return source;
-  };
-
   return {
     waitingOn: () => waiting?.queue,
     canWait: () => waiting === undefined && blocker.status === 'ready',
     async wait(queue) {
-      const ready = register(queue);
+      const ready = registration.of(queue);
       const begin = (source: Source): Promise<void> => (unblocking > 0 ? over(queue, false) : move(source));
       // From here on it counts as waiting: whoever wants nothing more from there must not come too early.
       waiting = { queue, over: ready.then(begin, () => over(queue, true)) };
@@ -124,7 +102,8 @@ export function createBlockingReader(
       try {
         while (waiting) {
           const { over } = waiting;
-          const count = blockerId === undefined ? 0 : await watch.reader.client('UNBLOCK', blockerId);
+          const id = registration.blockerId();
+          const count = id === undefined ? 0 : await tracking.reader.client('UNBLOCK', id);
           if (count === 1) await over;
           else await Promise.race([over, new Promise((resolve) => setTimeout(resolve, UNBLOCK_RETRY_MS))]);
         }
@@ -138,8 +117,53 @@ export function createBlockingReader(
       return stale;
     },
     close() {
-      blocker.off('ready', back);
+      blocker.off('ready', reconnected);
       closeConnection(blocker);
     },
+  };
+}
+
+interface Registration {
+  /** Says in Redis where this consumer's next list is filled from: whoever finds it must know. */
+  of(queue: QueueName): Promise<Source>;
+  isFresh(): boolean;
+  /** From now on it is another list. */
+  renew(): void;
+  /** The blocker's name for UNBLOCK, while it is known. */
+  blockerId(): number | undefined;
+}
+
+function createRegistration(
+  tracking: KeyTracking,
+  blocker: Redis,
+  holder: { readonly name: string; readonly taken: string },
+): Registration {
+  let generation = 0;
+  let registered: (Source & { readonly atMs: number }) | undefined;
+  let blockerId: number | undefined;
+  blocker.on('close', () => {
+    blockerId = undefined;
+  });
+
+  const isFresh = (): boolean =>
+    registered !== undefined && performance.now() - registered.atMs < REGISTER_MS;
+  const list = (): string => intakeKey(holder.name, generation);
+
+  return {
+    async of(queue) {
+      blockerId ??= await blocker.client('ID');
+      if (registered?.list === list() && registered.queue === queue && isFresh()) return registered;
+      // What still lies in a list must not change its origin.
+      if (registered?.list === list() && registered.queue !== queue) generation += 1;
+      const source = { list: list(), queue };
+      await tracking.reader.hset(holder.taken, `hot:${source.list}`, queue);
+      registered = { ...source, atMs: performance.now() };
+      return source;
+    },
+    isFresh,
+    renew() {
+      generation += 1;
+    },
+    blockerId: () => blockerId,
   };
 }

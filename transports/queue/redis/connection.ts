@@ -47,19 +47,21 @@ export function openConnection(endpoint: Endpoint, name: string, blockMs: number
     keepAlive: KEEP_ALIVE_MS,
     disconnectTimeout: DISCONNECT_TIMEOUT_MS,
     retryStrategy: backOff,
-    // Without it a link ends for good where no sentinel answered once.
+    // Without it a connection ends for good where no sentinel answered once.
     sentinelRetryStrategy: backOff,
     sentinelCommandTimeout: SENTINEL_TIMEOUT_MS,
     reconnectOnError: isDemoted,
   };
   const redis = new Redis({ ...settled, replyMapping: 'legacy' });
   let state: 'new' | 'ready' | 'lost' = 'new';
-  redis.on('error', (error: Error) => log.debug({ link: name, error: error.message }, 'a Redis link failed'));
+  redis.on('error', (error: Error) =>
+    log.debug({ connection: name, error: error.message }, 'a Redis connection failed'),
+  );
   redis.on('sentinelError', (error: Error) =>
-    log.debug({ link: name, error: error.message }, 'a sentinel failed'),
+    log.debug({ connection: name, error: error.message }, 'a sentinel failed'),
   );
   redis.on('ready', () => {
-    if (state === 'lost') log.info({ link: name }, 'a Redis link is back');
+    if (state === 'lost') log.info({ connection: name }, 'a Redis connection is back');
     state = 'ready';
   });
   // Not `close`, which we cause ourselves in the end.
@@ -67,10 +69,10 @@ export function openConnection(endpoint: Endpoint, name: string, blockMs: number
     if (state !== 'ready') return;
     state = 'lost';
     meter.counted('link.lost', 1);
-    log.warn({ link: name }, 'a Redis link is lost');
+    log.warn({ connection: name }, 'a Redis connection is lost');
   });
   const beats = setInterval(heartbeat(redis, blockMs + SILENCE_MS), HEARTBEAT_MS).unref();
-  const leave = options.sentinels ? watchOf(endpoint).join(redis) : undefined;
+  const leave = options.sentinels ? listenerOf(endpoint).join(redis) : undefined;
   attendants.set(redis, () => {
     clearInterval(beats);
     leave?.();
@@ -83,15 +85,15 @@ const backOff = (times: number): number => Math.min(25 * 2 ** Math.min(times, 10
 /** A master that became a replica keeps its connections and refuses all writes: whoever is master now must be found. */
 const isDemoted = (error: Error): boolean => error.message.startsWith('READONLY');
 
-/** How to end what looks after a link. */
+/** How to end what looks after a connection. */
 const attendants = new WeakMap<Redis, () => void>();
-const masterWatches = new WeakMap<Endpoint, MasterWatch>();
+const sentinelListeners = new WeakMap<Endpoint, SentinelListener>();
 
-/** One for all links of an endpoint. */
-function watchOf(endpoint: Endpoint): MasterWatch {
-  const watch = masterWatches.get(endpoint) ?? createMasterWatch(endpoint.options, endpoint.log);
-  masterWatches.set(endpoint, watch);
-  return watch;
+/** One for all connections of an endpoint. */
+function listenerOf(endpoint: Endpoint): SentinelListener {
+  const listener = sentinelListeners.get(endpoint) ?? createSentinelListener(endpoint.options, endpoint.log);
+  sentinelListeners.set(endpoint, listener);
+  return listener;
 }
 
 function heartbeat(redis: Redis, limitMs: number): () => void {
@@ -114,7 +116,7 @@ function heartbeat(redis: Redis, limitMs: number): () => void {
   };
 }
 
-/** Closes a link for good. */
+/** Closes a connection for good. */
 export function closeConnection(redis: Redis): void {
   attendants.get(redis)?.();
   redis.disconnect();
@@ -173,35 +175,34 @@ export function unavailable(error: unknown): RefusalError {
 export const textOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
 const CHANNEL = '+switch-master';
-
 const RETRY_MS = 1_000;
 
-interface MasterWatch {
-  /** Watches over that link until the returned function is called; the last to leave ends the watch. */
-  join(link: Redis): () => void;
+interface SentinelListener {
+  /** Moves that connection to each new master, until the returned function is called; the last to leave ends it all. */
+  join(connection: Redis): () => void;
 }
 
-/** Connects when the first link joins. Sentinels that are down are tried again; each that answers is enough. */
-function createMasterWatch(options: RedisOptions, log: Log): MasterWatch {
+/** Connects when the first connection joins. Sentinels that are down are retried; each that answers is enough. */
+function createSentinelListener(options: RedisOptions, log: Log): SentinelListener {
   const { name, sentinels = [], sentinelUsername, sentinelPassword, sentinelTLS } = options;
-  const links = new Set<Redis>();
-  let ears: readonly Redis[] = [];
+  const connections = new Set<Redis>();
+  let listening: readonly Redis[] = [];
 
   /** `text`: name, old host, old port, new host, new port. Every sentinel says it, each as soon as it would name it. */
   const heard = (text: string): void => {
     const [master, , , host, port] = text.split(' ');
     if (master !== name) return;
-    for (const link of links) {
-      // A link that is not ready asks the sentinels by itself.
-      if (link.status !== 'ready') continue;
-      const { remoteAddress, remotePort } = link.stream;
-      if (remoteAddress !== host || String(remotePort) !== port) link.disconnect(true);
+    for (const connection of connections) {
+      // A connection that is not ready asks the sentinels by itself.
+      if (connection.status !== 'ready') continue;
+      const { remoteAddress, remotePort } = connection.stream;
+      if (remoteAddress !== host || String(remotePort) !== port) connection.disconnect(true);
     }
   };
 
   const listen = (): readonly Redis[] =>
     sentinels.map(({ host = '127.0.0.1', port = 26_379 }) => {
-      const ear = new Redis({
+      const sentinel = new Redis({
         host,
         port,
         protocol: 2,
@@ -217,27 +218,27 @@ function createMasterWatch(options: RedisOptions, log: Log): MasterWatch {
         keepAlive: KEEP_ALIVE_MS,
         retryStrategy: () => RETRY_MS,
       });
-      ear.on('error', (error) =>
+      sentinel.on('error', (error) =>
         log.debug({ sentinel: `${host}:${port}`, error: error.message }, 'a sentinel failed'),
       );
-      ear.on('ready', () => {
-        ear.subscribe(CHANNEL).catch((error: Error) => {
-          if (ear.status !== 'ready') return;
+      sentinel.on('ready', () => {
+        sentinel.subscribe(CHANNEL).catch((error: Error) => {
+          if (sentinel.status !== 'ready') return;
           const told = { sentinel: `${host}:${port}`, error: error.message };
           log.warn(told, 'a sentinel does not say when another Redis becomes master');
         });
       });
-      ear.on('message', (_channel, text) => heard(text));
-      return ear;
+      sentinel.on('message', (_channel, text) => heard(text));
+      return sentinel;
     });
 
   return {
-    join(link) {
-      if (links.size === 0) ears = listen();
-      links.add(link);
+    join(connection) {
+      if (connections.size === 0) listening = listen();
+      connections.add(connection);
       return () => {
-        if (!links.delete(link) || links.size > 0) return;
-        for (const ear of ears) ear.disconnect();
+        if (!connections.delete(connection) || connections.size > 0) return;
+        for (const sentinel of listening) sentinel.disconnect();
       };
     },
   };

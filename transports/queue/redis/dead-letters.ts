@@ -5,7 +5,7 @@ import type { Log } from '../../../src/ports/telemetry.ts';
 import type { DeadLetter, DeadLetters } from '../../../src/ports/transport.ts';
 import { bodyOf, labelOf, MAX_DEAD_LETTERS, parseDeadLetter } from '../delivery.ts';
 import { closeConnection, connected, openConnection, unavailable } from './connection.ts';
-import { DEAD_QUEUES, unburyScript } from './scripts.ts';
+import { DEAD_QUEUES, removeDeadLetterScript } from './scripts.ts';
 import { redisOptions } from './url.ts';
 
 /** Letters in one reply: each may be as large as an action. */
@@ -42,7 +42,7 @@ export function createDeadLetters(redis: Redis): DeadLetters {
     let count = 0;
     for (const { raw, letter } of chosen.reverse()) {
       const body = how === 'replay' && letter ? bodyOf(letter) : '';
-      count += Number(await unburyScript(redis, keys, [raw, how, body]));
+      count += Number(await removeDeadLetterScript(redis, keys, [raw, how, body]));
     }
     return count;
   };

@@ -1,10 +1,9 @@
 /**
  * Tells at once when a list has changed that a script of ours found empty, without a connection for each list.
  *
- * It is Redis's own client-side caching: the server remembers which keys the `taker` connection has read (LLEN), and
- * when anyone touches one of them, sends its name, once, to the `ear` connection. So plain LPUSHes by strangers wake
- * us, thousands of queues cost nothing while idle, and a flood of pushes brings one message until we have looked
- * again. Rejected: a blocking connection a queue (BLMOVE takes one source), BLMPOP (loses what it popped when the
+ * It is Redis's own client-side caching: the server remembers which keys the `reader` connection has read (LLEN), and
+ * when anyone touches one of them, sends its name, once, to the `invalidations` connection. So plain LPUSHes by strangers wake
+ * us, thousands of queues cost nothing while idle, and a flood of pushes brings one message until we have looked. Rejected: a blocking connection a queue (BLMOVE takes one source), BLMPOP (loses what it popped when the
  * connection breaks), keyspace notifications (server-wide configuration).
  */
 import type { Redis } from 'ioredis';
@@ -15,7 +14,7 @@ export const INVALIDATIONS = '__redis__:invalidate';
 const RETRY_MS = 500;
 
 export interface KeyTracking {
-  /** Reads and scripts go here: what it reads is watched. Its own writes wake nobody here (NOLOOP). */
+  /** Reads and scripts go here: what it reads is tracked. Its own writes wake nobody here (NOLOOP). */
   readonly reader: Redis;
   /** False while changes may go unheard; a reset follows. */
   armed(): boolean;
@@ -28,25 +27,28 @@ export interface KeyTracking {
 
 /** Rejects where Redis is away, or its user may not use CLIENT TRACKING. */
 export async function openKeyTracking(endpoint: Endpoint): Promise<KeyTracking> {
-  const reader = openConnection(endpoint, 'taker', 0);
-  const invalidations = openConnection(endpoint, 'ear', 0);
+  const reader = openConnection(endpoint, 'reader', 0);
+  const invalidations = openConnection(endpoint, 'invalidations', 0);
   const keys = new Map<string, Set<() => void>>();
   const resets = new Set<() => void>();
   let armed = false;
-  let isSubscribed = false;
-  let earId = 0;
+  /** The invalidations' connection, once it listens. */
+  let listening: number | undefined;
   let retry: NodeJS.Timeout | undefined;
+  const resetAll = (): void => {
+    for (const reset of [...resets]) reset();
+  };
 
   const arm = async (): Promise<void> => {
     if (armed || invalidations.status !== 'ready' || reader.status !== 'ready') return;
-    if (!isSubscribed) {
-      earId = await invalidations.client('ID');
+    if (listening === undefined) {
+      const id = await invalidations.client('ID');
       await invalidations.subscribe(INVALIDATIONS);
-      isSubscribed = true;
+      listening = id;
     }
-    await reader.call('CLIENT', 'TRACKING', 'ON', 'REDIRECT', earId, 'NOLOOP');
+    await reader.call('CLIENT', 'TRACKING', 'ON', 'REDIRECT', listening, 'NOLOOP');
     armed = true;
-    for (const reset of [...resets]) reset();
+    resetAll();
   };
   let arming = Promise.resolve();
   const rearm = (): void => {
@@ -56,33 +58,29 @@ export async function openKeyTracking(endpoint: Endpoint): Promise<KeyTracking> 
       retry = setTimeout(rearm, RETRY_MS);
     });
   };
-  const broken = (): void => {
-    armed = false;
-  };
-
   invalidations.on('messageBuffer', (_channel: Buffer, names: unknown) => {
     // Null after FLUSHALL: everything has changed.
-    if (!Array.isArray(names)) for (const reset of [...resets]) reset();
+    if (!Array.isArray(names)) resetAll();
     else for (const name of names) for (const changed of keys.get(String(name)) ?? []) changed();
   });
-  try {
-    await Promise.all([connected(reader), connected(invalidations)]);
-    await arm();
-  } catch (error) {
+  const opened = Promise.all([connected(reader), connected(invalidations)]).then(arm);
+  await opened.catch((error: unknown) => {
     closeConnection(reader);
     closeConnection(invalidations);
     throw error;
-  }
-  invalidations.on('close', () => {
-    broken();
-    isSubscribed = false;
   });
-  reader.on('close', broken);
+  invalidations.on('close', () => {
+    armed = false;
+    listening = undefined;
+  });
+  reader.on('close', () => {
+    armed = false;
+  });
   invalidations.on('ready', rearm);
   reader.on('ready', rearm);
 
   return {
-    reader: reader,
+    reader,
     armed: () => armed,
     key(name, changed) {
       const listeners = keys.get(name) ?? new Set();
@@ -98,9 +96,9 @@ export async function openKeyTracking(endpoint: Endpoint): Promise<KeyTracking> 
     },
     close() {
       clearTimeout(retry);
-      for (const link of [reader, invalidations]) {
-        link.off('ready', rearm);
-        closeConnection(link);
+      for (const connection of [reader, invalidations]) {
+        connection.off('ready', rearm);
+        closeConnection(connection);
       }
     },
   };

@@ -1,11 +1,11 @@
-/** Says that a consumer lives, and gives back what those that no longer do had taken. */
+/** Says that a consumer lives, and requeues what those that no longer do had taken. */
 import { MAX_DELIVERIES, type QueueName, queueNameSchema } from '../../../src/domain/queues.ts';
 import type { Log } from '../../../src/ports/telemetry.ts';
 import type { TransportMeter } from '../../../src/ports/transport.ts';
 import { textOf } from './connection.ts';
-import { FAILURES_TTL_S } from './in-flight.ts';
 import type { KeyTracking } from './key-tracking.ts';
 import { HOLDERS, itemsOf, leaseKey, reclaimScript, takenKey } from './scripts.ts';
+import { FAILURES_TTL_S } from './settlements.ts';
 
 export interface LeaseTimes {
   readonly ttlMs: number;
@@ -17,7 +17,7 @@ export const LEASE_TIMES: LeaseTimes = { ttlMs: 6_000, renewMs: 2_000 };
 /** Renewals of others' leases that must be missed in a row: after a pause of the server all leases look dead at once. */
 const MISSES = 2;
 
-/** Poison that a dead holder left; it lies in our own hash under that id and must be buried. */
+/** Poison that a dead holder left; it lies in our hash under that id and must become a dead letter. */
 interface Poison {
   readonly id: string;
   readonly queue: QueueName;
@@ -25,13 +25,13 @@ interface Poison {
 }
 
 interface Lease {
-  /** Gives the lease up; `empty`: nothing is left that another would have to give back. */
+  /** Gives the lease up; `empty`: nothing is left that another would have to requeue. */
   release(empty: boolean): Promise<void>;
 }
 
 /** Resolves once the lease is held; rejects where Redis is away. */
 export async function holdLease(
-  watch: KeyTracking,
+  tracking: KeyTracking,
   holder: string,
   times: LeaseTimes,
   deps: {
@@ -39,32 +39,32 @@ export async function holdLease(
     readonly meter: TransportMeter;
     readonly nextId: (count: number) => number;
     readonly returned: () => void;
-    readonly bury: (poison: Poison) => void;
+    readonly poisoned: (poison: Poison) => void;
   },
 ): Promise<Lease> {
-  const { reader: taker } = watch;
+  const { reader } = tracking;
   const missed = new Map<string, number>();
   let timer: NodeJS.Timeout | undefined;
   let isReleased = false;
 
   const renew = async (): Promise<void> => {
-    // The lease stands before the name does, or another's janitor could find us without one.
+    // The lease stands before the name does, or another's inspection could find us without one.
     await Promise.all([
-      taker.set(leaseKey(holder), '1', 'PX', times.ttlMs),
-      taker.call('SADD', HOLDERS, holder),
+      reader.set(leaseKey(holder), '1', 'PX', times.ttlMs),
+      reader.call('SADD', HOLDERS, holder),
     ]);
   };
 
   const reclaim = async (dead: string): Promise<void> => {
     const keys = [leaseKey(dead), takenKey(dead), HOLDERS, takenKey(holder)];
     const args = [dead, deps.nextId(100_000), MAX_DELIVERIES, FAILURES_TTL_S];
-    const [count, poison] = itemsOf(await reclaimScript(taker, keys, args));
+    const [count, poison] = itemsOf(await reclaimScript(reader, keys, args));
     const returned = Number(count ?? 0);
     const bad = itemsOf(poison);
     for (let at = 0; at < bad.length; at += 3) {
       const queue = queueNameSchema.safeParse(String(bad[at + 1])).data;
       const body = bad[at + 2];
-      if (queue && Buffer.isBuffer(body)) deps.bury({ id: String(bad[at]), queue, body });
+      if (queue && Buffer.isBuffer(body)) deps.poisoned({ id: String(bad[at]), queue, body });
     }
     if (returned === 0) return;
     deps.meter.counted('action.returned', returned);
@@ -73,8 +73,8 @@ export async function holdLease(
   };
 
   const inspect = async (): Promise<void> => {
-    const others = (await taker.smembers(HOLDERS)).filter((name) => name !== holder);
-    const alive = await Promise.all(others.map((name) => taker.exists(leaseKey(name))));
+    const others = (await reader.smembers(HOLDERS)).filter((name) => name !== holder);
+    const alive = await Promise.all(others.map((name) => reader.exists(leaseKey(name))));
     for (const name of missed.keys()) if (!others.includes(name)) missed.delete(name);
     for (const [at, name] of others.entries()) {
       if (alive[at]) missed.delete(name);
@@ -104,9 +104,9 @@ export async function holdLease(
       isReleased = true;
       clearTimeout(timer);
       try {
-        await taker.del(leaseKey(holder));
+        await reader.del(leaseKey(holder));
         if (!empty) return;
-        await Promise.all([taker.del(takenKey(holder)), taker.srem(HOLDERS, holder)]);
+        await Promise.all([reader.del(takenKey(holder)), reader.srem(HOLDERS, holder)]);
       } catch (error) {
         // It ends by itself, a little later.
         deps.log.debug({ error: textOf(error) }, 'the lease could not be given up');

@@ -19,7 +19,7 @@ import { unavailable } from './connection.ts';
 /** Bytes and actions of one LPUSH. */
 const MAX_BATCH_BYTES = 1024 * 1024;
 const MAX_BATCH = 500;
-/** Shared reply lists are given their expiry that much later, all at once: usually they are empty again by then. */
+/** Shared reply lists are given their expiry that much later, all at once: usually they are empty by then. */
 const EXPIRE_MS = 1_000;
 const SHARED_REPLIES = repliesQueue('');
 
@@ -33,7 +33,7 @@ interface Producer {
   /**
    * Resolves once Redis has it. Rejects with TRANSPORT_UNAVAILABLE, and then Redis may have it all the same; with
    * INVALID_REQUEST where it never will: the queue is no list, or this node may not write to it. What was handed over
-   * behind it for the same queue is rejected with it: it must not overtake what its sender will send again.
+   * behind it for the same queue is rejected with it: it must not overtake what its sender will repeat.
    */
   push(queue: QueueName, body: Buffer): Promise<void>;
   /** Resolves when nothing is on its way. */
@@ -44,8 +44,7 @@ export function createProducer(sender: Redis): Producer {
   /** Queues to which something is on its way, with what waits behind it. */
   const waiting = new Map<QueueName, PendingPush[]>();
   let idle: (() => void) | undefined;
-  const toExpire = new Set<QueueName>();
-  let expiry: NodeJS.Timeout | undefined;
+  const bounds = createBounds(sender);
 
   const start = (queue: QueueName, items: readonly PendingPush[], behind: PendingPush[]): void => {
     write(queue, items).then(
@@ -71,31 +70,8 @@ export function createProducer(sender: Redis): Producer {
   const write = (queue: QueueName, items: readonly PendingPush[]): Promise<unknown> => {
     const bodies = items.map(({ body }) => body);
     const pushed = lpush(sender, queue, bodies);
-    if (isReplyQueue(queue) || isNoticeQueue(queue)) return pushed.then(() => bounded(queue));
+    if (isReplyQueue(queue) || isNoticeQueue(queue)) return pushed.then(() => bounds.apply(queue));
     return pushed;
-  };
-
-  /**
-   * Sees to it that what nobody may ever fetch goes away again. Only after the push: a key that is no list is not ours
-   * to let expire. Where the node dies in between, whoever sends the reply again sees to it.
-   */
-  const bounded = (queue: QueueName): Promise<unknown> | undefined => {
-    if (isNoticeQueue(queue)) {
-      const trimmed = sender.ltrim(queue, 0, MAX_UNREAD_NOTICES - 1);
-      return Promise.all([trimmed, sender.expire(queue, NOTICE_TTL_S)]);
-    }
-    if (!queue.startsWith(SHARED_REPLIES)) return sender.expire(queue, REPLY_TTL_S);
-    expireLater(queue);
-    return undefined;
-  };
-
-  const expireLater = (queue: QueueName): void => {
-    toExpire.add(queue);
-    expiry ??= setTimeout(() => {
-      expiry = undefined;
-      for (const each of toExpire) sender.expire(each, REPLY_TTL_S).catch(() => {});
-      toExpire.clear();
-    }, EXPIRE_MS);
   };
 
   return {
@@ -117,8 +93,44 @@ export function createProducer(sender: Redis): Producer {
           idle = resolve;
         });
       }
-      clearTimeout(expiry);
+      bounds.close();
     },
+  };
+}
+
+interface Bounds {
+  /**
+   * Sees to it that what nobody may ever fetch goes away. Only after the push: a key that is no list is not ours to
+   * let expire. Where the node dies in between, whoever sends the reply once more sees to it.
+   */
+  apply(queue: QueueName): Promise<unknown> | undefined;
+  close(): void;
+}
+
+function createBounds(sender: Redis): Bounds {
+  const toExpire = new Set<QueueName>();
+  let expiry: NodeJS.Timeout | undefined;
+
+  const expireLater = (queue: QueueName): void => {
+    toExpire.add(queue);
+    expiry ??= setTimeout(() => {
+      expiry = undefined;
+      for (const each of toExpire) sender.expire(each, REPLY_TTL_S).catch(() => {});
+      toExpire.clear();
+    }, EXPIRE_MS);
+  };
+
+  return {
+    apply(queue) {
+      if (isNoticeQueue(queue)) {
+        const trimmed = sender.ltrim(queue, 0, MAX_UNREAD_NOTICES - 1);
+        return Promise.all([trimmed, sender.expire(queue, NOTICE_TTL_S)]);
+      }
+      if (!queue.startsWith(SHARED_REPLIES)) return sender.expire(queue, REPLY_TTL_S);
+      expireLater(queue);
+      return undefined;
+    },
+    close: () => clearTimeout(expiry),
   };
 }
 

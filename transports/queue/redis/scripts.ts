@@ -26,10 +26,10 @@ function script(name: string): Script {
 export const takeScript = script('take');
 export const recoverScript = script('recover');
 export const failScript = script('fail');
-export const giveBackScript = script('give-back');
-export const buryScript = script('bury');
+export const requeueScript = script('requeue');
+export const deadLetterScript = script('dead-letter');
 export const reclaimScript = script('reclaim');
-export const unburyScript = script('unbury');
+export const removeDeadLetterScript = script('remove-dead-letter');
 
 /** The elements of an array reply; none where it is something else. */
 export const itemsOf = (reply: unknown): readonly unknown[] => (Array.isArray(reply) ? reply : []);

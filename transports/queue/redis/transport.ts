@@ -2,7 +2,7 @@
  * The transport over Redis lists: senders push left, receivers take from the right (PROTOCOL 4).
  * Redis carries messages and keeps no truth.
  *
- * Connections of a node: `sender`, `taker` and `ear` (watch.ts), `replies` once a request shares the common list, and
+ * Connections of a node: `sender`, `reader` and `invalidations` (key-tracking.ts), `replies` once a request shares the common list, and
  * a `blocker` for each consumer, with a `discovery` (queue-set.ts) where it takes queues by patterns.
  */
 import { randomUUID } from 'node:crypto';
@@ -21,7 +21,7 @@ import { encodeAction } from '../../wire/codec.ts';
 import { sized } from '../delivery.ts';
 import { closed, createRequests } from '../requests.ts';
 import { closeConnection, connected, type Endpoint, openConnection, unavailable } from './connection.ts';
-import { type Reader, startConsumer } from './consumer.ts';
+import { type NodeConsumer, startConsumer } from './consumer.ts';
 import { createDeadLetters } from './dead-letters.ts';
 import { openKeyTracking } from './key-tracking.ts';
 import { LEASE_TIMES, type LeaseTimes } from './lease.ts';
@@ -46,21 +46,13 @@ interface RedisTransportOptions {
 export async function openRedisTransport(settings: RedisTransportOptions): Promise<Transport> {
   const { log, meter, nodeId } = settings;
   const endpoint: Endpoint = { options: redisOptions(settings.url), log, meter };
-  const sender = openConnection(endpoint, 'sender', 0);
-  await connected(sender);
-  const watch = await single(sender)
-    .then(() => openKeyTracking(endpoint))
-    .catch((error: unknown) => {
-      closeConnection(sender);
-      throw unavailable(error);
-    });
-
+  const { sender, tracking } = await openConnections(endpoint);
   const start = `${nodeId}:${randomUUID()}`;
   const shared = repliesQueue(start);
   const requests = createRequests(shared, log, meter);
-  const replies = createReplyReader(endpoint, watch, shared, requests, log);
-  const consumers = new Set<Consumption>();
-  const readers = new Set<Reader>();
+  const replies = createReplyReader(endpoint, tracking, shared, requests, log);
+  const consumptions = new Set<Consumption>();
+  const consumers = new Set<NodeConsumer>();
   const producer = createProducer(sender);
   let consumersStarted = 0;
   let closing: Promise<void> | undefined;
@@ -72,11 +64,11 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
   };
 
   const close = async (): Promise<void> => {
-    await Promise.all([...consumers].map((consumer) => consumer.stop()));
+    await Promise.all([...consumptions].map((consumption) => consumption.stop()));
     requests.close();
     await producer.close();
     await replies.close();
-    watch.close();
+    tracking.close();
     closeConnection(sender);
   };
 
@@ -86,7 +78,7 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
       if (closing) throw closed();
       return requests.run(queue, action, options, async (sending) => {
         if (options.replyQueue) {
-          const watching = replies.own(sending.replyQueue, sending.correlationId);
+          const watching = replies.single(sending.replyQueue, sending.correlationId);
           await Promise.all([watching, send(queue, sending.action, options.format)]).catch((error) => {
             throw unavailable(error);
           });
@@ -103,16 +95,14 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
       consumersStarted += 1;
       const holder = `${start}:${consumersStarted}`;
       const lease = settings.lease ?? LEASE_TIMES;
-      const setup = { endpoint, watch, holder, lease, readers, log, meter };
-      const consumer = await startConsumer(setup, subscriptions, listener, options);
-      consumers.add(consumer);
-      return {
-        ...consumer,
-        async stop() {
-          await consumer.stop();
-          consumers.delete(consumer);
-        },
+      const setup = { endpoint, tracking, holder, lease, consumers, log, meter };
+      const consumption = await startConsumer(setup, subscriptions, listener, options);
+      consumptions.add(consumption);
+      const stop = async (): Promise<void> => {
+        await consumption.stop();
+        consumptions.delete(consumption);
       };
+      return { ...consumption, stop };
     },
     replied: (reply) => requests.replied(reply),
     dead: createDeadLetters(sender),
@@ -127,6 +117,18 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
       return closing;
     },
   };
+}
+
+async function openConnections(endpoint: Endpoint) {
+  const sender = openConnection(endpoint, 'sender', 0);
+  await connected(sender);
+  try {
+    await single(sender);
+    return { sender, tracking: await openKeyTracking(endpoint) };
+  } catch (error) {
+    closeConnection(sender);
+    throw unavailable(error);
+  }
 }
 
 /** Scripts touch several queues at once, which a cluster keeps on different machines. */

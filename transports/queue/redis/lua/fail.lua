@@ -7,7 +7,7 @@
 -- ARGV[3] seconds for which failures are remembered
 --
 -- Returns 0 where the action is no longer this node's, 1 where it went back, 2 where it is poison: then it stays in
--- KEYS[1] until bury.lua takes it.
+-- KEYS[1] until dead-letter.lua takes it.
 local entry = redis.call('HGET', KEYS[1], ARGV[1])
 if not entry then return 0 end
 local failures = 'nooble:failed:' .. redis.sha1hex(entry)
