@@ -1,6 +1,7 @@
 /** An agent's configuration as an execution reads it, and the rules that tie it to a tier. */
 import type { z } from 'zod';
 import type { Agent, providerSchema } from './agent-record.ts';
+import { estimateTokens } from './conversation.ts';
 import { type ErrorData, refusal } from './errors.ts';
 import type { AgentId } from './ids.ts';
 import { TIERS, type Tier, type TierLimits } from './tiers.ts';
@@ -88,20 +89,26 @@ export function refuseAgent(agent: AgentConfig, limits: TierLimits, tier?: Tier)
   return null;
 }
 
-/** Tokens of a model's context window, as far as the table knows; unknown models get a careful guess. */
+/**
+ * Tokens of a model's context window, as far as the table knows. Most that it does not know have as much as this; where
+ * one has less, its endpoint says so, and the model path cuts further.
+ */
 function contextTokens(provider: Provider, model: string): number {
   if (provider === 'offline') return 8_192;
-  return /^gpt-4|^gpt-5|^o\d|^llama-3/.test(model) ? 128_000 : 8_192;
+  return /^gpt-4|^gpt-5|^o\d|^llama-3/.test(model) ? 128_000 : 32_768;
 }
+
+/** Tokens that are left for an answer whose length nobody limits. */
+const ANSWER_TOKENS = 4_096;
 
 /**
  * Tokens of history the model may be given: what its window leaves beside prompt and answer, and at most half of
  * what the run may use, for the provider counts the history too.
  */
 export function historyTokens(agent: AgentConfig, limits: TierLimits): number {
-  const answer = Math.min(agent.maxTokens ?? limits.tokens_per_run, limits.tokens_per_run);
   const window = contextTokens(agent.provider, agent.model);
-  const room = window - answer - Math.ceil(agent.systemPrompt.length / 4);
+  const answer = Math.min(agent.maxTokens ?? ANSWER_TOKENS, window / 2);
+  const room = window - answer - estimateTokens(agent.systemPrompt);
   return Math.max(1_024, Math.min(room, limits.tokens_per_run / 2));
 }
 

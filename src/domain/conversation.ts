@@ -11,8 +11,27 @@ export interface Message {
   readonly atMs: number;
 }
 
-/** Rough tokens of a text: four characters each, never under one. Used for budgets, and where no provider counts. */
-export const estimateTokens = (text: string): number => Math.max(1, Math.ceil(text.length / 4));
+/**
+ * Rough tokens of a text, never under one: four characters each in Latin script, two in others, one where a character is
+ * a word or a syllable (Chinese, Japanese, Korean) or a picture. Used for budgets, and where no provider counts.
+ */
+export function estimateTokens(text: string): number {
+  if (!FOREIGN.test(text)) return Math.max(1, Math.ceil(text.length / 4));
+  let quarters = 0;
+  for (let at = 0; at < text.length; at += 1) quarters += quartersOf(text.charCodeAt(at));
+  return Math.max(1, Math.ceil(quarters / 4));
+}
+
+/** Beyond Latin with its accents. */
+const FOREIGN = /[^\u0000-\u024f\u2010-\u201f]/;
+
+/** Quarters of a token that one UTF-16 unit stands for. */
+function quartersOf(unit: number): number {
+  if (unit < 0x250 || (unit >= 0x2010 && unit < 0x2020)) return 1;
+  // Greek, Cyrillic, Hebrew, Arabic, Indic scripts, Thai and the like, up to Hangul's letters.
+  if (unit < 0x1100) return 2;
+  return 4;
+}
 
 /**
  * The newest messages that fit: at most `maxMessages` of them and `maxTokens` estimated tokens together,

@@ -7,7 +7,7 @@ import type { Log, Metrics } from '../ports/telemetry.ts';
 import type { ChatModel } from './chat-model.ts';
 import type { Answer, AnswerSink, Thoughts } from './completions/answer.ts';
 import { classify, type ModelFailure } from './model-errors.ts';
-import type { ModelCall, Run } from './run.ts';
+import { type ModelCall, modelCallFailed, type Run } from './run.ts';
 import { closeCalls, type OpenCall, type ToolCall } from './tool-calls.ts';
 import type { ToolDefinition } from './tools/tool.ts';
 
@@ -84,7 +84,7 @@ async function askWithRetries(
     } catch (error) {
       const failure = classify(error);
       if (run.over) throw failure;
-      tell(run, model, failure, attempt, log);
+      modelCallFailed(log, run.plan, fieldsOf(model, failure, attempt));
       if (!failure.transient || call.text !== '' || attempt > MAX_RETRIES) throw failure;
       await pause(run, call, failure, attempt);
       metrics.modelRetried(model.provider, failure.reason);
@@ -115,24 +115,15 @@ function sinkOf(run: Run, call: ModelCall): AnswerSink {
   };
 }
 
-/** One line an attempt, with what an operator needs to mend it and nothing that people or models say. */
-function tell(
-  run: Run,
+/** What the log has of a failure. */
+function fieldsOf(
   { provider, model }: ChatModel,
   { diagnosis, data }: ModelFailure,
   attempt: number,
-  log: Log,
-): void {
-  const { tenantId, sessionId, taskId, agent } = run.plan;
+): object {
   const { reason, status, providerCode, contentType, finish } = diagnosis;
-  log.warn(
-    {
-      ...{ tenant_id: tenantId, session_id: sessionId, task_id: taskId, agent_id: agent.id },
-      ...{ provider, model, reason, status, provider_code: providerCode, content_type: contentType, finish },
-      ...{ code: data.code, attempt },
-    },
-    'model call failed',
-  );
+  const said = { status, provider_code: providerCode, content_type: contentType, finish };
+  return { provider, model, reason, ...said, code: data.code, attempt };
 }
 
 /** Waits as long as the provider asked, or longer with each attempt. Gives up at once where the run would end first. */

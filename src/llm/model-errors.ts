@@ -123,6 +123,10 @@ function advice(status: number, behind: string): string {
 
 // --- What an answer under 200 was --------------------------------------------------------------------------------------
 
+/** The same failure once text has been shown: it cuts the answer off, and the client may send its message again. */
+export const afterText = ({ data, diagnosis }: ModelFailure): ModelFailure =>
+  new ModelFailure(new RefusalError({ ...data, retryable: true }), diagnosis, false);
+
 /** The answer ended, broke or could not be read on before its end. */
 export const cutOff = (finish = ''): ModelFailure =>
   failure(
@@ -154,7 +158,7 @@ export const notAModel = (contentType: string): ModelFailure =>
 const MISSING = {
   empty: 'The model gave an empty answer.',
   thoughts: 'The model gave no answer, only thoughts.',
-  calls: 'The model announced calls of tools and made none.',
+  calls: 'The model announced calls of tools, but there was no call.',
 };
 
 export const nothingToShow = (what: keyof typeof MISSING): ModelFailure =>

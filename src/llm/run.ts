@@ -72,6 +72,13 @@ export interface Run {
   remainingMs(): number;
 }
 
+/** The one line about a call that failed: what an operator needs to mend it, and nothing that people or models say. */
+export function modelCallFailed(log: Log, plan: ExecutionPlan, fields: object): void {
+  const { tenantId, sessionId, taskId, agent } = plan;
+  const ids = { tenant_id: tenantId, session_id: sessionId, task_id: taskId, agent_id: agent.id };
+  log.warn({ ...ids, ...fields }, 'model call failed');
+}
+
 export interface RunDependencies {
   readonly watchdog: Watchdog;
   readonly log: Log;
@@ -106,7 +113,11 @@ export function supervise(
     const watched: Watched = {
       check(now) {
         const error = silence.problem(now);
-        if (error) fail(error);
+        if (!error) return;
+        const { provider, model } = plan.agent;
+        const reason = error.code === 'MODEL_UNAVAILABLE' ? 'silent' : 'stalled';
+        modelCallFailed(log, plan, { provider, model, reason, code: error.code });
+        fail(error);
       },
     };
 

@@ -138,7 +138,9 @@ function fitName(name: string, tools: readonly string[]): string {
 /** A call's arguments, or undefined where the text is no JSON object. No text at all, and null, mean no arguments. */
 export function parseArgs(text: string): Record<string, unknown> | undefined {
   try {
-    const value: unknown = JSON.parse(text.trim() === '' ? '{}' : text);
+    const whole = text.trim() === '' ? '{}' : text;
+    // Half a character may hide behind an escape.
+    const value: unknown = HALF.test(whole) ? JSON.parse(whole, wellFormed) : JSON.parse(whole);
     // Some models write the object's text as a text once more.
     const inner: unknown = typeof value === 'string' && value.trim() !== '' ? JSON.parse(value) : value;
     if (inner === null || inner === '') return {};
@@ -147,6 +149,11 @@ export function parseArgs(text: string): Record<string, unknown> | undefined {
     return undefined;
   }
 }
+
+const HALF = /\\u[dD][89a-fA-F]/;
+
+const wellFormed = (_key: string, value: unknown): unknown =>
+  typeof value === 'string' ? value.toWellFormed() : value;
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);

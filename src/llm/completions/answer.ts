@@ -1,5 +1,6 @@
 /** Reads one answer of an endpoint from its bytes to its end, and says what it was: an answer, or which failure. */
 import {
+  afterText,
   cutOff,
   errorUnder200,
   failedFinish,
@@ -41,6 +42,11 @@ export interface Thoughts {
 
 /** How much of a body that is no stream of events is looked at. */
 const MAX_BODY_BYTES = 4 * 1024 * 1024;
+/** Data that keeps a connection alive, and `[DONE]`. */
+const PING = /^\[?[\w-]{1,20}\]?$/;
+/** Lines of a stream without an event, and blank ones. */
+const EVENT_LINE = /^(:.*|(data|event|id|retry)(:.*)?|\s*)$/;
+const REPLACEMENT = '\ufffd';
 /** UTF-16 units of thoughts that are held to be sent back. */
 const MAX_THOUGHT_UNITS = 1_000_000;
 
@@ -54,6 +60,8 @@ export interface AnswerReader {
   readonly done: boolean;
   /** It has its end, but a last word (usage) may follow. */
   readonly finished: boolean;
+  /** Its usage has come. */
+  readonly counted: boolean;
   /** The answer, or throws a ModelFailure. To be asked once the body has ended, broke, or is not waited for. */
   result(mayBeEmpty: boolean): Answer;
 }
@@ -65,6 +73,8 @@ export interface AnswerReader {
 export function createAnswerReader(contentType: string, sink: AnswerSink): AnswerReader {
   const calls: OpenCall[] = [];
   let text = '';
+  /** Half a character, whose other half may follow. */
+  let half = '';
   let thought = '';
   let field: ReasoningField = 'reasoning_content';
   const details: unknown[] = [];
@@ -92,10 +102,26 @@ export function createAnswerReader(contentType: string, sink: AnswerSink): Answe
     }
     if (chunk.reasoningDetails) details.push(...chunk.reasoningDetails);
     if (chunk.calls) addPieces(calls, chunk.calls);
-    if (chunk.text !== undefined) {
-      text += chunk.text;
-      sink.onText(chunk.text);
-    }
+    if (chunk.text !== undefined) show(chunk.text);
+  }
+
+  /** Text is well-formed Unicode, also where a character comes in two halves. */
+  function show(piece: string): void {
+    let whole = half + piece;
+    half = isHighHalf(whole.charCodeAt(whole.length - 1)) ? whole.slice(-1) : '';
+    if (half !== '') whole = whole.slice(0, -1);
+    if (whole === '') return;
+    if (!whole.isWellFormed()) whole = whole.toWellFormed();
+    text += whole;
+    sink.onText(whole);
+  }
+
+  /** A half that stays alone. */
+  function flush(): void {
+    if (half === '') return;
+    half = '';
+    text += REPLACEMENT;
+    sink.onText(REPLACEMENT);
   }
 
   function value(json: unknown, name: string): void {
@@ -114,14 +140,14 @@ export function createAnswerReader(contentType: string, sink: AnswerSink): Answe
   function event(data: string, name: string): void {
     if (failure) return;
     body = undefined;
-    const first = data.trimStart()[0];
-    if (first !== '{' && first !== '[') return;
-    if (first === '[' && data.trim() === '[DONE]') {
-      done = true;
-      return;
+    if (data.length < 30) {
+      const word = data.trim();
+      if (word === '[DONE]') done = true;
+      if (PING.test(word)) return;
     }
     const parsed = parse(data) ?? parseLines(data);
     if (parsed) for (const json of parsed) value(json, name);
+    else if (name === 'error' && finish === undefined) failure ??= errorUnder200({});
     else if (finish === undefined) failure ??= text === '' ? unreadable(contentType) : cutOff(word);
   }
 
@@ -130,7 +156,7 @@ export function createAnswerReader(contentType: string, sink: AnswerSink): Answe
   /** The body was no stream of events: a whole completion, an error, or something else altogether. */
   function readBody(bytes: Buffer): void {
     const whole = bytes.toString('utf8').trim();
-    if (whole === '') return;
+    if (whole.split(/[\r\n]+/).every((line) => EVENT_LINE.test(line))) return;
     const parsed = parse(whole) ?? parseLines(whole);
     if (!parsed) {
       failure = isJson || whole.startsWith('{') ? unreadable(contentType) : notAModel(contentType);
@@ -147,6 +173,9 @@ export function createAnswerReader(contentType: string, sink: AnswerSink): Answe
     },
     get finished() {
       return finish !== undefined;
+    },
+    get counted() {
+      return usage !== undefined;
     },
     push(bytes) {
       if (done || failure) return;
@@ -173,7 +202,8 @@ export function createAnswerReader(contentType: string, sink: AnswerSink): Answe
       if (!done && finish === undefined) failure ??= cutOff(word);
     },
     result(mayBeEmpty) {
-      if (failure) throw failure;
+      flush();
+      if (failure) throw text === '' ? failure : afterText(failure);
       if (finish === 'filtered') throw filtered(word);
       if (finish === 'failed') throw failedFinish(word);
       const isEmpty = text === '' && calls.length === 0;
@@ -186,6 +216,8 @@ export function createAnswerReader(contentType: string, sink: AnswerSink): Answe
     },
   };
 }
+
+const isHighHalf = (unit: number): boolean => unit >= 0xd800 && unit <= 0xdbff;
 
 function parse(data: string): readonly unknown[] | undefined {
   try {

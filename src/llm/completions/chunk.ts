@@ -24,7 +24,8 @@ export type ReasoningField = (typeof REASONING_FIELDS)[number];
 /** The error that a gateway sends where a chunk should be; undefined where there is none. */
 export function errorIn(value: unknown, eventName: string): unknown {
   if (!isObject(value)) return undefined;
-  const { error, object } = value;
+  const { object } = value;
+  const error = value.error ?? firstChoice(value.choices)?.error;
   if (error !== undefined && error !== null && error !== false && error !== '') return error;
   if (object === 'error' || eventName === 'error' || value.type === 'error') return value;
   return undefined;

@@ -52,15 +52,15 @@ export function remedyFor(status: number, text: string, body: RequestBody): Reme
   return undefined;
 }
 
+const UNKNOWN =
+  /unsupported|not supported|instead|unknown|unrecognized|extra|not permitted|not allowed|unexpected|invalid param|deprecated/;
+
 /** What the refusal says about the limit of the answer. */
 function limitRemedy(said: string, limit: string, sent: number): Remedy | undefined {
   const other = limit === 'max_tokens' ? 'max_completion_tokens' : 'max_tokens';
+  const isUnknown = UNKNOWN.test(said);
   const namesOther = limit === 'max_tokens' ? said.includes(other) : /\bmax_tokens\b/.test(said);
-  if (
-    namesOther &&
-    /unsupported|not supported|instead|unknown|unrecognized|extra|not permitted|invalid param/.test(said)
-  )
-    return { type: 'rename', from: limit, to: other };
+  if (isUnknown && (namesOther || said.includes(limit))) return { type: 'rename', from: limit, to: other };
   const window = windowIn(said, OVER_MINUTE.test(said));
   const prompt = numberAfter(
     said,
@@ -111,6 +111,9 @@ export function learnt(habits: Habits, remedy: Remedy): Habits {
     case 'without':
       return { ...habits, without: [...habits.without, remedy.field] };
     case 'rename':
+      // Known by neither name.
+      if (habits.renamed[remedy.to] !== undefined)
+        return { ...habits, renamed: {}, without: [...habits.without, remedy.from, remedy.to] };
       return { ...habits, renamed: { ...habits.renamed, [remedy.from]: remedy.to } };
     case 'answerTokens':
       return { ...habits, answerTokens: remedy.tokens };

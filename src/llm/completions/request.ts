@@ -4,8 +4,11 @@ import type { Dispatcher } from 'undici';
 import { classify, cutOff, type ModelFailure } from '../model-errors.ts';
 import { type Answer, type AnswerSink, createAnswerReader } from './answer.ts';
 
-/** After its finish an answer may still bring its usage. Silence, comments and an open connection do not hold it up. */
+/** After its finish an answer may still bring its usage: so long is waited for bytes, and for all of them together. */
 const AFTER_FINISH_MS = 1_000;
+const AFTER_FINISH_AT_MOST_MS = 2_000;
+/** With its usage, an answer has all there is to come. */
+const AFTER_USAGE_MS = 100;
 /** How long a connection has to end its body after `[DONE]`, to be used again. */
 const AFTER_DONE_MS = 500;
 /** How much of an error's body is read. */
@@ -40,6 +43,7 @@ export function ask(request: AnswerRequest, sink: AnswerSink): Promise<Asked> {
     let controller: Dispatcher.DispatchController | undefined;
     let reading: Reading | undefined;
     let timer: NodeJS.Timeout | undefined;
+    let finishedAt: number | undefined;
     let settled = false;
 
     const letGo = (): void => {
@@ -81,11 +85,19 @@ export function ask(request: AnswerRequest, sink: AnswerSink): Promise<Asked> {
       if (reading.done) {
         end();
         timer = setTimeout(letGo, AFTER_DONE_MS).unref();
-      } else if (reading.finished && timer === undefined)
-        timer = setTimeout(() => {
-          end();
-          letGo();
-        }, AFTER_FINISH_MS);
+      } else if (reading.finished) {
+        const now = performance.now();
+        finishedAt ??= now;
+        const left = finishedAt + AFTER_FINISH_AT_MOST_MS - now;
+        clearTimeout(timer);
+        timer = setTimeout(
+          () => {
+            end();
+            letGo();
+          },
+          Math.min(left, reading.counted ? AFTER_USAGE_MS : AFTER_FINISH_MS),
+        );
+      }
     };
 
     if (signal.aborted) return onAbort();
@@ -137,6 +149,7 @@ function raise(error: unknown): never {
 interface Reading {
   readonly done: boolean;
   readonly finished: boolean;
+  readonly counted: boolean;
   push(bytes: Buffer): void;
   end(then: () => void): void;
   broke(error: unknown): void;
@@ -160,6 +173,9 @@ function readAnswer(contentType: string, sink: AnswerSink): Reading {
     get finished() {
       return reader.finished;
     },
+    get counted() {
+      return reader.counted;
+    },
     push: (bytes) => guarded(() => reader.push(bytes)),
     end(then) {
       guarded(() => reader.end());
@@ -181,6 +197,7 @@ function readRefusal(status: number, headers: HttpRefusal['headers']): Reading {
       return length >= MAX_ERROR_BYTES;
     },
     finished: true,
+    counted: false,
     push(bytes) {
       length += bytes.length;
       parts.push(bytes);
@@ -229,6 +246,9 @@ function decoded(encoding: string | string[] | undefined, inner: Reading, look: 
     },
     get finished() {
       return inner.finished;
+    },
+    get counted() {
+      return inner.counted;
     },
     push: (bytes) => void (broken || decoder.write(bytes)),
     end(after) {
