@@ -144,11 +144,6 @@ export function listener(id: string, deltaWindowMs = 0): Listener {
   };
 }
 
-/** Lets everything that is due in this many loop turns happen. */
-export async function loopTurns(count: number): Promise<void> {
-  for (let turn = 0; turn < count; turn += 1) await new Promise((resolve) => setImmediate(resolve));
-}
-
 type Step = readonly [SessionState, readonly SessionEffect[]];
 
 /** What a session comes to over some messages, and all that it wants done. */

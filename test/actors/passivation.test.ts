@@ -13,7 +13,8 @@ import type { Store } from '../../src/ports/store.ts';
 import { leakFree } from '../support/leaks.ts';
 import { quiet, uncounted } from '../support/quiet.ts';
 import { memoryStore } from '../support/stores.ts';
-import { AGENT, answered, handClock, listener, loopTurns, sessionId, taskId, tenantId } from './fixtures.ts';
+import { loopTurns } from '../support/until.ts';
+import { AGENT, answered, handClock, listener, sessionId, taskId, tenantId } from './fixtures.ts';
 
 const IDLE_MS = 1_000;
 const MINUTE_MS = 60_000;

@@ -18,18 +18,8 @@ import type { Metrics } from '../../src/ports/telemetry.ts';
 import { leakFree } from '../support/leaks.ts';
 import { quiet } from '../support/quiet.ts';
 import { memoryStore } from '../support/stores.ts';
-import {
-  AGENT,
-  aborted,
-  answered,
-  type Listener,
-  listener,
-  loopTurns,
-  SESSION,
-  sessionId,
-  TENANT,
-  taskId,
-} from './fixtures.ts';
+import { loopTurns } from '../support/until.ts';
+import { AGENT, aborted, answered, type Listener, listener, SESSION, sessionId, TENANT, taskId } from './fixtures.ts';
 
 interface Run {
   readonly plan: ExecutionPlan;

@@ -4,12 +4,12 @@ import { test } from 'node:test';
 import { z } from 'zod';
 import { type ActionClient, action, ownList, pydantic1, pydantic2, WORK } from '../support/action-client.ts';
 import { chatter, isEnd } from '../support/chatter.ts';
-import type { ChildNode } from '../support/child-node.ts';
+import type { ChildNode } from '../support/node.ts';
 import { callTools, say, stallAfter } from '../support/stub-model.ts';
 import { gate } from '../support/transport.ts';
 import { until } from '../support/until.ts';
 import { connect } from '../support/websocket-client.ts';
-import { actionTown, heldKeys, settled, TAKEOVER_MS } from './actions-cluster.ts';
+import { actionCluster, heldKeys, settled, TAKEOVER_MS } from './actions-cluster.ts';
 
 const HEADERS = { 'x-tenant-id': 'acme', 'content-type': 'application/json' };
 const TOOLS = 'tool_registry_service:professional:default';
@@ -59,7 +59,7 @@ async function nothingMore(client: ActionClient, list: string): Promise<void> {
 test('kill -9 in mid-stream: runs go anew and are answered once, unless a client was told, or a tool was called', {
   timeout: 90_000,
 }, async (t) => {
-  const { client, stub, node } = await actionTown(t);
+  const { client, stub, node } = await actionCluster(t);
   const registry = { TOOL_REGISTRY_SERVICE: 'redis' };
   const first = await node(registry);
   const agentId = await agentWithTool(first);
@@ -159,7 +159,7 @@ test('kill -9 in mid-stream: runs go anew and are answered once, unless a client
 });
 
 test('SIGTERM: what runs is answered within the grace, what waits stays for another node, and nothing is held', async (t) => {
-  const { client, stub, node } = await actionTown(t);
+  const { client, stub, node } = await actionCluster(t);
   const list = ownList();
   const open = gate();
   stub.byDefault(() => async (reply) => {
@@ -198,7 +198,7 @@ test('SIGTERM: what runs is answered within the grace, what waits stays for anot
 });
 
 test('SIGTERM with a run that outlasts the grace: it goes back to its queue, and the next node runs it again', async (t) => {
-  const { client, stub, node } = await actionTown(t);
+  const { client, stub, node } = await actionCluster(t);
   const list = ownList();
   stub.next(stallAfter('Hm'));
   const first = await node({ DRAIN_SECONDS: '0.2' });

@@ -13,7 +13,7 @@ import {
 } from '../support/action-client.ts';
 import { startScene } from '../support/node.ts';
 import { say } from '../support/stub-model.ts';
-import { actionTown, settled } from './actions-cluster.ts';
+import { actionCluster, settled } from './actions-cluster.ts';
 
 test('ten at once and later ones are one run with one answer', async (t) => {
   const client = await actionClient(t);
@@ -63,7 +63,7 @@ test('the same action_id of another tenant is another action', async (t) => {
 });
 
 test('after a restart on the same database the stored answer comes, and nothing runs', async (t) => {
-  const { client, stub, node } = await actionTown(t);
+  const { client, stub, node } = await actionCluster(t);
   const list = ownList();
   const run = { action_id: 'same-1', callback_queue: list };
   const sent = pydantic2(action('execution.agent_run', { input: 'Count.' }, run));

@@ -8,11 +8,11 @@ import { openStores, type Stores } from '../../src/store/open.ts';
 import { createRetention } from '../../src/store/retention.ts';
 import { createLog } from '../../src/telemetry/log.ts';
 import { last } from '../support/chatter.ts';
-import { runNode } from '../support/child-node.ts';
 import { leakFree } from '../support/leaks.ts';
-import { type Scene, type SceneOptions, startScene } from '../support/node.ts';
+import { runNode, type Scene, type SceneOptions, startScene } from '../support/node.ts';
 import { say, stallAfter } from '../support/stub-model.ts';
 import { temporary } from '../support/temporary.ts';
+import { gate } from '../support/transport.ts';
 
 const DAY_MS = 86_400_000;
 const log = createLog({ level: 'silent', name: 'test', nodeId: 'test' });
@@ -26,11 +26,8 @@ const contents = (messages: readonly { readonly content: string }[]) =>
   messages.map(({ content }) => content);
 
 /** Waits for what arrives at a wrapped store. */
-function gate(stores: Stores) {
-  let open = (): void => {};
-  const opened = new Promise<void>((resolve) => {
-    open = resolve;
-  });
+function gated(stores: Stores) {
+  const { opened, open } = gate();
   const held: Write['type'][] = [];
   const conversations: Store = {
     ...stores.conversations,
@@ -139,7 +136,7 @@ test('who has seen an acknowledgement sees it in the database, too', async (t) =
 test('a tier that does not wait for the store answers before it, and is stored all the same', async (t) => {
   const place = temporary(t);
   const tiers = new URL('./durability-tiers.json', import.meta.url).pathname;
-  const { stores, open, held } = gate(await openStores({ url: place.database, log }));
+  const { stores, open, held } = gated(await openStores({ url: place.database, log }));
   const { chat, ask } = await startScene(t, { env: { TIERS_FILE: tiers }, parts: { stores } });
   const quick = await chat('acme', 's1', { query: { tier: 'advance' } });
   quick.send({ type: 'chat.send', message: 'Go.' });

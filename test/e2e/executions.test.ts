@@ -4,12 +4,12 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
-import { gate } from '../support/http-client.ts';
 import { startScene, startTestNode, type TestNode } from '../support/node.ts';
 import { callTools, refuse, say, silence, stallAfter } from '../support/stub-model.ts';
 import { bearer, JWT } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 import { openReceiver } from '../transports/webhooks/webhook-receiver.ts';
+import { gate } from '../support/transport.ts';
 
 const RUN = { agent_id: 'default', input: 'Go.' };
 const execute = (node: TestNode, more: object = {}, tier?: string) =>
@@ -264,7 +264,7 @@ test('a node that drains ends what runs, calls back, and begins no item more', a
   const node = await startScene(t, { env: { ALLOW_INSECURE: '1' }, parts: { blockPrivate: false } });
   const draining = gate();
   node.stub.byDefault(() => async (reply) => {
-    await draining.promise;
+    await draining.opened;
     await say('Done.')(reply);
   });
   await execute(node, { callback_url: `http://127.0.0.1:${receiver.port}/` });
@@ -272,7 +272,7 @@ test('a node that drains ends what runs, calls back, and begins no item more', a
   await node.ask('/api/executions/batch', { body: { items, concurrency: 1 } });
   await node.stub.request(1);
   const drained = node.running.drain();
-  draining.resolve();
+  draining.open();
   await drained;
   assert.equal(JSON.parse(receiver.requests[0]?.body ?? '').result.content, 'Done.');
   assert.equal(node.stub.requests.length, 2);

@@ -10,16 +10,15 @@ import { type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { z } from 'zod';
 import { type Chatter, chatter, isEnd, types } from '../support/chatter.ts';
-import { type ChildNode, spawnNode } from '../support/child-node.ts';
 import { dice } from '../support/dice.ts';
 import { leakFree } from '../support/leaks.ts';
-import type { Env } from '../support/node.ts';
+import { type ChildNode, type Env, spawnNode } from '../support/node.ts';
 import { temporary } from '../support/temporary.ts';
 import { connect, type Received } from '../support/websocket-client.ts';
 
 const ROUNDS = Number(process.env.KILL_ROUNDS ?? 100);
-/** Worlds, each with a database and nodes of its own, that live side by side: while one waits, another starts. */
-const WORLDS = 4;
+/** Clusters, each with a database and nodes of its own, that live side by side: while one waits, another starts. */
+const CLUSTERS = 4;
 const SEED = Number(process.env.KILL_SEED ?? 20_260);
 /** A machine that is busy with other tests takes 2 s of it for a start. */
 const LIMIT_MS = 60_000 + ROUNDS * 4_000;
@@ -180,7 +179,7 @@ async function killTime(
   return delay(lateMs);
 }
 
-/** What a world has come to. */
+/** What a cluster has come to. */
 interface Seen {
   said: number;
   acknowledged: number;
@@ -198,8 +197,8 @@ async function compiled(t: TestContext): Promise<Env> {
   return env;
 }
 
-/** Lets nodes live and die on one database, `rounds` times; gives up between two rounds where another world has failed. */
-async function world(
+/** Lets nodes live and die on one database, `rounds` times; gives up between two rounds where another cluster has failed. */
+async function cluster(
   t: TestContext,
   env: Env,
   rounds: number,
@@ -294,7 +293,7 @@ test(`${ROUNDS} kills in mid-stream lose nothing that was acknowledged, and nobo
   leakFree(t);
   const cache = await compiled(t);
   const failure = new AbortController();
-  const worlds = Array.from({ length: WORLDS }, async (_, index) => {
+  const clusters = Array.from({ length: CLUSTERS }, async (_, index) => {
     const env = {
       ...cache,
       DATABASE_URL: temporary(t).database,
@@ -304,17 +303,17 @@ test(`${ROUNDS} kills in mid-stream lose nothing that was acknowledged, and nobo
       ORCHESTRATOR_MAX_REQUESTS_PER_SESSION: '0',
       EXECUTION_LOG_LEVEL: 'info',
     };
-    const rounds = Math.floor((ROUNDS + index) / WORLDS);
+    const rounds = Math.floor((ROUNDS + index) / CLUSTERS);
     try {
-      return await world(t, env, rounds, SEED + index, failure.signal);
+      return await cluster(t, env, rounds, SEED + index, failure.signal);
     } catch (error) {
       failure.abort(error);
       throw error;
     }
   });
-  await Promise.allSettled(worlds);
+  await Promise.allSettled(clusters);
   failure.signal.throwIfAborted();
-  const seen = await Promise.all(worlds);
+  const seen = await Promise.all(clusters);
   const sum = (what: keyof Seen): number => seen.reduce((total, one) => total + one[what], 0);
   const [said, acknowledged, ended, interrupted] = [
     sum('said'),

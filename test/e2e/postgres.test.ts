@@ -2,8 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { chatter, last, types } from '../support/chatter.ts';
-import { type ChildNode, spawnNode } from '../support/child-node.ts';
-import { startScene } from '../support/node.ts';
+import { type ChildNode, spawnNode, startScene } from '../support/node.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { say, stallAfter } from '../support/stub-model.ts';
 import { until } from '../support/until.ts';

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:net';
 import { test } from 'node:test';
 import { chatter } from '../support/chatter.ts';
-import { type ChildNode, runNode, spawnNode } from '../support/child-node.ts';
+import { type ChildNode, runNode, spawnNode } from '../support/node.ts';
 import { readEvents } from '../support/http-client.ts';
 import { leakFree } from '../support/leaks.ts';
 import { connect, HandshakeRefused } from '../support/websocket-client.ts';

@@ -10,7 +10,7 @@ import { leakFree } from '../support/leaks.ts';
 import { quiet } from '../support/quiet.ts';
 import { memoryStore } from '../support/stores.ts';
 import { collecting, counting, gate, queue } from '../support/transport.ts';
-import { until } from '../support/until.ts';
+import { loopTurns, until } from '../support/until.ts';
 import {
   comeBack,
   fakeTransport,
@@ -287,7 +287,7 @@ test('commits that resolve in another order are sent in the order of their calls
   };
   const relay = relayOver(fake.transport, store);
   await until('the first read', () => watched.reads() === 1);
-  await new Promise((resolve) => setImmediate(resolve));
+  await loopTurns();
   const keeping = [0, 1, 2].map((n) => relay.keep([outgoing(n)]));
   doors[2]?.open();
   doors[1]?.open();

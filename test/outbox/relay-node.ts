@@ -6,7 +6,6 @@ import type { QueueName } from '../../src/domain/queues.ts';
 import { createRelay, type RelayDeps } from '../../src/outbox/relay.ts';
 import type { Relay } from '../../src/ports/outbox.ts';
 import type { Outgoing, Store, Write } from '../../src/ports/store.ts';
-import type { Log } from '../../src/ports/telemetry.ts';
 import type { Transport } from '../../src/ports/transport.ts';
 import { quiet } from '../support/quiet.ts';
 import { memoryStore } from '../support/stores.ts';
@@ -145,22 +144,6 @@ export function watchedStore(inner: Store = memoryStore()): WatchedStore {
 }
 
 export const storeAway = (): Error => new RefusalError(refusal('STORE_UNAVAILABLE'));
-
-export interface HeardLog extends Log {
-  readonly lines: { readonly level: string; readonly fields: object; readonly text: string }[];
-}
-
-export function hearingLog(): HeardLog {
-  const lines: HeardLog['lines'] = [];
-  const at = (level: string) => (fields: object, text: string) => void lines.push({ level, fields, text });
-  return {
-    lines,
-    debug: at('debug'),
-    info: at('info'),
-    warn: at('warn'),
-    error: at('error'),
-  };
-}
 
 /** A started relay over them. */
 export function relayOver(

@@ -10,7 +10,7 @@ import { leakFree } from '../support/leaks.ts';
 import { quiet } from '../support/quiet.ts';
 import { memoryStore } from '../support/stores.ts';
 import { collecting, counting, queue, refusedWith } from '../support/transport.ts';
-import { until } from '../support/until.ts';
+import { loopTurns, until } from '../support/until.ts';
 import {
   comeBack,
   fakeTransport,
@@ -272,7 +272,7 @@ test('close waits for what is on its way, but not for ever', async (t) => {
   const relay = relayOver(fake.transport, watched.store, { timing: { closeMs: 50, page: 2 } });
   await relay.keep([outgoing(0)]);
   await until('the first', () => fake.arrived('q').length === 1);
-  fake.pace = () => new Promise((resolve) => setImmediate(resolve));
+  fake.pace = loopTurns;
   await relay.keep(numbers(1, 9).map((n) => outgoing(n)));
   await relay.close();
   assert.deepEqual(await unsentIn(watched.store), []);

@@ -7,10 +7,10 @@ import { type TaskId, taskIdSchema } from '../../src/domain/ids.ts';
 import { TIER_TABLE } from '../../src/domain/tiers.ts';
 import type { Caller, CancelReply, SayReply, TurnRequest } from '../../src/domain/turn.ts';
 import type { Client, Directory, ResumePoint } from '../../src/ports/sessions.ts';
-import type { Log, Metrics } from '../../src/ports/telemetry.ts';
+import type { Metrics } from '../../src/ports/telemetry.ts';
 import { type Chat, type ChatSettings, mountChat } from '../../transports/websocket/chat.ts';
 import { type Access, createAccess } from '../../transports/wire/access.ts';
-import { uncounted } from './quiet.ts';
+import { logTo, uncounted } from './quiet.ts';
 
 export interface Attached {
   readonly caller: Caller;
@@ -126,8 +126,7 @@ export function openChatPort(options: PortOptions = {}): Promise<ChatPort> {
   const clock = { now: () => state.now() };
   const closeCodes: number[] = [];
   const lines: string[] = [];
-  const write = (fields: object, text: string) => void lines.push(`${text} ${JSON.stringify(fields)}`);
-  const log: Log = { debug: write, info: write, warn: write, error: write };
+  const log = logTo(({ fields, text }) => lines.push(`${text} ${JSON.stringify(fields)}`));
   const metrics: Metrics = { ...uncounted, socketClosed: (code) => void closeCodes.push(code) };
   const tiers = {
     ...TIER_TABLE,

@@ -8,12 +8,12 @@ import { DEFAULT_AGENT_ID, sessionIdSchema, taskIdSchema, tenantIdSchema } from 
 import type { TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
 import type { Client, Directory } from '../../src/ports/sessions.ts';
 import type { MessagePage, PageRequest } from '../../src/ports/store.ts';
-import type { Log } from '../../src/ports/telemetry.ts';
 import { mountHttp, openServer } from '../../transports/http/adapter.ts';
 import { createHttpApp } from '../../transports/http/app.ts';
 import { HTTP_LIMITS, type HttpLimits } from '../../transports/http/body-limits.ts';
 import type { HttpDeps } from '../../transports/http/deps.ts';
 import { createAccess } from '../../transports/wire/access.ts';
+import { collectingLog } from './quiet.ts';
 
 export const JWT_SECRET = 'a secret of at least thirty-two characters';
 export const NOW_MS = Date.parse('2026-01-02T03:04:05.006Z');
@@ -123,21 +123,6 @@ export function scriptedDirectory() {
   return { ...script, script, directory };
 }
 
-export type LogLine = { readonly level: string; readonly fields: object; readonly text: string };
-
-function collectingLog(lines: LogLine[]): Log {
-  const write = (level: string) => (fields: object, text: string) => {
-    lines.push({ level, fields, text });
-  };
-  const log: Log = {
-    debug: write('debug'),
-    info: write('info'),
-    warn: write('warn'),
-    error: write('error'),
-  };
-  return log;
-}
-
 /** Starts a node on a free port of loopback; `close`, called after `test` where given, proves that no request is open. */
 export async function openHttpNode(
   test: { after(end: () => void): void } | undefined,
@@ -148,7 +133,6 @@ export async function openHttpNode(
   } = {},
 ) {
   const { script, directory } = scriptedDirectory();
-  const lines: LogLine[] = [];
   const clock = { now: () => NOW_MS };
   const mode = options.mode ?? 'open';
   const settings = {
@@ -159,7 +143,7 @@ export async function openHttpNode(
     audience: undefined,
   };
   let ids = 0;
-  const log = collectingLog(lines);
+  const log = collectingLog();
   const deps: HttpDeps = {
     directory,
     observer: createTurnObserver({ directory: options.deps?.directory ?? directory, clock, log }),
@@ -193,7 +177,7 @@ export async function openHttpNode(
     port,
     url,
     script,
-    lines,
+    lines: log.lines,
     mount,
     close,
     /** A request of the tenant `acme`, with a JSON body where one is given. */

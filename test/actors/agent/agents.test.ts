@@ -12,18 +12,8 @@ import type { AgentRunner, ExecutionOutcome, ExecutionPlan } from '../../../src/
 import { leakFree } from '../../support/leaks.ts';
 import { quiet, uncounted } from '../../support/quiet.ts';
 import { memoryStore } from '../../support/stores.ts';
-import {
-  AGENT,
-  answered,
-  CONFIG,
-  handClock,
-  listener,
-  loopTurns,
-  SESSION,
-  TENANT,
-  taskId,
-  tenantId,
-} from '../fixtures.ts';
+import { loopTurns } from '../../support/until.ts';
+import { AGENT, answered, CONFIG, handClock, listener, SESSION, TENANT, taskId, tenantId } from '../fixtures.ts';
 import { AGENT_ID, agentOf, handStore, openManagement, someone, value } from './agent-fixtures.ts';
 
 function open(t: TestContext, idleMs = 60_000) {

@@ -12,7 +12,8 @@ import type { AgentRunner, ExecutionContext, ExecutionPlan } from '../../../src/
 import type { Write } from '../../../src/ports/store.ts';
 import { leakFree } from '../../support/leaks.ts';
 import { quiet } from '../../support/quiet.ts';
-import { AGENT, answered, handClock, listener, loopTurns, SESSION, TENANT, taskId } from '../fixtures.ts';
+import { loopTurns } from '../../support/until.ts';
+import { AGENT, answered, handClock, listener, SESSION, TENANT, taskId } from '../fixtures.ts';
 
 const T = taskId('t');
 const plan: ExecutionPlan = {

@@ -4,7 +4,8 @@ import type { ChildProcess } from 'node:child_process';
 import { test } from 'node:test';
 import { setTimeout as wait } from 'node:timers/promises';
 import { redisFor, transportFor } from '../../support/redis-node.ts';
-import { killed, startWorker } from '../../support/redis-workers.ts';
+import { killed } from '../../support/processes.ts';
+import { startWorker } from '../../support/redis-workers.ts';
 import { action, queue } from '../../support/transport.ts';
 import { until } from '../../support/until.ts';
 

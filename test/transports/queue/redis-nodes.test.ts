@@ -12,7 +12,8 @@ import {
 import type { ActionDelivery } from '../../../src/ports/transport.ts';
 import type { RedisServer } from '../../support/redis.ts';
 import { redisFor, transportFor } from '../../support/redis-node.ts';
-import { killed, startWorker } from '../../support/redis-workers.ts';
+import { killed } from '../../support/processes.ts';
+import { startWorker } from '../../support/redis-workers.ts';
 import { action, collecting, counting, gate, queue, refusedWith } from '../../support/transport.ts';
 import { until } from '../../support/until.ts';
 

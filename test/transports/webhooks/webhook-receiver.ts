@@ -14,11 +14,12 @@ import {
 import { type TenantId, tenantIdSchema } from '../../../src/domain/ids.ts';
 import { createNotices } from '../../../src/management/management.ts';
 import type { WebhookStore } from '../../../src/ports/management.ts';
-import type { Log, Timers } from '../../../src/ports/telemetry.ts';
+import type { Timers } from '../../../src/ports/telemetry.ts';
 import { createWebhooks, type WebhookDeps } from '../../../transports/webhooks/webhooks.ts';
 import { leakFree } from '../../support/leaks.ts';
-import { uncounted } from '../../support/quiet.ts';
+import { logTo, uncounted } from '../../support/quiet.ts';
 import { memoryStores } from '../../support/stores.ts';
+import { loopTurns } from '../../support/until.ts';
 
 /** What a receiver was sent. */
 export interface Request {
@@ -102,7 +103,7 @@ export function createTestTime() {
         timers.delete(next);
         nowMs = Math.max(nowMs, next.atMs);
         next.run();
-        await new Promise((resolve) => setImmediate(resolve));
+        await loopTurns();
       }
       nowMs = endMs;
     },
@@ -163,12 +164,8 @@ export function openWebhooks(
   leakFree(t);
   const time = createTestTime();
   const lines: string[] = [];
-  const write = (fields: object, text: string): void => {
-    lines.push(
-      `${text} ${JSON.stringify(fields, (_, value) => (value instanceof Error ? value.message : value))}`,
-    );
-  };
-  const log: Log = { debug: write, info: write, warn: write, error: write };
+  const plain = (_: string, value: unknown) => (value instanceof Error ? value.message : value);
+  const log = logTo(({ fields, text }) => lines.push(`${text} ${JSON.stringify(fields, plain)}`));
   const notices = createNotices(log);
   const store = more.store ?? watchedStore();
   const webhooks = createWebhooks({

@@ -12,6 +12,7 @@ import {
   tenant,
   watchedStore,
 } from './webhook-receiver.ts';
+import { loopTurns } from '../../support/until.ts';
 
 const page = { page: 1, pageSize: 100 };
 
@@ -223,7 +224,7 @@ test('a store that fails for a while loses no notice and sends none twice', asyn
   dispatcher.store.script.failures = 2;
   dispatcher.notices.publish(notice());
   while (dispatcher.store.script.failures > 0) {
-    await new Promise((resolve) => setImmediate(resolve));
+    await loopTurns();
     await dispatcher.advance(200);
   }
   await dispatcher.advance(1_000);
@@ -254,7 +255,7 @@ test('a burst beyond what is held is put off in the store and arrives whole', as
   await receiver.got(50);
   while (receiver.requests.length < count) {
     await dispatcher.advance(1_000);
-    await new Promise((resolve) => setImmediate(resolve));
+    await loopTurns();
   }
   await dispatcher.store.until(
     () => dispatcher.store.kept.filter(({ status }) => status === 'delivered').length === count,
