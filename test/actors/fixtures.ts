@@ -80,6 +80,21 @@ export const answered = (content: string): ExecutionOutcome => ({ type: 'answere
 export const aborted: ExecutionOutcome = { type: 'aborted', info: INFO };
 export const failed = (error: ErrorData): ExecutionOutcome => ({ type: 'failed', error, info: INFO });
 
+/** A request of `TENANT` in `SESSION`, of this task id. */
+export const turnRequest = (id: string, more: Partial<TurnRequest> = {}): TurnRequest => ({
+  caller: { tenantId: TENANT, tier: undefined, userId: undefined },
+  sessionId: SESSION,
+  taskId: taskId(id),
+  taskIdGiven: false,
+  agentId: undefined,
+  message: `message ${id}`,
+  context: {},
+  stream: true,
+  onBusy: 'enqueue',
+  requestId: undefined,
+  ...more,
+});
+
 /** Something said, as a session is told it: fields of the request, and those of the message itself. */
 export const said = (
   id: string,
@@ -91,19 +106,7 @@ export const said = (
   }: Partial<TurnRequest & Pick<Said, 'replyTo' | 'atMs' | 'arrival'>> = {},
 ): Said => ({
   type: 'said',
-  request: {
-    caller: { tenantId: TENANT, tier: undefined, userId: undefined },
-    sessionId: SESSION,
-    taskId: taskId(id),
-    taskIdGiven: false,
-    agentId: undefined,
-    message: `message ${id}`,
-    context: {},
-    stream: true,
-    onBusy: 'enqueue',
-    requestId: undefined,
-    ...more,
-  },
+  request: turnRequest(id, more),
   arrival,
   replyTo,
   atMs,

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { createSystem, type System } from '../../actors/system.ts';
+import type { System } from '../../actors/system.ts';
 import { isTerminal } from '../../src/domain/frames.ts';
 import type { TaskId, TenantId } from '../../src/domain/ids.ts';
 import { TIER_TABLE, type TierLimits, type TierTable } from '../../src/domain/tiers.ts';
@@ -15,11 +15,10 @@ import type {
 } from '../../src/ports/runner.ts';
 import type { Store } from '../../src/ports/store.ts';
 import type { Metrics } from '../../src/ports/telemetry.ts';
-import { leakFree } from '../support/leaks.ts';
-import { quiet } from '../support/quiet.ts';
+import { openActors } from '../support/actors.ts';
 import { memoryStore } from '../support/stores.ts';
 import { loopTurns } from '../support/until.ts';
-import { AGENT, aborted, answered, type Listener, listener, SESSION, sessionId, TENANT, taskId } from './fixtures.ts';
+import { AGENT, aborted, answered, type Listener, listener, SESSION, sessionId, TENANT, taskId, turnRequest } from './fixtures.ts';
 
 interface Run {
   readonly plan: ExecutionPlan;
@@ -64,7 +63,6 @@ async function until<T>(look: () => T | undefined): Promise<T> {
 }
 
 function open(t: TestContext, options: { maxExecutions?: number; executions?: number } = {}): Node {
-  leakFree(t);
   const fault: Node['fault'] = { store: null, commit: false, metrics: false, tenant: false, hold: null };
   const memory = memoryStore();
   const reach = async <T>(access: 'read' | 'write', call: () => Promise<T>): Promise<T> => {
@@ -120,48 +118,16 @@ function open(t: TestContext, options: { maxExecutions?: number; executions?: nu
     },
   };
   const tiers: TierTable = { ...TIER_TABLE, professional: limits };
-  const system = createSystem({
-    store,
-    runner,
-    metrics,
-    log: quiet,
-    clock: { now: () => Date.now() },
-    agents: { agent: async () => ({ ok: true, value: AGENT }) },
-    tiers,
-    defaultTier: 'professional',
-    requestsPerHour: null,
-    maxIterations: undefined,
-    maxTimeMs: undefined,
-    maxExecutions: options.maxExecutions ?? 10,
-    deltaWindowMs: 0,
-    idleMs: 60_000,
-  });
-  t.after(() => system.close());
-  const caller = { tenantId: TENANT, tier: undefined, userId: undefined };
+  const { maxExecutions = 10 } = options;
+  const { say, ...actors } = openActors(t, { store, runner, metrics, tiers, maxExecutions });
   return {
-    system,
+    ...actors,
     runs,
     counts,
     fault,
     store,
     say: (id, { session = SESSION, onBusy = 'enqueue' } = {}) =>
-      system.say({
-        caller,
-        sessionId: sessionId(session),
-        taskId: taskId(id),
-        taskIdGiven: true,
-        agentId: undefined,
-        message: `message ${id}`,
-        context: undefined,
-        stream: true,
-        onBusy,
-        requestId: undefined,
-      }),
-    attach(id, session = SESSION) {
-      const client = listener(id);
-      system.attach(caller, sessionId(session), client, undefined);
-      return client;
-    },
+      say(id, { sessionId: sessionId(session), onBusy }),
     run: (id) => until(() => runs.find(({ plan }) => plan.taskId === id)),
   };
 }
@@ -497,22 +463,7 @@ test('closing in mid-turn ends it as INTERRUPTED, for its clients and in the sto
 test('an observer of one turn sees it from its first frame on, and nothing once it has left', async (t) => {
   const node = open(t);
   const observer = listener('sse');
-  const caller = { tenantId: TENANT, tier: undefined, userId: undefined };
-  const reply = await node.system.say(
-    {
-      caller,
-      sessionId: SESSION,
-      taskId: taskId('t'),
-      taskIdGiven: false,
-      agentId: undefined,
-      message: 'hi',
-      context: undefined,
-      stream: true,
-      onBusy: 'enqueue',
-      requestId: undefined,
-    },
-    observer,
-  );
+  const reply = await node.system.say(turnRequest('t'), observer);
   assert.equal(reply.ok, true);
   (await node.run('t')).end(answered('hi'));
   await ended(observer, 't');

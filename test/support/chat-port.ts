@@ -1,6 +1,6 @@
 /** A chat port for tests: a real uWS app, and a directory that records what it is asked and answers as it is told. */
 
-import { App, type us_listen_socket, us_listen_socket_close, us_socket_local_port } from 'uWebSockets.js';
+import { App, type us_listen_socket, us_listen_socket_close } from 'uWebSockets.js';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import type { Frame } from '../../src/domain/frames.ts';
 import { type TaskId, taskIdSchema } from '../../src/domain/ids.ts';

@@ -4,16 +4,15 @@ import { type TestContext, test } from 'node:test';
 import { ABSENT_MS } from '../../../actors/agent/agent.ts';
 import { createAgents } from '../../../actors/agent/agents.ts';
 import { createActorSystem } from '../../../actors/runtime/actor-system.ts';
-import { createSystem } from '../../../actors/system.ts';
 import type { AgentConfig } from '../../../src/domain/agent.ts';
 import type { Reply } from '../../../src/domain/errors.ts';
 import type { AgentId } from '../../../src/domain/ids.ts';
 import type { AgentRunner, ExecutionOutcome, ExecutionPlan } from '../../../src/ports/runner.ts';
+import { openActors } from '../../support/actors.ts';
 import { leakFree } from '../../support/leaks.ts';
-import { quiet, uncounted } from '../../support/quiet.ts';
-import { memoryStore } from '../../support/stores.ts';
+import { quiet } from '../../support/quiet.ts';
 import { loopTurns } from '../../support/until.ts';
-import { AGENT, answered, CONFIG, handClock, listener, SESSION, TENANT, taskId, tenantId } from '../fixtures.ts';
+import { AGENT, answered, handClock, SESSION, TENANT, taskId } from '../fixtures.ts';
 import { AGENT_ID, agentOf, handStore, openManagement, someone, value } from './agent-fixtures.ts';
 
 function open(t: TestContext, idleMs = 60_000) {
@@ -195,7 +194,6 @@ function handRunner() {
 }
 
 async function openNode(t: TestContext) {
-  leakFree(t);
   const clock = handClock(Date.UTC(2026, 0, 1));
   const actors = createActorSystem({ clock, log: quiet });
   const management = openManagement({
@@ -210,41 +208,14 @@ async function openNode(t: TestContext) {
     idleMs: 60_000,
   });
   const runner = handRunner();
-  const system = createSystem({
-    ...CONFIG,
-    actors,
-    store: memoryStore(),
-    agents,
-    runner,
-    clock,
-    metrics: uncounted,
-    log: quiet,
-    defaultTier: 'professional',
-    maxExecutions: 10,
-    deltaWindowMs: 0,
-    idleMs: 60_000,
-  });
-  t.after(() => system.close());
+  const node = openActors(t, { actors, agents, runner, clock });
   const { id } = value(await management.agents.create(someone(), { name: 'Helper', is_active: true }));
-  const caller = { tenantId: TENANT, tier: undefined, userId: undefined };
   const say = (task: string, agentVersion?: number, agentId: AgentId = id) =>
-    system.say({
-      caller,
-      sessionId: SESSION,
-      taskId: taskId(task),
-      taskIdGiven: true,
-      agentId,
-      agentVersion,
-      message: 'hello',
-      context: undefined,
-      stream: true,
-      onBusy: 'enqueue',
-      requestId: undefined,
-    });
-  const version = async (task: string) => value(await system.turn(TENANT, taskId(task))).agentVersion;
+    node.say(task, { agentId, agentVersion });
+  const version = async (task: string) => value(await node.system.turn(TENANT, taskId(task))).agentVersion;
   const update = (temperature: number) =>
     management.agents.update(someone(), id, { temperature }, { version: undefined, replace: false });
-  return { id, system, agents, management, runner, caller, say, version, update };
+  return { ...node, id, agents, management, runner, say, version, update };
 }
 
 test('the next turn of a running session uses the new version, one that waits in line too, and a pinned one does not', async (t) => {
@@ -288,11 +259,9 @@ test('the numbers of a node tell how many agents live and how often they were fo
 });
 
 test('a notice reaches every client of its tenant, unnumbered, and nobody else', async (t) => {
-  const { system, management, caller, update } = await openNode(t);
+  const { system, management, attach, update } = await openNode(t);
   management.bus.listen((notice) => system.notify(notice));
-  const [mine, other] = [listener('mine'), listener('other')];
-  system.attach(caller, SESSION, mine, undefined);
-  system.attach({ ...caller, tenantId: tenantId('other') }, SESSION, other, undefined);
+  const [mine, other] = [attach('mine'), attach('other', SESSION, 'other')];
   await loopTurns(6);
   const { id, version } = value(await update(0.2));
 

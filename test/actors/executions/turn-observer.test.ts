@@ -5,26 +5,16 @@ import { type TestContext, test } from 'node:test';
 import { createTurnObserver } from '../../../actors/executions/turn-observer.ts';
 import { CLOSE, refusal } from '../../../src/domain/errors.ts';
 import type { Frame } from '../../../src/domain/frames.ts';
-import { sessionIdSchema, taskIdSchema, tenantIdSchema } from '../../../src/domain/ids.ts';
 import type { TurnRequest } from '../../../src/domain/turn.ts';
 import type { Directory } from '../../../src/ports/sessions.ts';
 import { answeredTurn, NOW_MS, scriptedDirectory } from '../../support/http-node.ts';
 import { quiet } from '../../support/quiet.ts';
 import { gate } from '../../support/transport.ts';
+import { sessionId, turnRequest } from '../fixtures.ts';
 import { loopTurns } from '../../support/until.ts';
 
-const request = (taskId: string, sessionId = 's1'): TurnRequest => ({
-  caller: { tenantId: tenantIdSchema.parse('acme'), tier: undefined, userId: undefined },
-  sessionId: sessionIdSchema.parse(sessionId),
-  taskId: taskIdSchema.parse(taskId),
-  taskIdGiven: true,
-  agentId: undefined,
-  message: 'hi',
-  context: undefined,
-  stream: true,
-  onBusy: 'enqueue',
-  requestId: undefined,
-});
+const request = (taskId: string, session = 's1'): TurnRequest =>
+  turnRequest(taskId, { sessionId: sessionId(session), taskIdGiven: true });
 
 /** `activation`: what a session waits for before it attaches anybody. */
 function open(t: TestContext, activation?: Promise<void>) {
