@@ -9,7 +9,7 @@ import { refusal } from '../../../src/domain/errors.ts';
 import { type EventData, eventData } from '../../../src/domain/frames.ts';
 import { agentIdSchema } from '../../../src/domain/ids.ts';
 import * as queues from '../../../src/domain/queues.ts';
-import { TIER_TABLE, TIERS } from '../../../src/domain/tiers.ts';
+import { TIERS } from '../../../src/domain/tiers.ts';
 import { ragQuery } from '../../../src/llm/tools/rag-query.ts';
 import { registryTool } from '../../../src/llm/tools/registry-tool.ts';
 import type { Tool } from '../../../src/llm/tools/tool.ts';
@@ -23,15 +23,11 @@ import {
   socketQuerySchema,
 } from '../../../transports/asyncapi/catalogue.ts';
 import { asyncApi } from '../../../transports/asyncapi/document.ts';
-import { createRemoteConversations } from '../../../transports/peers/remote-conversations.ts';
-import { createMemoryTransport } from '../../../transports/queue/memory.ts';
 import { readSessionPath } from '../../../transports/websocket/upgrade.ts';
 import { encodeFrame } from '../../../transports/wire/codec.ts';
 import { BACK, envelope, openActionNode, run } from '../../actors/actions/action-node.ts';
 import { openHttpNode } from '../../support/http-node.ts';
-import { quiet } from '../../support/quiet.ts';
-import { memoryStore } from '../../support/stores.ts';
-import { counting } from '../../support/transport.ts';
+import { memoryTransport } from '../../support/transport.ts';
 import * as peerNode from '../peers/peer-node.ts';
 import { at, describes, document, fits, text } from './asyncapi-document.ts';
 
@@ -270,8 +266,7 @@ const use = async (tool: Tool | undefined, args: object, context: object): Promi
 };
 
 test('what the node asks of services is what the document says, and what they answer', async (t) => {
-  const transport = createMemoryTransport(quiet, counting());
-  t.after(() => transport.close());
+  const transport = memoryTransport(t);
   const answers: [string, unknown][] = [];
   const reply = peerNode.onItsQueue(transport);
   const asked = await peerNode.startServices(transport, peerNode.embeddedFor(t), async (request, data) => {
@@ -280,10 +275,7 @@ test('what the node asks of services is what the document says, and what they an
   });
   const peers = peerNode.peersOver(transport, 'redis');
   const { acme: tenantId, session: sessionId, sales: agentId } = peerNode;
-  const conversations = createRemoteConversations({
-    ...{ store: memoryStore(), peers, tiers: TIER_TABLE, tierOf: async () => 'advance' as const },
-    ...{ defaultTier: 'advance', format: 'json', clock: peerNode.clock, log: quiet },
-  });
+  const conversations = peerNode.remoteConversations(peers);
   const page = await conversations.store.session(tenantId, sessionId, { limit: 9, before: undefined });
   assert.equal(page?.messages.length, 2);
   for (const id of [agentId, agentIdSchema.parse('nobody')])
@@ -318,11 +310,10 @@ test('what the node asks of services is what the document says, and what they an
 });
 
 test('messages for the conversation service are what the document says', async () => {
-  const { acme, session, task, clock, allIn } = peerNode;
-  const { saved } = createRemoteConversations({
-    ...{ store: memoryStore(), peers: { modes: allIn('redis'), ask: async () => ({}) } },
-    ...{ tiers: TIER_TABLE, tierOf: async () => 'free' as const, defaultTier: 'free', format: 'json' },
-    ...{ clock, log: quiet },
+  const { acme, session, task, remoteConversations, servedBy } = peerNode;
+  const { saved } = remoteConversations(servedBy(() => ({})).peers, {
+    tierOf: async () => 'free',
+    defaultTier: 'free',
   });
   const said = { taskId: task, atMs: 1 } as const;
   const info = {
