@@ -1,6 +1,7 @@
 /** A chat port for tests: a real uWS app, and a directory that records what it is asked and answers as it is told. */
 
-import { App, type us_listen_socket, us_listen_socket_close } from 'uWebSockets.js';
+import assert from 'node:assert/strict';
+import { afterEach } from 'node:test';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import type { Frame } from '../../src/domain/frames.ts';
 import { type TaskId, taskIdSchema } from '../../src/domain/ids.ts';
@@ -8,6 +9,7 @@ import { TIER_TABLE } from '../../src/domain/tiers.ts';
 import type { Caller, CancelReply, SayReply, TurnRequest } from '../../src/domain/turn.ts';
 import type { Client, Directory, ResumePoint } from '../../src/ports/sessions.ts';
 import type { Metrics } from '../../src/ports/telemetry.ts';
+import { openServer } from '../../transports/http/adapter.ts';
 import { type Chat, type ChatSettings, mountChat } from '../../transports/websocket/chat.ts';
 import { type Access, createAccess } from '../../transports/wire/access.ts';
 import { logTo, uncounted } from './quiet.ts';
@@ -120,7 +122,7 @@ const openAccess = (clock: { now(): number }): Access =>
   );
 
 /** Opens a port on 127.0.0.1, at a number that the system picks. */
-export function openChatPort(options: PortOptions = {}): Promise<ChatPort> {
+async function openChatPort(options: PortOptions = {}): Promise<ChatPort> {
   const directory = new RecordingDirectory();
   const state = { draining: false, now: Date.now };
   const clock = { now: () => state.now() };
@@ -133,8 +135,8 @@ export function openChatPort(options: PortOptions = {}): Promise<ChatPort> {
     free: { ...TIER_TABLE.free, sockets: options.freeSockets ?? TIER_TABLE.free.sockets },
   };
   let tasks = 0;
-  const app = App();
-  const chat = mountChat(app, {
+  const server = openServer();
+  const chat = mountChat(server.app, {
     directory,
     access: (options.access ?? openAccess)(clock),
     settings: {
@@ -158,21 +160,34 @@ export function openChatPort(options: PortOptions = {}): Promise<ChatPort> {
       return taskIdSchema.parse(`made-${tasks}`);
     },
   });
-  return new Promise((resolve, reject) => {
-    app.listen('127.0.0.1', 0, (socket: us_listen_socket | false) => {
-      if (socket === false) return reject(new Error('cannot listen'));
-      resolve({
-        url: `ws://127.0.0.1:${us_socket_local_port(socket)}`,
-        directory,
-        chat,
-        closeCodes,
-        logged: () => lines.join('\n'),
-        state,
-        close() {
-          us_listen_socket_close(socket);
-          app.close();
-        },
-      });
-    });
+  const number = await server.listen('127.0.0.1', 0);
+  return {
+    url: `ws://127.0.0.1:${number}`,
+    directory,
+    chat,
+    closeCodes,
+    logged: () => lines.join('\n'),
+    state,
+    close: () => server.close(),
+  };
+}
+
+/** Opens ports for the tests of a file, one each. After a test every client is detached, once, and counted off. */
+export function portPerTest(): (options?: PortOptions) => Promise<ChatPort> {
+  let port: ChatPort | undefined;
+  afterEach(async () => {
+    if (!port) return;
+    const { chat, directory, close } = port;
+    port = undefined;
+    const attached = directory.attached.length;
+    close();
+    await directory.detachedClients(attached);
+    assert.equal(chat.count(), 0);
+    assert.equal(chat.stats().tenants, 0);
+    assert.equal(new Set(directory.detached).size, attached);
   });
+  return async (options) => {
+    port = await openChatPort(options);
+    return port;
+  };
 }

@@ -123,6 +123,13 @@ export function scriptedDirectory() {
   return { ...script, script, directory };
 }
 
+export interface AskInit {
+  readonly method?: string;
+  readonly body?: unknown;
+  readonly tenant?: string;
+  readonly headers?: Record<string, string>;
+}
+
 /** Starts a node on a free port of loopback; `close`, called after `test` where given, proves that no request is open. */
 export async function openHttpNode(
   test: { after(end: () => void): void } | undefined,
@@ -180,13 +187,14 @@ export async function openHttpNode(
     lines: log.lines,
     mount,
     close,
-    /** A request of the tenant `acme`, with a JSON body where one is given. */
-    ask(path: string, init: { method?: string; body?: unknown; headers?: Record<string, string> } = {}) {
+    /** A request with a JSON body where one is given; in open mode of the tenant `acme`, unless said otherwise. */
+    ask(path: string, init: AskInit = {}) {
+      const { tenant = mode === 'open' ? 'acme' : undefined } = init;
       const body = init.body === undefined ? {} : { body: JSON.stringify(init.body) };
       const json = init.body === undefined ? {} : { 'content-type': 'application/json' };
       return fetch(url + path, {
         method: init.method ?? (init.body === undefined ? 'GET' : 'POST'),
-        headers: { ...(mode === 'open' ? { 'x-tenant-id': 'acme' } : {}), ...json, ...init.headers },
+        headers: { ...(tenant === undefined ? {} : { 'x-tenant-id': tenant }), ...json, ...init.headers },
         ...body,
       });
     },

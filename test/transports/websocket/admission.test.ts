@@ -1,26 +1,12 @@
 /** Who gets a socket: paths, caps, origins, subprotocols, tokens, and what each refusal looks like. */
 import assert from 'node:assert/strict';
-import { afterEach, test } from 'node:test';
+import { test } from 'node:test';
 import { SignJWT } from 'jose';
 import { createAccess } from '../../../transports/wire/access.ts';
-import { type ChatPort, openChatPort, type PortOptions } from '../../support/chat-port.ts';
+import { portPerTest } from '../../support/chat-port.ts';
 import { type ConnectOptions, connect, HandshakeRefused } from '../../support/websocket-client.ts';
 
-let port: ChatPort | undefined;
-const open = async (options?: PortOptions): Promise<ChatPort> => {
-  port = await openChatPort(options);
-  return port;
-};
-
-afterEach(async () => {
-  const { chat, directory } = port ?? {};
-  const attached = directory?.attached.length ?? 0;
-  port?.close();
-  await directory?.detachedClients(attached);
-  assert.equal(chat?.count(), 0);
-  assert.equal(chat?.stats().tenants, 0);
-  port = undefined;
-});
+const open = portPerTest();
 
 /** The HTTP refusal that a handshake gets. */
 async function refused(url: string, options?: ConnectOptions) {
@@ -129,14 +115,14 @@ test('the own host is told by Host alone, and a default port is none', async () 
 });
 
 test('a list of origins replaces the rule, and a star lifts it', async () => {
-  const { url } = await open({ origins: ['https://App.example/', 'http://localhost:3000'] });
+  const { url, close, directory } = await open({ origins: ['https://App.example/', 'http://localhost:3000'] });
   await connect(`${url}/ws/acme/s1`, { headers: { Origin: 'https://app.example' } });
   await connect(`${url}/ws/acme/s1`, { headers: { Origin: 'http://localhost:3000' } });
   await connect(`${url}/ws/acme/s1`);
   const same = { headers: { Origin: `http://${new URL(url).host}` } };
   assert.equal((await refused(`${url}/ws/acme/s1`, same)).status, 403);
-  port?.close();
-  await port?.directory.detachedClients(3);
+  close();
+  await directory.detachedClients(3);
   const all = await open({ origins: ['*'] });
   await connect(`${all.url}/ws/acme/s1`, { headers: { Origin: 'https://anyone.example' } });
 });

@@ -1,6 +1,6 @@
 /** Clients that read slowly or not at all: memory stays bounded, they learn why where they can, and may come back. */
 import assert from 'node:assert/strict';
-import { afterEach, test } from 'node:test';
+import { test } from 'node:test';
 import type { Client } from '../../../src/ports/sessions.ts';
 import {
   createSocketClients,
@@ -9,22 +9,11 @@ import {
   SLOW_GRACE_MS,
 } from '../../../transports/websocket/connection.ts';
 import { createKeepAlive } from '../../../transports/websocket/keep-alive.ts';
-import { type ChatPort, event, openChatPort } from '../../support/chat-port.ts';
+import { event, portPerTest } from '../../support/chat-port.ts';
 import { connect } from '../../support/websocket-client.ts';
 import { loopTurns } from '../../support/until.ts';
 
-let port: ChatPort | undefined;
-const open = async (): Promise<ChatPort> => {
-  port = await openChatPort();
-  return port;
-};
-
-afterEach(async () => {
-  const attached = port?.directory.attached.length ?? 0;
-  port?.close();
-  await port?.directory.detachedClients(attached);
-  port = undefined;
-});
+const open = portPerTest();
 
 const delta = (seq: number, bytes: number) => event('chat.delta', seq, { content: 'x'.repeat(bytes) });
 
