@@ -1,23 +1,12 @@
 /** The same action over and over: it is done once, and answered alike each time, whoever asks and whenever. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import {
-  action,
-  actionClient,
-  ownList,
-  packed,
-  pydantic1,
-  pydantic2,
-  type Reply,
-  WORK,
-} from '../support/action-client.ts';
-import { startScene } from '../support/node.ts';
+import { action, ownList, packed, pydantic1, pydantic2, type Reply, WORK, actionScene } from '../support/action-client.ts';
 import { say } from '../support/stub-model.ts';
 import { actionCluster, settled } from './actions-cluster.ts';
 
 test('ten at once and later ones are one run with one answer', async (t) => {
-  const client = await actionClient(t);
-  const { stub, ask } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  const { client, stub, ask } = await actionScene(t);
   stub.byDefault(({ index }) => say(`Answer ${index}.`, { everyMs: 5 }));
   const list = ownList();
   const sent = action(
@@ -47,8 +36,7 @@ test('ten at once and later ones are one run with one answer', async (t) => {
 });
 
 test('the same action_id of another tenant is another action', async (t) => {
-  const client = await actionClient(t);
-  const { stub } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  const { client, stub } = await actionScene(t);
   stub.byDefault(({ index }) => say(`Answer ${index}.`));
   const more = { action_id: 'same-1', task_id: 'once-1' };
   const mine = await client.ask('execution.agent_run', { input: 'Count.' }, more);

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
 import type { Store } from '../../src/ports/store.ts';
-import { action, actionClient, ownList, pydantic2, WORK } from '../support/action-client.ts';
+import { action, ownList, pydantic2, WORK, actionScene } from '../support/action-client.ts';
 import { last } from '../support/chatter.ts';
 import { startScene } from '../support/node.ts';
 import { memoryStore, storesAround } from '../support/stores.ts';
@@ -28,11 +28,11 @@ const runs = (list: string, count: number, from = 0): readonly string[] =>
   );
 
 test('kill -9 of Redis while runs are in flight: sockets go on, and every run is answered once Redis is back', async (t) => {
-  const client = await actionClient(t, { appendOnly: true });
-  const { redis } = client;
-  const { stub, chat, ask } = await startScene(t, {
-    env: { REDIS_URL: redis.url, NODE_MAX_EXECUTIONS: String(RUNS), DEFAULT_TIER: 'enterprise' },
+  const { client, stub, chat, ask } = await actionScene(t, {
+    redis: { appendOnly: true },
+    env: { NODE_MAX_EXECUTIONS: String(RUNS), DEFAULT_TIER: 'enterprise' },
   });
+  const { redis } = client;
   const open = gate();
   stub.byDefault(({ body }) => {
     const asked = String(body.messages.at(-1)?.content);
@@ -125,10 +125,9 @@ function unreliable() {
 }
 
 test('while the store is away nothing is acknowledged; the action waits, and is done when the store is back', async (t) => {
-  const client = await actionClient(t);
-  const { redis } = client;
   const { state, parts } = unreliable();
-  const { stub, ask } = await startScene(t, { env: { REDIS_URL: redis.url }, parts });
+  const { client, stub, ask } = await actionScene(t, { parts });
+  const { redis } = client;
   const list = ownList();
   state.down = true;
   await client.push(WORK, ...runs(list, 2));
@@ -153,10 +152,9 @@ test('while the store is away nothing is acknowledged; the action waits, and is 
 });
 
 test('a node that goes while its store is away gives back what it took', async (t) => {
-  const client = await actionClient(t);
-  const { redis } = client;
   const { state, parts } = unreliable();
-  const { running } = await startScene(t, { env: { REDIS_URL: redis.url, DRAIN_SECONDS: '0.2' }, parts });
+  const { client, running } = await actionScene(t, { env: { DRAIN_SECONDS: '0.2' }, parts });
+  const { redis } = client;
   const list = ownList();
   state.down = true;
   await client.push(WORK, ...runs(list, 2));

@@ -1,7 +1,7 @@
 /** Turns that wait: in which order they run, what the model reads of those that never ran, and who else may end them. */
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { action, actionClient, ownList, packed, pydantic2, workOf } from '../support/action-client.ts';
+import { action, ownList, packed, pydantic2, workOf, actionScene } from '../support/action-client.ts';
 import { type Scene, type SceneOptions, startScene } from '../support/node.ts';
 import { type StubRequest, say, stallAfter } from '../support/stub-model.ts';
 import { temporary } from '../support/temporary.ts';
@@ -101,8 +101,7 @@ const late = (order: readonly string[]): readonly number[] =>
   order.map((id, place) => place - Number(id.split('-').at(-1)));
 
 test('what a tenant pushed first starts first, whatever it had to look up', async (t) => {
-  const client = await actionClient(t);
-  const { stub, ask } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  const { client, stub, ask } = await actionScene(t);
   stub.byDefault(() => say('Done.', { everyMs: 10 }));
   // Some have a session to load, some an agent, some neither; some come alone, some together.
   for (let round = 0; round < 6; round += 1) {

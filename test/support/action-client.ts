@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import type { TestContext } from 'node:test';
 import { pack, unpack } from 'msgpackr';
+import { type Scene, type SceneOptions, startScene } from './node.ts';
 import { type RedisServer, type RedisServerOptions, redisClient } from './redis.ts';
 import { beforeRedisStops, redisFor } from './redis-node.ts';
 
@@ -74,6 +75,16 @@ export async function actionClient(t: TestContext, options: RedisServerOptions =
     },
   };
   return client;
+}
+
+/** A node whose model is the stub, and a client of the Redis whose actions it works on. */
+export async function actionScene(
+  t: TestContext,
+  { redis, env, ...more }: SceneOptions & { readonly redis?: RedisServerOptions } = {},
+): Promise<Scene & { readonly client: ActionClient }> {
+  const client = await actionClient(t, redis);
+  const scene = await startScene(t, { ...more, env: { REDIS_URL: client.redis.url, ...env } });
+  return { ...scene, client };
 }
 
 /** The first byte of a msgpack map is none of JSON's. */
