@@ -22,7 +22,7 @@ import {
 } from '../../src/domain/ids.ts';
 import { TIER_TABLE } from '../../src/domain/tiers.ts';
 import type { TurnRequest } from '../../src/domain/turn.ts';
-import type { ExecutionOutcome } from '../../src/ports/runner.ts';
+import type { ExecutionOutcome, ExecutionPlan } from '../../src/ports/runner.ts';
 import type { Client } from '../../src/ports/sessions.ts';
 import type { Clock } from '../../src/ports/telemetry.ts';
 
@@ -65,6 +65,18 @@ export const CONFIG: SessionConfig = {
   requestsPerHour: null,
   maxIterations: undefined,
   maxTimeMs: undefined,
+};
+
+/** A plan of the turn `t`. */
+export const PLAN: ExecutionPlan = {
+  taskId: taskId('t'),
+  tenantId: TENANT,
+  sessionId: SESSION,
+  tier: 'free',
+  agent: AGENT,
+  history: [],
+  context: {},
+  limits: { timeoutMs: 1_000, maxIterations: 3, maxTokens: 100, tools: [] },
 };
 
 export const INFO: ExecutionInfo = {

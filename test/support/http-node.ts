@@ -12,10 +12,9 @@ import { mountHttp, openServer } from '../../transports/http/adapter.ts';
 import { createHttpApp } from '../../transports/http/app.ts';
 import { HTTP_LIMITS, type HttpLimits } from '../../transports/http/body-limits.ts';
 import type { HttpDeps } from '../../transports/http/deps.ts';
-import { createAccess } from '../../transports/wire/access.ts';
 import { collectingLog } from './quiet.ts';
+import { accessIn } from './tokens.ts';
 
-export const JWT_SECRET = 'a secret of at least thirty-two characters';
 export const NOW_MS = Date.parse('2026-01-02T03:04:05.006Z');
 
 /** A directory whose sessions are lists of clients and whose turns are what the test put there. */
@@ -142,19 +141,12 @@ export async function openHttpNode(
   const { script, directory } = scriptedDirectory();
   const clock = { now: () => NOW_MS };
   const mode = options.mode ?? 'open';
-  const settings = {
-    mode,
-    jwtSecret: JWT_SECRET,
-    jwksUrl: undefined,
-    issuer: undefined,
-    audience: undefined,
-  };
   let ids = 0;
   const log = collectingLog();
   const deps: HttpDeps = {
     directory,
     observer: createTurnObserver({ directory: options.deps?.directory ?? directory, clock, log }),
-    access: createAccess(settings, clock),
+    access: accessIn(mode, clock),
     guardProbes: mode === 'jwt',
     allowedOrigins: [],
     log,

@@ -8,24 +8,14 @@ import { createPacer } from '../../../actors/session/delta-pacer.ts';
 import { createEventStream } from '../../../actors/session/event-stream.ts';
 import type { SessionMessage } from '../../../actors/session/protocol.ts';
 import type { TenantMessage } from '../../../actors/tenant/protocol.ts';
-import type { AgentRunner, ExecutionContext, ExecutionPlan } from '../../../src/ports/runner.ts';
+import type { AgentRunner, ExecutionContext } from '../../../src/ports/runner.ts';
 import type { Write } from '../../../src/ports/store.ts';
 import { leakFree } from '../../support/leaks.ts';
 import { quiet } from '../../support/quiet.ts';
 import { loopTurns } from '../../support/until.ts';
-import { AGENT, answered, handClock, listener, SESSION, TENANT, taskId } from '../fixtures.ts';
+import { answered, handClock, listener, PLAN, SESSION, TENANT, taskId } from '../fixtures.ts';
 
 const T = taskId('t');
-const plan: ExecutionPlan = {
-  taskId: T,
-  tenantId: TENANT,
-  sessionId: SESSION,
-  tier: 'free',
-  agent: AGENT,
-  history: [],
-  context: {},
-  limits: { timeoutMs: 1_000, maxIterations: 3, maxTokens: 100, tools: [] },
-};
 
 /** What the store is to do with a write. */
 type Commit = (write: Write) => Promise<'stored'>;
@@ -92,7 +82,7 @@ test('a turn accepted in the very tick in which its execution was made holds not
     emit({ type: 'chat.delta', data: { content: 'hello' } });
     return answered('hello');
   });
-  execute(ref, { type: 'execute', plan, options: { stream: true, accepted: false } });
+  execute(ref, { type: 'execute', plan: PLAN, options: { stream: true, accepted: false } });
   outbox.event(T, { type: 'chat.accepted', data: { status: 'processing', position: 0 } }, 1);
   await loopTurns(10);
   assert.deepEqual(
@@ -107,7 +97,7 @@ test('a turn accepted in the very tick in which its execution was made holds not
 
 test('an execution whose end is told is gone', async (t) => {
   const { execute, ref } = open(t, async () => answered(''));
-  execute(ref, { type: 'execute', plan, options: { stream: true, accepted: true } });
+  execute(ref, { type: 'execute', plan: PLAN, options: { stream: true, accepted: true } });
   assert.equal(ref.execution?.taskId, T);
   await loopTurns(10);
   assert.equal(ref.execution, null);
@@ -127,7 +117,7 @@ function openWithEffects(t: TestContext, commit: Commit) {
     },
     commit,
   );
-  bench.execute(bench.ref, { type: 'execute', plan, options: { stream: true, accepted: false } });
+  bench.execute(bench.ref, { type: 'execute', plan: PLAN, options: { stream: true, accepted: false } });
   return { ...bench, told, asked };
 }
 
