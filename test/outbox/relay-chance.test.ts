@@ -16,7 +16,7 @@ import {
   storeAway,
   unsentIn,
   watchedStore,
-} from './relay-node.ts';
+} from './relay-fixtures.ts';
 
 const QUEUES = ['a', 'b', 'c'] as const;
 

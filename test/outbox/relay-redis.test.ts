@@ -7,7 +7,7 @@ import type { RedisServer } from '../support/redis.ts';
 import { beforeRedisStops, redisFor, transportFor } from '../support/redis-node.ts';
 import { memoryStore } from '../support/stores.ts';
 import { loopTurns, until } from '../support/until.ts';
-import { firsts, numbers, outgoing, relayOver, unsentIn } from './relay-node.ts';
+import { firsts, numbers, outgoing, relayOver, unsentIn } from './relay-fixtures.ts';
 
 const QUEUES = ['to:a', 'to:b', 'to:c'] as const;
 

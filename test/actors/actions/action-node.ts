@@ -14,7 +14,7 @@ import type { Directory } from '../../../src/ports/sessions.ts';
 import type { Store } from '../../../src/ports/store.ts';
 import type { Transport } from '../../../src/ports/transport.ts';
 import { createMemoryTransport } from '../../../transports/queue/memory.ts';
-import { QUICK } from '../../outbox/relay-node.ts';
+import { QUICK } from '../../outbox/relay-fixtures.ts';
 import { createActors, executionsOver } from '../../support/actors.ts';
 import { leakFree } from '../../support/leaks.ts';
 import { quiet } from '../../support/quiet.ts';

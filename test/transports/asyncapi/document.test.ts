@@ -28,7 +28,7 @@ import { encodeFrame } from '../../../transports/wire/codec.ts';
 import { BACK, envelope, openActionNode, run } from '../../actors/actions/action-node.ts';
 import { openHttpNode } from '../../support/http-node.ts';
 import { memoryTransport } from '../../support/transport.ts';
-import * as peerNode from '../peers/peer-node.ts';
+import * as fixtures from '../peers/peer-fixtures.ts';
 import { at, describes, document, fits, text } from './asyncapi-document.ts';
 
 // --- The document ----------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ function saysAll(schema: z.ZodType | undefined, data: unknown): void {
 test('the replies of the action worker are what the document says', async (t) => {
   const created_at = '2026-01-01T00:00:00.000Z';
   const message = { role: 'user', content: 'hi', task_id: 'r1', created_at };
-  const asked = peerNode.agentRecord();
+  const asked = fixtures.agentRecord();
   const node = await openActionNode(t, {
     peers: {
       ask: async ({ type }) =>
@@ -261,21 +261,21 @@ test('the replies of the action worker are what the document says', async (t) =>
 const use = async (tool: Tool | undefined, args: object, context: object): Promise<string> => {
   const prepared = tool?.prepare(args);
   assert.ok(prepared?.ok);
-  const { acme: tenantId, session: sessionId, task: taskId } = peerNode;
+  const { acme: tenantId, session: sessionId, task: taskId } = fixtures;
   return prepared.run({ signal: new AbortController().signal, tenantId, sessionId, taskId, ...context });
 };
 
 test('what the node asks of services is what the document says, and what they answer', async (t) => {
   const transport = memoryTransport(t);
   const answers: [string, unknown][] = [];
-  const reply = peerNode.onItsQueue(transport);
-  const asked = await peerNode.startServices(transport, peerNode.embeddedFor(t), async (request, data) => {
+  const reply = fixtures.onItsQueue(transport);
+  const asked = await fixtures.startServices(transport, fixtures.embeddedFor(t), async (request, data) => {
     answers.push([request.action_type, data]);
     await reply(request, data);
   });
-  const peers = peerNode.peersOver(transport, 'redis');
-  const { acme: tenantId, session: sessionId, sales: agentId } = peerNode;
-  const conversations = peerNode.remoteConversations(peers);
+  const peers = fixtures.peersOver(transport, 'redis');
+  const { acme: tenantId, session: sessionId, sales: agentId } = fixtures;
+  const conversations = fixtures.remoteConversations(peers);
   const page = await conversations.store.session(tenantId, sessionId, { limit: 9, before: undefined });
   assert.equal(page?.messages.length, 2);
   for (const id of [agentId, agentIdSchema.parse('nobody')])
@@ -310,7 +310,7 @@ test('what the node asks of services is what the document says, and what they an
 });
 
 test('messages for the conversation service are what the document says', async () => {
-  const { acme, session, task, remoteConversations, servedBy } = peerNode;
+  const { acme, session, task, remoteConversations, servedBy } = fixtures;
   const { saved } = remoteConversations(servedBy(() => ({})).peers, {
     tierOf: async () => 'free',
     defaultTier: 'free',
@@ -320,7 +320,7 @@ test('messages for the conversation service are what the document says', async (
     ...{ execution_time_ms: 1, time_to_first_token_ms: null, iterations: 1 },
     ...{ tools_used: [], tokens_used: 1, model: 'offline-echo' },
   };
-  const about = { taskId: task, tenantId: acme, sessionId: session, agentId: peerNode.sales };
+  const about = { taskId: task, tenantId: acme, sessionId: session, agentId: fixtures.sales };
   const sent = saved({
     type: 'turn-ended',
     turn: { ...about, status: 'completed', createdAtMs: 0, content: 'b', info },
@@ -339,7 +339,7 @@ test('frames on the wire are what the document says', () => {
   const samples: EventData = {
     'chat.accepted': { status: 'queued', position: 1, deduplicated: true },
     'chat.queued': { position: 1 },
-    'execution.started': { agent_id: peerNode.sales, agent_version: 1, model: 'm' },
+    'execution.started': { agent_id: fixtures.sales, agent_version: 1, model: 'm' },
     'chat.delta': { content: 'a' },
     'tool.started': { call_id: 'c', tool: 't', args: {} },
     'tool.finished': { call_id: 'c', tool: 't', ok: true, result: '', duration_ms: 1 },

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { z } from 'zod';
 import { rawConnection, refused, requestText } from '../../support/http-client.ts';
-import { answeredTurn, NOW_MS, openHttpNode } from '../../support/http-node.ts';
+import { answeredTurn, openHttpNode } from '../../support/http-node.ts';
 import { bearer } from '../../support/tokens.ts';
 
 const readySchema = z.object({

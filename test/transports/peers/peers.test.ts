@@ -21,7 +21,7 @@ import {
   session,
   startServices,
   task,
-} from './peer-node.ts';
+} from './peer-fixtures.ts';
 
 peersContract('embedded', async (t, embedded) => {
   leakFree(t);
