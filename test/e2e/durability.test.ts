@@ -1,6 +1,6 @@
 /** What a node has acknowledged outlives it, byte for byte, until it is deleted or too old. */
 import assert from 'node:assert/strict';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
 import { TIER_TABLE } from '../../src/domain/tiers.ts';
 import type { Store, Write } from '../../src/ports/store.ts';
@@ -9,7 +9,7 @@ import { createRetention } from '../../src/store/retention.ts';
 import { createLog } from '../../src/telemetry/log.ts';
 import { last } from '../support/chatter.ts';
 import { leakFree } from '../support/leaks.ts';
-import { runNode, type Scene, type SceneOptions, startScene } from '../support/node.ts';
+import { runNode, startScene, life } from '../support/node.ts';
 import { say, stallAfter } from '../support/stub-model.ts';
 import { temporary } from '../support/temporary.ts';
 import { gate } from '../support/transport.ts';
@@ -17,10 +17,6 @@ import { gate } from '../support/transport.ts';
 const DAY_MS = 86_400_000;
 const log = createLog({ level: 'silent', name: 'test', nodeId: 'test' });
 const acme = tenantIdSchema.parse('acme');
-
-/** A node from its start to its end. */
-const life = (t: TestContext, name: string, options: SceneOptions, work: (node: Scene) => Promise<void>) =>
-  t.test(name, async (own) => work(await startScene(own, options)));
 
 const contents = (messages: readonly { readonly content: string }[]) =>
   messages.map(({ content }) => content);

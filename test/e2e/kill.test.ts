@@ -9,12 +9,12 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { z } from 'zod';
-import { type Chatter, chatter, isEnd, types } from '../support/chatter.ts';
+import { type Chatter, isEnd, types } from '../support/chatter.ts';
 import { dice } from '../support/dice.ts';
 import { leakFree } from '../support/leaks.ts';
 import { type ChildNode, type Env, spawnNode } from '../support/node.ts';
 import { temporary } from '../support/temporary.ts';
-import { connect, type Received } from '../support/websocket-client.ts';
+import type { Received } from '../support/websocket-client.ts';
 
 const ROUNDS = Number(process.env.KILL_ROUNDS ?? 100);
 /** Clusters, each with a database and nodes of its own, that live side by side: while one waits, another starts. */
@@ -55,13 +55,10 @@ const messageSchema = z.object({ role: z.string(), content: z.string(), task_id:
 const pageSchema = z.object({ messages: z.array(messageSchema), has_more: z.boolean() });
 type StoredMessage = z.infer<typeof messageSchema>;
 
-const HEADERS = { 'x-tenant-id': 'acme', 'content-type': 'application/json' };
-
 async function turnOf(node: ChildNode, taskId: string): Promise<Turn | undefined> {
-  const response = await fetch(`${node.url}/api/chat/tasks/${taskId}`, { headers: HEADERS });
-  const body = await response.json();
-  if (response.status === 404) return undefined;
-  assert.equal(response.status, 200, JSON.stringify(body));
+  const { status, body, text } = await node.ask(`/api/chat/tasks/${taskId}`);
+  if (status === 404) return undefined;
+  assert.equal(status, 200, text);
   return turnSchema.parse(body);
 }
 
@@ -69,22 +66,20 @@ async function turnOf(node: ChildNode, taskId: string): Promise<Turn | undefined
 async function messagesOf(node: ChildNode, session: string): Promise<readonly StoredMessage[]> {
   const all: StoredMessage[] = [];
   for (let before = ''; ; before = `&before=${all[0]?.task_id}`) {
-    const url = `${node.url}/api/sessions/${session}/messages?limit=${PAGE}${before}`;
-    const response = await fetch(url, { headers: HEADERS });
-    if (response.status === 404) return [];
-    const page = pageSchema.parse(await response.json());
+    const { status, body } = await node.ask(`/api/sessions/${session}/messages?limit=${PAGE}${before}`);
+    if (status === 404) return [];
+    const page = pageSchema.parse(body);
     all.unshift(...page.messages);
     if (!page.has_more) return all;
   }
 }
 
 /** Connects as a client that was there before the kill; resolves once the node has said all it has to say at first. */
-async function comeBack({ port }: ChildNode, session: string, before: Chatter | undefined) {
+async function comeBack(node: ChildNode, session: string, before: Chatter | undefined) {
   const epoch = before?.frames.find(({ type }) => type === 'session.ready')?.data.epoch;
   const lastSeq = before?.frames.findLast(({ seq }) => seq !== undefined)?.seq ?? 0;
-  const query = before ? `?last_seq=${lastSeq}&epoch=${epoch}` : '';
-  const client = chatter(await connect(`ws://127.0.0.1:${port}/ws/acme/${session}${query}`));
-  await client.see('session.ready');
+  const query = before ? { last_seq: String(lastSeq), epoch: String(epoch) } : {};
+  const client = await node.chat('acme', session, { query });
   client.send({ type: 'ping' });
   await client.see('pong');
   return client;
@@ -148,10 +143,8 @@ async function say(node: ChildNode, client: Chatter, said: Said, overHttp: boole
     client.say(said.text, { task_id: said.taskId });
     return;
   }
-  const body = JSON.stringify({ message: said.text, session_id: said.session, task_id: said.taskId });
-  const response = await fetch(`${node.url}/api/chat/send`, { method: 'POST', headers: HEADERS, body }).catch(
-    () => undefined,
-  );
+  const body = { message: said.text, session_id: said.session, task_id: said.taskId };
+  const response = await node.fetch('/api/chat/send', { body }).catch(() => undefined);
   if (response?.status === 202) said.acknowledged = true;
 }
 
@@ -192,8 +185,7 @@ async function compiled(t: TestContext): Promise<Env> {
   const env = { NODE_COMPILE_CACHE: mkdtempSync(join(tmpdir(), 'nooble-compiled-')) };
   t.after(() => rmSync(env.NODE_COMPILE_CACHE, { recursive: true, force: true }));
   const node = await spawnNode(t, env);
-  node.kill('SIGTERM');
-  assert.equal((await node.exit).code, 0);
+  assert.equal((await node.kill('SIGTERM')).code, 0);
   return env;
 }
 
@@ -233,8 +225,7 @@ async function cluster(
     seen.interrupted += recent.filter(({ told }) => told).length;
     if (round === rounds) {
       await checkAll(node, all);
-      node.kill('SIGKILL');
-      await node.exit;
+      await node.kill('SIGKILL');
       break;
     }
 
@@ -245,8 +236,7 @@ async function cluster(
       return client ? say(node, client, said, roll(3) === 0) : undefined;
     });
     await killTime(clients, recent, roll);
-    node.kill('SIGKILL');
-    await node.exit;
+    await node.kill('SIGKILL');
     await Promise.all(saying);
     for (const client of clients.values()) await client.closed;
 

@@ -1,13 +1,10 @@
 /** Turns that wait: in which order they run, what the model reads of those that never ran, and who else may end them. */
 import assert from 'node:assert/strict';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { action, ownList, packed, pydantic2, workOf, actionScene } from '../support/action-client.ts';
-import { type Scene, type SceneOptions, startScene } from '../support/node.ts';
+import { startScene, life } from '../support/node.ts';
 import { type StubRequest, say, stallAfter } from '../support/stub-model.ts';
 import { temporary } from '../support/temporary.ts';
-
-const life = (t: TestContext, name: string, options: SceneOptions, work: (node: Scene) => Promise<void>) =>
-  t.test(name, async (own) => work(await startScene(own, options)));
 
 /** What the model was given besides the system prompt. */
 const told = (request: StubRequest): readonly string[] =>

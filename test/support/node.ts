@@ -45,16 +45,20 @@ export interface ChatOptions extends ConnectOptions {
   readonly query?: Readonly<Record<string, string>>;
 }
 
-export interface TestNode extends Lines<LogLine> {
+/** What a test asks of a node, in this process or another. */
+export interface NodeClient {
   readonly url: string;
   readonly port: number;
-  readonly running: RunningNode;
   /** Opens a chat socket and resolves once `session.ready` is there. */
   chat(tenant: string, session: string, options?: ChatOptions): Promise<Chatter>;
   /** A request: JSON in, JSON out where it is JSON. The tenant is `acme` unless said otherwise. */
   ask(path: string, options?: AskOptions): Promise<Answer>;
   /** The raw response, for streams. */
   fetch(path: string, options?: AskOptions): Promise<Response>;
+}
+
+export interface TestNode extends NodeClient, Lines<LogLine> {
+  readonly running: RunningNode;
 }
 
 export interface Scene extends TestNode {
@@ -82,6 +86,14 @@ export const modelledBy = (stub: StubModel): Env => ({
 /** A node whose model is the stub, reached over HTTP. Stub, sockets and node are closed, and leaks looked for, after the test. */
 export const startScene = (t: TestContext, options: SceneOptions = {}): Promise<Scene> =>
   started(t, options, startStubModel);
+
+/** One node of several of a test, from its start to its end. */
+export const life = (
+  t: TestContext,
+  name: string,
+  options: SceneOptions,
+  work: (node: Scene) => Promise<void>,
+): Promise<void> => t.test(name, async (own) => work(await startScene(own, options)));
 
 /** A node of its own for one test. Sockets and node are closed, and leaks looked for, after the test. */
 export const startTestNode = (t: TestContext, options: SceneOptions = {}): Promise<TestNode> =>
@@ -125,16 +137,29 @@ async function openNode({ env, parts, busy }: SceneOptions) {
     { write: (text) => add(JSON.parse(text)) },
   );
   const running = await startNode(settings, { log, ...parts });
-  const { port } = running;
-  const url = `http://127.0.0.1:${port}`;
   const chatters: Chatter[] = [];
+  const node: TestNode = { ...clientOf(running.port, chatters), running, lines, line };
 
-  const node: TestNode = {
+  return {
+    node,
+    async close() {
+      try {
+        for (const one of chatters) one.check();
+        if (!busy && settings.access.mode === 'open') await idle(node);
+      } finally {
+        for (const one of chatters) one.destroy();
+        await running.close();
+      }
+    },
+  };
+}
+
+/** Chatters that are opened are added to `chatters`. */
+function clientOf(port: number, chatters: Chatter[] = []): NodeClient {
+  const url = `http://127.0.0.1:${port}`;
+  return {
     url,
     port,
-    running,
-    lines,
-    line,
     async chat(tenant, session, { query = {}, ...more } = {}) {
       const search = new URLSearchParams(query).toString();
       const client = await connect(`ws://127.0.0.1:${port}/ws/${tenant}/${session}?${search}`, more);
@@ -154,19 +179,6 @@ async function openNode({ env, parts, busy }: SceneOptions) {
         body: isJson && text !== '' ? JSON.parse(text) : undefined,
         text,
       };
-    },
-  };
-
-  return {
-    node,
-    async close() {
-      try {
-        for (const one of chatters) one.check();
-        if (!busy && settings.access.mode === 'open') await idle(node);
-      } finally {
-        for (const one of chatters) one.destroy();
-        await running.close();
-      }
     },
   };
 }
@@ -210,10 +222,9 @@ export interface Exit {
   readonly signal: NodeJS.Signals | null;
 }
 
-export interface ChildNode extends Lines<LogLine> {
-  readonly url: string;
-  readonly port: number;
-  kill(signal: NodeJS.Signals): void;
+export interface ChildNode extends NodeClient, Lines<LogLine> {
+  /** Resolves once the process is gone. */
+  kill(signal: NodeJS.Signals): Promise<Exit>;
   readonly exit: Promise<Exit>;
 }
 
@@ -242,13 +253,15 @@ export async function spawnNode(t: TestContext, env: Env): Promise<ChildNode> {
     end(stderr);
     return { code, signal };
   });
-  const url = String((await line('listening')).url);
+  const { url } = await line('listening');
   return {
-    url,
-    port: Number(new URL(url).port),
+    ...clientOf(Number(new URL(String(url)).port)),
     lines,
     line,
-    kill: (signal) => void child.kill(signal),
+    kill(signal) {
+      child.kill(signal);
+      return exit;
+    },
     exit,
   };
 }
