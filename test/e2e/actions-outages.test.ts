@@ -2,11 +2,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
-import type { Store } from '../../src/ports/store.ts';
 import { action, ownList, pydantic2, WORK, actionScene } from '../support/action-client.ts';
 import { last } from '../support/chatter.ts';
 import { startScene } from '../support/node.ts';
-import { memoryStore, storesAround } from '../support/stores.ts';
+import { memoryStore, storeBehind, storesAround } from '../support/stores.ts';
 import { say } from '../support/stub-model.ts';
 import { gate } from '../support/transport.ts';
 import { until } from '../support/until.ts';
@@ -84,44 +83,13 @@ test('kill -9 of Redis while runs are in flight: sockets go on, and every run is
 
 /** A store that does not answer as long as the test says so. */
 function unreliable() {
-  const store = memoryStore();
   const state = { down: false, refused: 0 };
-  const answers = (): void => {
+  const store = storeBehind(memoryStore(), () => {
     if (!state.down) return;
     state.refused += 1;
     throw new RefusalError(refusal('STORE_UNAVAILABLE', { retryAfterMs: 50 }));
-  };
-  const wrapped: Store = {
-    ...store,
-    async commit(write) {
-      answers();
-      return store.commit(write);
-    },
-    async session(...asked) {
-      answers();
-      return store.session(...asked);
-    },
-    async tenant(...asked) {
-      answers();
-      return store.tenant(...asked);
-    },
-    async turn(...asked) {
-      answers();
-      return store.turn(...asked);
-    },
-    async answered(...asked) {
-      answers();
-      return store.answered(...asked);
-    },
-    async unsent(...asked) {
-      answers();
-      return store.unsent(...asked);
-    },
-    async ping() {
-      answers();
-    },
-  };
-  return { state, parts: { stores: storesAround(wrapped) } };
+  });
+  return { state, parts: { stores: storesAround(store) } };
 }
 
 test('while the store is away nothing is acknowledged; the action waits, and is done when the store is back', async (t) => {

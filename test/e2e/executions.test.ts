@@ -1,8 +1,5 @@
 /** Runs outside a chat, on a whole node: waited for, followed, cancelled, lowered, in batches, and called back. */
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { startScene, startTestNode, type TestNode } from '../support/node.ts';
 import { callTools, refuse, say, silence, stallAfter } from '../support/stub-model.ts';
@@ -10,6 +7,7 @@ import { bearer, JWT } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 import { openReceiver } from '../transports/webhooks/webhook-receiver.ts';
 import { gate } from '../support/transport.ts';
+import { temporary } from '../support/temporary.ts';
 
 const RUN = { agent_id: 'default', input: 'Go.' };
 const execute = (node: TestNode, more: object = {}, tier?: string) =>
@@ -198,11 +196,9 @@ test('a batch runs its items, each in a session of its own or in the one it name
 });
 
 test('a batch never has more running than its tier runs at once, and waits out the limit of a minute', async (t) => {
-  const file = join(await mkdtemp(join(tmpdir(), 'nooble-')), 'tiers.json');
-  t.after(() => rm(dirname(file), { recursive: true }));
   const free = { executions: 2, waiting: 0, requests_per_minute: 30, requests_per_day: 33 };
-  await writeFile(file, JSON.stringify({ free }));
-  const node = await startScene(t, { env: { TIERS_FILE: file } });
+  const TIERS_FILE = temporary(t).write('tiers.json', JSON.stringify({ free }));
+  const node = await startScene(t, { env: { TIERS_FILE } });
   let running = 0;
   let most = 0;
   node.stub.byDefault(() => async (reply) => {

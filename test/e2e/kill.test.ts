@@ -3,9 +3,6 @@
  * there, and clients hear of what was cut off. KILL_ROUNDS makes it more or fewer kills, KILL_SEED others.
  */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { z } from 'zod';
@@ -182,8 +179,7 @@ interface Seen {
 
 /** A place for compiled code: half of a node's start is compiling. Only a process that ends by itself leaves its own there. */
 async function compiled(t: TestContext): Promise<Env> {
-  const env = { NODE_COMPILE_CACHE: mkdtempSync(join(tmpdir(), 'nooble-compiled-')) };
-  t.after(() => rmSync(env.NODE_COMPILE_CACHE, { recursive: true, force: true }));
+  const env = { NODE_COMPILE_CACHE: temporary(t).folder };
   const node = await spawnNode(t, env);
   assert.equal((await node.kill('SIGTERM')).code, 0);
   return env;

@@ -6,6 +6,7 @@ import { runNode, spawnNode } from '../support/node.ts';
 import { readEvents } from '../support/http-client.ts';
 import { leakFree } from '../support/leaks.ts';
 import { connect, HandshakeRefused } from '../support/websocket-client.ts';
+import { listen } from '../support/processes.ts';
 
 const offline = (model: string) => ({ DEFAULT_PROVIDER: 'offline', DEFAULT_MODEL: model });
 
@@ -119,12 +120,9 @@ test('open mode does not leave loopback', async (t) => {
 });
 
 test('a port that is taken ends the process with 1 and the reason', async (t) => {
-  const server = createServer().listen(0, '127.0.0.1');
-  await new Promise((resolve) => server.once('listening', resolve));
+  const server = createServer();
   t.after(() => server.close());
-  const address = server.address();
-  assert.ok(address !== null && typeof address === 'object');
-  const { code, stderr } = await runNode(t, { PORT: String(address.port) });
+  const { code, stderr } = await runNode(t, { PORT: String(await listen(server)) });
   assert.equal(code, 1);
   assert.match(stderr, /port is taken/);
 });

@@ -18,7 +18,7 @@ import { QUICK } from '../../outbox/relay-fixtures.ts';
 import { createActors, executionsOver } from '../../support/actors.ts';
 import { leakFree } from '../../support/leaks.ts';
 import { quiet } from '../../support/quiet.ts';
-import { memoryStore } from '../../support/stores.ts';
+import { memoryStore, storeBehind } from '../../support/stores.ts';
 import { type Collected, collecting, counting, gate, queue } from '../../support/transport.ts';
 import { until } from '../../support/until.ts';
 import { AGENT, aborted, answered, failed, type Listener, listener, sessionId } from '../fixtures.ts';
@@ -87,24 +87,13 @@ export async function openActionNode(t: TestContext, options: ActionNodeOptions 
   const weather: Weather = { store: 'up', transport: 'up' };
   const stored = options.store ?? memoryStore();
   const reads: string[] = [];
-  const down = (): RefusalError => new RefusalError(refusal('STORE_UNAVAILABLE', { retryAfterMs: 5 }));
-  const guarded = async <T>(what: string, read: () => Promise<T>): Promise<T> => {
-    reads.push(what);
-    if (weather.store === 'down') throw down();
-    return read();
-  };
-  const store: Store = {
-    ...stored,
-    tenant: (tenantId, day) => guarded('tenant', () => stored.tenant(tenantId, day)),
-    session: (tenantId, id, page) => guarded('session', () => stored.session(tenantId, id, page)),
-    turn: (tenantId, taskId) => guarded('turn', () => stored.turn(tenantId, taskId)),
-    answered: (tenantId, actionId) => guarded('answered', () => stored.answered(tenantId, actionId)),
-    commit: async (write) => {
-      const ends = write.type === 'turn-ended' || write.type === 'outgoing';
-      if (weather.store === 'down' || (weather.store === 'no ends' && ends)) throw down();
-      return stored.commit(write);
-    },
-  };
+  const store = storeBehind(stored, (call, write) => {
+    if (call === 'unsent' || call === 'ping') return;
+    reads.push(call);
+    const ends = write?.type === 'turn-ended' || write?.type === 'outgoing';
+    if (weather.store === 'down' || (weather.store === 'no ends' && ends))
+      throw new RefusalError(refusal('STORE_UNAVAILABLE', { retryAfterMs: 5 }));
+  });
   const own = createMemoryTransport(quiet, counting());
   const inner = options.transport ?? own;
   const put = options.put ?? ((name: string, text: string) => own.push(queue(name), Buffer.from(text)));

@@ -2,7 +2,6 @@
 import { EventEmitter, once } from 'node:events';
 import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
 import type { TestContext } from 'node:test';
 import {
   type NoticeEvent,
@@ -17,6 +16,7 @@ import type { WebhookStore } from '../../../src/ports/management.ts';
 import type { Timers } from '../../../src/ports/telemetry.ts';
 import { createWebhooks, type WebhookDeps } from '../../../transports/webhooks/webhooks.ts';
 import { leakFree } from '../../support/leaks.ts';
+import { listen } from '../../support/processes.ts';
 import { logTo, uncounted } from '../../support/quiet.ts';
 import { memoryStores } from '../../support/stores.ts';
 import { loopTurns } from '../../support/until.ts';
@@ -54,15 +54,13 @@ export async function openReceiver(
     events.emit('request');
   };
   const server = tls ? createTlsServer({ key: TEST_KEY, cert: TEST_CERT }, listener) : createServer(listener);
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
+  const port = await listen(server);
   t.after(() => {
     server.closeAllConnections();
     server.close();
   });
-  const address: AddressInfo | string | null = server.address();
   return {
-    port: typeof address === 'object' && address ? address.port : 0,
+    port,
     requests,
     async got(count) {
       while (requests.length < count) await once(events, 'request');
