@@ -1,6 +1,6 @@
 /** Agents that an external service keeps: read leniently, told absent or broken apart, and out of date in their time. */
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { type AgentId, agentIdSchema, type TenantId } from '../../../src/domain/ids.ts';
 import type { PeerData, PeerRequest } from '../../../src/ports/peers.ts';
 import { handClock } from '../../actors/fixtures.ts';
@@ -18,12 +18,7 @@ function openAgents(answer: (request: PeerRequest) => PeerData) {
     clock,
     onExpired: (tenantId: TenantId, agentId: AgentId) => void expired.push(`${tenantId}/${agentId}`),
   });
-  return {
-    ...{ agents, asked, expired },
-    pass: (ms: number) => {
-      clock.nowMs += ms;
-    },
-  };
+  return { agents, asked, expired, clock };
 }
 
 const named = (name: string): AgentId => agentIdSchema.parse(name);
@@ -56,13 +51,19 @@ test('a pinned version is asked for by its number', async () => {
   agents.close();
 });
 
-test('an agent is out of date when the time of its tier is up, with one timer for all', async (t) => {
+/** As above; `tick` moves the timers too. */
+function openTimed(t: TestContext) {
   t.mock.timers.enable({ apis: ['setTimeout'] });
-  const { agents, expired, pass } = openAgents(echoed);
+  const opened = openAgents(echoed);
   const tick = (ms: number): void => {
-    pass(ms);
+    opened.clock.nowMs += ms;
     t.mock.timers.tick(ms);
   };
+  return { ...opened, tick };
+}
+
+test('an agent is out of date when the time of its tier is up, with one timer for all', async (t) => {
+  const { agents, expired, tick } = openTimed(t);
 
   await agents.get(acme, named('a'));
   tick(100_000);
@@ -79,12 +80,7 @@ test('an agent is out of date when the time of its tier is up, with one timer fo
 });
 
 test('an agent that was asked for again has its time anew, and one that is expired by hand has none', async (t) => {
-  t.mock.timers.enable({ apis: ['setTimeout'] });
-  const { agents, expired, pass } = openAgents(echoed);
-  const tick = (ms: number): void => {
-    pass(ms);
-    t.mock.timers.tick(ms);
-  };
+  const { agents, expired, tick } = openTimed(t);
 
   for (const name of ['a', 'b', 'c']) await agents.get(acme, named(name));
   tick(200_000);
