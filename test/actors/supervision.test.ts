@@ -16,6 +16,7 @@ import type {
 import type { Store } from '../../src/ports/store.ts';
 import type { Metrics } from '../../src/ports/telemetry.ts';
 import { openActors } from '../support/actors.ts';
+import { uncounted } from '../support/quiet.ts';
 import { memoryStore } from '../support/stores.ts';
 import { loopTurns } from '../support/until.ts';
 import { AGENT, aborted, answered, type Listener, listener, SESSION, sessionId, TENANT, taskId, turnRequest } from './fixtures.ts';
@@ -96,6 +97,7 @@ function open(t: TestContext, options: { maxExecutions?: number; executions?: nu
     counts[what] = (counts[what] ?? 0) + 1;
   };
   const metrics: Metrics = {
+    ...uncounted,
     turnEnded: (_tier, outcome) => count(outcome),
     turnRefused(_tier, code) {
       count(code);
@@ -104,9 +106,6 @@ function open(t: TestContext, options: { maxExecutions?: number; executions?: nu
     deadLetter: (kind) => count(`${kind} dead letter`),
     actorCrashed: (kind) => count(`${kind} crashed`),
     toolUsed: () => count('tool'),
-    modelRetried() {},
-    socketOpened() {},
-    socketClosed() {},
   };
   // Only a tenant asks how many of its turns may wait.
   const limits: TierLimits = {

@@ -1,4 +1,4 @@
-/** Lines that a node or a process says one by one, and the wait for one of them. */
+/** Lines that a node or a process says one by one, or frames that come, and the wait for one of them. */
 
 export interface Lines<L> {
   /** Everything said so far. */
@@ -7,41 +7,46 @@ export interface Lines<L> {
   line(wanted: string | ((line: L) => boolean)): Promise<L>;
 }
 
-/** `textOf`: what a wanted text is compared with. `end`: nothing will be said from now on, with the reason. */
-export function lineLog<L>(
-  textOf: (line: L) => string,
-): Lines<L> & { add(line: L): void; end(reason: () => string): void } {
-  const lines: L[] = [];
+/**
+ * Waits for lines of a list that grows. `textOf`: what a wanted text is compared with. `look`: the list has grown.
+ * `end`: it will not grow any more, with the reason.
+ */
+export function watchLines<L>(lines: readonly L[], textOf: (line: L) => string) {
   const watchers = new Set<() => void>();
   let over: (() => string) | undefined;
   const look = (): void => {
     for (const watcher of [...watchers]) watcher();
   };
-  return {
-    lines,
-    add(line) {
-      lines.push(line);
-      look();
-    },
-    end(reason) {
-      over = reason;
-      look();
-    },
-    line(wanted) {
-      const fits = typeof wanted === 'string' ? (line: L) => textOf(line) === wanted : wanted;
-      let seen = 0;
-      return new Promise((resolve, reject) => {
-        const watcher = (): void => {
-          const found = lines.slice(seen).find(fits);
-          seen = lines.length;
-          if (!found && !over) return;
-          watchers.delete(watcher);
-          if (found) resolve(found);
-          else reject(new Error(`it ended without the line ${wanted}: ${over?.()}`));
-        };
-        watchers.add(watcher);
-        watcher();
-      });
-    },
+  const line: Lines<L>['line'] = (wanted) => {
+    const fits = typeof wanted === 'string' ? (line: L) => textOf(line) === wanted : wanted;
+    let seen = 0;
+    return new Promise((resolve, reject) => {
+      const watcher = (): void => {
+        const fresh = lines.slice(seen);
+        seen = lines.length;
+        const found = fresh.find(fits);
+        if (found === undefined && !over) return;
+        watchers.delete(watcher);
+        if (found !== undefined) resolve(found);
+        else reject(new Error(`over without ${wanted}: ${over?.()}`));
+      };
+      watchers.add(watcher);
+      watcher();
+    });
   };
+  const end = (reason: () => string): void => {
+    over = reason;
+    look();
+  };
+  return { line, look, end };
+}
+
+export function lineLog<L>(textOf: (line: L) => string) {
+  const lines: L[] = [];
+  const { line, look, end } = watchLines(lines, textOf);
+  const add = (said: L): void => {
+    lines.push(said);
+    look();
+  };
+  return { lines, line, add, end };
 }
