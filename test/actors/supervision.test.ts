@@ -7,30 +7,17 @@ import { isTerminal } from '../../src/domain/frames.ts';
 import type { TaskId, TenantId } from '../../src/domain/ids.ts';
 import { TIER_TABLE, type TierLimits, type TierTable } from '../../src/domain/tiers.ts';
 import type { SayReply } from '../../src/domain/turn.ts';
-import type {
-  AgentRunner,
-  ExecutionContext,
-  ExecutionOutcome,
-  ExecutionPlan,
-} from '../../src/ports/runner.ts';
 import type { Store } from '../../src/ports/store.ts';
 import type { Metrics } from '../../src/ports/telemetry.ts';
-import { openActors } from '../support/actors.ts';
+import { type HandRun, handRunner, openActors } from '../support/actors.ts';
 import { uncounted } from '../support/quiet.ts';
 import { memoryStore } from '../support/stores.ts';
 import { loopTurns } from '../support/until.ts';
 import { AGENT, aborted, answered, type Listener, listener, SESSION, sessionId, TENANT, taskId, turnRequest } from './fixtures.ts';
 
-interface Run {
-  readonly plan: ExecutionPlan;
-  readonly context: ExecutionContext;
-  readonly end: (outcome: ExecutionOutcome) => void;
-  readonly break: (error: Error) => void;
-}
-
 interface Node {
   readonly system: System;
-  readonly runs: Run[];
+  readonly runs: HandRun[];
   readonly counts: Record<string, number>;
   /** What the node's parts shall do wrong from now on. */
   readonly fault: {
@@ -48,7 +35,7 @@ interface Node {
   ): Promise<SayReply>;
   attach(id: string, session?: string): Listener;
   /** The run of a task, once it has started. */
-  run(id: string): Promise<Run>;
+  run(id: string): Promise<HandRun>;
 }
 
 /** How many loop turns anything here takes at most. */
@@ -83,15 +70,7 @@ function open(t: TestContext, options: { maxExecutions?: number; executions?: nu
       throw new Error('a bug in the store');
     },
   };
-  const runs: Run[] = [];
-  const runner: AgentRunner = {
-    run: (plan, context) =>
-      new Promise((resolve, reject) => {
-        context.signal.addEventListener('abort', () => resolve(aborted));
-        runs.push({ plan, context, end: resolve, break: reject });
-      }),
-    close: async () => {},
-  };
+  const { runner, runs } = handRunner();
   const counts: Record<string, number> = {};
   const count = (what: string): void => {
     counts[what] = (counts[what] ?? 0) + 1;

@@ -4,11 +4,18 @@ import { createExecutions, type ExecutionDeps } from '../../actors/executions/ex
 import { createTurnObserver } from '../../actors/executions/turn-observer.ts';
 import { createSystem, type System } from '../../actors/system.ts';
 import type { TurnRequest } from '../../src/domain/turn.ts';
+import type {
+  AgentRunner,
+  ExecutionContext,
+  ExecutionOutcome,
+  ExecutionPlan,
+} from '../../src/ports/runner.ts';
 import type { Directory } from '../../src/ports/sessions.ts';
 import type { Log, Timers } from '../../src/ports/telemetry.ts';
 import { type CallbackDeps, createCallbacks } from '../../transports/webhooks/callbacks.ts';
 import {
   AGENT,
+  aborted,
   CONFIG,
   type Listener,
   listener,
@@ -59,6 +66,27 @@ export function openActors(t: TestContext, options: ActorOptions) {
       return client;
     },
   };
+}
+
+export interface HandRun {
+  readonly plan: ExecutionPlan;
+  readonly context: ExecutionContext;
+  readonly end: (outcome: ExecutionOutcome) => void;
+  readonly break: (error: Error) => void;
+}
+
+/** A runner whose runs end when the test says so, or are aborted. */
+export function handRunner() {
+  const runs: HandRun[] = [];
+  const runner: AgentRunner = {
+    run: (plan, context) =>
+      new Promise((resolve, reject) => {
+        context.signal.addEventListener('abort', () => resolve(aborted));
+        runs.push({ plan, context, end: resolve, break: reject });
+      }),
+    close: async () => {},
+  };
+  return { runner, runs };
 }
 
 export interface ExecutionOptions extends Partial<Omit<ExecutionDeps, 'callbacks' | 'directory'>> {

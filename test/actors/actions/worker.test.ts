@@ -5,6 +5,7 @@ import { refusal } from '../../../src/domain/errors.ts';
 import { TIER_TABLE } from '../../../src/domain/tiers.ts';
 import { queue } from '../../support/transport.ts';
 import { until } from '../../support/until.ts';
+import { INFO } from '../fixtures.ts';
 import { ACME, BACK, envelope, idOf, openActionNode, run, task, WORK } from './action-node.ts';
 
 test('a run is answered with what ties it to its request, in the request’s format', async (t) => {
@@ -42,14 +43,7 @@ test('a run is answered with what ties it to its request, in the request’s for
       session_id: 'session-xyz',
       response: 'echo: hi',
       status: 'success',
-      execution_info: {
-        execution_time_ms: 5,
-        time_to_first_token_ms: 1,
-        iterations: 1,
-        tools_used: [],
-        tokens_used: 7,
-        model: 'offline-echo',
-      },
+      execution_info: INFO,
     },
     metadata: {},
     timestamp: '2026-01-01T00:00:00.000Z',

@@ -7,8 +7,7 @@ import { createActorSystem } from '../../../actors/runtime/actor-system.ts';
 import type { AgentConfig } from '../../../src/domain/agent.ts';
 import type { Reply } from '../../../src/domain/errors.ts';
 import type { AgentId } from '../../../src/domain/ids.ts';
-import type { AgentRunner, ExecutionOutcome, ExecutionPlan } from '../../../src/ports/runner.ts';
-import { openActors } from '../../support/actors.ts';
+import { handRunner, openActors } from '../../support/actors.ts';
 import { leakFree } from '../../support/leaks.ts';
 import { quiet } from '../../support/quiet.ts';
 import { loopTurns } from '../../support/until.ts';
@@ -169,30 +168,6 @@ test('the built-in agent is known without a store, in its one version', async (t
   assert.equal(store.asked.length, 0);
 });
 
-/** A runner whose runs end when the test says so. */
-function handRunner() {
-  interface Run {
-    readonly plan: ExecutionPlan;
-    readonly end: () => void;
-  }
-  const runs: Run[] = [];
-  const runner: AgentRunner = {
-    run: (plan) =>
-      new Promise<ExecutionOutcome>((resolve) => {
-        runs.push({ plan, end: () => resolve(answered(`version ${plan.agent.version}`)) });
-      }),
-    async close() {},
-  };
-  /** The nth run, once it has begun. */
-  async function nth(index: number): Promise<Run> {
-    const run = runs[index];
-    if (run) return run;
-    await loopTurns(1);
-    return nth(index);
-  }
-  return { ...runner, runs, nth };
-}
-
 async function openNode(t: TestContext) {
   const clock = handClock(Date.UTC(2026, 0, 1));
   const actors = createActorSystem({ clock, log: quiet });
@@ -207,7 +182,12 @@ async function openNode(t: TestContext) {
     log: quiet,
     idleMs: 60_000,
   });
-  const runner = handRunner();
+  const { runner, runs } = handRunner();
+  /** Ends the nth run, once it has begun. */
+  const end = async (index: number): Promise<void> => {
+    while (!runs[index]) await loopTurns();
+    runs[index]?.end(answered(''));
+  };
   const node = openActors(t, { actors, agents, runner, clock });
   const { id } = value(await management.agents.create(someone(), { name: 'Helper', is_active: true }));
   const say = (task: string, agentVersion?: number, agentId: AgentId = id) =>
@@ -215,19 +195,19 @@ async function openNode(t: TestContext) {
   const version = async (task: string) => value(await node.system.turn(TENANT, taskId(task))).agentVersion;
   const update = (temperature: number) =>
     management.agents.update(someone(), id, { temperature }, { version: undefined, replace: false });
-  return { ...node, id, agents, management, runner, say, version, update };
+  return { ...node, id, agents, management, runs, end, say, version, update };
 }
 
 test('the next turn of a running session uses the new version, one that waits in line too, and a pinned one does not', async (t) => {
-  const { system, runner, say, version, update } = await openNode(t);
-  const versions = () => runner.runs.map(({ plan }) => plan.agent.version);
+  const { system, runs, end, say, version, update } = await openNode(t);
+  const versions = () => runs.map(({ plan }) => plan.agent.version);
   await say('one');
   await say('two');
   await say('pinned', 1);
   await loopTurns(3);
   value(await update(0.1));
   await say('three');
-  for (let run = 0; run < 4; run += 1) (await runner.nth(run)).end();
+  for (let run = 0; run < 4; run += 1) await end(run);
   while (value(await system.turn(TENANT, taskId('three'))).status !== 'completed') await loopTurns(1);
 
   assert.deepEqual(versions(), [1, 2, 1, 2]);
@@ -250,9 +230,9 @@ test('an agent that is switched off is refused from the next turn on', async (t)
 });
 
 test('the numbers of a node tell how many agents live and how often they were found', async (t) => {
-  const { system, runner, say } = await openNode(t);
+  const { system, end, say } = await openNode(t);
   await say('one');
-  (await runner.nth(0)).end();
+  await end(0);
   await say('two');
 
   assert.deepEqual(system.stats().agents, { live: 1, hits: 1, misses: 1 });

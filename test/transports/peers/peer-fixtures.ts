@@ -25,6 +25,7 @@ import { createEmbedded } from '../../../transports/peers/embedded.ts';
 import { createPeers, type Embedded } from '../../../transports/peers/peers.ts';
 import { createRemoteAgents } from '../../../transports/peers/remote-agents.ts';
 import { createRemoteConversations } from '../../../transports/peers/remote-conversations.ts';
+import { agentOf } from '../../actors/agent/agent-fixtures.ts';
 import { quiet } from '../../support/quiet.ts';
 import { memoryStore } from '../../support/stores.ts';
 import { temporary } from '../../support/temporary.ts';
@@ -38,17 +39,8 @@ export const task = taskIdSchema.parse('task-1');
 export const clock = { now: () => Date.now() };
 export const defaults = { provider: 'offline', model: 'offline-echo' } as const;
 
-export const agentRecord = (more: Partial<Agent> = {}): Agent => ({
-  ...blankAgent('Sales', defaults),
-  id: sales,
-  tenant_id: acme,
-  template_id: null,
-  version: 1,
-  created_at: '2026-01-01T00:00:00.000Z',
-  updated_at: '2026-01-01T00:00:00.000Z',
-  deleted_at: null,
-  ...more,
-});
+export const agentRecord = (more: Partial<Agent> = {}): Agent =>
+  agentOf(1, { ...blankAgent('Sales', defaults), id: sales, ...more });
 
 /** Acme has an agent, a conversation and a collection; globex has nothing. */
 export function embeddedFor(t: TestContext): Embedded {
