@@ -1,7 +1,6 @@
 /** The environment becomes settings, or every mistake in it is named. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { TIER_TABLE } from '../src/domain/tiers.ts';
 import { parseSettings, type Settings } from '../src/settings.ts';

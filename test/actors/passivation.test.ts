@@ -12,7 +12,7 @@ import type { Store } from '../../src/ports/store.ts';
 import { openActors } from '../support/actors.ts';
 import { memoryStore } from '../support/stores.ts';
 import { loopTurns } from '../support/until.ts';
-import { AGENT, answered, handClock, listener, sessionId, taskId, tenantId } from './fixtures.ts';
+import { AGENT, answered, handClock, type listener, sessionId, taskId, tenantId } from './fixtures.ts';
 
 const IDLE_MS = 1_000;
 const MINUTE_MS = 60_000;

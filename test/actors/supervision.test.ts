@@ -13,7 +13,17 @@ import { type HandRun, handRunner, openActors } from '../support/actors.ts';
 import { uncounted } from '../support/quiet.ts';
 import { memoryStore } from '../support/stores.ts';
 import { loopTurns } from '../support/until.ts';
-import { AGENT, aborted, answered, type Listener, listener, SESSION, sessionId, TENANT, taskId, turnRequest } from './fixtures.ts';
+import {
+  AGENT,
+  answered,
+  type Listener,
+  listener,
+  SESSION,
+  sessionId,
+  TENANT,
+  taskId,
+  turnRequest,
+} from './fixtures.ts';
 
 interface Node {
   readonly system: System;

@@ -1,5 +1,4 @@
 /** Runs the command line in this process, against stores in a folder that goes with the test. */
-import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { runCli } from '../../src/cli/cli.ts';
 import { openStores, type Stores } from '../../src/store/open.ts';

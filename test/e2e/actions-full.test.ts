@@ -1,7 +1,7 @@
 /** A node whose places are all taken by runs: what feeds those runs must reach it all the same, and no more is taken. */
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { action, ownList, pydantic2, WORK, actionScene } from '../support/action-client.ts';
+import { action, actionScene, ownList, pydantic2, WORK } from '../support/action-client.ts';
 import { callTools, say, stallAfter } from '../support/stub-model.ts';
 
 /** Seconds within which an action must have got through. */
@@ -9,7 +9,9 @@ const SOON_S = 3;
 
 /** Runs with a tool whose service answers on the queue of callbacks, as older ones do; resolves to what the model was told. */
 async function lookedUp(t: TestContext, places: string): Promise<string> {
-  const { client, stub, ask } = await actionScene(t, { env: { NODE_MAX_EXECUTIONS: places, QUERY_SERVICE: 'redis', PEER_TIMEOUT_SECONDS: String(SOON_S) } });
+  const { client, stub, ask } = await actionScene(t, {
+    env: { NODE_MAX_EXECUTIONS: places, QUERY_SERVICE: 'redis', PEER_TIMEOUT_SECONDS: String(SOON_S) },
+  });
   stub.next(callTools([{ name: 'rag_query', args: '{"query":"anvils"}' }]), say('Done.'));
   const body = { name: 'Clerk', slug: 'clerk', tools: ['rag_query'], collections: ['shop'] };
   const made = await ask('/api/agents', { body: { ...body, system_prompt: 'You look things up.' } });

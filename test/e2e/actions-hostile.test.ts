@@ -1,7 +1,16 @@
 /** What no honest sender writes: it goes to the dead list with its reason or is refused, and the next action is done. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { action, type Fields, ownList, packed, pydantic2, WORK, workOf, actionScene } from '../support/action-client.ts';
+import {
+  action,
+  actionScene,
+  type Fields,
+  ownList,
+  packed,
+  pydantic2,
+  WORK,
+  workOf,
+} from '../support/action-client.ts';
 import { say } from '../support/stub-model.ts';
 import { until } from '../support/until.ts';
 import { settled } from './actions-cluster.ts';

@@ -1,7 +1,16 @@
 /** The same action over and over: it is done once, and answered alike each time, whoever asks and whenever. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { action, ownList, packed, pydantic1, pydantic2, type Reply, WORK, actionScene } from '../support/action-client.ts';
+import {
+  action,
+  actionScene,
+  ownList,
+  packed,
+  pydantic1,
+  pydantic2,
+  type Reply,
+  WORK,
+} from '../support/action-client.ts';
 import { say } from '../support/stub-model.ts';
 import { actionCluster, settled } from './actions-cluster.ts';
 

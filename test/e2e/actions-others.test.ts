@@ -1,7 +1,15 @@
 /** Actions that are no runs: pushes to sockets, batches, questions by proxy, and queues that older senders write to. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { action, ownList, pydantic1, pydantic2, WORK, workOf, actionScene } from '../support/action-client.ts';
+import {
+  action,
+  actionScene,
+  ownList,
+  pydantic1,
+  pydantic2,
+  WORK,
+  workOf,
+} from '../support/action-client.ts';
 import type { Chatter } from '../support/chatter.ts';
 import { say } from '../support/stub-model.ts';
 import { until } from '../support/until.ts';
@@ -143,7 +151,9 @@ test('a configuration that is asked for by proxy is the newest, and a run uses i
 });
 
 test('what an external service says of an agent is believed until the cache is told otherwise', async (t) => {
-  const { client, stub } = await actionScene(t, { env: { MANAGEMENT_SERVICE: 'redis', PEER_TIMEOUT_SECONDS: '20' } });
+  const { client, stub } = await actionScene(t, {
+    env: { MANAGEMENT_SERVICE: 'redis', PEER_TIMEOUT_SECONDS: '20' },
+  });
   const asked = 'management_service:professional:default';
   const answer = async (system_prompt: string): Promise<void> => {
     const { action_type, callback_queue, correlation_id, tenant_id, data } = await client.reply(asked);

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
-import { action, ownList, pydantic2, WORK, actionScene } from '../support/action-client.ts';
+import { action, actionScene, ownList, pydantic2, WORK } from '../support/action-client.ts';
 import { last } from '../support/chatter.ts';
 import { startScene } from '../support/node.ts';
 import { memoryStore, storeBehind, storesAround } from '../support/stores.ts';

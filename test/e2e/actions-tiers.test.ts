@@ -1,7 +1,15 @@
 /** Tiers and limits as they meet actions on the queues: who goes first, and how a refusal is told. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { action, actionClient, ownList, pydantic2, WORK, workOf, actionScene } from '../support/action-client.ts';
+import {
+  action,
+  actionClient,
+  actionScene,
+  ownList,
+  pydantic2,
+  WORK,
+  workOf,
+} from '../support/action-client.ts';
 import { startScene } from '../support/node.ts';
 import { say } from '../support/stub-model.ts';
 

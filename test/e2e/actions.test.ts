@@ -1,7 +1,17 @@
 /** DomainActions in all their spellings, from a real Redis through a whole node and back, and the chat on the socket. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { action, type Fields, ownList, packed, pydantic1, pydantic2, type Reply, WORK, actionScene } from '../support/action-client.ts';
+import {
+  action,
+  actionScene,
+  type Fields,
+  ownList,
+  packed,
+  pydantic1,
+  pydantic2,
+  type Reply,
+  WORK,
+} from '../support/action-client.ts';
 import { types } from '../support/chatter.ts';
 import { say, stallAfter } from '../support/stub-model.ts';
 import { until } from '../support/until.ts';

@@ -9,7 +9,7 @@ import { createRetention } from '../../src/store/retention.ts';
 import { createLog } from '../../src/telemetry/log.ts';
 import { last } from '../support/chatter.ts';
 import { leakFree } from '../support/leaks.ts';
-import { runNode, startScene, life } from '../support/node.ts';
+import { life, runNode, startScene } from '../support/node.ts';
 import { say, stallAfter } from '../support/stub-model.ts';
 import { temporary } from '../support/temporary.ts';
 import { gate } from '../support/transport.ts';

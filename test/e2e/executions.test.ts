@@ -3,11 +3,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { startScene, startTestNode, type TestNode } from '../support/node.ts';
 import { callTools, refuse, say, silence, stallAfter } from '../support/stub-model.ts';
+import { temporary } from '../support/temporary.ts';
 import { bearer, JWT } from '../support/tokens.ts';
+import { gate } from '../support/transport.ts';
 import { until } from '../support/until.ts';
 import { openReceiver } from '../transports/webhooks/webhook-receiver.ts';
-import { gate } from '../support/transport.ts';
-import { temporary } from '../support/temporary.ts';
 
 const RUN = { agent_id: 'default', input: 'Go.' };
 const execute = (node: TestNode, more: object = {}, tier?: string) =>

@@ -2,11 +2,11 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:net';
 import { test } from 'node:test';
-import { runNode, spawnNode } from '../support/node.ts';
 import { readEvents } from '../support/http-client.ts';
 import { leakFree } from '../support/leaks.ts';
-import { connect, HandshakeRefused } from '../support/websocket-client.ts';
+import { runNode, spawnNode } from '../support/node.ts';
 import { listen } from '../support/processes.ts';
+import { connect, HandshakeRefused } from '../support/websocket-client.ts';
 
 const offline = (model: string) => ({ DEFAULT_PROVIDER: 'offline', DEFAULT_MODEL: model });
 

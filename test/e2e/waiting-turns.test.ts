@@ -1,8 +1,8 @@
 /** Turns that wait: in which order they run, what the model reads of those that never ran, and who else may end them. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { action, ownList, packed, pydantic2, workOf, actionScene } from '../support/action-client.ts';
-import { startScene, life } from '../support/node.ts';
+import { action, actionScene, ownList, packed, pydantic2, workOf } from '../support/action-client.ts';
+import { life, startScene } from '../support/node.ts';
 import { type StubRequest, say, stallAfter } from '../support/stub-model.ts';
 import { temporary } from '../support/temporary.ts';
 

@@ -10,7 +10,19 @@ import { collectingLog } from '../support/quiet.ts';
 import { memoryStore } from '../support/stores.ts';
 import { gate } from '../support/transport.ts';
 import { loopTurns, until } from '../support/until.ts';
-import { comeBack, firsts, goAway, memoryQueue, numbers, openRelay, outgoing, relayOver, storeAway, unsentIn, watchedStore } from './relay-fixtures.ts';
+import {
+  comeBack,
+  firsts,
+  goAway,
+  memoryQueue,
+  numbers,
+  openRelay,
+  outgoing,
+  relayOver,
+  storeAway,
+  unsentIn,
+  watchedStore,
+} from './relay-fixtures.ts';
 
 test('while the transport is away all is kept; once it is back all is sent, in order', async (t) => {
   const { fake, watched, log, start } = openRelay(t);

@@ -10,7 +10,17 @@ import { quiet } from '../support/quiet.ts';
 import { memoryStore } from '../support/stores.ts';
 import { refusedWith } from '../support/transport.ts';
 import { loopTurns, until } from '../support/until.ts';
-import { comeBack, goAway, memoryQueue, numbers, openRelay, outgoing, relayOver, storeAway, unsentIn } from './relay-fixtures.ts';
+import {
+  comeBack,
+  goAway,
+  memoryQueue,
+  numbers,
+  openRelay,
+  outgoing,
+  relayOver,
+  storeAway,
+  unsentIn,
+} from './relay-fixtures.ts';
 
 const TURN = named('t1');
 const other = tenantIdSchema.parse('other');

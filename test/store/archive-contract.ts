@@ -5,7 +5,7 @@ import { agentIdSchema, sessionIdSchema, tenantIdSchema } from '../../src/domain
 import type { ArchivedVersion } from '../../src/ports/management.ts';
 import type { Stores } from '../../src/store/open.ts';
 import { agent, audit } from './agent-contract.ts';
-import { accept, answer, contents, named, page, taskOf, overEach } from './records.ts';
+import { accept, answer, contents, named, overEach, page, taskOf } from './records.ts';
 
 const acme = tenantIdSchema.parse('acme');
 const umbrella = tenantIdSchema.parse('umbrella');

@@ -4,7 +4,21 @@ import { refusal } from '../../src/domain/errors.ts';
 import type { PageRequest, Store } from '../../src/ports/store.ts';
 import { lifeContract } from './contract-life.ts';
 import { outgoingContract } from './outgoing-contract.ts';
-import { accept, answer, answered, contents, DAY, forget, message, named, page, taskOf, tenantOf, turnOf, overEach } from './records.ts';
+import {
+  accept,
+  answer,
+  answered,
+  contents,
+  DAY,
+  forget,
+  message,
+  named,
+  overEach,
+  page,
+  taskOf,
+  tenantOf,
+  turnOf,
+} from './records.ts';
 import { resumableContract } from './resumable-contract.ts';
 
 /** Runs the contract over stores that `open` makes; each test opens its own and closes it. */

@@ -7,8 +7,8 @@ import { fileURLToPath } from 'node:url';
 import type { Store } from '../../src/ports/store.ts';
 import { openStores } from '../../src/store/open.ts';
 import { quiet } from '../support/quiet.ts';
-import { named, taskOf, tenantOf } from './records.ts';
 import { temporary } from '../support/temporary.ts';
+import { named, taskOf, tenantOf } from './records.ts';
 
 const ROUNDS = 20;
 const MAX_LIFE_MS = 150;

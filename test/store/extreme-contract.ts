@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { MAX_MESSAGE_UNITS } from '../../src/domain/frames.ts';
 import type { Store } from '../../src/ports/store.ts';
-import { accept, answer, contents, forget, named, page, taskOf, tenantOf, overEach } from './records.ts';
+import { accept, answer, contents, forget, named, overEach, page, taskOf, tenantOf } from './records.ts';
 
 const SESSIONS = 2_000;
 /** Any UTF-16 units: NUL, controls, halves of pairs. */

@@ -50,7 +50,6 @@ const refused = (error: unknown): boolean =>
   error.data.code === 'STORE_UNAVAILABLE' &&
   (error.data.retry_after_ms ?? 0) > 0;
 
-
 test('writes of one loop turn share a transaction; those that arrive while it runs form the next one', async () => {
   const { commits, batches, finish } = scene();
   const first = ['a', 'b'].map((write) => commits.add(write));

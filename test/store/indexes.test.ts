@@ -1,6 +1,5 @@
 /** No query of the stores reads a whole table: SQLite says of each how it would find its rows. */
 import assert from 'node:assert/strict';
-import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
 import { openStores } from '../../src/store/open.ts';

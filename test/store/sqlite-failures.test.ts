@@ -12,11 +12,11 @@ import { openStores } from '../../src/store/open.ts';
 import { openSqlite, type SqliteDatabase } from '../../src/store/sqlite/open.ts';
 import type { SqliteOptions } from '../../src/store/sqlite/protocol.ts';
 import { leakFree } from '../support/leaks.ts';
+import { killed } from '../support/processes.ts';
 import { quiet } from '../support/quiet.ts';
+import { temporary } from '../support/temporary.ts';
 import { endWith, outgoing, sent, storeOutgoing, unsentIds } from './outgoing-contract.ts';
 import { accept, contents, forget, named, page, taskOf, tenantOf } from './records.ts';
-import { killed } from '../support/processes.ts';
-import { temporary } from '../support/temporary.ts';
 
 interface Scene {
   readonly path: string;

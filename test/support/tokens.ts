@@ -8,7 +8,10 @@ const SECRET = 'a secret of at least thirty-two characters';
 
 /** Who gets into a part of a node that takes these tokens, or in open mode anybody. */
 export const accessIn = (mode: AccessSettings['mode'], clock: Clock): Access =>
-  createAccess({ mode, jwtSecret: SECRET, jwksUrl: undefined, issuer: undefined, audience: undefined }, clock);
+  createAccess(
+    { mode, jwtSecret: SECRET, jwksUrl: undefined, issuer: undefined, audience: undefined },
+    clock,
+  );
 
 /** Settings of a node that takes these tokens. */
 export const JWT: Env = { AUTH_MODE: 'jwt', AUTH_JWT_SECRET: SECRET };

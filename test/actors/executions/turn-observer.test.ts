@@ -10,8 +10,8 @@ import type { Directory } from '../../../src/ports/sessions.ts';
 import { answeredTurn, NOW_MS, scriptedDirectory } from '../../support/http-node.ts';
 import { quiet } from '../../support/quiet.ts';
 import { gate } from '../../support/transport.ts';
-import { sessionId, turnRequest } from '../fixtures.ts';
 import { loopTurns } from '../../support/until.ts';
+import { sessionId, turnRequest } from '../fixtures.ts';
 
 const request = (taskId: string, session = 's1'): TurnRequest =>
   turnRequest(taskId, { sessionId: sessionId(session), taskIdGiven: true });

@@ -4,7 +4,6 @@ import { test } from 'node:test';
 import { createPacer } from '../../../actors/session/delta-pacer.ts';
 import { loopTurns } from '../../support/until.ts';
 
-
 test('what is due soon goes out with the next loop turn, in order', async (t) => {
   const pacer = createPacer();
   t.after(() => pacer.close());

@@ -7,7 +7,6 @@ import { openHttpNode } from '../../support/http-node.ts';
 import { gate } from '../../support/transport.ts';
 import { loopTurns } from '../../support/until.ts';
 
-
 async function withServer(
   handler: HttpHandler,
   use: (port: number, pending: () => number) => Promise<void>,

@@ -5,6 +5,7 @@ import { z } from 'zod';
 import { agentSchema, auditEntrySchema } from '../../../src/domain/agent-record.ts';
 import { hasTokenInQuery } from '../../../transports/wire/access.ts';
 import { refused } from '../../support/http-client.ts';
+import type { AskInit } from '../../support/http-node.ts';
 import { bearer } from '../../support/tokens.ts';
 import { openManagementNode } from './management-node.ts';
 
@@ -248,7 +249,7 @@ test('bodies that are no objects, no JSON, too deep or too large are refused', a
 test('another tenant sees, changes and restores nothing', async () => {
   const { id } = await made({ name: 'Private' });
   const other = { tenant: 'globex' };
-  const attempts: [string, Init][] = [
+  const attempts: [string, AskInit][] = [
     ['', {}],
     ['', { method: 'PUT', body: { name: 'Mine' } }],
     ['', { method: 'PATCH', body: { name: 'Mine' } }],

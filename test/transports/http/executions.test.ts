@@ -5,8 +5,8 @@ import { test } from 'node:test';
 import { CLOSE, refusal } from '../../../src/domain/errors.ts';
 import { rawConnection, refused } from '../../support/http-client.ts';
 import { answeredTurn } from '../../support/http-node.ts';
-import { openExecutions, RUN } from './execution-node.ts';
 import { loopTurns } from '../../support/until.ts';
+import { openExecutions, RUN } from './execution-node.ts';
 
 test('an execution is accepted with 202, in a session of its own, and reaches the directory as it was meant', async (t) => {
   const { post, script } = await openExecutions(t);

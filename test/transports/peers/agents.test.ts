@@ -6,7 +6,17 @@ import type { PeerData, PeerRequest } from '../../../src/ports/peers.ts';
 import { handClock } from '../../actors/fixtures.ts';
 import { leakFree } from '../../support/leaks.ts';
 import { memoryTransport, refusedWith } from '../../support/transport.ts';
-import { acme, agentRecord, embeddedFor, nobody, peersOver, sales, startServices, remoteAgents, servedBy } from './peer-fixtures.ts';
+import {
+  acme,
+  agentRecord,
+  embeddedFor,
+  nobody,
+  peersOver,
+  remoteAgents,
+  sales,
+  servedBy,
+  startServices,
+} from './peer-fixtures.ts';
 
 /** Remote agents over a service that is a function, on a clock that the test moves. */
 function openAgents(answer: (request: PeerRequest) => PeerData) {

@@ -13,7 +13,15 @@ import { handClock } from '../../actors/fixtures.ts';
 import { logTo } from '../../support/quiet.ts';
 import { memoryStore } from '../../support/stores.ts';
 import { memoryTransport } from '../../support/transport.ts';
-import { acme, embeddedFor, peersOver, remoteConversations, servedBy, session, startServices } from './peer-fixtures.ts';
+import {
+  acme,
+  embeddedFor,
+  peersOver,
+  remoteConversations,
+  servedBy,
+  session,
+  startServices,
+} from './peer-fixtures.ts';
 
 const taskOf = (name: string): TaskId => taskIdSchema.parse(name);
 const message = (name: string, role: Role, content: string, atMs = 0): Message => ({

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Webhook as Verifier } from 'standardwebhooks';
 import { MAX_ATTEMPTS, RETRY_WAITS_MS } from '../../../transports/webhooks/retry.ts';
+import { loopTurns } from '../../support/until.ts';
 import {
   notice,
   openReceiver,
@@ -12,7 +13,6 @@ import {
   tenant,
   watchedStore,
 } from './webhook-receiver.ts';
-import { loopTurns } from '../../support/until.ts';
 
 const page = { page: 1, pageSize: 100 };
 

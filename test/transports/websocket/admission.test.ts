@@ -114,7 +114,9 @@ test('the own host is told by Host alone, and a default port is none', async () 
 });
 
 test('a list of origins replaces the rule, and a star lifts it', async () => {
-  const { url, close, directory } = await open({ origins: ['https://App.example/', 'http://localhost:3000'] });
+  const { url, close, directory } = await open({
+    origins: ['https://App.example/', 'http://localhost:3000'],
+  });
   await connect(`${url}/ws/acme/s1`, { headers: { Origin: 'https://app.example' } });
   await connect(`${url}/ws/acme/s1`, { headers: { Origin: 'http://localhost:3000' } });
   await connect(`${url}/ws/acme/s1`);

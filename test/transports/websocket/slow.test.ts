@@ -10,8 +10,8 @@ import {
 } from '../../../transports/websocket/connection.ts';
 import { createKeepAlive } from '../../../transports/websocket/keep-alive.ts';
 import { event, portPerTest } from '../../support/chat-port.ts';
-import { connect } from '../../support/websocket-client.ts';
 import { loopTurns } from '../../support/until.ts';
+import { connect } from '../../support/websocket-client.ts';
 
 const open = portPerTest();
 
