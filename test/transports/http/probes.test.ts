@@ -124,7 +124,7 @@ test('in jwt mode every route needs its scope, and probes for balancers need not
 test('a token opens its own tenant only, whatever headers and bodies say', async (t) => {
   const node = await openHttpNode(t, { mode: 'jwt' });
   node.script.putTurn(answeredTurn('theirs', {}, 'globex'));
-  const acme = await bearer('acme');
+  const acme = await bearer('acme', { tier: 'free', user: 'u1' });
   for (const named of [{ 'x-tenant-id': 'globex' }, { 'x-tenant-tier': 'enterprise' }])
     await refused(
       await node.ask('/api/chat/tasks/theirs', { headers: { ...acme, ...named } }),
