@@ -1,11 +1,10 @@
 /** The environment becomes settings, or every mistake in it is named. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { readFileSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { TIER_TABLE } from '../src/domain/tiers.ts';
 import { parseSettings, type Settings } from '../src/settings.ts';
+import { temporary } from './support/temporary.ts';
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -23,13 +22,7 @@ function problemsOf(environment: Environment): readonly string[] {
 const variablesIn = (problems: readonly string[]): readonly string[] =>
   problems.map((problem) => problem.split(':')[0] ?? '').sort();
 
-function tiersFile(t: TestContext, content: string): string {
-  const folder = mkdtempSync(join(tmpdir(), 'nooble-'));
-  t.after(() => rmSync(folder, { recursive: true }));
-  const file = join(folder, 'tiers.json');
-  writeFileSync(file, content);
-  return file;
-}
+const tiersFile = (t: TestContext, content: string): string => temporary(t).write('tiers.json', content);
 
 test('with nothing set the node works: loopback, offline, professional, in memory', () => {
   const settings = settingsOf({});

@@ -23,7 +23,7 @@ export function estimateTokens(text: string): number {
 }
 
 /** Beyond Latin with its accents. */
-const FOREIGN = /[^\u0000-\u024f\u2010-\u201f]/;
+const FOREIGN = /[\u0250-\u200f\u2020-\uffff]/;
 
 /** Quarters of a token that one UTF-16 unit stands for. */
 function quartersOf(unit: number): number {

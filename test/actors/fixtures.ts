@@ -22,7 +22,7 @@ import {
 } from '../../src/domain/ids.ts';
 import { TIER_TABLE } from '../../src/domain/tiers.ts';
 import type { TurnRequest } from '../../src/domain/turn.ts';
-import type { ExecutionOutcome, RunOutcome } from '../../src/ports/runner.ts';
+import type { ExecutionOutcome, ExecutionPlan, RunOutcome } from '../../src/ports/runner.ts';
 import type { Client } from '../../src/ports/sessions.ts';
 import type { Clock } from '../../src/ports/telemetry.ts';
 
@@ -67,6 +67,18 @@ export const CONFIG: SessionConfig = {
   maxTimeMs: undefined,
 };
 
+/** A plan of the turn `t`. */
+export const PLAN: ExecutionPlan = {
+  taskId: taskId('t'),
+  tenantId: TENANT,
+  sessionId: SESSION,
+  tier: 'free',
+  agent: AGENT,
+  history: [],
+  context: {},
+  limits: { timeoutMs: 1_000, maxIterations: 3, maxTokens: 100, tools: [] },
+};
+
 export const INFO: ExecutionInfo = {
   execution_time_ms: 5,
   time_to_first_token_ms: 1,
@@ -90,6 +102,21 @@ export const failed = (error: ErrorData): Extract<ExecutionOutcome, { type: 'fai
   info: INFO,
 });
 
+/** A request of `TENANT` in `SESSION`, of this task id. */
+export const turnRequest = (id: string, more: Partial<TurnRequest> = {}): TurnRequest => ({
+  caller: { tenantId: TENANT, tier: undefined, userId: undefined },
+  sessionId: SESSION,
+  taskId: taskId(id),
+  taskIdGiven: false,
+  agentId: undefined,
+  message: `message ${id}`,
+  context: {},
+  stream: true,
+  onBusy: 'enqueue',
+  requestId: undefined,
+  ...more,
+});
+
 /** Something said, as a session is told it: fields of the request, and those of the message itself. */
 export const said = (
   id: string,
@@ -101,19 +128,7 @@ export const said = (
   }: Partial<TurnRequest & Pick<Said, 'replyTo' | 'atMs' | 'arrival'>> = {},
 ): Said => ({
   type: 'said',
-  request: {
-    caller: { tenantId: TENANT, tier: undefined, userId: undefined },
-    sessionId: SESSION,
-    taskId: taskId(id),
-    taskIdGiven: false,
-    agentId: undefined,
-    message: `message ${id}`,
-    context: {},
-    stream: true,
-    onBusy: 'enqueue',
-    requestId: undefined,
-    ...more,
-  },
+  request: turnRequest(id, more),
   arrival,
   replyTo,
   atMs,
@@ -152,11 +167,6 @@ export function listener(id: string, deltaWindowMs = 0): Listener {
     send: (frame) => void (closes.length === 0 && frames.push(frame)),
     close: ({ code }) => void closes.push(code),
   };
-}
-
-/** Lets everything that is due in this many loop turns happen. */
-export async function loopTurns(count: number): Promise<void> {
-  for (let turn = 0; turn < count; turn += 1) await new Promise((resolve) => setImmediate(resolve));
 }
 
 type Step = readonly [SessionState, readonly SessionEffect[]];

@@ -60,7 +60,7 @@ export interface Faults {
   readonly behaviour: number;
 }
 
-export interface World {
+export interface Simulation {
   /** Before anything else: a turn that an earlier process left unfinished. */
   interrupted(tenantId: TenantId, sessionId: SessionId, taskId: TaskId): void;
   say(tenantId: TenantId, sessionId: SessionId, message: Extract<SessionMessage, { type: 'said' }>): void;
@@ -73,7 +73,7 @@ export interface World {
   checkRest(): void;
 }
 
-export function createWorld(random: () => number, capacity: number, faults: Faults): World {
+export function createSimulation(random: () => number, capacity: number, faults: Faults): Simulation {
   let nodeState: SchedulerState = newScheduler(capacity);
   const nodeMail: SchedulerMessage[] = [];
   const tenants = new Map<TenantId, TenantBox>();
@@ -330,7 +330,7 @@ export function createWorld(random: () => number, capacity: number, faults: Faul
     }
   }
 
-  const tell: World['tell'] = (tenantId, sessionId, message) =>
+  const tell: Simulation['tell'] = (tenantId, sessionId, message) =>
     void sessionBox(tenantId, sessionId).mail.push(message);
 
   return {

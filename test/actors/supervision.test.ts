@@ -2,39 +2,32 @@
 
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { createSystem, type System } from '../../actors/system.ts';
+import type { System } from '../../actors/system.ts';
 import { isTerminal } from '../../src/domain/frames.ts';
 import type { TaskId, TenantId } from '../../src/domain/ids.ts';
 import { TIER_TABLE, type TierLimits, type TierTable } from '../../src/domain/tiers.ts';
 import type { SayReply } from '../../src/domain/turn.ts';
-import type { AgentRunner, ExecutionContext, ExecutionPlan, RunOutcome } from '../../src/ports/runner.ts';
 import type { Store } from '../../src/ports/store.ts';
 import type { Metrics } from '../../src/ports/telemetry.ts';
-import { leakFree } from '../support/leaks.ts';
-import { quiet } from '../support/quiet.ts';
+import { type HandRun, handRunner, openActors } from '../support/actors.ts';
+import { uncounted } from '../support/quiet.ts';
 import { memoryStore } from '../support/stores.ts';
+import { loopTurns } from '../support/until.ts';
 import {
   AGENT,
   type Listener,
   listener,
-  loopTurns,
   ranTo,
   SESSION,
   sessionId,
   TENANT,
   taskId,
+  turnRequest,
 } from './fixtures.ts';
-
-interface Run {
-  readonly plan: ExecutionPlan;
-  readonly context: ExecutionContext;
-  readonly end: (outcome: RunOutcome) => void;
-  readonly break: (error: Error) => void;
-}
 
 interface Node {
   readonly system: System;
-  readonly runs: Run[];
+  readonly runs: HandRun[];
   readonly counts: Record<string, number>;
   /** What the node's parts shall do wrong from now on. */
   readonly fault: {
@@ -52,7 +45,7 @@ interface Node {
   ): Promise<SayReply>;
   attach(id: string, session?: string): Listener;
   /** The run of a task, once it has started. */
-  run(id: string): Promise<Run>;
+  run(id: string): Promise<HandRun>;
 }
 
 /** How many loop turns anything here takes at most. */
@@ -68,7 +61,6 @@ async function until<T>(look: () => T | undefined): Promise<T> {
 }
 
 function open(t: TestContext, options: { maxExecutions?: number; executions?: number } = {}): Node {
-  leakFree(t);
   const fault: Node['fault'] = { store: null, commit: false, metrics: false, tenant: false, hold: null };
   const memory = memoryStore();
   const reach = async <T>(access: 'read' | 'write', call: () => Promise<T>): Promise<T> => {
@@ -88,19 +80,13 @@ function open(t: TestContext, options: { maxExecutions?: number; executions?: nu
       throw new Error('a bug in the store');
     },
   };
-  const runs: Run[] = [];
-  const runner: AgentRunner = {
-    run: (plan, context) =>
-      new Promise((resolve, reject) => {
-        runs.push({ plan, context, end: resolve, break: reject });
-      }),
-    close: async () => {},
-  };
+  const { runner, runs } = handRunner();
   const counts: Record<string, number> = {};
   const count = (what: string): void => {
     counts[what] = (counts[what] ?? 0) + 1;
   };
   const metrics: Metrics = {
+    ...uncounted,
     turnEnded: (_tier, outcome) => count(outcome),
     turnRefused(_tier, code) {
       count(code);
@@ -109,9 +95,6 @@ function open(t: TestContext, options: { maxExecutions?: number; executions?: nu
     deadLetter: (kind) => count(`${kind} dead letter`),
     actorCrashed: (kind) => count(`${kind} crashed`),
     toolUsed: () => count('tool'),
-    modelRetried() {},
-    socketOpened() {},
-    socketClosed() {},
   };
   // Only a tenant asks how many of its turns may wait.
   const limits: TierLimits = {
@@ -123,48 +106,16 @@ function open(t: TestContext, options: { maxExecutions?: number; executions?: nu
     },
   };
   const tiers: TierTable = { ...TIER_TABLE, professional: limits };
-  const system = createSystem({
-    store,
-    runner,
-    metrics,
-    log: quiet,
-    clock: { now: () => Date.now() },
-    agents: { agent: async () => ({ ok: true, value: AGENT }) },
-    tiers,
-    defaultTier: 'professional',
-    requestsPerHour: null,
-    maxIterations: undefined,
-    maxTimeMs: undefined,
-    maxExecutions: options.maxExecutions ?? 10,
-    deltaWindowMs: 0,
-    idleMs: 60_000,
-  });
-  t.after(() => system.close());
-  const caller = { tenantId: TENANT, tier: undefined, userId: undefined };
+  const { maxExecutions = 10 } = options;
+  const { say, ...actors } = openActors(t, { store, runner, metrics, tiers, maxExecutions });
   return {
-    system,
+    ...actors,
     runs,
     counts,
     fault,
     store,
     say: (id, { session = SESSION, onBusy = 'enqueue' } = {}) =>
-      system.say({
-        caller,
-        sessionId: sessionId(session),
-        taskId: taskId(id),
-        taskIdGiven: true,
-        agentId: undefined,
-        message: `message ${id}`,
-        context: undefined,
-        stream: true,
-        onBusy,
-        requestId: undefined,
-      }),
-    attach(id, session = SESSION) {
-      const client = listener(id);
-      system.attach(caller, sessionId(session), client, undefined);
-      return client;
-    },
+      say(id, { sessionId: sessionId(session), onBusy }),
     run: (id) => until(() => runs.find(({ plan }) => plan.taskId === id)),
   };
 }
@@ -500,22 +451,7 @@ test('closing in mid-turn ends it as INTERRUPTED, for its clients and in the sto
 test('an observer of one turn sees it from its first frame on, and nothing once it has left', async (t) => {
   const node = open(t);
   const observer = listener('sse');
-  const caller = { tenantId: TENANT, tier: undefined, userId: undefined };
-  const reply = await node.system.say(
-    {
-      caller,
-      sessionId: SESSION,
-      taskId: taskId('t'),
-      taskIdGiven: false,
-      agentId: undefined,
-      message: 'hi',
-      context: undefined,
-      stream: true,
-      onBusy: 'enqueue',
-      requestId: undefined,
-    },
-    observer,
-  );
+  const reply = await node.system.say(turnRequest('t'), observer);
   assert.equal(reply.ok, true);
   (await node.run('t')).end(ranTo('hi'));
   await ended(observer, 't');

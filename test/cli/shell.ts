@@ -1,12 +1,10 @@
 /** Runs the command line in this process, against stores in a folder that goes with the test. */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { runCli } from '../../src/cli/cli.ts';
 import { openStores, type Stores } from '../../src/store/open.ts';
 import { askRedis } from '../../transports/queue/redis/ping.ts';
 import { quiet } from '../support/quiet.ts';
+import { temporary } from '../support/temporary.ts';
 
 export interface Run {
   readonly code: number;
@@ -16,17 +14,10 @@ export interface Run {
 
 /** A folder, an environment, and a way to say words to `nooble`. */
 export async function openShell(t: TestContext, environment: Readonly<Record<string, string>> = {}) {
-  const folder = await mkdtemp(join(tmpdir(), 'nooble-cli-'));
-  t.after(() => rm(folder, { recursive: true, force: true }));
-  const url = `sqlite:${join(folder, 'nooble.db')}`;
-  const path = (name: string): string => join(folder, name);
+  const place = temporary(t);
+  const url = place.database;
   return {
-    folder,
-    path,
-    async write(name: string, text: string): Promise<string> {
-      await writeFile(path(name), text);
-      return path(name);
-    },
+    ...place,
     stores: (): Promise<Stores> => openStores({ url, log: quiet }),
     async run(words: string, more: Readonly<Record<string, string>> = {}): Promise<Run> {
       const out: string[] = [];

@@ -1,8 +1,7 @@
 /** Nodes in processes of their own on one database and one Redis, their model a stub: for tests in which nodes die. */
 import type { TestContext } from 'node:test';
 import { type ActionClient, actionClient } from '../support/action-client.ts';
-import { type ChildNode, spawnNode } from '../support/child-node.ts';
-import type { Env } from '../support/node.ts';
+import { type ChildNode, type Env, modelledBy, spawnNode } from '../support/node.ts';
 import { type StubModel, startStubModel } from '../support/stub-model.ts';
 import { temporary } from '../support/temporary.ts';
 import { until } from '../support/until.ts';
@@ -10,26 +9,19 @@ import { until } from '../support/until.ts';
 /** A dead node's lease runs out, and its actions go back: twice the 6 s that a lease has. */
 export const TAKEOVER_MS = 20_000;
 
-export interface ActionTown {
+export interface ActionCluster {
   readonly client: ActionClient;
   readonly stub: StubModel;
   /** Starts a node; it is killed after the test at the latest. */
   node(more?: Env): Promise<ChildNode>;
 }
 
-export async function actionTown(t: TestContext): Promise<ActionTown> {
+export async function actionCluster(t: TestContext): Promise<ActionCluster> {
   const client = await actionClient(t);
   const stub = await startStubModel();
   t.after(() => stub.close());
   const { database } = temporary(t);
-  const env = {
-    DATABASE_URL: database,
-    REDIS_URL: client.redis.url,
-    DEFAULT_PROVIDER: 'openai',
-    DEFAULT_MODEL: 'gpt-4.1-mini',
-    OPENAI_API_KEY: 'sk-test',
-    OPENAI_BASE_URL: stub.baseUrl,
-  };
+  const env = { DATABASE_URL: database, REDIS_URL: client.redis.url, ...modelledBy(stub) };
   return { client, stub, node: (more = {}) => spawnNode(t, { ...env, ...more }) };
 }
 

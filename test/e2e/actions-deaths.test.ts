@@ -3,48 +3,28 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { z } from 'zod';
 import { type ActionClient, action, ownList, pydantic1, pydantic2, WORK } from '../support/action-client.ts';
-import { chatter, isEnd } from '../support/chatter.ts';
-import type { ChildNode } from '../support/child-node.ts';
+import { isEnd } from '../support/chatter.ts';
+import type { ChildNode } from '../support/node.ts';
 import { callTools, say, stallAfter } from '../support/stub-model.ts';
 import { gate } from '../support/transport.ts';
 import { until } from '../support/until.ts';
-import { connect } from '../support/websocket-client.ts';
-import { actionTown, heldKeys, settled, TAKEOVER_MS } from './actions-cluster.ts';
+import { actionCluster, heldKeys, settled, TAKEOVER_MS } from './actions-cluster.ts';
 
-const HEADERS = { 'x-tenant-id': 'acme', 'content-type': 'application/json' };
 const TOOLS = 'tool_registry_service:professional:default';
 
 const pageSchema = z.object({ messages: z.array(z.object({ role: z.string(), content: z.string() })) });
 
 async function messagesOf(node: ChildNode, session: string): Promise<readonly string[]> {
-  const response = await fetch(`${node.url}/api/sessions/${session}/messages`, { headers: HEADERS });
-  return pageSchema.parse(await response.json()).messages.map(({ role, content }) => `${role}: ${content}`);
+  const { body } = await node.ask(`/api/sessions/${session}/messages`);
+  return pageSchema.parse(body).messages.map(({ role, content }) => `${role}: ${content}`);
 }
 
 /** An agent that has a tool of the registry. Returns its id. */
 async function agentWithTool(node: ChildNode): Promise<string> {
-  const body = JSON.stringify({
-    name: 'Clerk',
-    slug: 'clerk',
-    tools: ['stamp'],
-    system_prompt: 'You stamp.',
-  });
-  const response = await fetch(`${node.url}/api/agents`, { method: 'POST', headers: HEADERS, body });
-  const text = await response.text();
-  assert.equal(response.status, 201, text);
-  return z.object({ id: z.string() }).parse(JSON.parse(text)).id;
-}
-
-async function chat({ port }: ChildNode, session: string) {
-  const client = chatter(await connect(`ws://127.0.0.1:${port}/ws/acme/${session}`));
-  await client.see('session.ready');
-  return client;
-}
-
-/** Kills, and waits until the process is gone. */
-async function killed(node: ChildNode): Promise<void> {
-  node.kill('SIGKILL');
-  await node.exit;
+  const fields = { name: 'Clerk', slug: 'clerk', tools: ['stamp'], system_prompt: 'You stamp.' };
+  const { status, body, text } = await node.ask('/api/agents', { body: fields });
+  assert.equal(status, 201, text);
+  return body.id;
 }
 
 const run = (data: object, more: object): string =>
@@ -59,7 +39,7 @@ async function nothingMore(client: ActionClient, list: string): Promise<void> {
 test('kill -9 in mid-stream: runs go anew and are answered once, unless a client was told, or a tool was called', {
   timeout: 90_000,
 }, async (t) => {
-  const { client, stub, node } = await actionTown(t);
+  const { client, stub, node } = await actionCluster(t);
   const registry = { TOOL_REGISTRY_SERVICE: 'redis' };
   const first = await node(registry);
   const agentId = await agentWithTool(first);
@@ -69,7 +49,7 @@ test('kill -9 in mid-stream: runs go anew and are answered once, unless a client
     if (asked === 'Stamp it.') return callTools([{ name: 'stamp', args: '{"page":1}' }]);
     return asked === 'Quick?' ? say('Quickly.') : stallAfter('The answer is ');
   });
-  const watcher = await chat(first, 's-watched');
+  const watcher = await first.chat('acme', 's-watched');
   await client.push(
     WORK,
     run({ input: 'What?', session_id: 's-plain' }, { callback_queue: lists.plain, task_id: 'plain-1' }),
@@ -96,7 +76,7 @@ test('kill -9 in mid-stream: runs go anew and are answered once, unless a client
   await until('all are with the model', () => stub.requests.length === 5);
   const quick = await client.reply(lists.batch);
   assert.deepEqual([quick.data.index, quick.data.response], [0, 'Quickly.']);
-  await killed(first);
+  await first.kill('SIGKILL');
 
   const open = gate();
   stub.byDefault(() => async (reply) => {
@@ -105,13 +85,13 @@ test('kill -9 in mid-stream: runs go anew and are answered once, unless a client
   });
   const second = await node(registry);
   // Whoever comes back before the dead node's lease is over is told that it was cut off; then it is.
-  const back = await chat(second, 's-watched');
+  const back = await second.chat('acme', 's-watched');
   const told = await back.ended('watched-1');
   assert.deepEqual([told.type, told.data.code], ['error', 'INTERRUPTED']);
   // Whoever comes while it runs again sees its answer.
   const anew = () => stub.requests.slice(5).map(({ body }) => body.messages.at(-1)?.content);
   await until('both go anew', () => ['What?', 'Slow?'].every((asked) => anew().includes(asked)), TAKEOVER_MS);
-  const late = await chat(second, 's-plain');
+  const late = await second.chat('acme', 's-plain');
   open.open();
   assert.equal((await late.ended('plain-1')).data.content, 'The answer is 42.');
 
@@ -159,7 +139,7 @@ test('kill -9 in mid-stream: runs go anew and are answered once, unless a client
 });
 
 test('SIGTERM: what runs is answered within the grace, what waits stays for another node, and nothing is held', async (t) => {
-  const { client, stub, node } = await actionTown(t);
+  const { client, stub, node } = await actionCluster(t);
   const list = ownList();
   const open = gate();
   stub.byDefault(() => async (reply) => {
@@ -178,7 +158,7 @@ test('SIGTERM: what runs is answered within the grace, what waits stays for anot
   first.kill('SIGTERM');
   await first.line('draining');
   open.open();
-  assert.deepEqual((await first.exit).code, 0);
+  assert.equal((await first.exit).code, 0);
   const early = await client.redis.client.lrange(list, 0, -1);
   assert.equal(early.length, 2);
   assert.equal(await client.redis.client.llen(WORK), 4);
@@ -191,14 +171,13 @@ test('SIGTERM: what runs is answered within the grace, what waits stays for anot
     bodies.map((_, n) => [`run-${n}`, 'Slowly.']),
   );
   assert.equal(stub.requests.length, 6);
-  second.kill('SIGTERM');
-  assert.equal((await second.exit).code, 0);
+  assert.equal((await second.kill('SIGTERM')).code, 0);
   assert.deepEqual(await heldKeys(client), []);
   assert.equal(await client.redis.client.llen(WORK), 0);
 });
 
 test('SIGTERM with a run that outlasts the grace: it goes back to its queue, and the next node runs it again', async (t) => {
-  const { client, stub, node } = await actionTown(t);
+  const { client, stub, node } = await actionCluster(t);
   const list = ownList();
   stub.next(stallAfter('Hm'));
   const first = await node({ DRAIN_SECONDS: '0.2' });
@@ -207,8 +186,7 @@ test('SIGTERM with a run that outlasts the grace: it goes back to its queue, and
     run({ input: 'Go.', session_id: 's1' }, { callback_queue: list, task_id: 'run-1' }),
   );
   await stub.request(0);
-  first.kill('SIGTERM');
-  assert.equal((await first.exit).code, 0);
+  assert.equal((await first.kill('SIGTERM')).code, 0);
   assert.deepEqual(await heldKeys(client), []);
   assert.equal(await client.redis.client.llen(list), 0);
   assert.equal(await client.redis.client.llen(WORK), 1);

@@ -1,8 +1,7 @@
 /** A node whose places are all taken by runs: what feeds those runs must reach it all the same, and no more is taken. */
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { action, actionClient, ownList, pydantic2, WORK } from '../support/action-client.ts';
-import { startScene } from '../support/node.ts';
+import { action, actionScene, ownList, pydantic2, WORK } from '../support/action-client.ts';
 import { callTools, say, stallAfter } from '../support/stub-model.ts';
 
 /** Seconds within which an action must have got through. */
@@ -10,14 +9,8 @@ const SOON_S = 3;
 
 /** Runs with a tool whose service answers on the queue of callbacks, as older ones do; resolves to what the model was told. */
 async function lookedUp(t: TestContext, places: string): Promise<string> {
-  const client = await actionClient(t);
-  const { stub, ask } = await startScene(t, {
-    env: {
-      REDIS_URL: client.redis.url,
-      NODE_MAX_EXECUTIONS: places,
-      QUERY_SERVICE: 'redis',
-      PEER_TIMEOUT_SECONDS: String(SOON_S),
-    },
+  const { client, stub, ask } = await actionScene(t, {
+    env: { NODE_MAX_EXECUTIONS: places, QUERY_SERVICE: 'redis', PEER_TIMEOUT_SECONDS: String(SOON_S) },
   });
   stub.next(callTools([{ name: 'rag_query', args: '{"query":"anvils"}' }]), say('Done.'));
   const body = { name: 'Clerk', slug: 'clerk', tools: ['rag_query'], collections: ['shop'] };
@@ -43,10 +36,7 @@ test('a callback reaches a run that has the last place', async (t) => {
 });
 
 test('a full node leaves the rest on the queue; a cancel over HTTP reaches it, and then the queue moves on', async (t) => {
-  const client = await actionClient(t);
-  const { stub, ask } = await startScene(t, {
-    env: { REDIS_URL: client.redis.url, NODE_MAX_EXECUTIONS: '1' },
-  });
+  const { client, stub, ask } = await actionScene(t, { env: { NODE_MAX_EXECUTIONS: '1' } });
   stub.next(stallAfter('Hm'));
   const [end, list] = [ownList(), ownList('chat.status')];
   const more = { task_id: 'long-1', callback_queue: end };

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
   action,
-  actionClient,
+  actionScene,
   type Fields,
   ownList,
   packed,
@@ -11,7 +11,6 @@ import {
   WORK,
   workOf,
 } from '../support/action-client.ts';
-import { startScene } from '../support/node.ts';
 import { say } from '../support/stub-model.ts';
 import { until } from '../support/until.ts';
 import { settled } from './actions-cluster.ts';
@@ -114,9 +113,8 @@ const REFUSED: readonly (readonly [string, string, Fields])[] = [
 test('what can not be an action goes to the dead list with its reason, and the node goes on', {
   timeout: 60_000,
 }, async (t) => {
-  const client = await actionClient(t);
+  const { client, stub } = await actionScene(t);
   const { redis } = client;
-  const { stub } = await startScene(t, { env: { REDIS_URL: redis.url } });
   const dead = `${WORK}:dead`;
   const problems: string[] = [];
   for (const [name, body, reason] of DEAD) {
@@ -135,8 +133,7 @@ test('what can not be an action goes to the dead list with its reason, and the n
 });
 
 test('what is refused is told to whoever asked, and the node goes on', async (t) => {
-  const client = await actionClient(t);
-  const { stub } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  const { client, stub } = await actionScene(t);
   for (const [type, name, data] of REFUSED) {
     const { task_id: taskId, ...more }: Fields = type === 'execution.cancel' ? { task_id: null } : {};
     const reply = await client.ask(type, data, { ...more, ...(taskId === null ? { task_id: null } : {}) });
@@ -148,8 +145,7 @@ test('what is refused is told to whoever asked, and the node goes on', async (t)
 });
 
 test('keys that reach for prototypes reach nothing', async (t) => {
-  const client = await actionClient(t);
-  const { stub } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  const { client, stub } = await actionScene(t);
   const list = ownList();
   const reaching = '"__proto__":{"polluted":true},"constructor":{"prototype":{"polluted":true}}';
   const head = `"action_type":"execution.agent_run","tenant_id":"acme","callback_queue":"${list}"`;
@@ -172,8 +168,7 @@ test('keys that reach for prototypes reach nothing', async (t) => {
 });
 
 test('an answer that its queue will never take is given up, and holds up nobody', async (t) => {
-  const client = await actionClient(t);
-  const { line } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  const { client, line } = await actionScene(t);
   await client.redis.client.set('their:setting', '1');
   await client.push(WORK, text({ callback_queue: 'their:setting' }));
   assert.equal((await client.ask('execution.agent_run', { input: 'Hi.' })).data.status, 'success');
@@ -182,8 +177,7 @@ test('an answer that its queue will never take is given up, and holds up nobody'
 });
 
 test("another tenant's ids are other ids", async (t) => {
-  const client = await actionClient(t);
-  const { stub, ask, chat } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  const { client, stub, ask, chat } = await actionScene(t);
   stub.byDefault(({ body }) => say(`You said ${body.messages.at(-1)?.content}`));
   const socket = await chat('acme', 's1');
   const ids = { session_id: 's1', task_id: 't1' };

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
   action,
-  actionClient,
+  actionScene,
   ownList,
   packed,
   pydantic1,
@@ -11,13 +11,11 @@ import {
   type Reply,
   WORK,
 } from '../support/action-client.ts';
-import { startScene } from '../support/node.ts';
 import { say } from '../support/stub-model.ts';
-import { actionTown, settled } from './actions-cluster.ts';
+import { actionCluster, settled } from './actions-cluster.ts';
 
 test('ten at once and later ones are one run with one answer', async (t) => {
-  const client = await actionClient(t);
-  const { stub, ask } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  const { client, stub, ask } = await actionScene(t);
   stub.byDefault(({ index }) => say(`Answer ${index}.`, { everyMs: 5 }));
   const list = ownList();
   const sent = action(
@@ -47,8 +45,7 @@ test('ten at once and later ones are one run with one answer', async (t) => {
 });
 
 test('the same action_id of another tenant is another action', async (t) => {
-  const client = await actionClient(t);
-  const { stub } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  const { client, stub } = await actionScene(t);
   stub.byDefault(({ index }) => say(`Answer ${index}.`));
   const more = { action_id: 'same-1', task_id: 'once-1' };
   const mine = await client.ask('execution.agent_run', { input: 'Count.' }, more);
@@ -63,7 +60,7 @@ test('the same action_id of another tenant is another action', async (t) => {
 });
 
 test('after a restart on the same database the stored answer comes, and nothing runs', async (t) => {
-  const { client, stub, node } = await actionTown(t);
+  const { client, stub, node } = await actionCluster(t);
   const list = ownList();
   const run = { action_id: 'same-1', callback_queue: list };
   const sent = pydantic2(action('execution.agent_run', { input: 'Count.' }, run));

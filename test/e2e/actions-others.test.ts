@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
   action,
-  actionClient,
+  actionScene,
   ownList,
   pydantic1,
   pydantic2,
@@ -11,7 +11,6 @@ import {
   workOf,
 } from '../support/action-client.ts';
 import type { Chatter } from '../support/chatter.ts';
-import { startScene } from '../support/node.ts';
 import { say } from '../support/stub-model.ts';
 import { until } from '../support/until.ts';
 import { settled } from './actions-cluster.ts';
@@ -23,8 +22,7 @@ const pushed = ({ frames }: Chatter) =>
     .map(({ type, seq, data }) => ({ type, seq, data }));
 
 test('a push reaches the session, a broadcast the tenant or the sessions that it names, and nobody else', async (t) => {
-  const client = await actionClient(t);
-  const { chat } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  const { client, chat } = await actionScene(t);
   const [s1, twin, s2, foreign] = [
     await chat('client123', 'sess_abc123'),
     await chat('client123', 'sess_abc123'),
@@ -71,8 +69,7 @@ test('a push reaches the session, a broadcast the tenant or the sessions that it
 });
 
 test('each item of a batch is answered, and then all of them are told together', async (t) => {
-  const client = await actionClient(t);
-  const { stub, ask } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  const { client, stub, ask } = await actionScene(t);
   stub.byDefault(({ body }) => say(`You said ${body.messages.at(-1)?.content}`));
   const list = ownList('execution.batch');
   const items = [
@@ -120,8 +117,7 @@ test('each item of a batch is answered, and then all of them are told together',
 });
 
 test('a configuration that is asked for by proxy is the newest, and a run uses it once the cache was told', async (t) => {
-  const client = await actionClient(t);
-  const { stub, ask } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  const { client, stub, ask } = await actionScene(t);
   const body = { name: 'Clerk', slug: 'clerk', system_prompt: 'You are the first.' };
   const { id } = (await ask('/api/agents', { body })).body;
   const run = () => client.ask('execution.agent_run', { agent_id: id, input: 'Hi.' });
@@ -155,9 +151,8 @@ test('a configuration that is asked for by proxy is the newest, and a run uses i
 });
 
 test('what an external service says of an agent is believed until the cache is told otherwise', async (t) => {
-  const client = await actionClient(t);
-  const { stub } = await startScene(t, {
-    env: { REDIS_URL: client.redis.url, MANAGEMENT_SERVICE: 'redis', PEER_TIMEOUT_SECONDS: '20' },
+  const { client, stub } = await actionScene(t, {
+    env: { MANAGEMENT_SERVICE: 'redis', PEER_TIMEOUT_SECONDS: '20' },
   });
   const asked = 'management_service:professional:default';
   const answer = async (system_prompt: string): Promise<void> => {
@@ -198,8 +193,7 @@ test('what an external service says of an agent is believed until the cache is t
 });
 
 test('a conversation can be asked for by proxy, its newest messages last', async (t) => {
-  const client = await actionClient(t);
-  const { stub } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  const { client, stub } = await actionScene(t);
   stub.byDefault(({ index }) => say(`Answer ${index}.`));
   for (const input of ['One?', 'Two?']) await client.ask('execution.agent_run', { input, session_id: 's1' });
   const contents = (messages: readonly { role: string; content: string }[]) =>
@@ -225,11 +219,8 @@ test('a conversation can be asked for by proxy, its newest messages last', async
 });
 
 test('older senders write to a queue of their own', async (t) => {
-  const client = await actionClient(t);
   const queue = 'execution:ctx-1:free';
-  await startScene(t, {
-    env: { REDIS_URL: client.redis.url, EXECUTION_EXTRA_QUEUES: `${queue}, execution:ctx-2` },
-  });
+  const { client } = await actionScene(t, { env: { EXECUTION_EXTRA_QUEUES: `${queue}, execution:ctx-2` } });
   for (const each of [queue, 'execution:ctx-2']) {
     const list = ownList();
     await client.push(
@@ -249,8 +240,7 @@ test('older senders write to a queue of their own', async (t) => {
 });
 
 test('a requester is answered on the list that the contract names for it, whatever service it calls itself', async (t) => {
-  const client = await actionClient(t);
-  const { stub } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  const { client, stub } = await actionScene(t);
   stub.byDefault(() => say('Here.'));
   for (const queue of [
     'execution_service:responses:agent_run:abc',

@@ -2,11 +2,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
-import type { Store } from '../../src/ports/store.ts';
-import { action, actionClient, ownList, pydantic2, WORK } from '../support/action-client.ts';
+import { action, actionScene, ownList, pydantic2, WORK } from '../support/action-client.ts';
 import { last } from '../support/chatter.ts';
 import { startScene } from '../support/node.ts';
-import { memoryStore, storesAround } from '../support/stores.ts';
+import { memoryStore, storeBehind, storesAround } from '../support/stores.ts';
 import { say } from '../support/stub-model.ts';
 import { gate } from '../support/transport.ts';
 import { until } from '../support/until.ts';
@@ -28,11 +27,11 @@ const runs = (list: string, count: number, from = 0): readonly string[] =>
   );
 
 test('kill -9 of Redis while runs are in flight: sockets go on, and every run is answered once Redis is back', async (t) => {
-  const client = await actionClient(t, { appendOnly: true });
-  const { redis } = client;
-  const { stub, chat, ask } = await startScene(t, {
-    env: { REDIS_URL: redis.url, NODE_MAX_EXECUTIONS: String(RUNS), DEFAULT_TIER: 'enterprise' },
+  const { client, stub, chat, ask } = await actionScene(t, {
+    redis: { appendOnly: true },
+    env: { NODE_MAX_EXECUTIONS: String(RUNS), DEFAULT_TIER: 'enterprise' },
   });
+  const { redis } = client;
   const open = gate();
   stub.byDefault(({ body }) => {
     const asked = String(body.messages.at(-1)?.content);
@@ -84,51 +83,19 @@ test('kill -9 of Redis while runs are in flight: sockets go on, and every run is
 
 /** A store that does not answer as long as the test says so. */
 function unreliable() {
-  const store = memoryStore();
   const state = { down: false, refused: 0 };
-  const answers = (): void => {
+  const store = storeBehind(memoryStore(), () => {
     if (!state.down) return;
     state.refused += 1;
     throw new RefusalError(refusal('STORE_UNAVAILABLE', { retryAfterMs: 50 }));
-  };
-  const wrapped: Store = {
-    ...store,
-    async commit(write) {
-      answers();
-      return store.commit(write);
-    },
-    async session(...asked) {
-      answers();
-      return store.session(...asked);
-    },
-    async tenant(...asked) {
-      answers();
-      return store.tenant(...asked);
-    },
-    async turn(...asked) {
-      answers();
-      return store.turn(...asked);
-    },
-    async answered(...asked) {
-      answers();
-      return store.answered(...asked);
-    },
-    async unsent(...asked) {
-      answers();
-      return store.unsent(...asked);
-    },
-    async ping() {
-      answers();
-    },
-  };
-  return { state, parts: { stores: storesAround(wrapped) } };
+  });
+  return { state, parts: { stores: storesAround(store) } };
 }
 
 test('while the store is away nothing is acknowledged; the action waits, and is done when the store is back', async (t) => {
-  const client = await actionClient(t);
-  const { redis } = client;
   const { state, parts } = unreliable();
-  const { stub, ask } = await startScene(t, { env: { REDIS_URL: redis.url }, parts });
+  const { client, stub, ask } = await actionScene(t, { parts });
+  const { redis } = client;
   const list = ownList();
   state.down = true;
   await client.push(WORK, ...runs(list, 2));
@@ -153,10 +120,9 @@ test('while the store is away nothing is acknowledged; the action waits, and is 
 });
 
 test('a node that goes while its store is away gives back what it took', async (t) => {
-  const client = await actionClient(t);
-  const { redis } = client;
   const { state, parts } = unreliable();
-  const { running } = await startScene(t, { env: { REDIS_URL: redis.url, DRAIN_SECONDS: '0.2' }, parts });
+  const { client, running } = await actionScene(t, { env: { DRAIN_SECONDS: '0.2' }, parts });
+  const { redis } = client;
   const list = ownList();
   state.down = true;
   await client.push(WORK, ...runs(list, 2));

@@ -1,7 +1,15 @@
 /** Tiers and limits as they meet actions on the queues: who goes first, and how a refusal is told. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { action, actionClient, ownList, pydantic2, WORK, workOf } from '../support/action-client.ts';
+import {
+  action,
+  actionClient,
+  actionScene,
+  ownList,
+  pydantic2,
+  WORK,
+  workOf,
+} from '../support/action-client.ts';
 import { startScene } from '../support/node.ts';
 import { say } from '../support/stub-model.ts';
 
@@ -46,8 +54,7 @@ test('a full node takes enterprise first by its weight, and free is not starved'
 });
 
 test('the tier in an action counts only where the tenant has none of its own', async (t) => {
-  const client = await actionClient(t);
-  const { ask } = await startScene(t, { env: { REDIS_URL: client.redis.url, SERVICE_TOKEN } });
+  const { client, ask } = await actionScene(t, { env: { SERVICE_TOKEN } });
   const set = await ask('/internal/tenants/acme', {
     method: 'PUT',
     body: { tier: 'free' },
@@ -67,9 +74,8 @@ test('the tier in an action counts only where the tenant has none of its own', a
 });
 
 test('a limit of the moment is no answer for ever: the same action may be sent again', async (t) => {
-  const client = await actionClient(t);
-  const env = { REDIS_URL: client.redis.url, ORCHESTRATOR_MAX_REQUESTS_PER_SESSION: '1' };
-  const { stub, ask } = await startScene(t, { env });
+  const env = { ORCHESTRATOR_MAX_REQUESTS_PER_SESSION: '1' };
+  const { client, stub, ask } = await actionScene(t, { env });
   const more = { action_id: 'again-1', session_id: 's1', task_id: 'again-1' };
   await client.ask('execution.agent_run', { input: 'First.' }, { session_id: 's1' });
   const first = await client.ask('execution.agent_run', { input: 'Second.' }, more);
@@ -80,8 +86,7 @@ test('a limit of the moment is no answer for ever: the same action may be sent a
 });
 
 test('what a tier does not include is refused with what it lacks', async (t) => {
-  const client = await actionClient(t);
-  const { ask, stub } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  const { client, ask, stub } = await actionScene(t);
   stub.byDefault(() => say('Here you are.'));
   for (const [slug, more, about] of [
     ['large', { model: 'gpt-4.1' }, { field: 'model', value: 'gpt-4.1' }],

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
   action,
-  actionClient,
+  actionScene,
   type Fields,
   ownList,
   packed,
@@ -13,7 +13,6 @@ import {
   WORK,
 } from '../support/action-client.ts';
 import { types } from '../support/chatter.ts';
-import { startScene } from '../support/node.ts';
 import { say, stallAfter } from '../support/stub-model.ts';
 import { until } from '../support/until.ts';
 import { SPELLINGS, type Spelling } from './actions-spellings.ts';
@@ -43,9 +42,8 @@ function checkCallback(reply: Reply, sent: Fields, { session, conversation }: Sp
 }
 
 test('a run is taken in every spelling and answered in the encoding of its request', async (t) => {
-  const client = await actionClient(t);
+  const { client, stub } = await actionScene(t);
   const { redis } = client;
-  const { stub } = await startScene(t, { env: { REDIS_URL: redis.url } });
   stub.byDefault(() => say('Tenemos productos: ¡muchos!'));
   for (const [index, spelling] of SPELLINGS.entries()) {
     const { queue = WORK, body, fields, name } = spelling;
@@ -70,8 +68,7 @@ test('a run is taken in every spelling and answered in the encoding of its reque
 });
 
 test('a refused run is told as execution.error', async (t) => {
-  const client = await actionClient(t);
-  const { stub } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  const { client, stub } = await actionScene(t);
   const reply = await client.ask('execution.agent_run', {
     agent_id: 'nobody',
     input: 'Hi',
@@ -92,9 +89,8 @@ test('a refused run is told as execution.error', async (t) => {
 });
 
 test('what chat.process asks is seen on the socket, and its status can be asked for', async (t) => {
-  const client = await actionClient(t);
+  const { client, stub, chat } = await actionScene(t);
   const { redis } = client;
-  const { stub, chat } = await startScene(t, { env: { REDIS_URL: redis.url } });
   stub.byDefault(() => say('París es la capital de Francia.'));
   const socket = await chat('acme', 'sess_abc123');
   await client.push(
@@ -137,8 +133,7 @@ test('what chat.process asks is seen on the socket, and its status can be asked 
 });
 
 test('a chat that is refused is told on the socket, where nobody else would hear of it', async (t) => {
-  const client = await actionClient(t);
-  const { chat } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  const { client, chat } = await actionScene(t);
   const socket = await chat('acme', 's1');
   const more = { session_id: 's1', task_id: 'refused-1', callback_queue: ORCHESTRATED };
   await client.push(WORK, pydantic1(action('chat.process', { message: 'Hi.', agent_id: 'nobody' }, more)));
@@ -148,8 +143,7 @@ test('a chat that is refused is told on the socket, where nobody else would hear
 });
 
 test('a run takes no longer than its sender waits, or asks for', async (t) => {
-  const client = await actionClient(t);
-  const { stub } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  const { client, stub } = await actionScene(t);
   stub.byDefault(() => stallAfter('Hm'));
   const waiting = client.ask('execution.agent_run', { input: 'Hi.' }, { timeout: 0.2 });
   await stub.closedByClient(0);
@@ -162,8 +156,7 @@ test('a run takes no longer than its sender waits, or asks for', async (t) => {
 
 for (const type of ['chat.cancel', 'execution.cancel'])
   test(`${type} ends a running turn: its model, its socket and its callback`, async (t) => {
-    const client = await actionClient(t);
-    const { stub, chat } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+    const { client, stub, chat } = await actionScene(t);
     stub.next(stallAfter('Well, '));
     const socket = await chat('acme', 's1');
     const list = ownList();

@@ -1,6 +1,6 @@
 /** What a node has acknowledged outlives it, byte for byte, until it is deleted or too old. */
 import assert from 'node:assert/strict';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
 import { TIER_TABLE } from '../../src/domain/tiers.ts';
 import type { Store, Write } from '../../src/ports/store.ts';
@@ -8,29 +8,22 @@ import { openStores, type Stores } from '../../src/store/open.ts';
 import { createRetention } from '../../src/store/retention.ts';
 import { createLog } from '../../src/telemetry/log.ts';
 import { last } from '../support/chatter.ts';
-import { runNode } from '../support/child-node.ts';
 import { leakFree } from '../support/leaks.ts';
-import { type Scene, type SceneOptions, startScene } from '../support/node.ts';
+import { life, runNode, startScene } from '../support/node.ts';
 import { say, stallAfter } from '../support/stub-model.ts';
 import { temporary } from '../support/temporary.ts';
+import { gate } from '../support/transport.ts';
 
 const DAY_MS = 86_400_000;
 const log = createLog({ level: 'silent', name: 'test', nodeId: 'test' });
 const acme = tenantIdSchema.parse('acme');
 
-/** A node from its start to its end. */
-const life = (t: TestContext, name: string, options: SceneOptions, work: (node: Scene) => Promise<void>) =>
-  t.test(name, async (own) => work(await startScene(own, options)));
-
 const contents = (messages: readonly { readonly content: string }[]) =>
   messages.map(({ content }) => content);
 
 /** Waits for what arrives at a wrapped store. */
-function gate(stores: Stores) {
-  let open = (): void => {};
-  const opened = new Promise<void>((resolve) => {
-    open = resolve;
-  });
+function gated(stores: Stores) {
+  const { opened, open } = gate();
   const held: Write['type'][] = [];
   const conversations: Store = {
     ...stores.conversations,
@@ -139,7 +132,7 @@ test('who has seen an acknowledgement sees it in the database, too', async (t) =
 test('a tier that does not wait for the store answers before it, and is stored all the same', async (t) => {
   const place = temporary(t);
   const tiers = new URL('./durability-tiers.json', import.meta.url).pathname;
-  const { stores, open, held } = gate(await openStores({ url: place.database, log }));
+  const { stores, open, held } = gated(await openStores({ url: place.database, log }));
   const { chat, ask } = await startScene(t, { env: { TIERS_FILE: tiers }, parts: { stores } });
   const quick = await chat('acme', 's1', { query: { tier: 'advance' } });
   quick.send({ type: 'chat.send', message: 'Go.' });

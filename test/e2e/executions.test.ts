@@ -1,13 +1,11 @@
 /** Runs outside a chat, on a whole node: waited for, followed, cancelled, lowered, in batches, and called back. */
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
 import { test } from 'node:test';
-import { gate } from '../support/http-client.ts';
 import { startScene, startTestNode, type TestNode } from '../support/node.ts';
 import { callTools, refuse, say, silence, stallAfter } from '../support/stub-model.ts';
+import { temporary } from '../support/temporary.ts';
 import { bearer, JWT } from '../support/tokens.ts';
+import { gate } from '../support/transport.ts';
 import { until } from '../support/until.ts';
 import { openReceiver } from '../transports/webhooks/webhook-receiver.ts';
 
@@ -198,11 +196,9 @@ test('a batch runs its items, each in a session of its own or in the one it name
 });
 
 test('a batch never has more running than its tier runs at once, and waits out the limit of a minute', async (t) => {
-  const file = join(await mkdtemp(join(tmpdir(), 'nooble-')), 'tiers.json');
-  t.after(() => rm(dirname(file), { recursive: true }));
   const free = { executions: 2, waiting: 0, requests_per_minute: 30, requests_per_day: 33 };
-  await writeFile(file, JSON.stringify({ free }));
-  const node = await startScene(t, { env: { TIERS_FILE: file } });
+  const TIERS_FILE = temporary(t).write('tiers.json', JSON.stringify({ free }));
+  const node = await startScene(t, { env: { TIERS_FILE } });
   let running = 0;
   let most = 0;
   node.stub.byDefault(() => async (reply) => {
@@ -264,7 +260,7 @@ test('a node that drains ends what runs, calls back, and begins no item more', a
   const node = await startScene(t, { env: { ALLOW_INSECURE: '1' }, parts: { blockPrivate: false } });
   const draining = gate();
   node.stub.byDefault(() => async (reply) => {
-    await draining.promise;
+    await draining.opened;
     await say('Done.')(reply);
   });
   await execute(node, { callback_url: `http://127.0.0.1:${receiver.port}/` });
@@ -272,7 +268,7 @@ test('a node that drains ends what runs, calls back, and begins no item more', a
   await node.ask('/api/executions/batch', { body: { items, concurrency: 1 } });
   await node.stub.request(1);
   const drained = node.running.drain();
-  draining.resolve();
+  draining.open();
   await drained;
   assert.equal(JSON.parse(receiver.requests[0]?.body ?? '').result.content, 'Done.');
   assert.equal(node.stub.requests.length, 2);

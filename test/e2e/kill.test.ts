@@ -3,23 +3,19 @@
  * there, and clients hear of what was cut off. KILL_ROUNDS makes it more or fewer kills, KILL_SEED others.
  */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { z } from 'zod';
-import { type Chatter, chatter, isEnd, types } from '../support/chatter.ts';
-import { type ChildNode, spawnNode } from '../support/child-node.ts';
+import { type Chatter, isEnd, types } from '../support/chatter.ts';
 import { dice } from '../support/dice.ts';
 import { leakFree } from '../support/leaks.ts';
-import type { Env } from '../support/node.ts';
+import { type ChildNode, type Env, spawnNode } from '../support/node.ts';
 import { temporary } from '../support/temporary.ts';
-import { connect, type Received } from '../support/websocket-client.ts';
+import type { Received } from '../support/websocket-client.ts';
 
 const ROUNDS = Number(process.env.KILL_ROUNDS ?? 100);
-/** Worlds, each with a database and nodes of its own, that live side by side: while one waits, another starts. */
-const WORLDS = 4;
+/** Clusters, each with a database and nodes of its own, that live side by side: while one waits, another starts. */
+const CLUSTERS = 4;
 const SEED = Number(process.env.KILL_SEED ?? 20_260);
 /** A machine that is busy with other tests takes 2 s of it for a start. */
 const LIMIT_MS = 60_000 + ROUNDS * 4_000;
@@ -56,13 +52,10 @@ const messageSchema = z.object({ role: z.string(), content: z.string(), task_id:
 const pageSchema = z.object({ messages: z.array(messageSchema), has_more: z.boolean() });
 type StoredMessage = z.infer<typeof messageSchema>;
 
-const HEADERS = { 'x-tenant-id': 'acme', 'content-type': 'application/json' };
-
 async function turnOf(node: ChildNode, taskId: string): Promise<Turn | undefined> {
-  const response = await fetch(`${node.url}/api/chat/tasks/${taskId}`, { headers: HEADERS });
-  const body = await response.json();
-  if (response.status === 404) return undefined;
-  assert.equal(response.status, 200, JSON.stringify(body));
+  const { status, body, text } = await node.ask(`/api/chat/tasks/${taskId}`);
+  if (status === 404) return undefined;
+  assert.equal(status, 200, text);
   return turnSchema.parse(body);
 }
 
@@ -70,22 +63,20 @@ async function turnOf(node: ChildNode, taskId: string): Promise<Turn | undefined
 async function messagesOf(node: ChildNode, session: string): Promise<readonly StoredMessage[]> {
   const all: StoredMessage[] = [];
   for (let before = ''; ; before = `&before=${all[0]?.task_id}`) {
-    const url = `${node.url}/api/sessions/${session}/messages?limit=${PAGE}${before}`;
-    const response = await fetch(url, { headers: HEADERS });
-    if (response.status === 404) return [];
-    const page = pageSchema.parse(await response.json());
+    const { status, body } = await node.ask(`/api/sessions/${session}/messages?limit=${PAGE}${before}`);
+    if (status === 404) return [];
+    const page = pageSchema.parse(body);
     all.unshift(...page.messages);
     if (!page.has_more) return all;
   }
 }
 
 /** Connects as a client that was there before the kill; resolves once the node has said all it has to say at first. */
-async function comeBack({ port }: ChildNode, session: string, before: Chatter | undefined) {
+async function comeBack(node: ChildNode, session: string, before: Chatter | undefined) {
   const epoch = before?.frames.find(({ type }) => type === 'session.ready')?.data.epoch;
   const lastSeq = before?.frames.findLast(({ seq }) => seq !== undefined)?.seq ?? 0;
-  const query = before ? `?last_seq=${lastSeq}&epoch=${epoch}` : '';
-  const client = chatter(await connect(`ws://127.0.0.1:${port}/ws/acme/${session}${query}`));
-  await client.see('session.ready');
+  const query = before ? { last_seq: String(lastSeq), epoch: String(epoch) } : {};
+  const client = await node.chat('acme', session, { query });
   client.send({ type: 'ping' });
   await client.see('pong');
   return client;
@@ -149,10 +140,8 @@ async function say(node: ChildNode, client: Chatter, said: Said, overHttp: boole
     client.say(said.text, { task_id: said.taskId });
     return;
   }
-  const body = JSON.stringify({ message: said.text, session_id: said.session, task_id: said.taskId });
-  const response = await fetch(`${node.url}/api/chat/send`, { method: 'POST', headers: HEADERS, body }).catch(
-    () => undefined,
-  );
+  const body = { message: said.text, session_id: said.session, task_id: said.taskId };
+  const response = await node.fetch('/api/chat/send', { body }).catch(() => undefined);
   if (response?.status === 202) said.acknowledged = true;
 }
 
@@ -180,7 +169,7 @@ async function killTime(
   return delay(lateMs);
 }
 
-/** What a world has come to. */
+/** What a cluster has come to. */
 interface Seen {
   said: number;
   acknowledged: number;
@@ -190,16 +179,14 @@ interface Seen {
 
 /** A place for compiled code: half of a node's start is compiling. Only a process that ends by itself leaves its own there. */
 async function compiled(t: TestContext): Promise<Env> {
-  const env = { NODE_COMPILE_CACHE: mkdtempSync(join(tmpdir(), 'nooble-compiled-')) };
-  t.after(() => rmSync(env.NODE_COMPILE_CACHE, { recursive: true, force: true }));
+  const env = { NODE_COMPILE_CACHE: temporary(t).folder };
   const node = await spawnNode(t, env);
-  node.kill('SIGTERM');
-  assert.equal((await node.exit).code, 0);
+  assert.equal((await node.kill('SIGTERM')).code, 0);
   return env;
 }
 
-/** Lets nodes live and die on one database, `rounds` times; gives up between two rounds where another world has failed. */
-async function world(
+/** Lets nodes live and die on one database, `rounds` times; gives up between two rounds where another cluster has failed. */
+async function cluster(
   t: TestContext,
   env: Env,
   rounds: number,
@@ -234,8 +221,7 @@ async function world(
     seen.interrupted += recent.filter(({ told }) => told).length;
     if (round === rounds) {
       await checkAll(node, all);
-      node.kill('SIGKILL');
-      await node.exit;
+      await node.kill('SIGKILL');
       break;
     }
 
@@ -246,8 +232,7 @@ async function world(
       return client ? say(node, client, said, roll(3) === 0) : undefined;
     });
     await killTime(clients, recent, roll);
-    node.kill('SIGKILL');
-    await node.exit;
+    await node.kill('SIGKILL');
     await Promise.all(saying);
     for (const client of clients.values()) await client.closed;
 
@@ -294,7 +279,7 @@ test(`${ROUNDS} kills in mid-stream lose nothing that was acknowledged, and nobo
   leakFree(t);
   const cache = await compiled(t);
   const failure = new AbortController();
-  const worlds = Array.from({ length: WORLDS }, async (_, index) => {
+  const clusters = Array.from({ length: CLUSTERS }, async (_, index) => {
     const env = {
       ...cache,
       DATABASE_URL: temporary(t).database,
@@ -304,17 +289,17 @@ test(`${ROUNDS} kills in mid-stream lose nothing that was acknowledged, and nobo
       ORCHESTRATOR_MAX_REQUESTS_PER_SESSION: '0',
       EXECUTION_LOG_LEVEL: 'info',
     };
-    const rounds = Math.floor((ROUNDS + index) / WORLDS);
+    const rounds = Math.floor((ROUNDS + index) / CLUSTERS);
     try {
-      return await world(t, env, rounds, SEED + index, failure.signal);
+      return await cluster(t, env, rounds, SEED + index, failure.signal);
     } catch (error) {
       failure.abort(error);
       throw error;
     }
   });
-  await Promise.allSettled(worlds);
+  await Promise.allSettled(clusters);
   failure.signal.throwIfAborted();
-  const seen = await Promise.all(worlds);
+  const seen = await Promise.all(clusters);
   const sum = (what: keyof Seen): number => seen.reduce((total, one) => total + one[what], 0);
   const [said, acknowledged, ended, interrupted] = [
     sum('said'),

@@ -1,13 +1,9 @@
 /** What was said before reaches no model and no tool again: on no wire, in no phase, before a restart and after it. */
 import assert from 'node:assert/strict';
-import { type TestContext, test } from 'node:test';
-import { type Scene, type SceneOptions, startScene } from '../support/node.ts';
+import { test } from 'node:test';
+import { life } from '../support/node.ts';
 import { callTools, say } from '../support/stub-model.ts';
 import { temporary } from '../support/temporary.ts';
-
-/** A node from its start to its end. */
-const life = (t: TestContext, name: string, options: SceneOptions, work: (node: Scene) => Promise<void>) =>
-  t.test(name, async (own) => work(await startScene(own, options)));
 
 const SESSION = { session_id: 's1' };
 

@@ -1,13 +1,11 @@
 /** A whole node on a real PostgreSQL: it chats, keeps agents, and finds everything again. */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { chatter, last, types } from '../support/chatter.ts';
-import { type ChildNode, spawnNode } from '../support/child-node.ts';
-import { startScene } from '../support/node.ts';
+import { last, types } from '../support/chatter.ts';
+import { type ChildNode, spawnNode, startScene } from '../support/node.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { say, stallAfter } from '../support/stub-model.ts';
 import { until } from '../support/until.ts';
-import { connect } from '../support/websocket-client.ts';
 
 let server: PostgresServer;
 before(async () => {
@@ -51,9 +49,8 @@ test('conversations and agents are there after a restart', async (t) => {
 test('after kill -9 the message is there, its turn is interrupted, and the client is told once', async (t) => {
   const model = { DEFAULT_PROVIDER: 'offline', DEFAULT_MODEL: 'offline-16000x20' };
   const env = { ...model, DATABASE_URL: await server.database() };
-  const open = async ({ port }: ChildNode) => {
-    const client = chatter(await connect(`ws://127.0.0.1:${port}/ws/acme/s1?last_seq=1&epoch=old`));
-    await client.see('session.ready');
+  const open = async (node: ChildNode) => {
+    const client = await node.chat('acme', 's1', { query: { last_seq: '1', epoch: 'old' } });
     client.send({ type: 'ping' });
     await client.see('pong');
     return client;
@@ -62,8 +59,7 @@ test('after kill -9 the message is there, its turn is interrupted, and the clien
   const client = await open(first);
   const task = client.say('Go.');
   await client.see('chat.delta');
-  first.kill('SIGKILL');
-  await Promise.all([first.exit, client.closed]);
+  await Promise.all([first.kill('SIGKILL'), client.closed]);
 
   const second = await spawnNode(t, env);
   const back = await open(second);
@@ -72,8 +68,7 @@ test('after kill -9 the message is there, its turn is interrupted, and the clien
   assert.deepEqual([back.frames[2]?.task_id, back.frames[2]?.data.code], [task, 'INTERRUPTED']);
   const again = await open(second);
   assert.deepEqual(types(again.frames), ['session.ready', 'session.snapshot', 'pong']);
-  second.kill('SIGTERM');
-  assert.equal((await second.exit).code, 0);
+  assert.equal((await second.kill('SIGTERM')).code, 0);
   const third = await spawnNode(t, env);
   assert.deepEqual(types((await open(third)).frames), ['session.ready', 'session.snapshot', 'pong']);
 });

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { DomainAction } from '../../src/domain/domain-action.ts';
 import { type Scene, type SceneOptions, startScene } from '../support/node.ts';
-import { type PythonPeer, parsed, pythonTown, request, runClient, stopped } from '../support/python.ts';
+import { type PythonPeer, parsed, pythonCluster, request, runClient, stopped } from '../support/python.ts';
 import type { RedisServer } from '../support/redis.ts';
 import { callTools, say } from '../support/stub-model.ts';
 import { gate } from '../support/transport.ts';
@@ -25,7 +25,7 @@ async function play({ client }: RedisServer, ...answers: readonly object[]): Pro
 const SUCCESS = { data: { status: 'success', response: 'Fine.' } };
 
 test('the client prints the callback that is its own, and its exit code says how it went', async (t) => {
-  const { redis } = await pythonTown(t);
+  const { redis } = await pythonCluster(t);
   const words = ['--tenant', 'globex', '--agent', 'support', '--session', 's9', 'How are you?'];
   const going = runClient(redis.url, words);
   const action = await play(
@@ -59,7 +59,7 @@ test('the client prints the callback that is its own, and its exit code says how
 });
 
 test('the client sends a batch and waits for its end, and cancels a task', async (t) => {
-  const { redis } = await pythonTown(t);
+  const { redis } = await pythonCluster(t);
   const going = runClient(redis.url, ['--batch', '-'], 'One?\n\n{"agent_id":"support","input":"Two?"}\n');
   const COMPLETED = { action_type: 'execution.batch_completed', data: { total: 2 } };
   const batch = await play(
@@ -122,7 +122,7 @@ const savedAt = (peer: PythonPeer, count: number): Promise<void> =>
   until(`${count} messages at the peer`, () => outcomes(peer, 'conversation.save_message').length === count);
 
 test('a node runs an agent that the peer configures, remembers and serves, and the client prints the callback', async (t) => {
-  const { redis, peer } = await pythonTown(t);
+  const { redis, peer } = await pythonCluster(t);
   const python = await peer();
   const node = await startScene(t, beside(redis));
   const run = (session: string, message: string) =>
@@ -164,7 +164,7 @@ test('a node runs an agent that the peer configures, remembers and serves, and t
 });
 
 test('a peer that is killed in mid-action and started again has lost nothing of it', async (t) => {
-  const { redis, peer } = await pythonTown(t);
+  const { redis, peer } = await pythonCluster(t);
   let python = await peer();
   const node = await startScene(t, beside(redis));
   const list = 'tool_registry_service:professional:default';

@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { type ExternalService, serviceQueue } from '../../src/domain/queues.ts';
 import { TIERS } from '../../src/domain/tiers.ts';
 import { parseDeadLetter } from '../../transports/queue/delivery.ts';
-import { type PythonPeer, parsed, pythonTown, request, stopped } from '../support/python.ts';
+import { type PythonPeer, parsed, pythonCluster, request, stopped } from '../support/python.ts';
 import type { RedisServer } from '../support/redis.ts';
 import { until } from '../support/until.ts';
 
@@ -34,7 +34,7 @@ async function ask({ client }: RedisServer, type: string, data: object, more: ob
 const resultsSchema = z.object({ results: z.array(z.looseObject({ source: z.string() })) });
 
 test('every list of every tier is answered in the envelope of its request', async (t) => {
-  const { redis, peer } = await pythonTown(t);
+  const { redis, peer } = await pythonCluster(t);
   await peer();
   const asked = {
     'management.get_agent_config': { agent_id: 'support' },
@@ -70,7 +70,7 @@ test('every list of every tier is answered in the envelope of its request', asyn
 });
 
 test('a conversation is kept once a message, newest last, and tenants see nothing of each other', async (t) => {
-  const { redis, peer } = await pythonTown(t);
+  const { redis, peer } = await pythonCluster(t);
   await peer();
   const save = (content: string, more: object = {}) =>
     ask(redis, 'conversation.save_message', { role: 'user', content }, { session_id: 's1', ...more });
@@ -118,7 +118,7 @@ test('a conversation is kept once a message, newest last, and tenants see nothin
 });
 
 test('what is wrong is refused with a code, what is no action lies on the dead list, and the peer goes on', async (t) => {
-  const { redis, peer } = await pythonTown(t);
+  const { redis, peer } = await pythonCluster(t);
   const running = await peer();
   const wrong: readonly (readonly [string, object, string])[] = [
     ['tool.execute', { tool: 'add', args: { a: true, b: 1 } }, 'INVALID_REQUEST'],
@@ -188,7 +188,7 @@ async function heldBy(peer: PythonPeer, { client }: RedisServer, body: object): 
 }
 
 test('what a peer held when it was killed is answered by the next, and what kills three is dead', async (t) => {
-  const { redis, peer } = await pythonTown(t);
+  const { redis, peer } = await pythonCluster(t);
   const replies = 'test:responses:tool.execute:held';
   const sum = (a: number) =>
     request('tool.execute', { tool: 'add', args: { a, b: 0 } }, { callback_queue: replies });
@@ -217,7 +217,7 @@ test('what a peer held when it was killed is answered by the next, and what kill
 });
 
 test('kill -9 and SIGTERM amid a stream of actions lose none, and the log has no texts', async (t) => {
-  const { redis, peer } = await pythonTown(t);
+  const { redis, peer } = await pythonCluster(t);
   const COUNT = 600;
   const replies = 'test:responses:tool.execute:stream';
   const push = (from: number) =>
@@ -259,7 +259,7 @@ test('kill -9 and SIGTERM amid a stream of actions lose none, and the log has no
 });
 
 test('a peer outlives its Redis', async (t) => {
-  const { redis, peer } = await pythonTown(t);
+  const { redis, peer } = await pythonCluster(t);
   const running = await peer();
   await redis.restart();
   await running.line('redis_away');

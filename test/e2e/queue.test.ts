@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { isEnd, last, numbered, types } from '../support/chatter.ts';
 import { startScene } from '../support/node.ts';
 import { callTools, say, stallAfter } from '../support/stub-model.ts';
+import { gate } from '../support/transport.ts';
 
 test('enqueue: turns wait in line, are told how many are ahead, and run one after another', async (t) => {
   const { stub, chat } = await startScene(t);
@@ -87,13 +88,10 @@ test('interrupt while a tool runs: the tool is let go of, and the new turn is an
 
 test('a resend of a running turn is accepted again, and runs once', async (t) => {
   const { stub, chat } = await startScene(t);
-  let go = (): void => {};
-  const gate = new Promise<void>((resolve) => {
-    go = resolve;
-  });
+  const held = gate();
   stub.next(async (reply) => {
     reply.delta({ content: 'Once.' });
-    await gate;
+    await held.opened;
     reply.finish('stop');
     reply.done();
   });
@@ -102,7 +100,7 @@ test('a resend of a running turn is accepted again, and runs once', async (t) =>
   await client.see('chat.delta');
   client.say('Go.', { task_id: 'my-task' });
   await client.see(({ data }) => data.deduplicated === true);
-  go();
+  held.open();
   await client.ended('my-task');
   client.say('Go.', { task_id: 'my-task' });
   client.send({ type: 'ping' });

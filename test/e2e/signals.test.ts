@@ -2,23 +2,17 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:net';
 import { test } from 'node:test';
-import { chatter } from '../support/chatter.ts';
-import { type ChildNode, runNode, spawnNode } from '../support/child-node.ts';
 import { readEvents } from '../support/http-client.ts';
 import { leakFree } from '../support/leaks.ts';
+import { runNode, spawnNode } from '../support/node.ts';
+import { listen } from '../support/processes.ts';
 import { connect, HandshakeRefused } from '../support/websocket-client.ts';
 
 const offline = (model: string) => ({ DEFAULT_PROVIDER: 'offline', DEFAULT_MODEL: model });
 
-async function chat({ port }: ChildNode, session: string) {
-  const client = chatter(await connect(`ws://127.0.0.1:${port}/ws/acme/${session}`));
-  await client.see('session.ready');
-  return client;
-}
-
 test('SIGTERM: nothing new is let in, what runs is finished, clients are sent away, exit 0', async (t) => {
   const node = await spawnNode(t, offline('offline-60x20'));
-  const [client, idle] = [await chat(node, 's1'), await chat(node, 's2')];
+  const [client, idle] = [await node.chat('acme', 's1'), await node.chat('acme', 's2')];
   const task = client.say('Go.');
   await client.see('chat.delta');
   const waiting = client.say('And then.');
@@ -68,7 +62,7 @@ test('a stream over HTTP is finished before the node ends, too', async (t) => {
 
 test('turns that outlast the grace are cancelled, with what there was of them', async (t) => {
   const node = await spawnNode(t, { ...offline('offline-16000x50'), DRAIN_SECONDS: '0.5' });
-  const client = await chat(node, 's1');
+  const client = await node.chat('acme', 's1');
   const task = client.say('Go.');
   await client.see('chat.delta');
   const waiting = client.say('And then.');
@@ -86,7 +80,7 @@ test('turns that outlast the grace are cancelled, with what there was of them', 
 
 test('a second signal ends the process at once', async (t) => {
   const node = await spawnNode(t, offline('offline-16000x50'));
-  const client = await chat(node, 's1');
+  const client = await node.chat('acme', 's1');
   client.say('Go.');
   await client.see('chat.delta');
   node.kill('SIGTERM');
@@ -126,12 +120,9 @@ test('open mode does not leave loopback', async (t) => {
 });
 
 test('a port that is taken ends the process with 1 and the reason', async (t) => {
-  const server = createServer().listen(0, '127.0.0.1');
-  await new Promise((resolve) => server.once('listening', resolve));
+  const server = createServer();
   t.after(() => server.close());
-  const address = server.address();
-  assert.ok(address !== null && typeof address === 'object');
-  const { code, stderr } = await runNode(t, { PORT: String(address.port) });
+  const { code, stderr } = await runNode(t, { PORT: String(await listen(server)) });
   assert.equal(code, 1);
   assert.match(stderr, /port is taken/);
 });

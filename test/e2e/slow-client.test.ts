@@ -1,6 +1,6 @@
 /** A client that does not read costs a bounded amount of memory, harms nobody, and may come back for the rest. */
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { setImmediate as nextLoopTurn } from 'node:timers/promises';
 import { type Chatter, deltas, last, numbered } from '../support/chatter.ts';
 import { startScene } from '../support/node.ts';
@@ -40,14 +40,21 @@ function reading(client: Chatter): () => Promise<unknown> {
   };
 }
 
-test('a client that stops reading is closed with 4408 once it reads again, and then resumes', async (t) => {
-  const { stub, chat, line, ask } = await startScene(t, { env: ENV });
+/** Two clients of a session that is flooded by some turns: one has not read until it was too slow, the other reads. */
+async function flooded(t: TestContext) {
+  const scene = await startScene(t, { env: ENV });
+  const { stub, chat, line } = scene;
   const [slow, healthy] = [await chat('acme', 's1'), await chat('acme', 's1')];
   const paced = reading(healthy);
   stub.byDefault(() => flood(paced));
   slow.pause();
   const tasks = Array.from({ length: TURNS }, () => healthy.say('Go.'));
   await line('client too slow');
+  return { ...scene, slow, healthy, tasks };
+}
+
+test('a client that stops reading is closed with 4408 once it reads again, and then resumes', async (t) => {
+  const { stub, chat, ask, slow, healthy, tasks } = await flooded(t);
   for (const end of await Promise.all(tasks.map(healthy.ended))) assert.equal(end.data.content, ANSWER);
   for (const task of tasks) assert.equal(deltas(healthy.of(task)), ANSWER);
 
@@ -72,13 +79,7 @@ test('a client that stops reading is closed with 4408 once it reads again, and t
 });
 
 test('a client that never reads again is cut off', async (t) => {
-  const { stub, chat, line, ask } = await startScene(t, { env: ENV });
-  const [slow, healthy] = [await chat('acme', 's1'), await chat('acme', 's1')];
-  const paced = reading(healthy);
-  stub.byDefault(() => flood(paced));
-  slow.pause();
-  const tasks = Array.from({ length: TURNS }, () => healthy.say('Go.'));
-  await line('client too slow');
+  const { ask, healthy, tasks } = await flooded(t);
   await Promise.all(tasks.map(healthy.ended));
   while ((await ask('/ws/stats')).body.sockets > 1);
   assert.equal((await healthy.turn('And on.')).at(-1)?.type, 'chat.response');

@@ -2,15 +2,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
-import type { Store, Write } from '../../src/ports/store.ts';
+import type { Write } from '../../src/ports/store.ts';
 import { isEnd, last, numbered, types } from '../support/chatter.ts';
 import { startScene } from '../support/node.ts';
-import { memoryStore, storesAround } from '../support/stores.ts';
+import { memoryStore, storeBehind, storesAround } from '../support/stores.ts';
 import { callTools, say } from '../support/stub-model.ts';
 
 /** A store whose commits wait, or fail, as the test says. */
 function unreliable() {
-  const store = memoryStore();
   let waiting: (() => void)[] = [];
   const state = {
     held: false,
@@ -22,22 +21,13 @@ function unreliable() {
       waiting = [];
     },
   };
-  const wrapped: Store = {
-    ...store,
-    async commit(write) {
-      if (state.held) await new Promise<void>((resolve) => waiting.push(resolve));
-      if (state.fails(write)) throw new RefusalError(refusal('STORE_UNAVAILABLE'));
-      return store.commit(write);
-    },
-    async session(...asked) {
-      if (state.down) throw new Error('the store is down');
-      return store.session(...asked);
-    },
-    async ping() {
-      if (state.down) throw new Error('the store is down');
-    },
-  };
-  return { state, parts: { stores: storesAround(wrapped) } };
+  const store = storeBehind(memoryStore(), async (call, write) => {
+    if (state.down && (call === 'session' || call === 'ping')) throw new Error('the store is down');
+    if (!write) return;
+    if (state.held) await new Promise<void>((resolve) => waiting.push(resolve));
+    if (state.fails(write)) throw new RefusalError(refusal('STORE_UNAVAILABLE'));
+  });
+  return { state, parts: { stores: storesAround(store) } };
 }
 
 test('nothing of a turn is seen before it is kept, however quick the model', async (t) => {

@@ -1,12 +1,10 @@
 /** What a tier allows, as clients meet it on the wire. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { test } from 'node:test';
 import { last } from '../support/chatter.ts';
 import { OFFLINE, startScene, startTestNode } from '../support/node.ts';
 import { callTools, say, stallAfter } from '../support/stub-model.ts';
+import { temporary } from '../support/temporary.ts';
 
 const FREE = { query: { tier: 'free' } };
 
@@ -88,7 +86,7 @@ test('two turns of a free tenant run at once; the third is queued and runs when 
 });
 
 test('when enough turns wait, the next one is refused with OVERLOADED', async (t) => {
-  const tiers = tiersFile(t, { free: { executions: 1, waiting: 2 } });
+  const tiers = temporary(t).write('tiers.json', JSON.stringify({ free: { executions: 1, waiting: 2 } }));
   const { stub, chat } = await startScene(t, { env: { TIERS_FILE: tiers, DEFAULT_TIER: 'free' } });
   stub.next(stallAfter('One '));
   const client = await chat('acme', 's1');
@@ -148,7 +146,7 @@ test('a run that uses more tokens than its tier allows ends with TIER_LIMIT', as
 });
 
 test('the model is given as much history as the tier allows', async (t) => {
-  const tiers = tiersFile(t, { free: { history_messages: 3 } });
+  const tiers = temporary(t).write('tiers.json', JSON.stringify({ free: { history_messages: 3 } }));
   const { stub, chat } = await startScene(t, { env: { TIERS_FILE: tiers } });
   const client = await chat('acme', 's1', FREE);
   for (const message of ['1', '2', '3']) await client.turn(message);
@@ -171,7 +169,7 @@ test("the operator's caps lie under the tier's limits", async (t) => {
 });
 
 test('a daily quota that is used up is QUOTA_EXCEEDED', async (t) => {
-  const tiers = tiersFile(t, { free: { requests_per_day: 1 } });
+  const tiers = temporary(t).write('tiers.json', JSON.stringify({ free: { requests_per_day: 1 } }));
   const { chat } = await startTestNode(t, { env: { ...OFFLINE, TIERS_FILE: tiers, DEFAULT_TIER: 'free' } });
   const client = await chat('acme', 's1');
   await client.turn('1');
@@ -179,12 +177,3 @@ test('a daily quota that is used up is QUOTA_EXCEEDED', async (t) => {
   assert.equal(refused.data.code, 'QUOTA_EXCEEDED');
   assert.ok(refused.data.retry_after_ms > 0 && refused.data.retry_after_ms <= 86_400_000);
 });
-
-/** Writes a tiers file that goes with the test. */
-function tiersFile(t: { after(done: () => void): void }, tiers: object): string {
-  const folder = mkdtempSync(join(tmpdir(), 'nooble-tiers-'));
-  t.after(() => rmSync(folder, { recursive: true }));
-  const file = join(folder, 'tiers.json');
-  writeFileSync(file, JSON.stringify(tiers));
-  return file;
-}

@@ -1,13 +1,10 @@
 /** Turns that wait: in which order they run, what the model reads of those that never ran, and who else may end them. */
 import assert from 'node:assert/strict';
-import { type TestContext, test } from 'node:test';
-import { action, actionClient, ownList, packed, pydantic2, workOf } from '../support/action-client.ts';
-import { type Scene, type SceneOptions, startScene } from '../support/node.ts';
+import { test } from 'node:test';
+import { action, actionScene, ownList, packed, pydantic2, workOf } from '../support/action-client.ts';
+import { life, startScene } from '../support/node.ts';
 import { type StubRequest, say, stallAfter } from '../support/stub-model.ts';
 import { temporary } from '../support/temporary.ts';
-
-const life = (t: TestContext, name: string, options: SceneOptions, work: (node: Scene) => Promise<void>) =>
-  t.test(name, async (own) => work(await startScene(own, options)));
 
 /** What the model was given besides the system prompt. */
 const told = (request: StubRequest): readonly string[] =>
@@ -101,8 +98,7 @@ const late = (order: readonly string[]): readonly number[] =>
   order.map((id, place) => place - Number(id.split('-').at(-1)));
 
 test('what a tenant pushed first starts first, whatever it had to look up', async (t) => {
-  const client = await actionClient(t);
-  const { stub, ask } = await startScene(t, { env: { REDIS_URL: client.redis.url } });
+  const { client, stub, ask } = await actionScene(t);
   stub.byDefault(() => say('Done.', { everyMs: 10 }));
   // Some have a session to load, some an agent, some neither; some come alone, some together.
   for (let round = 0; round < 6; round += 1) {

@@ -7,7 +7,7 @@ import type { Store } from '../../src/ports/store.ts';
 import { accept, answer, named, taskOf, tenantOf } from '../store/records.ts';
 import { dice } from '../support/dice.ts';
 import { memoryStore } from '../support/stores.ts';
-import { until } from '../support/until.ts';
+import { loopTurns, until } from '../support/until.ts';
 import {
   fakeTransport,
   firsts,
@@ -16,7 +16,7 @@ import {
   storeAway,
   unsentIn,
   watchedStore,
-} from './relay-node.ts';
+} from './relay-fixtures.ts';
 
 const QUEUES = ['a', 'b', 'c'] as const;
 
@@ -53,10 +53,6 @@ const faults: fc.Arbitrary<Faults> = fc.record({
   read: fc.constantFrom(0, 30),
   ping: fc.constantFrom(0, 50, 100),
 });
-
-const loopTurns = async (count: number): Promise<void> => {
-  for (let turn = 0; turn < count; turn += 1) await new Promise((resolve) => setImmediate(resolve));
-};
 
 /** Small bounds, so that every one of them is met. */
 const SMALL = { page: 3, maxInMemory: 7, ackBatch: 4, ackMs: 1, backoffMs: 1, maxBackoffMs: 3, closeMs: 50 };

@@ -5,30 +5,28 @@ import { RefusalError, refusal } from '../../src/domain/errors.ts';
 import { createLines, MAX_LAGGING } from '../../src/outbox/lines.ts';
 import { RELAY_TIMING } from '../../src/outbox/sender.ts';
 import type { Store, Unsent } from '../../src/ports/store.ts';
-import { createMemoryTransport } from '../../transports/queue/memory.ts';
 import { leakFree } from '../support/leaks.ts';
-import { quiet } from '../support/quiet.ts';
+import { collectingLog } from '../support/quiet.ts';
 import { memoryStore } from '../support/stores.ts';
-import { collecting, counting, gate, queue } from '../support/transport.ts';
-import { until } from '../support/until.ts';
+import { gate } from '../support/transport.ts';
+import { loopTurns, until } from '../support/until.ts';
 import {
   comeBack,
-  fakeTransport,
   firsts,
   goAway,
-  hearingLog,
+  memoryQueue,
   numbers,
+  openRelay,
   outgoing,
   relayOver,
   storeAway,
   unsentIn,
   watchedStore,
-} from './relay-node.ts';
+} from './relay-fixtures.ts';
 
 test('while the transport is away all is kept; once it is back all is sent, in order', async (t) => {
-  leakFree(t);
-  const [fake, watched, log] = [fakeTransport(), watchedStore(), hearingLog()];
-  const relay = relayOver(fake.transport, watched.store, { log });
+  const { fake, watched, log, start } = openRelay(t);
+  const relay = start();
   await relay.write([outgoing(0)]);
   await until('the first', () => fake.arrived('q').length === 1);
   goAway(fake);
@@ -51,10 +49,9 @@ test('while the transport is away all is kept; once it is back all is sent, in o
 });
 
 test('while the transport is away few sends are tried, and none directly', async (t) => {
-  leakFree(t);
-  const [fake, watched] = [fakeTransport(), watchedStore()];
+  const { fake, watched, start } = openRelay(t);
   goAway(fake);
-  const relay = relayOver(fake.transport, watched.store, {
+  const relay = start({
     timing: { backoffMs: 60_000, maxBackoffMs: 60_000 },
   });
   await relay.write(numbers(0, 1_000).map((n) => outgoing(n, `q${n % 7}`)));
@@ -66,9 +63,8 @@ test('while the transport is away few sends are tried, and none directly', async
 });
 
 test('a refused and yet delivered message comes twice, and order is that of the first time', async (t) => {
-  leakFree(t);
-  const [fake, watched] = [fakeTransport(), watchedStore()];
-  const relay = relayOver(fake.transport, watched.store);
+  const { fake, start } = openRelay(t);
+  const relay = start();
   let calls = 0;
   fake.fate = () => {
     calls += 1;
@@ -82,9 +78,8 @@ test('a refused and yet delivered message comes twice, and order is that of the 
 });
 
 test('the same message twice in one go, refused: it is not taken for sent', async (t) => {
-  leakFree(t);
-  const [fake, watched] = [fakeTransport(), watchedStore()];
-  const relay = relayOver(fake.transport, watched.store, { timing: { ackMs: 1, backoffMs: 100 } });
+  const { fake, watched, start } = openRelay(t);
+  const relay = start({ timing: { ackMs: 1, backoffMs: 100 } });
   await relay.write([outgoing(0)]);
   await until('the acknowledgement', async () => (await unsentIn(watched.store)).length === 0);
   fake.fate = (_queue, { data }) => (data.n === 2 ? 'refused' : 'taken');
@@ -97,13 +92,12 @@ test('the same message twice in one go, refused: it is not taken for sent', asyn
 });
 
 test('one queue that refuses does not hold up the others, and catches up by itself', async (t) => {
-  leakFree(t);
-  const [fake, watched] = [fakeTransport(), watchedStore()];
+  const { fake, watched, start } = openRelay(t);
   fake.fate = (name) => (name === 'bad' ? 'refused' : 'taken');
   // More than a page of it stands before the rest, left by an earlier process.
   await watched.store.commit({ type: 'outgoing', outgoing: numbers(0, 30).map((n) => outgoing(n, 'bad')) });
   await watched.store.commit({ type: 'outgoing', outgoing: numbers(0, 30).map((n) => outgoing(n, 'good')) });
-  const relay = relayOver(fake.transport, watched.store, { timing: { page: 8 } });
+  const relay = start({ timing: { page: 8 } });
   await until('the good', () => fake.arrived('good').length === 30);
   await relay.write([outgoing(30, 'bad'), outgoing(30, 'good')]);
   await until('the next good', () => fake.arrived('good').length === 31);
@@ -116,9 +110,8 @@ test('one queue that refuses does not hold up the others, and catches up by itse
 });
 
 test('more queues that refuse than are told apart: all are behind, and nothing is lost', async (t) => {
-  leakFree(t);
-  const [fake, watched] = [fakeTransport(), watchedStore()];
-  const relay = relayOver(fake.transport, watched.store);
+  const { fake, watched, start } = openRelay(t);
+  const relay = start();
   await relay.write([outgoing(0)]);
   await until('the first', () => fake.arrived('q').length === 1);
   fake.fate = () => 'refused';
@@ -132,9 +125,8 @@ test('more queues that refuse than are told apart: all are behind, and nothing i
 });
 
 test('what can never be sent is said once and does not block', async (t) => {
-  leakFree(t);
-  const [fake, watched, log] = [fakeTransport(), watchedStore(), hearingLog()];
-  const relay = relayOver(fake.transport, watched.store, { log });
+  const { fake, watched, log, start } = openRelay(t);
+  const relay = start();
   fake.fate = (_queue, { data }) => (data.n === 1 ? 'never' : 'taken');
   for (const n of [0, 1, 2]) await relay.write([outgoing(n)]);
   await until('the rest', () => fake.arrived('q').length === 2);
@@ -166,11 +158,8 @@ function holdingStore(): Store {
 
 test('hostile messages over a real codec: too large, circular, not JSON; the rest goes on', async (t) => {
   leakFree(t);
-  const transport = createMemoryTransport(quiet, counting());
-  const heard = collecting();
-  const lane = { queue: queue('q'), group: 'all', weight: 1, share: 1 };
-  await transport.consume([lane], heard.listener, { credits: 1 });
-  const [watched, log] = [watchedStore(holdingStore()), hearingLog()];
+  const { transport, heard } = await memoryQueue();
+  const [watched, log] = [watchedStore(holdingStore()), collectingLog()];
   const relay = relayOver(transport, watched.store, { log });
   const circular: Record<string, unknown> = { n: 2 };
   circular.self = circular;
@@ -190,14 +179,13 @@ test('hostile messages over a real codec: too large, circular, not JSON; the res
 });
 
 test('the next process sends what one left, in order, before what it keeps itself', async (t) => {
-  leakFree(t);
-  const [fake, watched] = [fakeTransport(), watchedStore()];
+  const { fake, watched, start } = openRelay(t);
   goAway(fake);
-  const first = relayOver(fake.transport, watched.store, { timing: { page: 4 } });
+  const first = start({ timing: { page: 4 } });
   await first.write(numbers(0, 10).map((n) => outgoing(n)));
   await first.close();
   comeBack(fake);
-  const second = relayOver(fake.transport, watched.store, { timing: { page: 4 } });
+  const second = start({ timing: { page: 4 } });
   await Promise.all(numbers(10, 20).map((n) => second.write([outgoing(n)])));
   await until('all', () => fake.arrived('q').length === 20);
   assert.deepEqual(fake.arrived('q'), numbers(0, 20));
@@ -206,15 +194,14 @@ test('the next process sends what one left, in order, before what it keeps itsel
 });
 
 test('the store failing at outgoing-sent: told later; a process that dies before sends twice', async (t) => {
-  leakFree(t);
-  const [fake, watched, log] = [fakeTransport(), watchedStore(), hearingLog()];
+  const { fake, watched, log, start } = openRelay(t);
   let failed = 0;
   watched.fault = ({ type }) => {
     if (type !== 'outgoing-sent') return undefined;
     failed += 1;
     return { error: storeAway() };
   };
-  const first = relayOver(fake.transport, watched.store, { log });
+  const first = start();
   await first.write(numbers(0, 5).map((n) => outgoing(n)));
   await until('three failures', () => failed >= 3);
   assert.deepEqual(fake.arrived('q'), numbers(0, 5));
@@ -222,7 +209,7 @@ test('the store failing at outgoing-sent: told later; a process that dies before
   await first.close();
   assert.equal((await unsentIn(watched.store)).length, 5);
 
-  const second = relayOver(fake.transport, watched.store);
+  const second = start();
   await until('all a second time', () => fake.arrived('q').length === 10);
   watched.fault = () => undefined;
   await until('the acknowledgements', async () => (await unsentIn(watched.store)).length === 0);
@@ -231,10 +218,9 @@ test('the store failing at outgoing-sent: told later; a process that dies before
 });
 
 test('sent, but not told to the store: not sent again when the queue falls behind meanwhile', async (t) => {
-  leakFree(t);
-  const [fake, watched] = [fakeTransport(), watchedStore()];
+  const { fake, watched, start } = openRelay(t);
   watched.fault = ({ type }) => (type === 'outgoing-sent' ? { error: storeAway() } : undefined);
-  const relay = relayOver(fake.transport, watched.store);
+  const relay = start();
   await relay.write([outgoing(0), outgoing(1)]);
   await until('both', () => fake.arrived('q').length === 2);
   goAway(fake);
@@ -249,10 +235,9 @@ test('sent, but not told to the store: not sent again when the queue falls behin
 });
 
 test('a store that can not be read is read again, and a refused write that it carried out is sent', async (t) => {
-  leakFree(t);
-  const [fake, watched, log] = [fakeTransport(), watchedStore(), hearingLog()];
+  const { fake, watched, log, start } = openRelay(t);
   watched.readFault = storeAway;
-  const relay = relayOver(fake.transport, watched.store, { log });
+  const relay = start();
   await until('some tries', () => watched.reads() >= 3);
   watched.readFault = () => undefined;
   await relay.write([outgoing(0)]);
@@ -269,8 +254,7 @@ test('a store that can not be read is read again, and a refused write that it ca
 });
 
 test('commits that resolve in another order are sent in the order of their calls', async (t) => {
-  leakFree(t);
-  const [fake, watched] = [fakeTransport(), watchedStore()];
+  const { fake, watched } = openRelay(t);
   const doors = [gate(), gate(), gate()];
   let commits = 0;
   const { commit } = watched.store;
@@ -287,7 +271,7 @@ test('commits that resolve in another order are sent in the order of their calls
   };
   const relay = relayOver(fake.transport, store);
   await until('the first read', () => watched.reads() === 1);
-  await new Promise((resolve) => setImmediate(resolve));
+  await loopTurns();
   const keeping = [0, 1, 2].map((n) => relay.write([outgoing(n)]));
   doors[2]?.open();
   doors[1]?.open();
@@ -300,10 +284,9 @@ test('commits that resolve in another order are sent in the order of their calls
 });
 
 test('10,000 kept while the transport is away: they are not held in memory, and all are sent', async (t) => {
-  leakFree(t);
-  const [fake, watched] = [fakeTransport(), watchedStore()];
+  const { fake, watched, start } = openRelay(t);
   goAway(fake);
-  const relay = relayOver(fake.transport, watched.store);
+  const relay = start();
   for (let from = 0; from < 10_000; from += 100)
     await relay.write(numbers(from, from + 100).map((n) => outgoing(n, `q${n % 3}`)));
   comeBack(fake);
@@ -318,9 +301,8 @@ test('10,000 kept while the transport is away: they are not held in memory, and 
 });
 
 test('a transport that is too slow: what is beyond the bound is read from the store, in order', async (t) => {
-  leakFree(t);
-  const [fake, watched] = [fakeTransport(), watchedStore()];
-  const relay = relayOver(fake.transport, watched.store, { timing: { maxInMemory: 20, page: 4 } });
+  const { fake, watched, start } = openRelay(t);
+  const relay = start({ timing: { maxInMemory: 20, page: 4 } });
   await relay.write([outgoing(0)]);
   await until('the first', () => fake.arrived('q').length === 1);
   const reads = watched.reads();
@@ -363,8 +345,7 @@ test('lines hold as much as they may, whatever is on its way, and let go of it w
 });
 
 test('refusals of any other passing kind are tried again too', async (t) => {
-  leakFree(t);
-  const [fake, watched] = [fakeTransport(), watchedStore()];
+  const { fake, watched } = openRelay(t);
   let tries = 0;
   const transport = {
     ...fake.transport,

@@ -6,8 +6,8 @@ import type { Outgoing, Store } from '../../src/ports/store.ts';
 import type { RedisServer } from '../support/redis.ts';
 import { beforeRedisStops, redisFor, transportFor } from '../support/redis-node.ts';
 import { memoryStore } from '../support/stores.ts';
-import { until } from '../support/until.ts';
-import { firsts, numbers, outgoing, relayOver, unsentIn } from './relay-node.ts';
+import { loopTurns, until } from '../support/until.ts';
+import { firsts, numbers, outgoing, relayOver, unsentIn } from './relay-fixtures.ts';
 
 const QUEUES = ['to:a', 'to:b', 'to:c'] as const;
 
@@ -45,7 +45,7 @@ test('order under load: nothing is lost, and nothing comes twice where nothing f
   const keeping: Promise<void>[] = [];
   for (const n of numbers(0, 3_000)) {
     keeping.push(relay.write(row(n)));
-    if (n % 50 === 0) await new Promise((resolve) => setImmediate(resolve));
+    if (n % 50 === 0) await loopTurns();
   }
   await Promise.all(keeping);
   await allStand(redis, store, 3_000);

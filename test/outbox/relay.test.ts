@@ -4,33 +4,30 @@ import { test } from 'node:test';
 import { tenantIdSchema } from '../../src/domain/ids.ts';
 import { createRelay } from '../../src/outbox/relay.ts';
 import type { Outgoing } from '../../src/ports/store.ts';
-import { createMemoryTransport } from '../../transports/queue/memory.ts';
 import { accept, answer, named, taskOf, tenantOf, turnOf } from '../store/records.ts';
 import { leakFree } from '../support/leaks.ts';
 import { quiet } from '../support/quiet.ts';
 import { memoryStore } from '../support/stores.ts';
-import { collecting, counting, queue, refusedWith } from '../support/transport.ts';
-import { until } from '../support/until.ts';
+import { refusedWith } from '../support/transport.ts';
+import { loopTurns, until } from '../support/until.ts';
 import {
   comeBack,
-  fakeTransport,
   goAway,
-  hearingLog,
+  memoryQueue,
   numbers,
+  openRelay,
   outgoing,
   relayOver,
   storeAway,
   unsentIn,
-  watchedStore,
-} from './relay-node.ts';
+} from './relay-fixtures.ts';
 
 const TURN = named('t1');
 const other = tenantIdSchema.parse('other');
 
 test('what is expected of a turn is kept in the same write as its end, and sent', async (t) => {
-  leakFree(t);
-  const [fake, watched] = [fakeTransport(), watchedStore()];
-  const relay = relayOver(fake.transport, watched.store);
+  const { fake, watched, start } = openRelay(t);
+  const relay = start();
   await accept(relay.store, TURN);
   const first = relay.expect(tenantOf(TURN), taskOf(TURN), (turn) => [outgoing(turn.content?.length ?? 0)]);
   const second = relay.expect(tenantOf(TURN), taskOf(TURN), () => [outgoing(2)]);
@@ -52,9 +49,8 @@ test('what is expected of a turn is kept in the same write as its end, and sent'
 });
 
 test('the hook of ended turns adds to every end, behind what is expected', async (t) => {
-  leakFree(t);
-  const fake = fakeTransport();
-  const relay = relayOver(fake.transport, memoryStore(), {
+  const { fake, start } = openRelay(t);
+  const relay = start({
     onTurnEnded: (write) => [outgoing(9, 'save', { id: `save-${write.turn.taskId}` })],
   });
   await accept(relay.store, TURN);
@@ -65,9 +61,8 @@ test('the hook of ended turns adds to every end, behind what is expected', async
 });
 
 test('an expectation is met by its own turn only, once, and not after it was released', async (t) => {
-  leakFree(t);
-  const fake = fakeTransport();
-  const relay = relayOver(fake.transport, memoryStore());
+  const { fake, start } = openRelay(t);
+  const relay = start();
   const turns = [TURN, named('t2'), named('t1', 's1', 'other'), named('t3')];
   for (const turn of turns) await accept(relay.store, turn);
   let made = 0;
@@ -90,9 +85,8 @@ test('an expectation is met by its own turn only, once, and not after it was rel
 });
 
 test('an end that is a duplicate or was refused keeps and sends nothing, and ends the expectation', async (t) => {
-  leakFree(t);
-  const [fake, watched] = [fakeTransport(), watchedStore()];
-  const relay = relayOver(fake.transport, watched.store);
+  const { fake, watched, start } = openRelay(t);
+  const relay = start();
   await accept(relay.store, TURN);
   await answer(relay.store, TURN);
   const late = relay.expect(tenantOf(TURN), taskOf(TURN), () => [outgoing(1)]);
@@ -112,10 +106,8 @@ test('an end that is a duplicate or was refused keeps and sends nothing, and end
 });
 
 test('make or hook throwing, or making nonsense, does not lose the end of the turn', async (t) => {
-  leakFree(t);
-  const [fake, watched, log] = [fakeTransport(), watchedStore(), hearingLog()];
-  const relay = relayOver(fake.transport, watched.store, {
-    log,
+  const { fake, log, start } = openRelay(t);
+  const relay = start({
     onTurnEnded: () => {
       throw new Error('hook');
     },
@@ -143,9 +135,8 @@ test('make or hook throwing, or making nonsense, does not lose the end of the tu
 });
 
 test('what the store can not write is left out, and the turn ends all the same', async (t) => {
-  leakFree(t);
-  const [fake, watched, log] = [fakeTransport(), watchedStore(), hearingLog()];
-  const relay = relayOver(fake.transport, watched.store, { log });
+  const { fake, watched, log, start } = openRelay(t);
+  const relay = start();
   await accept(relay.store, TURN);
   const expected = relay.expect(tenantOf(TURN), taskOf(TURN), () => [
     outgoing(1, 'q', { id: 'lone \ud800', action: outgoing(1).action }),
@@ -159,9 +150,8 @@ test('what the store can not write is left out, and the turn ends all the same',
 });
 
 test('writes reach the store in the tick and order of their calls', async (t) => {
-  leakFree(t);
-  const watched = watchedStore();
-  const relay = relayOver(fakeTransport().transport, watched.store);
+  const { watched, start } = openRelay(t);
+  const relay = start();
   const turnTold = { type: 'turn-notified', tenantId: tenantOf(TURN), taskId: taskOf(TURN) } as const;
   relay.expect(tenantOf(TURN), taskOf(TURN), () => [outgoing(1)]);
   const calls = [
@@ -180,9 +170,8 @@ test('writes reach the store in the tick and order of their calls', async (t) =>
 });
 
 test('once caught up, what is kept is sent from memory, in order, and acknowledged in few writes', async (t) => {
-  leakFree(t);
-  const [fake, watched] = [fakeTransport(), watchedStore()];
-  const relay = relayOver(fake.transport, watched.store, { timing: { ackMs: 5 } });
+  const { fake, watched, start } = openRelay(t);
+  const relay = start({ timing: { ackMs: 5 } });
   await relay.write([outgoing(0)]);
   await until('the first', () => fake.arrived('q').length === 1);
   await until('the acknowledgement', async () => (await unsentIn(watched.store)).length === 0);
@@ -199,10 +188,9 @@ test('once caught up, what is kept is sent from memory, in order, and acknowledg
 });
 
 test('keep resolves when it is kept, whether or not it can be sent; what was not kept is never sent', async (t) => {
-  leakFree(t);
-  const [fake, watched] = [fakeTransport(), watchedStore()];
+  const { fake, watched, start } = openRelay(t);
   goAway(fake);
-  const relay = relayOver(fake.transport, watched.store);
+  const relay = start();
   await relay.write([]);
   assert.equal(watched.writes.length, 0);
   await relay.write([outgoing(1), outgoing(2)]);
@@ -218,9 +206,8 @@ test('keep resolves when it is kept, whether or not it can be sent; what was not
 });
 
 test('an id that was kept before is not sent again, but resend sends it', async (t) => {
-  leakFree(t);
-  const [fake, watched] = [fakeTransport(), watchedStore()];
-  const relay = relayOver(fake.transport, watched.store);
+  const { fake, start } = openRelay(t);
+  const relay = start();
   const mine = outgoing(1, 'q', { answers: 'asked' });
   await Promise.all([relay.write([mine, mine]), relay.write([mine])]);
   await until('it', () => fake.arrived('q').length === 1);
@@ -238,9 +225,8 @@ test('an id that was kept before is not sent again, but resend sends it', async 
 });
 
 test('what has no queue is kept and never sent', async (t) => {
-  leakFree(t);
-  const [fake, watched] = [fakeTransport(), watchedStore()];
-  const relay = relayOver(fake.transport, watched.store);
+  const { fake, watched, start } = openRelay(t);
+  const relay = start();
   await relay.write([outgoing(1, 'q', { queue: undefined, answers: 'a' }), outgoing(2)]);
   await until('the one', () => fake.calls() === 1);
   await relay.close();
@@ -249,8 +235,7 @@ test('what has no queue is kept and never sent', async (t) => {
 });
 
 test('before the start nothing is sent; after the close it is kept for the next start', async (t) => {
-  leakFree(t);
-  const [fake, watched] = [fakeTransport(), watchedStore()];
+  const { fake, watched, start } = openRelay(t);
   const relay = createRelay({ store: watched.store, transport: fake.transport, log: quiet });
   await relay.write([outgoing(1)]);
   assert.deepEqual([fake.calls(), watched.reads()], [0, 0]);
@@ -260,24 +245,23 @@ test('before the start nothing is sent; after the close it is kept for the next 
   relay.start();
   await relay.write([outgoing(2)]);
   assert.deepEqual(await unsentIn(watched.store), ['q-2']);
-  const next = relayOver(fake.transport, watched.store);
+  const next = start();
   await until('the second', () => fake.arrived('q').length === 2);
   await next.close();
   assert.deepEqual(await unsentIn(watched.store), []);
 });
 
 test('close waits for what is on its way, but not for ever', async (t) => {
-  leakFree(t);
-  const [fake, watched] = [fakeTransport(), watchedStore()];
-  const relay = relayOver(fake.transport, watched.store, { timing: { closeMs: 50, page: 2 } });
+  const { fake, watched, start } = openRelay(t);
+  const relay = start({ timing: { closeMs: 50, page: 2 } });
   await relay.write([outgoing(0)]);
   await until('the first', () => fake.arrived('q').length === 1);
-  fake.pace = () => new Promise((resolve) => setImmediate(resolve));
+  fake.pace = loopTurns;
   await relay.write(numbers(1, 9).map((n) => outgoing(n)));
   await relay.close();
   assert.deepEqual(await unsentIn(watched.store), []);
 
-  const stuck = relayOver(fake.transport, watched.store, { timing: { closeMs: 50 } });
+  const stuck = start({ timing: { closeMs: 50 } });
   let release = (): void => {};
   fake.pace = () => new Promise((resolve) => (release = resolve));
   await stuck.write([outgoing(9)]);
@@ -289,10 +273,7 @@ test('close waits for what is on its way, but not for ever', async (t) => {
 
 test('over the memory transport: answers are delivered in their format, in order', async (t) => {
   leakFree(t);
-  const transport = createMemoryTransport(quiet, counting());
-  const heard = collecting();
-  const lane = { queue: queue('q'), group: 'all', weight: 1, share: 1 };
-  await transport.consume([lane], heard.listener, { credits: 1 });
+  const { transport, heard } = await memoryQueue();
   const relay = relayOver(transport, memoryStore());
   await Promise.all(
     numbers(0, 300).map((n) => relay.write([outgoing(n, 'q', { format: n % 2 ? 'msgpack' : 'json' })])),
@@ -305,9 +286,8 @@ test('over the memory transport: answers are delivered in their format, in order
 });
 
 test('the end of a turn whose session is gone still answers who asked', async (t) => {
-  leakFree(t);
-  const fake = fakeTransport();
-  const relay = relayOver(fake.transport, memoryStore());
+  const { fake, start } = openRelay(t);
+  const relay = start();
   const expected = relay.expect(tenantOf(TURN), taskOf(TURN), () => [outgoing(1)]);
   const ended = { ...turnOf(TURN), finishedAtMs: 1 };
   await relay.store.commit({ type: 'turn-ended', turn: ended, message: undefined });

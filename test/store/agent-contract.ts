@@ -1,9 +1,9 @@
 /** What every agent store must do, whatever is behind it. */
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
 import { type Agent, type AuditEntry, agentSchema } from '../../src/domain/agent-record.ts';
 import { agentIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
 import type { AgentStore, ListQuery, SaveOutcome } from '../../src/ports/management.ts';
+import { type Over, overEach } from './records.ts';
 
 const acme = tenantIdSchema.parse('acme');
 const umbrella = tenantIdSchema.parse('umbrella');
@@ -66,16 +66,8 @@ export interface OpenAgents {
 
 /** Runs the contract over stores that `open` makes; each test opens its own and closes it. */
 export function agentContract(name: string, open: () => Promise<OpenAgents>): void {
-  const over = (sentence: string, body: (store: AgentStore) => Promise<void>): void => {
-    test(`${name}: ${sentence}`, async () => {
-      const opened = await open();
-      try {
-        await body(opened.agents);
-      } finally {
-        await opened.close();
-      }
-    });
-  };
+  const each = overEach(name, open);
+  const over: Over<AgentStore> = (sentence, body) => each(sentence, ({ agents }) => body(agents));
 
   over('what nobody saved is not there', async (store) => {
     assert.equal(await store.get(acme, id('a1')), null);

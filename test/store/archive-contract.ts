@@ -1,12 +1,11 @@
 /** What every archive must do: carry whole conversations out of one store and into another. */
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
 import type { Agent } from '../../src/domain/agent-record.ts';
 import { agentIdSchema, sessionIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
 import type { ArchivedVersion } from '../../src/ports/management.ts';
 import type { Stores } from '../../src/store/open.ts';
 import { agent, audit } from './agent-contract.ts';
-import { accept, answer, contents, named, page, taskOf } from './records.ts';
+import { accept, answer, contents, named, overEach, page, taskOf } from './records.ts';
 
 const acme = tenantIdSchema.parse('acme');
 const umbrella = tenantIdSchema.parse('umbrella');
@@ -24,16 +23,7 @@ const versionsOf = (name: string, ...changes: readonly Partial<Agent>[]): readon
 
 /** Runs the contract over stores that `open` makes; each test opens its own and closes it. */
 export function archiveContract(name: string, open: () => Promise<Stores>): void {
-  const over = (sentence: string, body: (stores: Stores) => Promise<void>): void => {
-    test(`${name}: ${sentence}`, async () => {
-      const stores = await open();
-      try {
-        await body(stores);
-      } finally {
-        await stores.close();
-      }
-    });
-  };
+  const over = overEach(name, open);
 
   over(
     'sessions are listed by id in pages, those of the tenant alone',

@@ -1,6 +1,5 @@
 /** What every store must do, whatever is behind it. Each implementation runs this suite over itself. */
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
 import { refusal } from '../../src/domain/errors.ts';
 import type { PageRequest, Store } from '../../src/ports/store.ts';
 import { lifeContract } from './contract-life.ts';
@@ -14,7 +13,7 @@ import {
   forget,
   message,
   named,
-  type Over,
+  overEach,
   page,
   taskOf,
   tenantOf,
@@ -24,16 +23,7 @@ import { resumableContract } from './resumable-contract.ts';
 
 /** Runs the contract over stores that `open` makes; each test opens its own and closes it. */
 export function storeContract(name: string, open: () => Promise<Store>): void {
-  const over: Over = (sentence, body) => {
-    test(`${name}: ${sentence}`, async () => {
-      const store = await open();
-      try {
-        await body(store);
-      } finally {
-        await store.close();
-      }
-    });
-  };
+  const over = overEach(name, open);
 
   over('what nobody stored is null', async (store) => {
     const name = named('t1');

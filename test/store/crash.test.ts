@@ -2,14 +2,12 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { Store } from '../../src/ports/store.ts';
 import { openStores } from '../../src/store/open.ts';
 import { quiet } from '../support/quiet.ts';
+import { temporary } from '../support/temporary.ts';
 import { named, taskOf, tenantOf } from './records.ts';
 
 const ROUNDS = 20;
@@ -48,23 +46,18 @@ async function check(store: Store, lines: readonly string[]): Promise<void> {
   }
 }
 
-test(`after each of ${ROUNDS} kills every acknowledged write is there`, async () => {
-  const folder = await mkdtemp(join(tmpdir(), 'nooble-crash-'));
-  const path = join(folder, 'nooble.db');
-  try {
-    const lines: string[] = [];
-    for (let round = 0; round < ROUNDS; round += 1) {
-      const lifeMs = Math.random() * MAX_LIFE_MS;
-      const acknowledged = await killedWhileCommitting(path, `r${round}`, lifeMs);
-      assert.ok(acknowledged.length > 0);
-      lines.push(...acknowledged);
-      const stores = await openStores({ url: `sqlite:${path}`, log: quiet });
-      await stores.conversations.commit({ type: 'unfinished-interrupted', atMs: 1_700_000_009_000 });
-      await check(stores.conversations, acknowledged.slice(-200));
-      if (round === ROUNDS - 1) await check(stores.conversations, lines.slice(0, 500));
-      await stores.close();
-    }
-  } finally {
-    await rm(folder, { recursive: true, force: true });
+test(`after each of ${ROUNDS} kills every acknowledged write is there`, async (t) => {
+  const { path, database } = temporary(t);
+  const lines: string[] = [];
+  for (let round = 0; round < ROUNDS; round += 1) {
+    const lifeMs = Math.random() * MAX_LIFE_MS;
+    const acknowledged = await killedWhileCommitting(path('nooble.db'), `r${round}`, lifeMs);
+    assert.ok(acknowledged.length > 0);
+    lines.push(...acknowledged);
+    const stores = await openStores({ url: database, log: quiet });
+    await stores.conversations.commit({ type: 'unfinished-interrupted', atMs: 1_700_000_009_000 });
+    await check(stores.conversations, acknowledged.slice(-200));
+    if (round === ROUNDS - 1) await check(stores.conversations, lines.slice(0, 500));
+    await stores.close();
   }
 });

@@ -1,10 +1,9 @@
 /** What a store on a disk must stand: texts of every kind and length, and very many sessions. */
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
 import fc from 'fast-check';
 import { MAX_MESSAGE_UNITS } from '../../src/domain/frames.ts';
 import type { Store } from '../../src/ports/store.ts';
-import { accept, answer, contents, forget, named, page, taskOf, tenantOf } from './records.ts';
+import { accept, answer, contents, forget, named, overEach, page, taskOf, tenantOf } from './records.ts';
 
 const SESSIONS = 2_000;
 /** Any UTF-16 units: NUL, controls, halves of pairs. */
@@ -16,16 +15,7 @@ const anyText = fc
 
 /** Runs the sentences over stores that `open` makes; each test opens its own and closes it. */
 export function extremeContract(name: string, open: () => Promise<Store>): void {
-  const over = (sentence: string, body: (store: Store) => Promise<void>): void => {
-    test(`${name}: ${sentence}`, async () => {
-      const store = await open();
-      try {
-        await body(store);
-      } finally {
-        await store.close();
-      }
-    });
-  };
+  const over = overEach(name, open);
 
   over('any text comes back as it was', async (store) => {
     let turns = 0;

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { RefusalError } from '../../src/domain/errors.ts';
 import { unavailable } from '../../src/store/failure.ts';
 import { createGroupCommit, type GroupCommit, type GroupCommitLimits } from '../../src/store/group-commit.ts';
+import { loopTurns } from '../support/until.ts';
 
 interface Scene {
   readonly commits: GroupCommit<string, string>;
@@ -49,12 +50,10 @@ const refused = (error: unknown): boolean =>
   error.data.code === 'STORE_UNAVAILABLE' &&
   (error.data.retry_after_ms ?? 0) > 0;
 
-const loopTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
-
 test('writes of one loop turn share a transaction; those that arrive while it runs form the next one', async () => {
   const { commits, batches, finish } = scene();
   const first = ['a', 'b'].map((write) => commits.add(write));
-  await loopTurn();
+  await loopTurns();
   const second = ['c', 'd', 'e'].map((write) => commits.add(write));
   assert.deepEqual(batches, [['a', 'b']]);
 
@@ -73,7 +72,7 @@ test('under load a small remainder waits for as many again, and a lone write nev
   await commits.add('alone');
   await Promise.all(['a', 'b', 'c'].map((write) => commits.add(write)));
   const next = commits.add('d');
-  await loopTurn();
+  await loopTurns();
   await Promise.all([next, commits.add('e')]);
   assert.deepEqual(batches, [['alone'], ['a', 'b', 'c'], ['d', 'e']]);
 
@@ -87,7 +86,7 @@ test('nothing is acknowledged before its transaction has ended', async () => {
   const write = commits.add('a').then(() => {
     acknowledged = true;
   });
-  for (let turn = 0; turn < 5; turn += 1) await loopTurn();
+  await loopTurns(5);
 
   assert.equal(acknowledged, false);
   finish();
@@ -124,7 +123,7 @@ test('when the store is out all writes of the transaction are refused, and none 
 test('what waits is bounded by number and by bytes; beyond, writes are refused at once', async () => {
   const { commits, finish } = scene({ maxWaiting: 2, maxWaitingBytes: 10 });
   const running = commits.add('a');
-  await loopTurn();
+  await loopTurns();
   const waiting = [commits.add('b'), commits.add('c')];
 
   await assert.rejects(commits.add('d'), refused);
@@ -138,7 +137,7 @@ test('what waits is bounded by number and by bytes; beyond, writes are refused a
 test('a write that has waited too long is refused and not stored later', async () => {
   const { commits, batches, finish, pass } = scene({ maxWaitMs: 100 });
   const running = commits.add('a');
-  await loopTurn();
+  await loopTurns();
   const late = assert.rejects(commits.add('b'), refused);
   pass(101);
   finish();

@@ -1,12 +1,10 @@
 /** No query of the stores reads a whole table: SQLite says of each how it would find its rows. */
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
 import { openStores } from '../../src/store/open.ts';
 import { quiet } from '../support/quiet.ts';
+import { temporary } from '../support/temporary.ts';
 
 const KEY = "tenant_id = 'a'";
 const QUERIES: Readonly<Record<string, string>> = {
@@ -38,12 +36,11 @@ const QUERIES: Readonly<Record<string, string>> = {
   'due deliveries': `select * from deliveries where status = 'pending' and due_at <= 9 order by due_at`,
 };
 
-test('every query finds its rows by an index', async () => {
-  const folder = await mkdtemp(join(tmpdir(), 'nooble-sqlite-'));
-  const path = join(folder, 'nooble.db');
-  const stores = await openStores({ url: `sqlite:${path}`, log: quiet });
+test('every query finds its rows by an index', async (t) => {
+  const { path, database } = temporary(t);
+  const stores = await openStores({ url: database, log: quiet });
   await stores.close();
-  const db = new DatabaseSync(path);
+  const db = new DatabaseSync(path('nooble.db'));
   try {
     for (const [name, query] of Object.entries(QUERIES)) {
       const plan = db.prepare(`explain query plan ${query}`).all();
@@ -65,6 +62,5 @@ test('every query finds its rows by an index', async () => {
     assert.match(String(unsent[0]?.detail), /outgoing_unsent/, 'those that were sent are not looked at');
   } finally {
     db.close();
-    await rm(folder, { recursive: true, force: true });
   }
 });

@@ -1,4 +1,5 @@
 /** Turns and messages as the contract suite of the stores makes them, and short ways to write and read them. */
+import { test } from 'node:test';
 import type { Message } from '../../src/domain/conversation.ts';
 import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
 import type { TurnRecord } from '../../src/domain/turn.ts';
@@ -86,8 +87,22 @@ export const forget = (store: Store, name: TurnName): Promise<WriteOutcome> =>
 export const contents = (found: MessagePage | null): readonly string[] | null =>
   found?.messages.map((each) => each.content) ?? null;
 
-/** One sentence of a contract, checked over a store of its own. */
-export type Over = (sentence: string, body: (store: Store) => Promise<void>) => void;
+/** One sentence of a contract, checked over stores of its own. */
+export type Over<S = Store> = (sentence: string, body: (stores: S) => Promise<void>) => void;
+
+/** Checks each sentence of the contract over what `open` opens for it alone; that is closed after it. */
+export const overEach =
+  <S extends { close(): Promise<void> }>(name: string, open: () => Promise<S>): Over<S> =>
+  (sentence, body) => {
+    test(`${name}: ${sentence}`, async () => {
+      const stores = await open();
+      try {
+        await body(stores);
+      } finally {
+        await stores.close();
+      }
+    });
+  };
 
 /** The conversations of stores that end with them. */
 export async function alone(open: () => Promise<Stores>): Promise<Store> {

@@ -2,9 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { readdir, readFile } from 'node:fs/promises';
 import { DatabaseSync } from 'node:sqlite';
 import { type TestContext, test } from 'node:test';
 import { RefusalError } from '../../src/domain/errors.ts';
@@ -14,7 +12,9 @@ import { openStores } from '../../src/store/open.ts';
 import { openSqlite, type SqliteDatabase } from '../../src/store/sqlite/open.ts';
 import type { SqliteOptions } from '../../src/store/sqlite/protocol.ts';
 import { leakFree } from '../support/leaks.ts';
+import { killed } from '../support/processes.ts';
 import { quiet } from '../support/quiet.ts';
+import { temporary } from '../support/temporary.ts';
 import { endWith, outgoing, sent, storeOutgoing, unsentIds } from './outgoing-contract.ts';
 import { accept, contents, forget, named, page, taskOf, tenantOf } from './records.ts';
 
@@ -25,14 +25,12 @@ interface Scene {
 }
 
 async function scene(t: TestContext, options: Partial<SqliteOptions> = {}): Promise<Scene> {
-  const folder = await mkdtemp(join(tmpdir(), 'nooble-sqlite-'));
-  const path = options.path ?? join(folder, 'nooble.db');
+  const path = options.path ?? temporary(t).path('nooble.db');
   const database = await openSqlite({ ...options, path }, quiet);
   const store = createConversations(database);
   t.after(async () => {
     await store.close();
     await database.close();
-    await rm(folder, { recursive: true, force: true });
   });
   return { path, database, store };
 }
@@ -51,10 +49,7 @@ async function holdLock(path: string): Promise<() => Promise<void>> {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   await once(child.stdout, 'data');
-  return async () => {
-    child.kill('SIGKILL');
-    await once(child, 'exit');
-  };
+  return () => killed(child);
 }
 
 test('while another process holds the file writes are refused, reads go on, and then all is well', async (t) => {
@@ -105,9 +100,7 @@ test('an end whose message finds no room is not stored either, and both are once
 });
 
 test('what is to be sent outlives its process, and a number is never given out twice', async (t) => {
-  const folder = await mkdtemp(join(tmpdir(), 'nooble-sqlite-'));
-  t.after(() => rm(folder, { recursive: true, force: true }));
-  const url = `sqlite:${join(folder, 'nooble.db')}`;
+  const url = temporary(t).database;
   const [first, second] = [outgoing('a', { answers: 'r1' }), outgoing('b')];
   const before = await openStores({ url, log: quiet });
   await storeOutgoing(before.conversations, first, second);
@@ -127,9 +120,7 @@ test('what is to be sent outlives its process, and a number is never given out t
 });
 
 test('a database from before there was an outbox gets one and keeps what it has', async (t) => {
-  const folder = await mkdtemp(join(tmpdir(), 'nooble-sqlite-'));
-  t.after(() => rm(folder, { recursive: true, force: true }));
-  const path = join(folder, 'nooble.db');
+  const path = temporary(t).path('nooble.db');
   const before = await openStores({ url: `sqlite:${path}`, log: quiet });
   await accept(before.conversations, named('t1'));
   await before.close();
@@ -195,8 +186,7 @@ test('a session that a failed transaction or another process took away is there 
 });
 
 test('a file that is no database stops the start with a line that names it', async (t) => {
-  const folder = await mkdtemp(join(tmpdir(), 'nooble-sqlite-'));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  const { folder } = temporary(t);
   leakFree(t);
 
   await assert.rejects(
@@ -207,10 +197,8 @@ test('a file that is no database stops the start with a line that names it', asy
 });
 
 test('two processes that open a new file at once agree on its schema', async (t) => {
-  const folder = await mkdtemp(join(tmpdir(), 'nooble-sqlite-'));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  const url = temporary(t).database;
   leakFree(t);
-  const url = `sqlite:${join(folder, 'nooble.db')}`;
   const both = await Promise.all([openStores({ url, log: quiet }), openStores({ url, log: quiet })]);
 
   for (const [index, { conversations }] of both.entries()) await accept(conversations, named(`t${index}`));

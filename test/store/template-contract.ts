@@ -1,9 +1,9 @@
 /** What every template store must do, whatever is behind it. */
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
 import type { Template } from '../../src/domain/agent-record.ts';
 import { tenantIdSchema } from '../../src/domain/ids.ts';
 import type { TemplateStore } from '../../src/ports/management.ts';
+import { type Over, overEach } from './records.ts';
 
 const acme = tenantIdSchema.parse('acme');
 const umbrella = tenantIdSchema.parse('umbrella');
@@ -29,16 +29,8 @@ export interface OpenTemplates {
 
 /** Runs the contract over stores that `open` makes; each test opens its own and closes it. */
 export function templateContract(name: string, open: () => Promise<OpenTemplates>): void {
-  const over = (sentence: string, body: (store: TemplateStore) => Promise<void>): void => {
-    test(`${name}: ${sentence}`, async () => {
-      const opened = await open();
-      try {
-        await body(opened.templates);
-      } finally {
-        await opened.close();
-      }
-    });
-  };
+  const each = overEach(name, open);
+  const over: Over<TemplateStore> = (sentence, body) => each(sentence, ({ templates }) => body(templates));
 
   over('templates are found by id and listed oldest first', async (store) => {
     assert.equal(await store.get(acme, 't1'), null);

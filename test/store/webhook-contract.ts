@@ -1,9 +1,9 @@
 /** What every webhook store must do, whatever is behind it. */
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
 import type { Webhook, WebhookDelivery } from '../../src/domain/agent-record.ts';
 import { type TenantId, tenantIdSchema } from '../../src/domain/ids.ts';
 import type { SettledLimits, WebhookStore } from '../../src/ports/management.ts';
+import { type Over, overEach } from './records.ts';
 
 const acme = tenantIdSchema.parse('acme');
 const umbrella = tenantIdSchema.parse('umbrella');
@@ -79,16 +79,8 @@ export interface OpenWebhooks {
 
 /** Runs the contract over stores that `open` makes; each test opens its own and closes it. */
 export function webhookContract(name: string, open: () => Promise<OpenWebhooks>): void {
-  const over = (sentence: string, body: (store: WebhookStore) => Promise<void>): void => {
-    test(`${name}: ${sentence}`, async () => {
-      const opened = await open();
-      try {
-        await body(opened.webhooks);
-      } finally {
-        await opened.close();
-      }
-    });
-  };
+  const each = overEach(name, open);
+  const over: Over<WebhookStore> = (sentence, body) => each(sentence, ({ webhooks }) => body(webhooks));
 
   over('webhooks are listed oldest first; saving one again changes it', async (store) => {
     await store.save(acme, webhook('w2', { created_at: at(2), events: ['agent_created'] }));

@@ -2,10 +2,10 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import type { TestContext } from 'node:test';
-import { Redis } from 'ioredis';
 import { pack, unpack } from 'msgpackr';
-import { leakFree } from './leaks.ts';
-import { type RedisServer, type RedisServerOptions, startRedis } from './redis.ts';
+import { type Scene, type SceneOptions, startScene } from './node.ts';
+import { type RedisServer, type RedisServerOptions, redisClient } from './redis.ts';
+import { beforeRedisStops, redisFor } from './redis-node.ts';
 
 /** Seconds that a reply may take; a test that waits longer has failed. */
 const REPLY_S = 20;
@@ -44,26 +44,10 @@ export const ownList = (type = 'execution.agent_run'): string => `tests:response
 
 /** A Redis for one test and a client of it. Both go when all else of the test is closed, and leaks are looked for. */
 export async function actionClient(t: TestContext, options: RedisServerOptions = {}): Promise<ActionClient> {
-  const closers: (() => Promise<void>)[] = [];
-  // A hook of a hook runs after those of the nodes; and this one before the look for leaks.
-  t.after(() =>
-    t.after(async () => {
-      for (const close of closers.reverse()) await close();
-    }),
-  );
-  leakFree(t);
-  const redis = await startRedis(options);
-  closers.push(() => redis.stop());
+  const redis = await redisFor(t, options);
   // What blocks has a connection of its own.
-  const reader = new Redis({
-    port: redis.port,
-    protocol: 2,
-    lazyConnect: true,
-    retryStrategy: () => 20,
-    maxRetriesPerRequest: null,
-  });
-  reader.on('error', () => {});
-  closers.push(async () => reader.disconnect());
+  const reader = redisClient(redis.port);
+  beforeRedisStops(t, () => reader.disconnect());
   await reader.connect();
 
   const client: ActionClient = {
@@ -91,6 +75,16 @@ export async function actionClient(t: TestContext, options: RedisServerOptions =
     },
   };
   return client;
+}
+
+/** A node whose model is the stub, and a client of the Redis whose actions it works on. */
+export async function actionScene(
+  t: TestContext,
+  { redis, env, ...more }: SceneOptions & { readonly redis?: RedisServerOptions } = {},
+): Promise<Scene & { readonly client: ActionClient }> {
+  const client = await actionClient(t, redis);
+  const scene = await startScene(t, { ...more, env: { REDIS_URL: client.redis.url, ...env } });
+  return { ...scene, client };
 }
 
 /** The first byte of a msgpack map is none of JSON's. */

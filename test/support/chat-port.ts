@@ -1,16 +1,20 @@
 /** A chat port for tests: a real uWS app, and a directory that records what it is asked and answers as it is told. */
 
-import { App, type us_listen_socket, us_listen_socket_close, us_socket_local_port } from 'uWebSockets.js';
-import { type ErrorData, refusal } from '../../src/domain/errors.ts';
+import assert from 'node:assert/strict';
+import { EventEmitter, once } from 'node:events';
+import { afterEach } from 'node:test';
 import type { Frame } from '../../src/domain/frames.ts';
 import { type TaskId, taskIdSchema } from '../../src/domain/ids.ts';
 import { TIER_TABLE } from '../../src/domain/tiers.ts';
 import type { Caller, CancelReply, SayReply, TurnRequest } from '../../src/domain/turn.ts';
-import type { Client, Directory, ResumePoint } from '../../src/ports/sessions.ts';
-import type { Log, Metrics } from '../../src/ports/telemetry.ts';
+import type { Client, ResumePoint } from '../../src/ports/sessions.ts';
+import type { Metrics } from '../../src/ports/telemetry.ts';
+import { openServer } from '../../transports/http/adapter.ts';
 import { type Chat, type ChatSettings, mountChat } from '../../transports/websocket/chat.ts';
-import { type Access, createAccess } from '../../transports/wire/access.ts';
-import { uncounted } from './quiet.ts';
+import type { AccessSettings } from '../../transports/wire/access.ts';
+import { scriptedDirectory } from './http-node.ts';
+import { logTo, uncounted } from './quiet.ts';
+import { accessIn } from './tokens.ts';
 
 export interface Attached {
   readonly caller: Caller;
@@ -20,71 +24,46 @@ export interface Attached {
 }
 
 /** The port's test double. Attached clients get a `session.ready`, as the real one promises. */
-export class RecordingDirectory implements Directory {
-  readonly attached: Attached[] = [];
-  readonly detached: string[] = [];
-  readonly said: TurnRequest[] = [];
-  readonly cancelled: { tenantId: string; taskId: string }[] = [];
-  onSay: (request: TurnRequest) => SayReply | Promise<SayReply> = (request) => ({
-    ok: true,
-    taskId: request.taskId,
-    accepted: { status: 'processing', position: 0 },
-  });
-  onCancel: (taskId: TaskId) => CancelReply = (taskId) => ({
-    ok: true,
-    taskId,
-    status: 'cancelled',
-    abortMs: 1,
-  });
-  onAttach: (client: Client, sessionId: string) => void = (client, sessionId) =>
-    client.send(event('session.ready', undefined, { session_id: sessionId }));
-  private waiting: { count: number; resolve: () => void }[] = [];
-
-  attach(caller: Caller, sessionId: string, client: Client, resume: ResumePoint | undefined): void {
-    this.attached.push({ caller, sessionId, client, resume });
-    this.onAttach(client, sessionId);
-  }
-  detach(_tenantId: string, _sessionId: string, clientId: string): void {
-    this.detached.push(clientId);
-    this.waiting = this.waiting.filter((waiter) => {
-      if (this.detached.length < waiter.count) return true;
-      waiter.resolve();
-      return false;
-    });
-  }
-  /** Resolves once `count` clients have been detached. */
-  detachedClients(count: number): Promise<void> {
-    if (this.detached.length >= count) return Promise.resolve();
-    return new Promise((resolve) => this.waiting.push({ count, resolve }));
-  }
-  async say(request: TurnRequest): Promise<SayReply> {
-    this.said.push(request);
-    return this.onSay(request);
-  }
-  async cancel(tenantId: string, taskId: TaskId): Promise<CancelReply> {
-    this.cancelled.push({ tenantId, taskId });
-    return this.onCancel(taskId);
-  }
-  async turn() {
-    return missing;
-  }
-  async messages() {
-    return missing;
-  }
-  async forget() {
-    return missing;
-  }
-  push() {
-    return 0;
-  }
-  stats() {
-    const none = { running: 0, queued: 0 };
-    const turns = { free: none, advance: none, professional: none, enterprise: none };
-    return { tenants: 0, sessions: 0, clients: 0, draining: false, turns, actors: [] };
-  }
+function recordingDirectory() {
+  const attached: Attached[] = [];
+  const detached: string[] = [];
+  const said: TurnRequest[] = [];
+  const cancelled: { tenantId: string; taskId: string }[] = [];
+  const events = new EventEmitter();
+  const recording = {
+    ...scriptedDirectory().directory,
+    ...{ attached, detached, said, cancelled },
+    onSay: ({ taskId }: TurnRequest): SayReply | Promise<SayReply> => ({
+      ok: true,
+      taskId,
+      accepted: { status: 'processing', position: 0 },
+    }),
+    onCancel: (taskId: TaskId): CancelReply => ({ ok: true, taskId, status: 'cancelled', abortMs: 1 }),
+    onAttach: (client: Client, sessionId: string): void =>
+      client.send(event('session.ready', undefined, { session_id: sessionId })),
+    attach(caller: Caller, sessionId: string, client: Client, resume: ResumePoint | undefined): void {
+      attached.push({ caller, sessionId, client, resume });
+      recording.onAttach(client, sessionId);
+    },
+    detach(_tenantId: string, _sessionId: string, clientId: string): void {
+      detached.push(clientId);
+      events.emit('detached');
+    },
+    /** Resolves once `count` clients have been detached. */
+    async detachedClients(count: number): Promise<void> {
+      while (detached.length < count) await once(events, 'detached');
+    },
+    async say(request: TurnRequest): Promise<SayReply> {
+      said.push(request);
+      return recording.onSay(request);
+    },
+    async cancel(tenantId: string, taskId: TaskId): Promise<CancelReply> {
+      cancelled.push({ tenantId, taskId });
+      return recording.onCancel(taskId);
+    },
+  };
+  return recording;
 }
-
-const missing: { ok: false; error: ErrorData } = { ok: false, error: refusal('NOT_FOUND') };
 
 export const event = (type: string, seq: number | undefined, data: unknown): Frame => ({
   type,
@@ -96,7 +75,7 @@ export const event = (type: string, seq: number | undefined, data: unknown): Fra
 
 export interface ChatPort {
   readonly url: string;
-  readonly directory: RecordingDirectory;
+  readonly directory: ReturnType<typeof recordingDirectory>;
   readonly chat: Chat;
   /** Codes of the sockets that have closed, in order. */
   readonly closeCodes: readonly number[];
@@ -107,37 +86,30 @@ export interface ChatPort {
 }
 
 export interface PortOptions {
-  readonly access?: (clock: { now(): number }) => Access;
+  readonly mode?: AccessSettings['mode'];
   readonly sockets?: Partial<ChatSettings['sockets']>;
   readonly origins?: readonly string[];
   readonly freeSockets?: number;
 }
 
-const openAccess = (clock: { now(): number }): Access =>
-  createAccess(
-    { mode: 'open', jwtSecret: undefined, jwksUrl: undefined, issuer: undefined, audience: undefined },
-    clock,
-  );
-
 /** Opens a port on 127.0.0.1, at a number that the system picks. */
-export function openChatPort(options: PortOptions = {}): Promise<ChatPort> {
-  const directory = new RecordingDirectory();
+async function openChatPort(options: PortOptions = {}): Promise<ChatPort> {
+  const directory = recordingDirectory();
   const state = { draining: false, now: Date.now };
   const clock = { now: () => state.now() };
   const closeCodes: number[] = [];
   const lines: string[] = [];
-  const write = (fields: object, text: string) => void lines.push(`${text} ${JSON.stringify(fields)}`);
-  const log: Log = { debug: write, info: write, warn: write, error: write };
+  const log = logTo(({ fields, text }) => lines.push(`${text} ${JSON.stringify(fields)}`));
   const metrics: Metrics = { ...uncounted, socketClosed: (code) => void closeCodes.push(code) };
   const tiers = {
     ...TIER_TABLE,
     free: { ...TIER_TABLE.free, sockets: options.freeSockets ?? TIER_TABLE.free.sockets },
   };
   let tasks = 0;
-  const app = App();
-  const chat = mountChat(app, {
+  const server = openServer();
+  const chat = mountChat(server.app, {
     directory,
-    access: (options.access ?? openAccess)(clock),
+    access: accessIn(options.mode ?? 'open', clock),
     settings: {
       sockets: {
         pingIntervalMs: 30_000,
@@ -159,21 +131,34 @@ export function openChatPort(options: PortOptions = {}): Promise<ChatPort> {
       return taskIdSchema.parse(`made-${tasks}`);
     },
   });
-  return new Promise((resolve, reject) => {
-    app.listen('127.0.0.1', 0, (socket: us_listen_socket | false) => {
-      if (socket === false) return reject(new Error('cannot listen'));
-      resolve({
-        url: `ws://127.0.0.1:${us_socket_local_port(socket)}`,
-        directory,
-        chat,
-        closeCodes,
-        logged: () => lines.join('\n'),
-        state,
-        close() {
-          us_listen_socket_close(socket);
-          app.close();
-        },
-      });
-    });
+  const number = await server.listen('127.0.0.1', 0);
+  return {
+    url: `ws://127.0.0.1:${number}`,
+    directory,
+    chat,
+    closeCodes,
+    logged: () => lines.join('\n'),
+    state,
+    close: () => server.close(),
+  };
+}
+
+/** Opens ports for the tests of a file, one each. After a test every client is detached, once, and counted off. */
+export function portPerTest(): (options?: PortOptions) => Promise<ChatPort> {
+  let port: ChatPort | undefined;
+  afterEach(async () => {
+    if (!port) return;
+    const { chat, directory, close } = port;
+    port = undefined;
+    const attached = directory.attached.length;
+    close();
+    await directory.detachedClients(attached);
+    assert.equal(chat.count(), 0);
+    assert.equal(chat.stats().tenants, 0);
+    assert.equal(new Set(directory.detached).size, attached);
   });
+  return async (options) => {
+    port = await openChatPort(options);
+    return port;
+  };
 }

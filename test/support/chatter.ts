@@ -1,6 +1,7 @@
 /** A chat client for tests: it keeps every frame, waits for frames without taking them, and knows what must always hold. */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
+import { watchLines } from './lines.ts';
 import type { Received, TestClient } from './websocket-client.ts';
 
 type Wanted = string | ((frame: Received) => boolean);
@@ -47,47 +48,24 @@ export function last(frames: readonly Received[], type: string): Received {
 /** Wraps a socket. Frames are seen by any number of waiters. */
 export function chatter(client: TestClient): Chatter {
   const { frames } = client;
-  const waiters = new Set<() => void>();
-  let over: Error | undefined;
-
+  const { line: see, look, end } = watchLines(frames, ({ type }: Received) => type);
   const pump = async (): Promise<void> => {
     for (;;) {
       await client.next();
-      for (const look of [...waiters]) look();
+      look();
     }
   };
-  pump().catch((error: Error) => {
-    over = error;
-    for (const look of [...waiters]) look();
-  });
+  pump().catch((error: Error) => end(() => error.message));
 
   const own: Chatter = {
     ...client,
-    see(wanted) {
-      const fits = typeof wanted === 'string' ? ({ type }: Received) => type === wanted : wanted;
-      let at = 0;
-      return new Promise((resolve, reject) => {
-        const look = (): void => {
-          for (; at < frames.length; at += 1) {
-            const frame = frames[at];
-            if (!frame || !fits(frame)) continue;
-            waiters.delete(look);
-            return resolve(frame);
-          }
-          if (!over) return;
-          waiters.delete(look);
-          reject(over);
-        };
-        waiters.add(look);
-        look();
-      });
-    },
+    see,
     say(message, more = {}) {
       const task_id = typeof more.task_id === 'string' ? more.task_id : randomUUID();
       client.send({ type: 'chat.send', message, ...more, task_id });
       return task_id;
     },
-    ended: (taskId) => own.see((frame) => frame.task_id === taskId && isEnd(frame)),
+    ended: (taskId) => see((frame) => frame.task_id === taskId && isEnd(frame)),
     async turn(message, more) {
       const taskId = own.say(message, more);
       await own.ended(taskId);

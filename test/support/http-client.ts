@@ -154,12 +154,3 @@ export function readEvents(response: Response): EventReader {
     },
   };
 }
-
-/** A promise and what resolves it. */
-export function gate(): { readonly promise: Promise<void>; resolve(): void } {
-  let open = (): void => {};
-  const promise = new Promise<void>((resolve) => {
-    open = resolve;
-  });
-  return { promise, resolve: () => open() };
-}

@@ -8,14 +8,13 @@ import { DEFAULT_AGENT_ID, sessionIdSchema, taskIdSchema, tenantIdSchema } from 
 import type { TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
 import type { Client, Directory } from '../../src/ports/sessions.ts';
 import type { MessagePage, PageRequest } from '../../src/ports/store.ts';
-import type { Log } from '../../src/ports/telemetry.ts';
 import { mountHttp, openServer } from '../../transports/http/adapter.ts';
 import { createHttpApp } from '../../transports/http/app.ts';
 import { HTTP_LIMITS, type HttpLimits } from '../../transports/http/body-limits.ts';
 import type { HttpDeps } from '../../transports/http/deps.ts';
-import { createAccess } from '../../transports/wire/access.ts';
+import { collectingLog } from './quiet.ts';
+import { accessIn } from './tokens.ts';
 
-export const JWT_SECRET = 'a secret of at least thirty-two characters';
 export const NOW_MS = Date.parse('2026-01-02T03:04:05.006Z');
 
 /** A directory whose sessions are lists of clients and whose turns are what the test put there. */
@@ -123,19 +122,11 @@ export function scriptedDirectory() {
   return { ...script, script, directory };
 }
 
-export type LogLine = { readonly level: string; readonly fields: object; readonly text: string };
-
-function collectingLog(lines: LogLine[]): Log {
-  const write = (level: string) => (fields: object, text: string) => {
-    lines.push({ level, fields, text });
-  };
-  const log: Log = {
-    debug: write('debug'),
-    info: write('info'),
-    warn: write('warn'),
-    error: write('error'),
-  };
-  return log;
+export interface AskInit {
+  readonly method?: string;
+  readonly body?: unknown;
+  readonly tenant?: string;
+  readonly headers?: Record<string, string>;
 }
 
 /** Starts a node on a free port of loopback; `close`, called after `test` where given, proves that no request is open. */
@@ -148,22 +139,14 @@ export async function openHttpNode(
   } = {},
 ) {
   const { script, directory } = scriptedDirectory();
-  const lines: LogLine[] = [];
   const clock = { now: () => NOW_MS };
   const mode = options.mode ?? 'open';
-  const settings = {
-    mode,
-    jwtSecret: JWT_SECRET,
-    jwksUrl: undefined,
-    issuer: undefined,
-    audience: undefined,
-  };
   let ids = 0;
-  const log = collectingLog(lines);
+  const log = collectingLog();
   const deps: HttpDeps = {
     directory,
     observer: createTurnObserver({ directory: options.deps?.directory ?? directory, clock, log }),
-    access: createAccess(settings, clock),
+    access: accessIn(mode, clock),
     guardProbes: mode === 'jwt',
     allowedOrigins: [],
     log,
@@ -193,16 +176,17 @@ export async function openHttpNode(
     port,
     url,
     script,
-    lines,
+    lines: log.lines,
     mount,
     close,
-    /** A request of the tenant `acme`, with a JSON body where one is given. */
-    ask(path: string, init: { method?: string; body?: unknown; headers?: Record<string, string> } = {}) {
+    /** A request with a JSON body where one is given; in open mode of the tenant `acme`, unless said otherwise. */
+    ask(path: string, init: AskInit = {}) {
+      const { tenant = mode === 'open' ? 'acme' : undefined } = init;
       const body = init.body === undefined ? {} : { body: JSON.stringify(init.body) };
       const json = init.body === undefined ? {} : { 'content-type': 'application/json' };
       return fetch(url + path, {
         method: init.method ?? (init.body === undefined ? 'GET' : 'POST'),
-        headers: { ...(mode === 'open' ? { 'x-tenant-id': 'acme' } : {}), ...json, ...init.headers },
+        headers: { ...(tenant === undefined ? {} : { 'x-tenant-id': tenant }), ...json, ...init.headers },
         ...body,
       });
     },

@@ -1,12 +1,11 @@
 /** A real PostgreSQL server for one test file: its own data folder and port, on loopback, gone afterwards. */
 import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { chownSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
 import pg from 'pg';
+import { freePort, killed, orphanGuard } from './processes.ts';
 
 const START_MS = 30_000;
 const run = promisify(execFile);
@@ -47,18 +46,9 @@ export async function startPostgres(): Promise<PostgresServer> {
     await answering(adminUrl, server);
   };
   /** SIGINT is PostgreSQL's fast shutdown. */
-  const stop = async (): Promise<void> => {
-    if (!server || server.exitCode !== null || server.signalCode !== null) return;
-    const gone = once(server, 'exit');
-    server.kill('SIGINT');
-    await gone;
-  };
-
-  /** A test file that breaks off leaves no server behind; SIGQUIT ends it without a farewell. */
-  const abandon = (): void => {
-    server?.kill('SIGQUIT');
-  };
-  process.once('exit', abandon);
+  const stop = () => killed(server, 'SIGINT');
+  /** SIGQUIT ends it without a farewell. */
+  const unguarded = orphanGuard(() => server?.kill('SIGQUIT'));
 
   await start();
   return {
@@ -73,7 +63,7 @@ export async function startPostgres(): Promise<PostgresServer> {
     },
     async close() {
       await stop();
-      process.off('exit', abandon);
+      unguarded();
       rmSync(folder, { recursive: true, force: true });
     },
   };
@@ -129,14 +119,4 @@ function unprivileged(): { readonly uid: number; readonly gid: number } | undefi
     } catch {}
   }
   throw new Error('PostgreSQL does not run as root, and there is no user postgres or nobody.');
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  if (address === null || typeof address === 'string') throw new Error('No port.');
-  return address.port;
 }

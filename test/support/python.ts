@@ -8,9 +8,10 @@ import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
 import { type DomainAction, parseDomainAction } from '../../src/domain/domain-action.ts';
-import { leakFree } from './leaks.ts';
+import { type Lines, lineLog } from './lines.ts';
 import type { Env } from './node.ts';
-import { type RedisServer, startRedis } from './redis.ts';
+import type { RedisServer } from './redis.ts';
+import { beforeRedisStops, redisFor } from './redis-node.ts';
 
 const EXAMPLE = fileURLToPath(new URL('../../examples/python-peer/', import.meta.url));
 
@@ -42,11 +43,7 @@ const lineSchema = z.looseObject({ event: z.string() });
 /** One line of the peer's log. */
 export type PeerLine = z.infer<typeof lineSchema>;
 
-export interface PythonPeer {
-  /** Everything logged so far. */
-  readonly lines: readonly PeerLine[];
-  /** Resolves to the first line, past or future, that fits (or is of that event). Rejects if it ends without one. */
-  line(wanted: string | ((line: PeerLine) => boolean)): Promise<PeerLine>;
+export interface PythonPeer extends Lines<PeerLine> {
   /** The actions logged so far, as `action_type outcome`. */
   actions(): readonly string[];
   kill(signal: NodeJS.Signals): void;
@@ -70,38 +67,16 @@ export async function stopped(peer: PythonPeer): Promise<void> {
 }
 
 function watched(child: ChildProcess): PythonPeer {
-  const lines: PeerLine[] = [];
-  const watchers = new Set<() => void>();
-  let over = false;
-  const look = (): void => {
-    for (const watcher of [...watchers]) watcher();
-  };
+  const { lines, line, add, end } = lineLog<PeerLine>(({ event }) => event);
   if (child.stdout)
-    createInterface({ input: child.stdout }).on('line', (text) => {
-      lines.push(lineSchema.parse(JSON.parse(text)));
-      look();
-    });
+    createInterface({ input: child.stdout }).on('line', (text) => add(lineSchema.parse(JSON.parse(text))));
   const exit = once(child, 'close').then(([code]): number | null => {
-    over = true;
-    look();
+    end(() => JSON.stringify(lines));
     return code;
   });
   return {
     lines,
-    line(wanted) {
-      const fits = typeof wanted === 'string' ? ({ event }: PeerLine) => event === wanted : wanted;
-      return new Promise((resolve, reject) => {
-        const watcher = (): void => {
-          const found = lines.find(fits);
-          if (!found && !over) return;
-          watchers.delete(watcher);
-          if (found) resolve(found);
-          else reject(new Error(`the peer ended without saying it: ${JSON.stringify(lines)}`));
-        };
-        watchers.add(watcher);
-        watcher();
-      });
-    },
+    line,
     actions: () =>
       lines.filter(({ event }) => event === 'action').map((line) => `${line.action_type} ${line.outcome}`),
     kill: (signal) => void child.kill(signal),
@@ -139,30 +114,19 @@ const run = (file: string, words: readonly string[], env?: Env, input: string = 
   });
 
 /** A Redis for one test, and the peers beside it. */
-export interface PythonTown {
+export interface PythonCluster {
   readonly redis: RedisServer;
   /** Starts a peer and waits until it takes actions; it is killed, and Redis stopped, when all else of the test is closed. */
   peer(): Promise<PythonPeer>;
 }
 
-export async function pythonTown(t: TestContext): Promise<PythonTown> {
-  const peers: PythonPeer[] = [];
-  let redis: RedisServer | undefined;
-  // A hook of a hook runs after those of the node; and this one before the look for leaks.
-  t.after(() =>
-    t.after(async () => {
-      await Promise.all(peers.map(stopped));
-      await redis?.stop();
-    }),
-  );
-  leakFree(t);
-  const server = await startRedis({ appendOnly: true });
-  redis = server;
+export async function pythonCluster(t: TestContext): Promise<PythonCluster> {
+  const redis = await redisFor(t, { appendOnly: true });
   return {
-    redis: server,
+    redis,
     async peer() {
-      const peer = await startPeer(server.url);
-      peers.push(peer);
+      const peer = await startPeer(redis.url);
+      beforeRedisStops(t, () => stopped(peer));
       await peer.line('ready');
       return peer;
     },

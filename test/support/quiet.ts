@@ -1,4 +1,4 @@
-/** A log that nobody reads, and metrics that nobody asks for. */
+/** A log that nobody reads, one that a test reads, and metrics that nobody asks for. */
 import type { DeliveryMeter, Log, Metrics } from '../../src/ports/telemetry.ts';
 
 const nothing = (): void => {};
@@ -9,6 +9,24 @@ export const quiet: Log = {
   warn: nothing,
   error: nothing,
 };
+
+export interface LoggedLine {
+  readonly level: string;
+  readonly fields: object;
+  readonly text: string;
+}
+
+/** Each line, as it is logged. */
+export function logTo(write: (line: LoggedLine) => void): Log {
+  const at = (level: string) => (fields: object, text: string) => write({ level, fields, text });
+  return { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') };
+}
+
+/** A log that keeps its lines. */
+export function collectingLog(): Log & { readonly lines: LoggedLine[] } {
+  const lines: LoggedLine[] = [];
+  return { lines, ...logTo((line) => lines.push(line)) };
+}
 
 export const uncounted: Metrics & DeliveryMeter = {
   turnEnded: nothing,

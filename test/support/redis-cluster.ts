@@ -1,17 +1,17 @@
 /** A master, a replica and sentinels of it for one test, out of the redis-server binary, each ended by its pid. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import { Redis } from 'ioredis';
+import type { Redis } from 'ioredis';
 import { leakFree } from './leaks.ts';
-import { authorityPem, tlsArgs } from './tls-files.ts';
+import { freePorts, killed, orphanGuard } from './processes.ts';
+import { redisClient } from './redis.ts';
+import { tlsArgs } from './tls-files.ts';
 import { until } from './until.ts';
 
-export interface TownOptions {
+export interface ClusterOptions {
   /** Of the Redis servers. */
   readonly password?: string;
   readonly sentinelPassword?: string;
@@ -19,7 +19,7 @@ export interface TownOptions {
   readonly tls?: boolean;
 }
 
-export interface RedisTown {
+export interface RedisCluster {
   /** Without user, password and options: `hosts/master`. */
   readonly place: string;
   readonly sentinelPorts: readonly number[];
@@ -37,56 +37,37 @@ export interface RedisTown {
   replicated(): Promise<void>;
 }
 
-const NAME = 'town';
+const NAME = 'cluster';
 const SENTINELS = 3;
 const QUORUM = 2;
 
 /** Ends with the test, after what was registered with `before`. */
-export async function startTown(
+export async function startCluster(
   t: TestContext,
-  { password, sentinelPassword, tls = false }: TownOptions = {},
-): Promise<{ readonly town: RedisTown; readonly beforeItEnds: (close: () => unknown) => void }> {
+  { password, sentinelPassword, tls = false }: ClusterOptions = {},
+): Promise<{ readonly cluster: RedisCluster; readonly beforeItEnds: (close: () => unknown) => void }> {
   leakFree(t);
-  const folder = await mkdtemp(join(tmpdir(), 'nooble-town-'));
+  const folder = await mkdtemp(join(tmpdir(), 'nooble-cluster-'));
   const children = new Map<number, ChildProcess>();
   const clients: Redis[] = [];
   const closers: (() => unknown)[] = [];
-  // A test file that breaks off must leave nothing behind.
-  const orphaned = (): void => {
+  const unguarded = orphanGuard(() => {
     for (const child of children.values()) child.kill('SIGKILL');
-  };
-  process.once('exit', orphaned);
+  });
   t.after(async () => {
     for (const close of closers.reverse()) await close();
     for (const client of clients) client.disconnect();
-    await Promise.all([...children.keys()].map(kill));
-    process.off('exit', orphaned);
+    await Promise.all([...children.values()].map((child) => killed(child)));
+    unguarded();
     await rm(folder, { recursive: true, force: true });
   });
 
   const [first = 0, second = 0, ...sentinelPorts] = await freePorts(2 + SENTINELS);
-  const kill = async (port: number): Promise<void> => {
-    const child = children.get(port);
-    if (!child || child.exitCode !== null || child.signalCode !== null) return;
-    const gone = once(child, 'exit');
-    child.kill('SIGKILL');
-    await gone;
-  };
   const launch = (port: number, args: readonly string[]): void => {
     children.set(port, spawn('redis-server', args, { stdio: 'ignore' }));
   };
   const clientOf = async (port: number, secret = password): Promise<Redis> => {
-    const client = new Redis({
-      port,
-      host: '127.0.0.1',
-      protocol: 2,
-      lazyConnect: true,
-      retryStrategy: () => 20,
-      maxRetriesPerRequest: null,
-      ...(secret ? { password: secret } : {}),
-      ...(tls ? { tls: { ca: authorityPem } } : {}),
-    });
-    client.on('error', () => {});
+    const client = redisClient(port, secret, tls);
     clients.push(client);
     client.connect().catch(() => {});
     await until(`the server on port ${port}`, () => client.status === 'ready');
@@ -146,13 +127,13 @@ export async function startTown(
   }
 
   const failedOver = () => until('another master', async () => (await agreed()) === second);
-  const town: RedisTown = {
+  const cluster: RedisCluster = {
     place: `${sentinelPorts.map((port) => `127.0.0.1:${port}`).join(',')}/${NAME}`,
     sentinelPorts,
     async master() {
       return (await agreed()) === second ? replica : firstMaster;
     },
-    killMaster: () => kill(first),
+    killMaster: () => killed(children.get(first)),
     failedOver,
     async exchange() {
       await until('sentinels that are ready for it', async () => {
@@ -162,7 +143,7 @@ export async function startTown(
       });
       await failedOver();
     },
-    killSentinel: (at) => kill(sentinelPorts[at] ?? 0),
+    killSentinel: (at) => killed(children.get(sentinelPorts[at] ?? 0)),
     signalSentinel: (at, signal) => void children.get(sentinelPorts[at] ?? 0)?.kill(signal),
     async replicated() {
       const offset = async (client: Redis, field: string): Promise<string | undefined> =>
@@ -174,22 +155,5 @@ export async function startTown(
       );
     },
   };
-  return { town, beforeItEnds: (close) => void closers.push(close) };
-}
-
-/** Held all at once, so that they differ. */
-async function freePorts(count: number): Promise<readonly number[]> {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
-  await Promise.all(servers.map((server) => once(server, 'listening')));
-  const ports = servers.map((server) => {
-    const address = server.address();
-    return typeof address === 'object' && address ? address.port : 0;
-  });
-  await Promise.all(
-    servers.map((server) => {
-      server.close();
-      return once(server, 'close');
-    }),
-  );
-  return ports;
+  return { cluster, beforeItEnds: (close) => void closers.push(close) };
 }

@@ -10,22 +10,26 @@ import { counting, type Meter } from './transport.ts';
 /** Short, so that tests need not wait long for a dead node to be found. */
 export const SHORT_LEASE = { ttlMs: 400, renewMs: 100 };
 
-const closers = new WeakMap<TestContext, (() => Promise<void>)[]>();
+const closers = new WeakMap<TestContext, (() => unknown)[]>();
 
-/** Has something closed before the test's Redis goes away. */
-export function beforeRedisStops(t: TestContext, close: () => Promise<void>): void {
+/** Has something closed before the test's Redis goes away; the last that was named goes first. */
+export function beforeRedisStops(t: TestContext, close: () => unknown): void {
   closers.get(t)?.push(close);
 }
 
+/** It goes when all else of the test is closed, and leaks are looked for: nothing else of the test need look for them. */
 export async function redisFor(t: TestContext, options: RedisServerOptions = {}): Promise<RedisServer> {
+  const mine: (() => unknown)[] = [];
+  closers.set(t, mine);
+  // A hook of a hook runs after those of the nodes; and this one before the look for leaks.
+  t.after(() =>
+    t.after(async () => {
+      for (const close of mine.reverse()) await close();
+    }),
+  );
   leakFree(t);
   const redis = await startRedis(options);
-  const mine: (() => Promise<void>)[] = [];
-  closers.set(t, mine);
-  t.after(async () => {
-    for (const close of mine.reverse()) await close();
-    await redis.stop();
-  });
+  mine.push(() => redis.stop());
   return redis;
 }
 

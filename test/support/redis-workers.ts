@@ -1,9 +1,9 @@
 /** Starts consumers in processes of their own, and kills them. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { killed } from './processes.ts';
 
 const SCRIPT = fileURLToPath(new URL('./worker-node.ts', import.meta.url));
 
@@ -30,12 +30,4 @@ export function startWorker(
     if (line !== 'taking') heard(Number(line));
   });
   return child;
-}
-
-/** Ends it with -9, now. */
-export async function killed(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const gone = once(child, 'close');
-  child.kill('SIGKILL');
-  await gone;
 }

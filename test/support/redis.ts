@@ -1,11 +1,11 @@
 /** A real redis-server for one test file: on a free port of loopback, in a folder of its own, ended by its pid. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
+import { freePort, killed, orphanGuard } from './processes.ts';
+import { authorityPem, certificatePem, type Holder, keyPem, tlsArgs } from './tls-files.ts';
 
 export interface RedisServer {
   readonly url: string;
@@ -26,61 +26,79 @@ export interface RedisServerOptions {
   /** More arguments of redis-server. */
   readonly args?: readonly string[];
   readonly password?: string;
+  /** It speaks TLS and nothing else; `of`: whom its certificate names. Unless `open`, clients must show a certificate. */
+  readonly tls?: { readonly of: Holder; readonly open: boolean };
 }
+
+/** A plain client, as a stranger would use one, not connected yet. It comes back as often as it is thrown out. */
+export function redisClient(port: number, password?: string, tls: boolean = false): Redis {
+  const client = new Redis({
+    port,
+    host: '127.0.0.1',
+    protocol: 2,
+    lazyConnect: true,
+    retryStrategy: () => 20,
+    maxRetriesPerRequest: null,
+    ...(password ? { password } : {}),
+    ...(tls
+      ? {
+          tls: {
+            ca: authorityPem,
+            cert: certificatePem('localhost'),
+            key: keyPem('localhost'),
+            checkServerIdentity: () => undefined,
+          },
+        }
+      : {}),
+  });
+  client.on('error', () => {});
+  return client;
+}
+
+/** One that speaks TLS only. */
+export const startTlsRedis = (of: Holder = 'localhost', open = false): Promise<RedisServer> =>
+  startRedis({ tls: { of, open } });
 
 /** Throws one line that says what to do where redis-server is not installed. */
 export async function startRedis(options: RedisServerOptions = {}): Promise<RedisServer> {
   const folder = await mkdtemp(join(tmpdir(), 'nooble-redis-'));
   const port = await freePort();
+  const { tls, password } = options;
   const args = [
-    ...['--port', String(port), '--bind', '127.0.0.1', '--dir', folder, '--save', ''],
+    ...(tls ? tlsArgs(port, tls.of) : ['--port', String(port)]),
+    ...(tls ? ['--tls-auth-clients', tls.open ? 'no' : 'yes'] : []),
+    ...['--bind', '127.0.0.1', '--dir', folder, '--save', ''],
     ...['--appendonly', options.appendOnly ? 'yes' : 'no', '--appendfsync', 'always'],
     ...['--daemonize', 'no', '--loglevel', 'warning', '--enable-debug-command', 'local'],
-    ...(options.password ? ['--requirepass', options.password] : []),
+    ...(password ? ['--requirepass', password] : []),
     ...(options.args ?? []),
   ];
-  let server = await launch(args, port);
-  const client = new Redis({
-    port,
-    protocol: 2,
-    lazyConnect: true,
-    retryStrategy: () => 20,
-    maxRetriesPerRequest: null,
-    ...(options.password ? { password: options.password } : {}),
-  });
-  client.on('error', () => {});
+  const launched = () => launch(args, redisClient(port, undefined, tls !== undefined));
+  let server = await launched();
+  const client = redisClient(port, password, tls !== undefined);
   await client.connect();
-
-  // A test file that breaks off must not leave a server behind.
-  const orphaned = (): void => void server.kill('SIGKILL');
-  process.once('exit', orphaned);
-
-  const kill = async (): Promise<void> => {
-    if (server.exitCode !== null || server.signalCode !== null) return;
-    const gone = once(server, 'exit');
-    server.kill('SIGKILL');
-    await gone;
-  };
+  const unguarded = orphanGuard(() => server.kill('SIGKILL'));
+  const kill = () => killed(server);
   return {
-    url: `redis://${options.password ? `:${options.password}@` : ''}127.0.0.1:${port}`,
+    url: `${tls ? 'rediss' : 'redis'}://${password ? `:${password}@` : ''}127.0.0.1:${port}`,
     port,
     client,
     signal: (signal) => void server.kill(signal),
     kill,
     async restart() {
       await kill();
-      server = await launch(args, port);
+      server = await launched();
     },
     async stop() {
       client.disconnect();
-      process.off('exit', orphaned);
+      unguarded();
       await kill();
       await rm(folder, { recursive: true, force: true });
     },
   };
 }
 
-async function launch(args: readonly string[], port: number): Promise<ChildProcess> {
+async function launch(args: readonly string[], probe: Redis): Promise<ChildProcess> {
   const child = spawn('redis-server', args, { stdio: ['ignore', 'pipe', 'pipe'] });
   let said = '';
   for (const stream of [child.stdout, child.stderr])
@@ -92,14 +110,12 @@ async function launch(args: readonly string[], port: number): Promise<ChildProce
     child.once('exit', () => reject(new Error(`redis-server ended: ${said.trim()}`)));
   });
   failed.catch(() => {});
-  await Promise.race([failed, answering(port)]);
+  await Promise.race([failed, answering(probe)]);
   return child;
 }
 
-/** Resolves once a server on that port answers PING, whatever it answers. */
-async function answering(port: number): Promise<void> {
-  const probe = new Redis({ port, protocol: 2, lazyConnect: true, retryStrategy: () => 20 });
-  probe.on('error', () => {});
+/** Resolves once the server answers PING, whatever it answers. */
+async function answering(probe: Redis): Promise<void> {
   try {
     await new Promise<void>((resolve) => {
       probe.once('ready', () => resolve());
@@ -111,14 +127,4 @@ async function answering(port: number): Promise<void> {
   } finally {
     probe.disconnect();
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  if (address === null || typeof address === 'string') throw new Error('no port');
-  return address.port;
 }

@@ -3,7 +3,7 @@
  * event loop, and need no closing.
  */
 import type { NodeStores } from '../../src/node.ts';
-import type { Store } from '../../src/ports/store.ts';
+import type { Store, Write } from '../../src/ports/store.ts';
 import { createAgentStore } from '../../src/store/agents.ts';
 import { createConversations } from '../../src/store/conversations.ts';
 import { SqliteError, sqliteFailure } from '../../src/store/failure.ts';
@@ -40,6 +40,30 @@ export const storesAround = (conversations: Store): NodeStores => ({
   conversations,
   close: () => conversations.close(),
 });
+
+type Call = 'commit' | 'tenant' | 'session' | 'turn' | 'answered' | 'unsent' | 'ping';
+
+/** A store that is called once `before` is done, or not at all where that throws. `write` is what a commit is of. */
+export function storeBehind(
+  store: Store,
+  before: (call: Call, write?: Write) => void | Promise<void>,
+): Store {
+  const behind = async <T>(call: Call, deed: () => Promise<T>, write?: Write): Promise<T> => {
+    const wait = before(call, write);
+    if (wait) await wait;
+    return deed();
+  };
+  return {
+    ...store,
+    commit: (write) => behind('commit', () => store.commit(write), write),
+    tenant: (...asked) => behind('tenant', () => store.tenant(...asked)),
+    session: (...asked) => behind('session', () => store.session(...asked)),
+    turn: (...asked) => behind('turn', () => store.turn(...asked)),
+    answered: (...asked) => behind('answered', () => store.answered(...asked)),
+    unsent: (...asked) => behind('unsent', () => store.unsent(...asked)),
+    ping: () => behind('ping', () => store.ping()),
+  };
+}
 
 function clientOf(connection: Connection): SqliteClient {
   const attempt = async <T>(deed: () => T): Promise<T> => {

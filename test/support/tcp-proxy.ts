@@ -1,6 +1,7 @@
 /** A TCP proxy that stands between a client and a server, and misbehaves as it is told to. */
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
+import { listen } from './processes.ts';
 
 export interface TcpProxy {
   readonly port: number;
@@ -52,10 +53,8 @@ export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
         to.destroy();
       });
     }
-  }).listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  if (address === null || typeof address === 'string') throw new Error('no port');
+  });
+  const port = await listen(server);
 
   const cut = (): void => {
     for (const [near, far] of pairs) {
@@ -64,7 +63,7 @@ export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
     }
   };
   return {
-    port: address.port,
+    port,
     connections: () => pairs.size,
     delay(ms) {
       delayMs = ms;

@@ -1,8 +1,17 @@
-/** Bearer tokens for nodes in jwt mode. */
+/** Bearer tokens for nodes in jwt mode, and what lets them in. */
 import { SignJWT } from 'jose';
+import type { Clock } from '../../src/ports/telemetry.ts';
+import { type Access, type AccessSettings, createAccess } from '../../transports/wire/access.ts';
 import type { Env } from './node.ts';
 
 const SECRET = 'a secret of at least thirty-two characters';
+
+/** Who gets into a part of a node that takes these tokens, or in open mode anybody. */
+export const accessIn = (mode: AccessSettings['mode'], clock: Clock): Access =>
+  createAccess(
+    { mode, jwtSecret: SECRET, jwksUrl: undefined, issuer: undefined, audience: undefined },
+    clock,
+  );
 
 /** Settings of a node that takes these tokens. */
 export const JWT: Env = { AUTH_MODE: 'jwt', AUTH_JWT_SECRET: SECRET };

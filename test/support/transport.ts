@@ -1,5 +1,6 @@
 /** Actions, counters and collecting listeners for tests of transports. */
 import { randomUUID } from 'node:crypto';
+import type { TestContext } from 'node:test';
 import type { DomainAction } from '../../src/domain/domain-action.ts';
 import { RefusalError } from '../../src/domain/errors.ts';
 import { tenantIdSchema } from '../../src/domain/ids.ts';
@@ -11,6 +12,8 @@ import type {
   TransportEvent,
   TransportMeter,
 } from '../../src/ports/transport.ts';
+import { createMemoryTransport, type MemoryTransport } from '../../transports/queue/memory.ts';
+import { quiet } from './quiet.ts';
 import { until } from './until.ts';
 
 export const queue = (name: string): QueueName => queueNameSchema.parse(name);
@@ -35,6 +38,13 @@ export function counting(): Meter {
     counted: (event, count) => void counts.set(event, (counts.get(event) ?? 0) + count),
     of: (event) => counts.get(event) ?? 0,
   };
+}
+
+/** The in-process transport, closed after the test. */
+export function memoryTransport(t: TestContext, meter: Meter = counting()): MemoryTransport {
+  const transport = createMemoryTransport(quiet, meter);
+  t.after(() => transport.close());
+  return transport;
 }
 
 export interface Collected {

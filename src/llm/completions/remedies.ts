@@ -82,8 +82,9 @@ function limitRemedy(said: string, limit: string, sent: number): Remedy | undefi
 function windowIn(said: string, perMinute: boolean): number | undefined {
   const named = perMinute
     ? numberAfter(said, /limit:? (\d[\d,]*)/)
-    : (numberAfter(said, /(?:context|window|maximum|max|limit)[^.\d]{0,60}?(\d[\d,]{2,})/) ??
-      numberAfter(said, /(\d[\d,]{2,}) tokens? (?:context|limit|maximum)/));
+    : (numberAfter(said, /\bn_ctx"?: ?(\d+)/) ??
+      numberAfter(said, /(?:context|window|maximum|max|limit)[^.\d"]{0,60}?(\d[\d,]{2,})/) ??
+      numberAfter(said, /(\d[\d,]{2,})(?: tokens?)? (?:context|limit|maximum)/));
   return named !== undefined && named >= 256 ? named : undefined;
 }
 

@@ -2,9 +2,6 @@
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import { createActionWorker, workSubscriptions } from '../../../actors/actions/worker.ts';
-import { createExecutions } from '../../../actors/executions/executions.ts';
-import { createTurnObserver } from '../../../actors/executions/turn-observer.ts';
-import { createSystem } from '../../../actors/system.ts';
 import { replyId } from '../../../src/domain/derived-ids.ts';
 import type { DomainAction } from '../../../src/domain/domain-action.ts';
 import { errorCodeSchema, RefusalError, refusal } from '../../../src/domain/errors.ts';
@@ -17,12 +14,12 @@ import type { Directory } from '../../../src/ports/sessions.ts';
 import type { Store } from '../../../src/ports/store.ts';
 import type { Transport } from '../../../src/ports/transport.ts';
 import { createMemoryTransport } from '../../../transports/queue/memory.ts';
-import { createCallbacks } from '../../../transports/webhooks/callbacks.ts';
-import { QUICK } from '../../outbox/relay-node.ts';
+import { QUICK } from '../../outbox/relay-fixtures.ts';
+import { createActors, executionsOver } from '../../support/actors.ts';
 import { leakFree } from '../../support/leaks.ts';
-import { quiet, uncounted } from '../../support/quiet.ts';
-import { memoryStore } from '../../support/stores.ts';
-import { type Collected, collecting, counting, queue } from '../../support/transport.ts';
+import { quiet } from '../../support/quiet.ts';
+import { memoryStore, storeBehind } from '../../support/stores.ts';
+import { type Collected, collecting, counting, gate, queue } from '../../support/transport.ts';
 import { until } from '../../support/until.ts';
 import { AGENT, failed, type Listener, listener, ranTo, sessionId } from '../fixtures.ts';
 
@@ -58,10 +55,7 @@ export interface ActionNodeOptions {
 function scriptedRunner() {
   const plans: ExecutionPlan[] = [];
   let operations = 0;
-  let open = (): void => {};
-  const opened = new Promise<void>((resolve) => {
-    open = resolve;
-  });
+  const { opened, open } = gate();
   const runner: AgentRunner = {
     async run(plan, context): Promise<RunOutcome> {
       plans.push(plan);
@@ -84,7 +78,7 @@ function scriptedRunner() {
     close: async () => {},
   };
   const ran = (count: number) => until(`${count} runs`, () => plans.length >= count);
-  return { runner, plans, operations: () => operations, open: () => open(), ran };
+  return { runner, plans, operations: () => operations, open, ran };
 }
 
 export async function openActionNode(t: TestContext, options: ActionNodeOptions = {}) {
@@ -92,24 +86,13 @@ export async function openActionNode(t: TestContext, options: ActionNodeOptions 
   const weather: Weather = { store: 'up', transport: 'up' };
   const stored = options.store ?? memoryStore();
   const reads: string[] = [];
-  const down = (): RefusalError => new RefusalError(refusal('STORE_UNAVAILABLE', { retryAfterMs: 5 }));
-  const guarded = async <T>(what: string, read: () => Promise<T>): Promise<T> => {
-    reads.push(what);
-    if (weather.store === 'down') throw down();
-    return read();
-  };
-  const store: Store = {
-    ...stored,
-    tenant: (tenantId, day) => guarded('tenant', () => stored.tenant(tenantId, day)),
-    session: (tenantId, id, page) => guarded('session', () => stored.session(tenantId, id, page)),
-    turn: (tenantId, taskId) => guarded('turn', () => stored.turn(tenantId, taskId)),
-    answered: (tenantId, actionId) => guarded('answered', () => stored.answered(tenantId, actionId)),
-    commit: async (write) => {
-      const ends = write.type === 'turn-ended' || write.type === 'outgoing';
-      if (weather.store === 'down' || (weather.store === 'no ends' && ends)) throw down();
-      return stored.commit(write);
-    },
-  };
+  const store = storeBehind(stored, (call, write) => {
+    if (call === 'unsent' || call === 'ping') return;
+    reads.push(call);
+    const ends = write?.type === 'turn-ended' || write?.type === 'outgoing';
+    if (weather.store === 'down' || (weather.store === 'no ends' && ends))
+      throw new RefusalError(refusal('STORE_UNAVAILABLE', { retryAfterMs: 5 }));
+  });
   const own = createMemoryTransport(quiet, counting());
   const inner = options.transport ?? own;
   const put = options.put ?? ((name: string, text: string) => own.push(queue(name), Buffer.from(text)));
@@ -130,41 +113,18 @@ export async function openActionNode(t: TestContext, options: ActionNodeOptions 
   const tiers = options.tiers ?? TIER_TABLE;
   const relay = createRelay({ store, transport, log: quiet, timing: QUICK });
   const agents = ['default', 'a1'];
-  const system = createSystem({
-    store: relay.store,
-    runner: script.runner,
+  const system = createActors({
+    ...{ store: relay.store, runner: script.runner, clock, tiers, maxExecutions: 100 },
     agents: {
       agent: async (_, id) =>
         agents.includes(id)
           ? { ok: true, value: { ...AGENT, id } }
           : { ok: false, error: refusal('AGENT_NOT_FOUND') },
     },
-    clock,
-    metrics: uncounted,
-    log: quiet,
-    tiers,
-    defaultTier: 'professional',
-    requestsPerHour: null,
-    maxIterations: undefined,
-    maxTimeMs: undefined,
-    maxExecutions: 100,
-    deltaWindowMs: 0,
-    idleMs: 60_000,
   });
-  const executions = createExecutions({
-    directory: system,
-    observer: createTurnObserver({ directory: system, clock, log: quiet }),
-    callbacks: createCallbacks({
-      clock,
-      log: quiet,
-      meter: uncounted,
-      allowInsecure: false,
-      blockPrivate: true,
-    }),
-    clock,
-    log: quiet,
-    random: () => 0,
-    atOnce: async () => 4,
+  const executions = executionsOver(system, {
+    ...{ clock, random: () => 0, atOnce: async () => 4 },
+    callbacks: { allowInsecure: false, blockPrivate: true },
   });
   const asked: PeerRequest[] = [];
   const peers: Peers = {

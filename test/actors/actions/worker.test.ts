@@ -6,6 +6,7 @@ import { refusal } from '../../../src/domain/errors.ts';
 import { TIER_TABLE } from '../../../src/domain/tiers.ts';
 import { queue } from '../../support/transport.ts';
 import { until } from '../../support/until.ts';
+import { INFO } from '../fixtures.ts';
 import { ACME, BACK, envelope, idOf, openActionNode, run, task, WORK } from './action-node.ts';
 
 test('a run is answered with what ties it to its request, in the request’s format', async (t) => {
@@ -29,7 +30,6 @@ test('a run is answered with what ties it to its request, in the request’s for
   const { execution_time_ms } = z
     .looseObject({ execution_time_ms: z.int() })
     .parse(reply.data.execution_info);
-  const times = { execution_time_ms, time_to_first_token_ms: null };
   assert.deepEqual(reply, {
     action_id: idOf('act-1', 'reply'),
     action_type: 'execution.callback',
@@ -47,13 +47,7 @@ test('a run is answered with what ties it to its request, in the request’s for
       session_id: 'session-xyz',
       response: 'echo: hi',
       status: 'success',
-      execution_info: {
-        ...times,
-        iterations: 0,
-        tools_used: [],
-        tokens_used: 7,
-        model: 'offline-echo',
-      },
+      execution_info: { ...INFO, execution_time_ms, time_to_first_token_ms: null, iterations: 0 },
     },
     metadata: {},
     timestamp: '2026-01-01T00:00:00.000Z',

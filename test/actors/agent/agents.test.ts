@@ -4,26 +4,14 @@ import { type TestContext, test } from 'node:test';
 import { ABSENT_MS } from '../../../actors/agent/agent.ts';
 import { createAgents } from '../../../actors/agent/agents.ts';
 import { createActorSystem } from '../../../actors/runtime/actor-system.ts';
-import { createSystem } from '../../../actors/system.ts';
 import type { AgentConfig } from '../../../src/domain/agent.ts';
 import type { Reply } from '../../../src/domain/errors.ts';
 import type { AgentId } from '../../../src/domain/ids.ts';
-import type { AgentRunner, ExecutionPlan, RunOutcome } from '../../../src/ports/runner.ts';
+import { handRunner, openActors } from '../../support/actors.ts';
 import { leakFree } from '../../support/leaks.ts';
-import { quiet, uncounted } from '../../support/quiet.ts';
-import { memoryStore } from '../../support/stores.ts';
-import {
-  AGENT,
-  CONFIG,
-  handClock,
-  listener,
-  loopTurns,
-  ranTo,
-  SESSION,
-  TENANT,
-  taskId,
-  tenantId,
-} from '../fixtures.ts';
+import { quiet } from '../../support/quiet.ts';
+import { loopTurns } from '../../support/until.ts';
+import { AGENT, handClock, ranTo, SESSION, TENANT, taskId } from '../fixtures.ts';
 import { AGENT_ID, agentOf, handStore, openManagement, someone, value } from './agent-fixtures.ts';
 
 function open(t: TestContext, idleMs = 60_000) {
@@ -180,32 +168,7 @@ test('the built-in agent is known without a store, in its one version', async (t
   assert.equal(store.asked.length, 0);
 });
 
-/** A runner whose runs end when the test says so. */
-function handRunner() {
-  interface Run {
-    readonly plan: ExecutionPlan;
-    readonly end: () => void;
-  }
-  const runs: Run[] = [];
-  const runner: AgentRunner = {
-    run: (plan) =>
-      new Promise<RunOutcome>((resolve) => {
-        runs.push({ plan, end: () => resolve(ranTo(`version ${plan.agent.version}`)) });
-      }),
-    async close() {},
-  };
-  /** The nth run, once it has begun. */
-  async function nth(index: number): Promise<Run> {
-    const run = runs[index];
-    if (run) return run;
-    await loopTurns(1);
-    return nth(index);
-  }
-  return { ...runner, runs, nth };
-}
-
 async function openNode(t: TestContext) {
-  leakFree(t);
   const clock = handClock(Date.UTC(2026, 0, 1));
   const actors = createActorSystem({ clock, log: quiet });
   const management = openManagement({
@@ -219,54 +182,32 @@ async function openNode(t: TestContext) {
     log: quiet,
     idleMs: 60_000,
   });
-  const runner = handRunner();
-  const system = createSystem({
-    ...CONFIG,
-    actors,
-    store: memoryStore(),
-    agents,
-    runner,
-    clock,
-    metrics: uncounted,
-    log: quiet,
-    defaultTier: 'professional',
-    maxExecutions: 10,
-    deltaWindowMs: 0,
-    idleMs: 60_000,
-  });
-  t.after(() => system.close());
+  const { runner, runs } = handRunner();
+  /** Ends the nth run, once it has begun. */
+  const end = async (index: number): Promise<void> => {
+    while (!runs[index]) await loopTurns();
+    runs[index]?.end(ranTo(''));
+  };
+  const node = openActors(t, { actors, agents, runner, clock });
   const { id } = value(await management.agents.create(someone(), { name: 'Helper', is_active: true }));
-  const caller = { tenantId: TENANT, tier: undefined, userId: undefined };
   const say = (task: string, agentVersion?: number, agentId: AgentId = id) =>
-    system.say({
-      caller,
-      sessionId: SESSION,
-      taskId: taskId(task),
-      taskIdGiven: true,
-      agentId,
-      agentVersion,
-      message: 'hello',
-      context: undefined,
-      stream: true,
-      onBusy: 'enqueue',
-      requestId: undefined,
-    });
-  const version = async (task: string) => value(await system.turn(TENANT, taskId(task))).agentVersion;
+    node.say(task, { agentId, agentVersion });
+  const version = async (task: string) => value(await node.system.turn(TENANT, taskId(task))).agentVersion;
   const update = (temperature: number) =>
     management.agents.update(someone(), id, { temperature }, { version: undefined, replace: false });
-  return { id, system, agents, management, runner, caller, say, version, update };
+  return { ...node, id, agents, management, runs, end, say, version, update };
 }
 
 test('the next turn of a running session uses the new version, one that waits in line too, and a pinned one does not', async (t) => {
-  const { system, runner, say, version, update } = await openNode(t);
-  const versions = () => runner.runs.map(({ plan }) => plan.agent.version);
+  const { system, runs, end, say, version, update } = await openNode(t);
+  const versions = () => runs.map(({ plan }) => plan.agent.version);
   await say('one');
   await say('two');
   await say('pinned', 1);
   await loopTurns(3);
   value(await update(0.1));
   await say('three');
-  for (let run = 0; run < 4; run += 1) (await runner.nth(run)).end();
+  for (let run = 0; run < 4; run += 1) await end(run);
   while (value(await system.turn(TENANT, taskId('three'))).status !== 'completed') await loopTurns(1);
 
   assert.deepEqual(versions(), [1, 2, 1, 2]);
@@ -289,20 +230,18 @@ test('an agent that is switched off is refused from the next turn on', async (t)
 });
 
 test('the numbers of a node tell how many agents live and how often they were found', async (t) => {
-  const { system, runner, say } = await openNode(t);
+  const { system, end, say } = await openNode(t);
   await say('one');
-  (await runner.nth(0)).end();
+  await end(0);
   await say('two');
 
   assert.deepEqual(system.stats().agents, { live: 1, hits: 1, misses: 1 });
 });
 
 test('a notice reaches every client of its tenant, unnumbered, and nobody else', async (t) => {
-  const { system, management, caller, update } = await openNode(t);
+  const { system, management, attach, update } = await openNode(t);
   management.bus.listen((notice) => system.notify(notice));
-  const [mine, other] = [listener('mine'), listener('other')];
-  system.attach(caller, SESSION, mine, undefined);
-  system.attach({ ...caller, tenantId: tenantId('other') }, SESSION, other, undefined);
+  const [mine, other] = [attach('mine'), attach('other', SESSION, 'other')];
   await loopTurns(6);
   const { id, version } = value(await update(0.2));
 

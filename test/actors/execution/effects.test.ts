@@ -9,21 +9,11 @@ import type { AgentRunner, ExecutionContext, ExecutionPlan } from '../../../src/
 import type { Write } from '../../../src/ports/store.ts';
 import { leakFree } from '../../support/leaks.ts';
 import { quiet } from '../../support/quiet.ts';
-import { until } from '../../support/until.ts';
-import { AGENT, handClock, INFO, listener, loopTurns, ranTo, SESSION, TENANT, taskId } from '../fixtures.ts';
+import { loopTurns, until } from '../../support/until.ts';
+import { handClock, INFO, listener, PLAN, ranTo, TENANT, taskId } from '../fixtures.ts';
 import { stubSession } from './session-stub.ts';
 
 const T = taskId('t');
-const plan: ExecutionPlan = {
-  taskId: T,
-  tenantId: TENANT,
-  sessionId: SESSION,
-  tier: 'free',
-  agent: AGENT,
-  history: [],
-  context: {},
-  limits: { timeoutMs: 1_000, maxIterations: 3, maxTokens: 100, tools: [] },
-};
 
 /** What the store is to do with a write. */
 type Commit = (write: Write) => Promise<'stored'>;
@@ -64,7 +54,7 @@ test('a turn accepted in the very tick in which its execution was made holds not
     emit({ type: 'chat.delta', data: { content: 'hello' } });
     return ranTo('hello');
   });
-  execute(ref, { type: 'execute', plan, options: { stream: true, accepted: false } });
+  execute(ref, { type: 'execute', plan: PLAN, options: { stream: true, accepted: false } });
   outbox.event(T, { type: 'chat.accepted', data: { status: 'processing', position: 0 } }, 1);
   await loopTurns(10);
   assert.deepEqual(
@@ -83,7 +73,7 @@ test('a turn accepted in the very tick in which its execution was made holds not
 
 test('an execution whose end is told is gone', async (t) => {
   const { execute, ref } = open(t, async () => ranTo(''));
-  execute(ref, { type: 'execute', plan, options: { stream: true, accepted: true } });
+  execute(ref, { type: 'execute', plan: PLAN, options: { stream: true, accepted: true } });
   assert.equal(ref.execution?.taskId, T);
   await loopTurns(10);
   assert.equal(ref.execution, null);
@@ -103,7 +93,7 @@ function openWithEffects(t: TestContext, commit: Commit) {
     },
     commit,
   );
-  bench.execute(bench.ref, { type: 'execute', plan, options: { stream: true, accepted: false } });
+  bench.execute(bench.ref, { type: 'execute', plan: PLAN, options: { stream: true, accepted: false } });
   return { ...bench, told, asked };
 }
 
@@ -149,7 +139,7 @@ test('a turn that is taken back before it was accepted keeps no effects', async 
 });
 
 /** A plan with a time limit of its own. */
-const within = (timeoutMs: number): ExecutionPlan => ({ ...plan, limits: { ...plan.limits, timeoutMs } });
+const within = (timeoutMs: number): ExecutionPlan => ({ ...PLAN, limits: { ...PLAN.limits, timeoutMs } });
 
 test('an execution that is out of time ends, though its run lets nothing go', async (t) => {
   let seen: AbortSignal | undefined;
@@ -170,7 +160,7 @@ test('what a run resolves to after it was aborted is an abort, with what it used
     await new Promise((resolve) => signal.addEventListener('abort', resolve));
     return ranTo('too late');
   });
-  execute(ref, { type: 'execute', plan, options: { stream: true, accepted: true } });
+  execute(ref, { type: 'execute', plan: PLAN, options: { stream: true, accepted: true } });
   await loopTurns(5);
   ref.execution?.abort.abort();
   await until('the end', () => heard.length > 0);
@@ -188,7 +178,7 @@ test('a run is told how many calls are left, and refused once its tokens are spe
     }
     return { type: 'failed', error: refusal('TIER_LIMIT') };
   });
-  execute(ref, { type: 'execute', plan, options: { stream: true, accepted: true } });
+  execute(ref, { type: 'execute', plan: PLAN, options: { stream: true, accepted: true } });
   await until('the end', () => heard.length > 0);
   assert.deepEqual(told, [2, 1, 'TIER_LIMIT']);
   assert.equal(outcome().info.tokens_used, 101);

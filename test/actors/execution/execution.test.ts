@@ -2,32 +2,21 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type ExecutionMessage, execution, newExecution } from '../../../actors/execution/execution.ts';
-import type { ExecutionPlan } from '../../../src/ports/runner.ts';
-import { AGENT, ranTo, SESSION, TENANT, taskId } from '../fixtures.ts';
+import { PLAN, ranTo } from '../fixtures.ts';
 
-const plan: ExecutionPlan = {
-  taskId: taskId('t'),
-  tenantId: TENANT,
-  sessionId: SESSION,
-  tier: 'free',
-  agent: AGENT,
-  history: [],
-  context: {},
-  limits: { timeoutMs: 1_000, maxIterations: 3, maxTokens: 100, tools: [] },
-};
 const play = (...messages: readonly ExecutionMessage[]) =>
   messages.map(
     ((state) => (message: ExecutionMessage) => {
       const [next, effects] = execution(state, message);
       state = next;
       return { state: next, effects };
-    })(newExecution(plan)),
+    })(newExecution(PLAN)),
   );
 const finished: ExecutionMessage = { type: 'finished', outcome: ranTo('hi') };
 
 test('an execution runs its plan once', () => {
   const [first, second] = play({ type: 'start' }, { type: 'start' });
-  assert.deepEqual([first?.effects, second?.effects], [[{ type: 'run', plan }], []]);
+  assert.deepEqual([first?.effects, second?.effects], [[{ type: 'run', plan: PLAN }], []]);
 });
 
 test('a second cancel, and one after the end, change nothing', () => {

@@ -5,25 +5,16 @@ import { type TestContext, test } from 'node:test';
 import { createTurnObserver } from '../../../actors/executions/turn-observer.ts';
 import { CLOSE, refusal } from '../../../src/domain/errors.ts';
 import type { Frame } from '../../../src/domain/frames.ts';
-import { sessionIdSchema, taskIdSchema, tenantIdSchema } from '../../../src/domain/ids.ts';
 import type { TurnRequest } from '../../../src/domain/turn.ts';
 import type { Directory } from '../../../src/ports/sessions.ts';
-import { gate } from '../../support/http-client.ts';
 import { answeredTurn, NOW_MS, scriptedDirectory } from '../../support/http-node.ts';
 import { quiet } from '../../support/quiet.ts';
+import { gate } from '../../support/transport.ts';
+import { loopTurns } from '../../support/until.ts';
+import { sessionId, turnRequest } from '../fixtures.ts';
 
-const request = (taskId: string, sessionId = 's1'): TurnRequest => ({
-  caller: { tenantId: tenantIdSchema.parse('acme'), tier: undefined, userId: undefined },
-  sessionId: sessionIdSchema.parse(sessionId),
-  taskId: taskIdSchema.parse(taskId),
-  taskIdGiven: true,
-  agentId: undefined,
-  message: 'hi',
-  context: undefined,
-  stream: true,
-  onBusy: 'enqueue',
-  requestId: undefined,
-});
+const request = (taskId: string, session = 's1'): TurnRequest =>
+  turnRequest(taskId, { sessionId: sessionId(session), taskIdGiven: true });
 
 /** `activation`: what a session waits for before it attaches anybody. */
 function open(t: TestContext, activation?: Promise<void>) {
@@ -38,7 +29,7 @@ function open(t: TestContext, activation?: Promise<void>) {
   const observer = createTurnObserver({ directory, clock: { now: () => NOW_MS }, log: quiet });
   t.after(async () => {
     observer.close();
-    await new Promise((resolve) => setImmediate(resolve));
+    await loopTurns();
     assert.deepEqual(script.attached('acme', 's1'), [], 'a watcher was left attached');
   });
   const leaving: (() => void)[] = [];
@@ -84,10 +75,10 @@ test('of a repeated request only the second watcher hears what is to come', asyn
   const { emit, heard, observer, script, watch } = open(t);
   script.putTurn(answeredTurn('t1', { status: 'processing' }));
   const held = gate();
-  script.gate = held.promise;
+  script.gate = held.opened;
   const saying = observer.say(request('t1'), watch);
   emit('t1', 'chat.delta');
-  held.resolve();
+  held.open();
   const observed = await saying;
   emit('t1', 'chat.delta');
   emit('t1', 'error');
@@ -132,11 +123,11 @@ test('a session that closes and an observer that closes end a watch, each in its
 
 test('a watcher that leaves before it is attached hears nothing, and is detached once it is', async (t) => {
   const activation = gate();
-  const { script, observer, leaving, heard, watch } = open(t, activation.promise);
+  const { script, observer, leaving, heard, watch } = open(t, activation.opened);
   const saying = observer.say(request('t1'), watch);
   leaving[0]?.();
   await once(script.events, 'detached');
-  activation.resolve();
+  activation.open();
   await saying;
   assert.deepEqual(heard, [[]]);
 });

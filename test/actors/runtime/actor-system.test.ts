@@ -6,7 +6,8 @@ import type { ActorKind, ActorSystem, Address, Behaviour } from '../../../actors
 import { createActorSystem } from '../../../actors/runtime/actor-system.ts';
 import { leakFree } from '../../support/leaks.ts';
 import { quiet } from '../../support/quiet.ts';
-import { handClock, loopTurns } from '../fixtures.ts';
+import { loopTurns } from '../../support/until.ts';
+import { handClock } from '../fixtures.ts';
 
 type Message =
   | { readonly type: 'note'; readonly text: string }

@@ -1,24 +1,20 @@
 /** The worked example at the head of the runtime is run as it stands there. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import type { ActorSystem } from '../../../actors/runtime/actor.ts';
 import { createActorSystem } from '../../../actors/runtime/actor-system.ts';
 import { quiet } from '../../support/quiet.ts';
+import { temporary } from '../../support/temporary.ts';
 
 const RUNTIME = new URL('../../../actors/runtime/actor.ts', import.meta.url);
 
 test('the example at the head of the runtime adds up', async (t) => {
   const block = /```ts\n([\s\S]*?) \* ```/.exec(readFileSync(RUNTIME, 'utf8'))?.[1] ?? '';
   const code = block.replace(/^ \* ?/gm, '');
-  const folder = mkdtempSync(join(tmpdir(), 'nooble-example-'));
-  t.after(() => rmSync(folder, { recursive: true }));
-  const file = join(folder, 'example.mts');
-  writeFileSync(
-    file,
+  const file = temporary(t).write(
+    'example.mts',
     `import { type ActorKind, type ActorSystem, type Behaviour, RESTARTS, type ReplyTo } from '${RUNTIME.href}';
 export async function run(actors: ActorSystem) {
 ${code}

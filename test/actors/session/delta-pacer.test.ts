@@ -2,8 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createPacer } from '../../../actors/session/delta-pacer.ts';
-
-const loopTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+import { loopTurns } from '../../support/until.ts';
 
 test('what is due soon goes out with the next loop turn, in order', async (t) => {
   const pacer = createPacer();
@@ -11,7 +10,7 @@ test('what is due soon goes out with the next loop turn, in order', async (t) =>
   const out: number[] = [];
   for (const at of [1, 2, 3]) pacer.soon(() => out.push(at));
   assert.deepEqual(out, []);
-  await loopTurn();
+  await loopTurns();
   assert.deepEqual(out, [1, 2, 3]);
 });
 
@@ -41,7 +40,7 @@ test('between the flushes of many sessions the loop turns', async (t) => {
   assert.ok(first > 0 && first < 100, `${first} at once`);
   let turns = 0;
   while (out.length < 100 && turns < 100) {
-    await loopTurn();
+    await loopTurns();
     turns += 1;
   }
   assert.ok(turns > 1, 'something else may run in between more than once');

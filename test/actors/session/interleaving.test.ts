@@ -2,8 +2,9 @@
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { OnBusy } from '../../../src/domain/frames.ts';
+import { randomFrom } from '../../support/dice.ts';
 import { said, sessionId, taskId, tenantId } from '../fixtures.ts';
-import { createWorld, type Faults } from '../simulation.ts';
+import { createSimulation, type Faults } from '../simulation.ts';
 
 interface Say {
   readonly type: 'say' | 'cancel' | 'inquire' | 'forget' | 'drainExpired' | 'attach';
@@ -13,7 +14,7 @@ interface Say {
   readonly onBusy: OnBusy;
   /** A turn that was interrupted may run again. */
   readonly again: boolean;
-  /** Steps of the world before the next action. */
+  /** Steps of the simulation before the next action. */
   readonly pause: number;
 }
 
@@ -40,26 +41,15 @@ const action: fc.Arbitrary<Say> = fc.record({
 });
 
 const TENANTS = [0, 1];
-/** So many of the first tasks were interrupted before the world began. */
+/** So many of the first tasks were interrupted before the simulation began. */
 const INTERRUPTED = 5;
 const ATTACH = { type: 'attach', tier: undefined, resume: undefined, atMs: 1 } as const;
 
-/** A small generator, so that a run can be repeated from its seed. */
-function randomFrom(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
-  };
-}
-
 function play(actions: readonly Say[], seed: number, capacity: number, faults: Faults): void {
-  const world = createWorld(randomFrom(seed), capacity, faults);
+  const simulation = createSimulation(randomFrom(seed), capacity, faults);
   for (const tenant of TENANTS)
     for (let task = 0; task < INTERRUPTED; task += 1)
-      world.interrupted(tenantId(`tenant${tenant}`), sessionId(`s${task % 3}`), taskId(`t${task}`));
+      simulation.interrupted(tenantId(`tenant${tenant}`), sessionId(`s${task % 3}`), taskId(`t${task}`));
   const saidBefore = new Set<string>();
   for (const { type, tenant, session, task, onBusy, again, pause } of actions) {
     const tenantKey = tenantId(`tenant${tenant}`);
@@ -67,12 +57,12 @@ function play(actions: readonly Say[], seed: number, capacity: number, faults: F
     const ofTask = type === 'say' || type === 'cancel' || type === 'inquire';
     const sessionKey = sessionId(`s${ofTask ? task % 3 : session}`);
     const id = taskId(`t${task}`);
-    if (type === 'drainExpired') world.tell(tenantKey, sessionKey, { type, atMs: 1 });
-    else if (type === 'attach') world.tell(tenantKey, sessionKey, { ...ATTACH, clientId: `c${pause}` });
+    if (type === 'drainExpired') simulation.tell(tenantKey, sessionKey, { type, atMs: 1 });
+    else if (type === 'attach') simulation.tell(tenantKey, sessionKey, { ...ATTACH, clientId: `c${pause}` });
     else {
-      const replyTo = world.nextReply();
+      const replyTo = simulation.nextReply();
       if (type === 'say') {
-        world.say(
+        simulation.say(
           tenantKey,
           sessionKey,
           said(`t${task}`, {
@@ -85,13 +75,13 @@ function play(actions: readonly Say[], seed: number, capacity: number, faults: F
           }),
         );
         saidBefore.add(`${tenant}/${task}`);
-      } else world.ask(tenantKey, sessionKey, { type, taskId: id, replyTo, atMs: 1 });
+      } else simulation.ask(tenantKey, sessionKey, { type, taskId: id, replyTo, atMs: 1 });
     }
-    for (let step = 0; step < pause; step += 1) world.step();
+    for (let step = 0; step < pause; step += 1) simulation.step();
   }
   let left = 100_000;
-  while (world.step() && left > 0) left -= 1;
-  world.checkRest();
+  while (simulation.step() && left > 0) left -= 1;
+  simulation.checkRest();
 }
 
 const runs = (faults: Faults): fc.IPropertyWithHooks<[Say[], number, number]> =>

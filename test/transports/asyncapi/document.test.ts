@@ -9,7 +9,7 @@ import { refusal } from '../../../src/domain/errors.ts';
 import { type EventData, eventData } from '../../../src/domain/frames.ts';
 import { agentIdSchema } from '../../../src/domain/ids.ts';
 import * as queues from '../../../src/domain/queues.ts';
-import { TIER_TABLE, TIERS } from '../../../src/domain/tiers.ts';
+import { TIERS } from '../../../src/domain/tiers.ts';
 import { ragQuery } from '../../../src/llm/tools/rag-query.ts';
 import { registryTool } from '../../../src/llm/tools/registry-tool.ts';
 import type { Tool } from '../../../src/llm/tools/tool.ts';
@@ -23,16 +23,12 @@ import {
   socketQuerySchema,
 } from '../../../transports/asyncapi/catalogue.ts';
 import { asyncApi } from '../../../transports/asyncapi/document.ts';
-import { createRemoteConversations } from '../../../transports/peers/remote-conversations.ts';
-import { createMemoryTransport } from '../../../transports/queue/memory.ts';
 import { readSessionPath } from '../../../transports/websocket/upgrade.ts';
 import { encodeFrame } from '../../../transports/wire/codec.ts';
 import { BACK, envelope, openActionNode, run } from '../../actors/actions/action-node.ts';
 import { openHttpNode } from '../../support/http-node.ts';
-import { quiet } from '../../support/quiet.ts';
-import { memoryStore } from '../../support/stores.ts';
-import { counting } from '../../support/transport.ts';
-import * as peerNode from '../peers/peer-node.ts';
+import { memoryTransport } from '../../support/transport.ts';
+import * as fixtures from '../peers/peer-fixtures.ts';
 import { at, describes, document, fits, text } from './asyncapi-document.ts';
 
 // --- The document ----------------------------------------------------------------------------------------------
@@ -209,7 +205,7 @@ function saysAll(schema: z.ZodType | undefined, data: unknown): void {
 test('the replies of the action worker are what the document says', async (t) => {
   const created_at = '2026-01-01T00:00:00.000Z';
   const message = { role: 'user', content: 'hi', task_id: 'r1', created_at };
-  const asked = peerNode.agentRecord();
+  const asked = fixtures.agentRecord();
   const node = await openActionNode(t, {
     peers: {
       ask: async ({ type }) =>
@@ -265,25 +261,21 @@ test('the replies of the action worker are what the document says', async (t) =>
 const use = async (tool: Tool | undefined, args: object, context: object): Promise<string> => {
   const prepared = tool?.prepare(args);
   assert.ok(prepared?.ok);
-  const { acme: tenantId, session: sessionId, task: taskId } = peerNode;
+  const { acme: tenantId, session: sessionId, task: taskId } = fixtures;
   return prepared.run({ signal: new AbortController().signal, tenantId, sessionId, taskId, ...context });
 };
 
 test('what the node asks of services is what the document says, and what they answer', async (t) => {
-  const transport = createMemoryTransport(quiet, counting());
-  t.after(() => transport.close());
+  const transport = memoryTransport(t);
   const answers: [string, unknown][] = [];
-  const reply = peerNode.onItsQueue(transport);
-  const asked = await peerNode.startServices(transport, peerNode.embeddedFor(t), async (request, data) => {
+  const reply = fixtures.onItsQueue(transport);
+  const asked = await fixtures.startServices(transport, fixtures.embeddedFor(t), async (request, data) => {
     answers.push([request.action_type, data]);
     await reply(request, data);
   });
-  const peers = peerNode.peersOver(transport, 'redis');
-  const { acme: tenantId, session: sessionId, sales: agentId } = peerNode;
-  const conversations = createRemoteConversations({
-    ...{ store: memoryStore(), peers, tiers: TIER_TABLE, tierOf: async () => 'advance' as const },
-    ...{ defaultTier: 'advance', format: 'json', clock: peerNode.clock, log: quiet },
-  });
+  const peers = fixtures.peersOver(transport, 'redis');
+  const { acme: tenantId, session: sessionId, sales: agentId } = fixtures;
+  const conversations = fixtures.remoteConversations(peers);
   const page = await conversations.store.session(tenantId, sessionId, { limit: 9, before: undefined });
   assert.equal(page?.messages.length, 2);
   for (const id of [agentId, agentIdSchema.parse('nobody')])
@@ -318,18 +310,17 @@ test('what the node asks of services is what the document says, and what they an
 });
 
 test('messages for the conversation service are what the document says', async () => {
-  const { acme, session, task, clock, allIn } = peerNode;
-  const { saved } = createRemoteConversations({
-    ...{ store: memoryStore(), peers: { modes: allIn('redis'), ask: async () => ({}) } },
-    ...{ tiers: TIER_TABLE, tierOf: async () => 'free' as const, defaultTier: 'free', format: 'json' },
-    ...{ clock, log: quiet },
+  const { acme, session, task, remoteConversations, servedBy } = fixtures;
+  const { saved } = remoteConversations(servedBy(() => ({})).peers, {
+    tierOf: async () => 'free',
+    defaultTier: 'free',
   });
   const said = { taskId: task, atMs: 1 } as const;
   const info = {
     ...{ execution_time_ms: 1, time_to_first_token_ms: null, iterations: 1 },
     ...{ tools_used: [], tokens_used: 1, model: 'offline-echo' },
   };
-  const about = { taskId: task, tenantId: acme, sessionId: session, agentId: peerNode.sales };
+  const about = { taskId: task, tenantId: acme, sessionId: session, agentId: fixtures.sales };
   const sent = saved({
     type: 'turn-ended',
     turn: { ...about, status: 'completed', createdAtMs: 0, content: 'b', info },
@@ -348,7 +339,7 @@ test('frames on the wire are what the document says', () => {
   const samples: EventData = {
     'chat.accepted': { status: 'queued', position: 1, deduplicated: true },
     'chat.queued': { position: 1 },
-    'execution.started': { agent_id: peerNode.sales, agent_version: 1, model: 'm' },
+    'execution.started': { agent_id: fixtures.sales, agent_version: 1, model: 'm' },
     'chat.delta': { content: 'a' },
     'tool.started': { call_id: 'c', tool: 't', args: {} },
     'tool.finished': { call_id: 'c', tool: 't', ok: true, result: '', duration_ms: 1 },

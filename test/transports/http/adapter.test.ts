@@ -2,10 +2,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type HttpHandler, mountHttp, openServer } from '../../../transports/http/adapter.ts';
-import { bodyOf, dechunk, gate, rawConnection, refused, requestText } from '../../support/http-client.ts';
+import { bodyOf, dechunk, rawConnection, refused, requestText } from '../../support/http-client.ts';
 import { openHttpNode } from '../../support/http-node.ts';
-
-const turnOfLoop = () => new Promise((resolve) => setImmediate(resolve));
+import { gate } from '../../support/transport.ts';
+import { loopTurns } from '../../support/until.ts';
 
 async function withServer(
   handler: HttpHandler,
@@ -108,7 +108,7 @@ test('a chunked body without end is cut off', async (t) => {
   });
   while (!over) {
     raw.write(chunk);
-    await turnOfLoop();
+    await loopTurns();
   }
   assert.equal(node.mount.pending(), 0);
   const patient = await openHttpNode(t, { limits: { discardMs: 5 } });
@@ -129,29 +129,29 @@ test('a client that leaves in the middle of its body leaves nothing behind', asy
   const node = await openHttpNode(t);
   const raws = Array.from({ length: 20 }, () => rawConnection(node.port));
   for (const raw of raws) raw.write(`${POST('/api/chat/send', 'Content-Length: 50')}{"message`);
-  while (node.mount.pending() < raws.length) await turnOfLoop();
+  while (node.mount.pending() < raws.length) await loopTurns();
   for (const raw of raws) raw.destroy();
-  while (node.mount.pending() > 0) await turnOfLoop();
+  while (node.mount.pending() > 0) await loopTurns();
   assert.equal(node.script.said.length, 0);
 });
 
 test('a client that leaves aborts the signal of its request and the body it was given', async () => {
   const heard = gate();
   const cancelled = gate();
-  const body = new ReadableStream({ cancel: () => cancelled.resolve() });
+  const body = new ReadableStream({ cancel: () => cancelled.open() });
   const handler: HttpHandler = (_request, { signal }) => {
     const gone = new Promise<Response>((resolve) => {
       signal.addEventListener('abort', () => resolve(new Response(body)));
     });
-    heard.resolve();
+    heard.open();
     return gone;
   };
   await withServer(handler, async (port, pending) => {
     const raw = rawConnection(port);
     raw.write(requestText('GET', '/'));
-    await heard.promise;
+    await heard.opened;
     raw.destroy();
-    await cancelled.promise;
+    await cancelled.opened;
     assert.equal(pending(), 0);
   });
 });
@@ -182,13 +182,13 @@ test('pipelined requests are answered in order while answers are quick; where on
   quick.destroy();
 
   const held = gate();
-  node.script.gate = held.promise;
+  node.script.gate = held.opened;
   const slow = rawConnection(node.port);
   const body = JSON.stringify({ message: 'hi' });
   slow.write(POST('/api/chat/send', `Content-Length: ${body.length}`) + body + requestText('GET', '/health'));
   assert.equal((await slow.closed).length, 0);
-  held.resolve();
-  while (node.mount.pending() > 0) await turnOfLoop();
+  held.open();
+  while (node.mount.pending() > 0) await loopTurns();
   assert.equal((await node.ask('/health')).status, 200);
 });
 
@@ -259,7 +259,7 @@ test('a big answer reaches a reader that stops in between, whole', async () => {
       raw.write(requestText('GET', '/'));
       await raw.until('\r\n\r\n');
       raw.pause();
-      for (let turn = 0; turn < 50; turn += 1) await turnOfLoop();
+      await loopTurns(50);
       raw.resume();
       await raw.untilEnd(big.subarray(-16).toString('latin1'));
       raw.destroy();
@@ -294,7 +294,7 @@ test('a stream that fell silent while its reader was slow still arrives to its l
       // The adapter asks for no more once the socket is full.
       for (let before = -1; before !== parts; ) {
         before = parts;
-        for (let turn = 0; turn < 20; turn += 1) await turnOfLoop();
+        await loopTurns(20);
       }
       silent = true;
       raw.resume();

@@ -1,22 +1,17 @@
 /** The agent routes over a real socket and the real agent management. */
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { after, test } from 'node:test';
 import { z } from 'zod';
 import { agentSchema, auditEntrySchema } from '../../../src/domain/agent-record.ts';
 import { hasTokenInQuery } from '../../../transports/wire/access.ts';
 import { refused } from '../../support/http-client.ts';
+import type { AskInit } from '../../support/http-node.ts';
 import { bearer } from '../../support/tokens.ts';
 import { openManagementNode } from './management-node.ts';
 
-let node: Awaited<ReturnType<typeof openManagementNode>>;
-before(async () => {
-  node = await openManagementNode();
-});
+const node = await openManagementNode();
 after(() => node.close());
-
-type Init = { method?: string; body?: unknown; tenant?: string; headers?: Record<string, string> };
-const ask = (path: string, { tenant = 'acme', headers, ...init }: Init = {}) =>
-  node.ask(path, { ...init, headers: { 'x-tenant-id': tenant, ...headers } });
+const { ask } = node;
 
 const pageSchema = z.object({
   items: z.array(z.looseObject({})),
@@ -254,7 +249,7 @@ test('bodies that are no objects, no JSON, too deep or too large are refused', a
 test('another tenant sees, changes and restores nothing', async () => {
   const { id } = await made({ name: 'Private' });
   const other = { tenant: 'globex' };
-  const attempts: [string, Init][] = [
+  const attempts: [string, AskInit][] = [
     ['', {}],
     ['', { method: 'PUT', body: { name: 'Mine' } }],
     ['', { method: 'PATCH', body: { name: 'Mine' } }],

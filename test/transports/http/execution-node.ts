@@ -3,40 +3,20 @@
 import assert from 'node:assert/strict';
 import { EventEmitter, once } from 'node:events';
 import type { TestContext } from 'node:test';
-import { createExecutions, type ExecutionDeps } from '../../../actors/executions/executions.ts';
-import { createTurnObserver } from '../../../actors/executions/turn-observer.ts';
 import type { TurnRequest } from '../../../src/domain/turn.ts';
-import type { Log } from '../../../src/ports/telemetry.ts';
-import { type CallbackDeps, createCallbacks } from '../../../transports/webhooks/callbacks.ts';
+import { type ExecutionOptions, executionsOver } from '../../support/actors.ts';
 import { answeredTurn, NOW_MS, openHttpNode, scriptedDirectory } from '../../support/http-node.ts';
-import { uncounted } from '../../support/quiet.ts';
+import { logTo } from '../../support/quiet.ts';
 import { createTestTime } from '../webhooks/webhook-receiver.ts';
 
-export async function openExecutions(
-  t: TestContext,
-  {
-    callbacks,
-    ...more
-  }: Partial<Omit<ExecutionDeps, 'callbacks'>> & { readonly callbacks?: Partial<CallbackDeps> } = {},
-) {
+export async function openExecutions(t: TestContext, more: Partial<ExecutionOptions> = {}) {
   const own = scriptedDirectory();
   const time = createTestTime();
   const events = new EventEmitter();
-  const write = (_: object, text: string): void => void events.emit('logged', text);
-  const log: Log = { debug: write, info: write, warn: write, error: write };
-  const timing = { clock: { now: () => NOW_MS }, log, timers: time.timers, random: () => 1 };
-  const executions = createExecutions({
-    directory: own.directory,
-    observer: createTurnObserver({ ...timing, directory: own.directory }),
-    callbacks: createCallbacks({
-      ...timing,
-      meter: uncounted,
-      allowInsecure: true,
-      blockPrivate: false,
-      ...callbacks,
-    }),
-    ...timing,
-    atOnce: async () => 10,
+  const executions = executionsOver(own.directory, {
+    clock: { now: () => NOW_MS },
+    log: logTo(({ text }) => events.emit('logged', text)),
+    timers: time.timers,
     ...more,
   });
   t.after(() => executions.close());

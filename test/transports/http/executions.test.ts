@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { CLOSE, refusal } from '../../../src/domain/errors.ts';
 import { rawConnection, refused } from '../../support/http-client.ts';
 import { answeredTurn } from '../../support/http-node.ts';
+import { loopTurns } from '../../support/until.ts';
 import { openExecutions, RUN } from './execution-node.ts';
 
 test('an execution is accepted with 202, in a session of its own, and reaches the directory as it was meant', async (t) => {
@@ -216,7 +217,7 @@ test('an execution goes on when the client that waits for it leaves', async (t) 
   const request = await said(1);
   raw.destroy();
   await raw.closed;
-  while (mount.pending() > 0) await new Promise((resolve) => setImmediate(resolve));
+  while (mount.pending() > 0) await loopTurns();
   assert.equal(script.attached('acme', 's1').length, 1, 'nobody cancelled it');
   const gone = detached();
   answer(request);

@@ -1,12 +1,11 @@
 /** The HTTP edge over the real agent management, its stores in memory, for the tests of the management routes. */
-import type { Agent, TenantNotice } from '../../../src/domain/agent-record.ts';
 import { defaultAgent } from '../../../src/domain/default-agent.ts';
 import { refusal } from '../../../src/domain/errors.ts';
 import type { TenantId } from '../../../src/domain/ids.ts';
-import { TIER_TABLE, type Tier } from '../../../src/domain/tiers.ts';
-import { createManagement, createNotices } from '../../../src/management/management.ts';
+import type { Tier } from '../../../src/domain/tiers.ts';
 import type { TenantAdmin } from '../../../src/ports/management.ts';
 import { createWebhooks } from '../../../transports/webhooks/webhooks.ts';
+import { openManagement } from '../../actors/agent/agent-fixtures.ts';
 import { openHttpNode } from '../../support/http-node.ts';
 import { quiet, uncounted } from '../../support/quiet.ts';
 import { memoryStores } from '../../support/stores.ts';
@@ -20,35 +19,19 @@ export async function openManagementNode(
   },
 ) {
   const clock = { now: Date.now };
-  const notices = createNotices(quiet);
-  const told: TenantNotice[] = [];
-  notices.listen((notice) => told.push(notice));
-  const changed: Agent[] = [];
   const tiers = new Map<TenantId, Tier>();
-  let ids = 0;
-  const management = createManagement({
-    agents: memoryStores().agents,
-    templates: memoryStores().templates,
-    liveAgents: { changed: (agent) => changed.push(agent), invalidate: () => {} },
+  const management = openManagement({
     builtIn: defaultAgent({
       models: { defaultProvider: 'offline', defaultModel: 'offline-echo' },
       execution: { defaultAgentType: 'conversational' },
     }),
-    notices,
-    tiers: TIER_TABLE,
     tierOf: async (tenantId, named) => tiers.get(tenantId) ?? named ?? 'professional',
-    knownTools: ['calculator', 'current_time'],
     clock,
-    newId: () => `id-${++ids}`,
-    log: quiet,
   });
+  const { agents, templates } = management;
   const store = memoryStores().webhooks;
   const webhooks = createWebhooks({
-    store,
-    notices,
-    clock,
-    log: quiet,
-    meter: uncounted,
+    ...{ store, notices: management.bus, clock, log: quiet, meter: uncounted },
     allowInsecure: false,
   });
   const tenants: TenantAdmin = {
@@ -66,14 +49,10 @@ export async function openManagementNode(
   const { serviceToken } = options;
   const node = await openHttpNode(undefined, {
     ...(options.mode ? { mode: options.mode } : {}),
-    deps: {
-      management: { agents: management.agents, templates: management.templates, webhooks, tenants },
-      serviceToken,
-    },
+    deps: { management: { agents, templates, webhooks, tenants }, serviceToken },
   });
   return {
     ...node,
-    told,
     store,
     webhooks,
     async close() {

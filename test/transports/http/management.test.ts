@@ -1,6 +1,6 @@
 /** The routes of templates, webhooks and services over a real socket. */
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { after, test } from 'node:test';
 import { z } from 'zod';
 import {
   agentSchema,
@@ -13,15 +13,9 @@ import { refused } from '../../support/http-client.ts';
 import { bearer } from '../../support/tokens.ts';
 import { openManagementNode, SERVICE_TOKEN } from './management-node.ts';
 
-let node: Awaited<ReturnType<typeof openManagementNode>>;
-before(async () => {
-  node = await openManagementNode();
-});
+const node = await openManagementNode();
 after(() => node.close());
-
-type Init = { method?: string; body?: unknown; tenant?: string; headers?: Record<string, string> };
-const ask = (path: string, { tenant = 'acme', headers, ...init }: Init = {}) =>
-  node.ask(path, { ...init, headers: { 'x-tenant-id': tenant, ...headers } });
+const { ask } = node;
 
 const pageSchema = z.object({ items: z.array(z.looseObject({ id: z.string() })), total: z.number() });
 const pageOf = async (response: Response) => {

@@ -1,20 +1,11 @@
 /** The probes, the OpenAPI document, browsers' origins, and who may ask for what in jwt mode. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { SignJWT } from 'jose';
 import { z } from 'zod';
 import { rawConnection, refused, requestText } from '../../support/http-client.ts';
-import { answeredTurn, JWT_SECRET, NOW_MS, openHttpNode } from '../../support/http-node.ts';
+import { answeredTurn, openHttpNode } from '../../support/http-node.ts';
+import { bearer } from '../../support/tokens.ts';
 
-const token = (tenantId: string, scope: string) =>
-  new SignJWT({ tenant_id: tenantId, tier: 'free', scope })
-    .setProtectedHeader({ alg: 'HS256' })
-    .setSubject('u1')
-    .setExpirationTime(NOW_MS / 1000 + 600)
-    .sign(new TextEncoder().encode(JWT_SECRET));
-const bearer = async (tenantId: string, scope: string) => ({
-  authorization: `Bearer ${await token(tenantId, scope)}`,
-});
 const readySchema = z.object({
   status: z.string(),
   checks: z.record(
@@ -82,8 +73,8 @@ test('a node is not ready while something it needs fails or is silent, and tells
 
 test('in jwt mode every route needs its scope, and probes for balancers need nothing', async (t) => {
   const node = await openHttpNode(t, { mode: 'jwt' });
-  const chat = await bearer('acme', 'chat');
-  const metrics = await bearer('acme', 'metrics');
+  const chat = await bearer('acme');
+  const metrics = await bearer('acme', { scope: 'metrics' });
   const send = { body: { message: 'hi' } };
   const status = { body: { task_id: 't1' } };
   const routes: [string, { method?: string; body?: unknown }, 'chat' | 'metrics'][] = [
@@ -133,7 +124,7 @@ test('in jwt mode every route needs its scope, and probes for balancers need not
 test('a token opens its own tenant only, whatever headers and bodies say', async (t) => {
   const node = await openHttpNode(t, { mode: 'jwt' });
   node.script.putTurn(answeredTurn('theirs', {}, 'globex'));
-  const acme = await bearer('acme', 'chat');
+  const acme = await bearer('acme', { tier: 'free', user: 'u1' });
   for (const named of [{ 'x-tenant-id': 'globex' }, { 'x-tenant-tier': 'enterprise' }])
     await refused(
       await node.ask('/api/chat/tasks/theirs', { headers: { ...acme, ...named } }),

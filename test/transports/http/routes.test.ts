@@ -1,16 +1,13 @@
 /** Every HTTP route over a real server: what it answers when all is well, and how it refuses what is not. */
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { after, test } from 'node:test';
 import { z } from 'zod';
 import { refusal } from '../../../src/domain/errors.ts';
 import { sessionIdSchema, taskIdSchema } from '../../../src/domain/ids.ts';
 import { refused } from '../../support/http-client.ts';
 import { answeredTurn, NOW_MS, openHttpNode } from '../../support/http-node.ts';
 
-let node: Awaited<ReturnType<typeof openHttpNode>>;
-before(async () => {
-  node = await openHttpNode(undefined);
-});
+const node = await openHttpNode(undefined);
 after(() => node.close());
 
 const send = (body: unknown, headers: Record<string, string> = {}) =>

@@ -2,8 +2,10 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, test } from 'node:test';
 import { refusal } from '../../../src/domain/errors.ts';
-import { bodyOf, dechunk, gate, rawConnection, readEvents, requestText } from '../../support/http-client.ts';
+import { bodyOf, dechunk, rawConnection, readEvents, requestText } from '../../support/http-client.ts';
 import { answeredTurn, openHttpNode } from '../../support/http-node.ts';
+import { gate } from '../../support/transport.ts';
+import { loopTurns } from '../../support/until.ts';
 
 let node: Awaited<ReturnType<typeof openHttpNode>>;
 before(async () => {
@@ -74,12 +76,12 @@ test('the frames of the turn come in order, whole and numbered, and the stream e
 
 test('frames that come before the acceptance returns are not lost', async () => {
   const held = gate();
-  node.script.gate = held.promise;
+  node.script.gate = held.opened;
   const said = node.next('said');
   const pending = stream({ task_id: 't2' });
   await said;
   emit('t2', 'chat.delta', { content: 'early' });
-  held.resolve();
+  held.open();
   const reader = readEvents(await pending);
   assert.equal((await reader.next())?.event, 'chat.delta');
   assert.equal((await reader.next())?.event, 'chat.accepted');
@@ -92,7 +94,7 @@ test('a silent stream is kept alive by comments', async () => {
   const reader = readEvents(response);
   assert.equal((await reader.next())?.event, 'chat.accepted');
   const next = reader.next();
-  while (reader.comments.length < 2) await new Promise((resolve) => setImmediate(resolve));
+  while (reader.comments.length < 2) await loopTurns();
   finish('t3');
   assert.equal((await next)?.event, 'chat.response');
 });
@@ -109,15 +111,15 @@ test('a client that goes away is detached, and its turn goes on', async () => {
 
 test('a client that goes away while its message is taken is detached too', async () => {
   const held = gate();
-  node.script.gate = held.promise;
+  node.script.gate = held.opened;
   const said = node.next('said');
   const leaving = rawStream(node.port, 't5');
   await said;
   leaving.destroy();
   await leaving.closed;
-  while (node.mount.pending() > 0) await new Promise((resolve) => setImmediate(resolve));
+  while (node.mount.pending() > 0) await loopTurns();
   const detached = node.next('detached');
-  held.resolve();
+  held.open();
   await detached;
 });
 
@@ -216,7 +218,7 @@ test('a reader that stops and goes on gets many megabytes intact, the last bytes
   const frames = 5_000;
   for (let index = 0; index < frames; index += 1)
     patient.script.emit('acme', 's1', 'slow', 'chat.delta', { content: `${CONTENT} ${index}` });
-  for (let turn = 0; turn < 50; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+  await loopTurns(50);
   raw.resume();
   await raw.untilEnd(` ${frames - 1}"}}\n\n`);
   patient.script.emit('acme', 's1', 'slow', 'chat.cancelled', { content: '', abort_ms: 0 });
@@ -241,7 +243,7 @@ test('a reader that never reads is cut off at the bound, and its memory freed', 
   while (!detached && sent < 64 * 1024 * 1024) {
     emit('stuck', 'chat.delta', { content: CONTENT });
     sent += CONTENT.length;
-    await new Promise((resolve) => setImmediate(resolve));
+    await loopTurns();
   }
   assert.ok(detached, 'it was never cut off');
   raw.resume();

@@ -1,52 +1,34 @@
 /** Agents that an external service keeps: read leniently, told absent or broken apart, and out of date in their time. */
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { type AgentId, agentIdSchema, type TenantId } from '../../../src/domain/ids.ts';
-import { TIER_TABLE } from '../../../src/domain/tiers.ts';
 import type { PeerData, PeerRequest } from '../../../src/ports/peers.ts';
-import { createRemoteAgents } from '../../../transports/peers/remote-agents.ts';
-import { createMemoryTransport } from '../../../transports/queue/memory.ts';
+import { handClock } from '../../actors/fixtures.ts';
 import { leakFree } from '../../support/leaks.ts';
-import { quiet } from '../../support/quiet.ts';
-import { counting, refusedWith } from '../../support/transport.ts';
+import { memoryTransport, refusedWith } from '../../support/transport.ts';
 import {
   acme,
   agentRecord,
-  allIn,
-  defaults,
   embeddedFor,
   nobody,
   peersOver,
+  remoteAgents,
   sales,
+  servedBy,
   startServices,
-} from './peer-node.ts';
+} from './peer-fixtures.ts';
 
 /** Remote agents over a service that is a function, on a clock that the test moves. */
-function world(answer: (request: PeerRequest) => PeerData) {
-  let nowMs = 1_000_000;
-  const asked: PeerRequest[] = [];
+function openAgents(answer: (request: PeerRequest) => PeerData) {
+  const clock = handClock(1_000_000);
   const expired: string[] = [];
-  const agents = createRemoteAgents({
-    timeoutMs: 5_000,
-    peers: {
-      modes: allIn('redis'),
-      ask: async (request) => {
-        asked.push(request);
-        return answer(request);
-      },
-    },
-    tiers: TIER_TABLE,
+  const { peers, asked } = servedBy(answer);
+  const agents = remoteAgents(peers, {
     tierOf: async (tenantId) => (tenantId === acme ? 'free' : 'enterprise'),
-    defaults,
-    clock: { now: () => nowMs },
+    clock,
     onExpired: (tenantId: TenantId, agentId: AgentId) => void expired.push(`${tenantId}/${agentId}`),
   });
-  return {
-    ...{ agents, asked, expired },
-    pass: (ms: number) => {
-      nowMs += ms;
-    },
-  };
+  return { agents, asked, expired, clock };
 }
 
 const named = (name: string): AgentId => agentIdSchema.parse(name);
@@ -54,18 +36,9 @@ const echoed = ({ agentId }: PeerRequest): PeerData => ({ agent_config: { agent_
 
 test('an agent comes over the queue as this node keeps agents, and an unknown one is null', async (t) => {
   leakFree(t);
-  const transport = createMemoryTransport(quiet, counting());
-  t.after(() => transport.close());
+  const transport = memoryTransport(t);
   await startServices(transport, embeddedFor(t));
-  const agents = createRemoteAgents({
-    timeoutMs: 5_000,
-    peers: peersOver(transport, 'redis'),
-    tiers: TIER_TABLE,
-    tierOf: async () => 'advance',
-    defaults,
-    clock: { now: () => Date.now() },
-    onExpired: () => {},
-  });
+  const agents = remoteAgents(peersOver(transport, 'redis'));
   t.after(() => agents.close());
 
   assert.deepEqual(await agents.get(acme, sales), agentRecord());
@@ -73,37 +46,34 @@ test('an agent comes over the queue as this node keeps agents, and an unknown on
 });
 
 test('a service that is away, or answers nonsense, is not taken for an agent that is not there', async (t) => {
-  const transport = createMemoryTransport(quiet, counting());
-  t.after(() => transport.close());
-  const away = createRemoteAgents({
-    timeoutMs: 5_000,
-    peers: peersOver(transport, 'redis', nobody, { timeoutMs: 20 }),
-    tiers: TIER_TABLE,
-    tierOf: async () => 'advance',
-    defaults,
-    clock: { now: () => Date.now() },
-    onExpired: () => {},
-  });
+  const transport = memoryTransport(t);
+  const away = remoteAgents(peersOver(transport, 'redis', nobody, { timeoutMs: 20 }));
   assert.equal(await refusedWith(away.get(acme, sales)), 'PEER_TIMEOUT');
 
   for (const data of [{}, { agent_config: [] }, { agent_config: { agent_id: 'other' } }])
-    assert.equal(await refusedWith(world(() => data).agents.get(acme, sales)), 'INTERNAL');
+    assert.equal(await refusedWith(openAgents(() => data).agents.get(acme, sales)), 'INTERNAL');
 });
 
 test('a pinned version is asked for by its number', async () => {
-  const { agents, asked } = world(echoed);
+  const { agents, asked } = openAgents(echoed);
   await agents.get(acme, sales, 7);
   assert.deepEqual(asked[0]?.data, { agent_id: 'sales', version: 7 });
   agents.close();
 });
 
-test('an agent is out of date when the time of its tier is up, with one timer for all', async (t) => {
+/** As above; `tick` moves the timers too. */
+function openTimed(t: TestContext) {
   t.mock.timers.enable({ apis: ['setTimeout'] });
-  const { agents, expired, pass } = world(echoed);
+  const opened = openAgents(echoed);
   const tick = (ms: number): void => {
-    pass(ms);
+    opened.clock.nowMs += ms;
     t.mock.timers.tick(ms);
   };
+  return { ...opened, tick };
+}
+
+test('an agent is out of date when the time of its tier is up, with one timer for all', async (t) => {
+  const { agents, expired, tick } = openTimed(t);
 
   await agents.get(acme, named('a'));
   tick(100_000);
@@ -120,12 +90,7 @@ test('an agent is out of date when the time of its tier is up, with one timer fo
 });
 
 test('an agent that was asked for again has its time anew, and one that is expired by hand has none', async (t) => {
-  t.mock.timers.enable({ apis: ['setTimeout'] });
-  const { agents, expired, pass } = world(echoed);
-  const tick = (ms: number): void => {
-    pass(ms);
-    t.mock.timers.tick(ms);
-  };
+  const { agents, expired, tick } = openTimed(t);
 
   for (const name of ['a', 'b', 'c']) await agents.get(acme, named(name));
   tick(200_000);
@@ -144,7 +109,7 @@ test('an agent that was asked for again has its time anew, and one that is expir
 
 test('no more agents are kept than there is room for: the one that was first is out of date at once', async (t) => {
   leakFree(t);
-  const { agents, expired } = world(echoed);
+  const { agents, expired } = openAgents(echoed);
   for (let n = 0; n <= 20_000; n += 1) await agents.get(acme, named(`a${n}`));
   assert.deepEqual(expired, ['acme/a0']);
   agents.close();

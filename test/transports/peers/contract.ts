@@ -4,7 +4,7 @@ import { type TestContext, test } from 'node:test';
 import type { PeerRequest, Peers } from '../../../src/ports/peers.ts';
 import type { Embedded } from '../../../transports/peers/peers.ts';
 import { refusedWith } from '../../support/transport.ts';
-import { acme, embeddedFor, globex, sales, session, task } from './peer-node.ts';
+import { acme, embeddedFor, globex, sales, session, task } from './peer-fixtures.ts';
 
 /** `open` makes peers that are answered by these handlers, in the process or elsewhere. */
 export function peersContract(

@@ -5,17 +5,23 @@ import { z } from 'zod';
 import type { Message, Role } from '../../../src/domain/conversation.ts';
 import { refusal } from '../../../src/domain/errors.ts';
 import { DEFAULT_AGENT_ID, sessionIdSchema, type TaskId, taskIdSchema } from '../../../src/domain/ids.ts';
-import { TIER_TABLE } from '../../../src/domain/tiers.ts';
 import type { PeerData } from '../../../src/ports/peers.ts';
 import type { MessagePage, Store } from '../../../src/ports/store.ts';
-import type { Log } from '../../../src/ports/telemetry.ts';
 import { createConversationCache, joined } from '../../../transports/peers/conversation-cache.ts';
-import { createRemoteConversations, type TurnEnded } from '../../../transports/peers/remote-conversations.ts';
-import { createMemoryTransport } from '../../../transports/queue/memory.ts';
-import { quiet } from '../../support/quiet.ts';
+import type { TurnEnded } from '../../../transports/peers/remote-conversations.ts';
+import { handClock } from '../../actors/fixtures.ts';
+import { logTo } from '../../support/quiet.ts';
 import { memoryStore } from '../../support/stores.ts';
-import { counting } from '../../support/transport.ts';
-import { acme, allIn, embeddedFor, nobody, peersOver, session, startServices } from './peer-node.ts';
+import { memoryTransport } from '../../support/transport.ts';
+import {
+  acme,
+  embeddedFor,
+  peersOver,
+  remoteConversations,
+  servedBy,
+  session,
+  startServices,
+} from './peer-fixtures.ts';
 
 const taskOf = (name: string): TaskId => taskIdSchema.parse(name);
 const message = (name: string, role: Role, content: string, atMs = 0): Message => ({
@@ -55,30 +61,21 @@ async function turn(
 }
 
 /** Remote conversations over a service that is a function, on a clock that the test moves. */
-function world(answer: () => PeerData | Promise<PeerData>) {
-  let nowMs = 1_000_000;
-  let asked = 0;
+function openConversations(answer: () => PeerData | Promise<PeerData>) {
+  const clock = handClock(1_000_000);
+  const { peers, asked } = servedBy(answer);
   const lines: string[] = [];
-  const log: Log = { ...quiet, warn: (_, text) => void lines.push(text) };
+  const log = logTo(({ level, text }) => level === 'warn' && lines.push(text));
   const local = memoryStore();
-  const conversations = createRemoteConversations({
-    store: local,
-    peers: {
-      modes: allIn('redis'),
-      ask: async () => {
-        asked += 1;
-        return answer();
-      },
-    },
-    tiers: TIER_TABLE,
+  const conversations = remoteConversations(peers, {
+    ...{ store: local, clock, log, defaultTier: 'professional' },
     tierOf: async () => 'free',
-    ...{ defaultTier: 'professional', format: 'json', clock: { now: () => nowMs }, log },
   });
   return {
     ...{ ...conversations, local, lines },
-    asked: () => asked,
+    asked: () => asked.length,
     pass: (ms: number) => {
-      nowMs += ms;
+      clock.nowMs += ms;
     },
   };
 }
@@ -139,16 +136,9 @@ test('the cache keeps the newest, for its time, within its bounds', () => {
 });
 
 test('a session begins with what the service knows, over the queue', async (t) => {
-  const transport = createMemoryTransport(quiet, counting());
-  t.after(() => transport.close());
+  const transport = memoryTransport(t);
   const heard = await startServices(transport, embeddedFor(t));
-  const { store } = createRemoteConversations({
-    store: memoryStore(),
-    peers: peersOver(transport, 'redis', nobody),
-    tiers: TIER_TABLE,
-    tierOf: async () => 'advance',
-    ...{ defaultTier: 'advance', format: 'json', clock: { now: () => Date.now() }, log: quiet },
-  });
+  const { store } = remoteConversations(peersOver(transport, 'redis'));
 
   assert.deepEqual(contents(await store.session(acme, session, page)), ['Hello', 'Hi']);
   assert.deepEqual(heard[0]?.data, { session_id: 'session-1', limit: 40 });
@@ -156,7 +146,7 @@ test('a session begins with what the service knows, over the queue', async (t) =
 });
 
 test('the service is asked once in the cache time, by however many at once', async () => {
-  const { store, asked, pass } = world(() => told('a', 'b'));
+  const { store, asked, pass } = openConversations(() => told('a', 'b'));
   await Promise.all([store.session(acme, session, page), store.session(acme, session, page)]);
   assert.equal(asked(), 1);
   pass(299_999);
@@ -168,7 +158,7 @@ test('the service is asked once in the cache time, by however many at once', asy
 });
 
 test('turns that end are there at once, whether the service has been told or not', async () => {
-  const { store, asked } = world(() => told('a', 'b'));
+  const { store, asked } = openConversations(() => told('a', 'b'));
   await store.session(acme, session, page);
   await turn(store, 't1', 'c', 'd');
   assert.deepEqual(contents(await store.session(acme, session, page)), ['a', 'b', 'c', 'd']);
@@ -177,7 +167,7 @@ test('turns that end are there at once, whether the service has been told or not
 });
 
 test('older pages come from what is stored here', async () => {
-  const { store, asked } = world(() => told('a', 'b'));
+  const { store, asked } = openConversations(() => told('a', 'b'));
   await turn(store, 't1', 'c', 'd');
   await turn(store, 't2', 'e', 'f', 6_000);
   assert.deepEqual(contents(await store.session(acme, session, { limit: 10, before: taskOf('t2') })), [
@@ -193,7 +183,7 @@ test('where the service does not answer, or with nonsense, what is stored serves
     () => ({ messages: 'none' }),
     () => ({ success: true }),
   ]) {
-    const { store, lines, asked } = world(answer);
+    const { store, lines, asked } = openConversations(answer);
     await turn(store, 't1', 'c', 'd');
     assert.deepEqual(contents(await store.session(acme, session, page)), ['c', 'd']);
     assert.equal(await store.session(acme, sessionIdSchema.parse('unknown'), page), null);
@@ -203,7 +193,7 @@ test('where the service does not answer, or with nonsense, what is stored serves
 
 test('a deleted conversation stays away, though the service still has it; what is said later is new', async () => {
   let reply = told('a', 'b');
-  const { store, pass } = world(() => reply);
+  const { store, pass } = openConversations(() => reply);
   await store.session(acme, session, page);
   await store.commit({ type: 'session-deleted', tenantId: acme, sessionId: session });
   assert.equal(await store.session(acme, session, page), null);
@@ -231,7 +221,7 @@ const ended = (name: string, more: Partial<TurnEnded> = {}): TurnEnded => ({
 });
 
 test('of a turn that ended the service is told the question and then the answer, each time alike', () => {
-  const { saved } = world(() => told());
+  const { saved } = openConversations(() => told());
   const [first, second, ...rest] = saved(ended('t1'));
   assert.deepEqual(rest, []);
   assert.deepEqual(saved(ended('t1')), [first, second]);
@@ -253,7 +243,7 @@ test('of a turn that ended the service is told the question and then the answer,
 });
 
 test('a turn without an answer, or without a word of it, saves its question alone', () => {
-  const { saved } = world(() => told());
+  const { saved } = openConversations(() => told());
   const roles = (write: TurnEnded): readonly unknown[] => saved(write).map(({ action }) => action?.data.role);
   const failed = ended('t1', { message: undefined });
   assert.deepEqual(roles({ ...failed, turn: { ...failed.turn, error: refusal('INTERNAL') } }), ['user']);
@@ -263,7 +253,7 @@ test('a turn without an answer, or without a word of it, saves its question alon
 });
 
 test('ids are uuids, the same each time and told apart however long the task id is', () => {
-  const { saved } = world(() => told());
+  const { saved } = openConversations(() => told());
   const ids = ['x'.repeat(128), `${'x'.repeat(127)}y`].flatMap((name) =>
     saved(ended(name)).map(({ id }) => id),
   );

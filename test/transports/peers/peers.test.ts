@@ -5,11 +5,9 @@ import { test } from 'node:test';
 import type { DomainAction } from '../../../src/domain/domain-action.ts';
 import { tierSubscription } from '../../../src/domain/queues.ts';
 import type { PeerRequest } from '../../../src/ports/peers.ts';
-import { createMemoryTransport } from '../../../transports/queue/memory.ts';
 import { leakFree } from '../../support/leaks.ts';
-import { quiet } from '../../support/quiet.ts';
 import { redisFor, transportFor } from '../../support/redis-node.ts';
-import { counting, gate, queue, refusedWith } from '../../support/transport.ts';
+import { counting, gate, memoryTransport, queue, refusedWith } from '../../support/transport.ts';
 import { until } from '../../support/until.ts';
 import { peersContract } from './contract.ts';
 import {
@@ -23,19 +21,17 @@ import {
   session,
   startServices,
   task,
-} from './peer-node.ts';
+} from './peer-fixtures.ts';
 
 peersContract('embedded', async (t, embedded) => {
   leakFree(t);
-  const transport = createMemoryTransport(quiet, counting());
-  t.after(() => transport.close());
+  const transport = memoryTransport(t);
   return peersOver(transport, 'embedded', embedded);
 });
 
 peersContract('over queues in the process', async (t, embedded) => {
   leakFree(t);
-  const transport = createMemoryTransport(quiet, counting());
-  t.after(() => transport.close());
+  const transport = memoryTransport(t);
   await startServices(transport, embedded);
   return peersOver(transport, 'redis');
 });
@@ -59,8 +55,7 @@ const aQuery: PeerRequest = {
 };
 
 test('a request says what old services expect of it, and management is answered on a list of its own', async (t) => {
-  const transport = createMemoryTransport(quiet, counting());
-  t.after(() => transport.close());
+  const transport = memoryTransport(t);
   const heard = await startServices(transport, embeddedFor(t));
   const peers = peersOver(transport, 'redis', nobody, { timeoutMs: 2_500 });
 
@@ -87,8 +82,7 @@ test('a request says what old services expect of it, and management is answered 
 
 test("a query may be answered on the tier's queue of callbacks, and a second answer changes nothing", async (t) => {
   const meter = counting();
-  const transport = createMemoryTransport(quiet, meter);
-  t.after(() => transport.close());
+  const transport = memoryTransport(t, meter);
   const callbacks = queue('agent_execution_service:advance:callbacks');
   await startServices(transport, embeddedFor(t), async ({ callback_queue: _, ...request }, data) => {
     const reply = (): DomainAction => ({
@@ -118,8 +112,7 @@ test("a query may be answered on the tier's queue of callbacks, and a second ans
 
 test("another tenant's reply answers nothing", async (t) => {
   const meter = counting();
-  const transport = createMemoryTransport(quiet, meter);
-  t.after(() => transport.close());
+  const transport = memoryTransport(t, meter);
   const reply = onItsQueue(transport);
   await startServices(transport, embeddedFor(t), (request, data) =>
     reply({ ...request, tenant_id: globex }, data),
@@ -134,8 +127,7 @@ test("another tenant's reply answers nothing", async (t) => {
 
 test('a request that is called off rejects at once, and its reply is taken and forgotten', async (t) => {
   leakFree(t);
-  const transport = createMemoryTransport(quiet, counting());
-  t.after(() => transport.close());
+  const transport = memoryTransport(t);
   const held = gate();
   const reply = onItsQueue(transport);
   const heard = await startServices(transport, embeddedFor(t), async (request, data) => {
@@ -155,8 +147,7 @@ test('a request that is called off rejects at once, and its reply is taken and f
 
 test('a reply that comes too late is counted as such, and the next request has its own', async (t) => {
   const meter = counting();
-  const transport = createMemoryTransport(quiet, meter);
-  t.after(() => transport.close());
+  const transport = memoryTransport(t, meter);
   const held = gate();
   const reply = onItsQueue(transport);
   await startServices(transport, embeddedFor(t), async (request, data) => {
@@ -171,8 +162,8 @@ test('a reply that comes too late is counted as such, and the next request has i
   await until('the late one to be counted', () => meter.of('reply.late') === 1);
 });
 
-test('an embedded answer that takes too long is told to stop', async () => {
-  const transport = createMemoryTransport(quiet, counting());
+test('an embedded answer that takes too long is told to stop', async (t) => {
+  const transport = memoryTransport(t);
   let told = false;
   const slow = {
     ...nobody,
@@ -190,12 +181,10 @@ test('an embedded answer that takes too long is told to stop', async () => {
   );
   assert.equal(told, true);
   assert.equal(await refusedWith(peersOver(transport, 'embedded').ask(aQuery)), 'INTERNAL');
-  await transport.close();
 });
 
 test('a tier that nobody can find out refuses the request; one that hangs counts into its time', async (t) => {
-  const transport = createMemoryTransport(quiet, counting());
-  t.after(() => transport.close());
+  const transport = memoryTransport(t);
   const broken = peersOver(transport, 'redis', nobody, { tierOf: () => Promise.reject(new Error('down')) });
   assert.equal(await refusedWith(broken.ask(anAgent)), 'INTERNAL');
   const hanging = peersOver(transport, 'redis', nobody, { tierOf: () => new Promise(() => {}) });
@@ -204,8 +193,7 @@ test('a tier that nobody can find out refuses the request; one that hangs counts
 
 test('a service that is away is left alone after some requests, until it is back; others are asked meanwhile', async (t) => {
   const meter = counting();
-  const transport = createMemoryTransport(quiet, meter);
-  t.after(() => transport.close());
+  const transport = memoryTransport(t, meter);
   const peers = peersOver(transport, 'redis', nobody, { timeoutMs: 20 });
 
   for (let n = 0; n < 5; n += 1) assert.equal(await refusedWith(peers.ask(anAgent)), 'PEER_TIMEOUT');
@@ -238,8 +226,7 @@ test('while Redis is away requests are refused, at once or in their time, and an
 });
 
 test('replies of any shape and size end the request, and never the node', async (t) => {
-  const transport = createMemoryTransport(quiet, counting());
-  t.after(() => transport.close());
+  const transport = memoryTransport(t);
   const replies: readonly Record<string, unknown>[] = [
     {},
     { success: 'no', error: [] },

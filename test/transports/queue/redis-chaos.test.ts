@@ -3,8 +3,9 @@ import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
 import { test } from 'node:test';
 import { setTimeout as wait } from 'node:timers/promises';
+import { killed } from '../../support/processes.ts';
 import { redisFor, transportFor } from '../../support/redis-node.ts';
-import { killed, startWorker } from '../../support/redis-workers.ts';
+import { startWorker } from '../../support/redis-workers.ts';
 import { action, queue } from '../../support/transport.ts';
 import { until } from '../../support/until.ts';
 

@@ -10,9 +10,10 @@ import {
   tierSubscription,
 } from '../../../src/domain/queues.ts';
 import type { ActionDelivery } from '../../../src/ports/transport.ts';
+import { killed } from '../../support/processes.ts';
 import type { RedisServer } from '../../support/redis.ts';
 import { redisFor, transportFor } from '../../support/redis-node.ts';
-import { killed, startWorker } from '../../support/redis-workers.ts';
+import { startWorker } from '../../support/redis-workers.ts';
 import { action, collecting, counting, gate, queue, refusedWith } from '../../support/transport.ts';
 import { until } from '../../support/until.ts';
 

@@ -14,7 +14,7 @@ import { askRedis } from '../../../transports/queue/redis/ping.ts';
 import { openRedisTransport } from '../../../transports/queue/redis/transport.ts';
 import { openShell } from '../../cli/shell.ts';
 import { quiet } from '../../support/quiet.ts';
-import { type RedisTown, startTown } from '../../support/redis-cluster.ts';
+import { type RedisCluster, startCluster } from '../../support/redis-cluster.ts';
 import { redisFor, SHORT_LEASE, transportFor } from '../../support/redis-node.ts';
 import { authority } from '../../support/tls-files.ts';
 import { action, answering, collecting, counting, queue, refusedWith } from '../../support/transport.ts';
@@ -29,18 +29,18 @@ const OWN = { ...ASK, replyQueue: (id: string) => responseQueue('execution_servi
 const open = (url: string): Promise<Transport> =>
   openRedisTransport({ url, nodeId: 'node', log: quiet, meter: counting(), lease: SHORT_LEASE });
 
-async function townFor(
+async function clusterFor(
   t: TestContext,
-  options: Parameters<typeof startTown>[1],
-  url: (town: RedisTown) => string,
+  options: Parameters<typeof startCluster>[1],
+  url: (cluster: RedisCluster) => string,
 ) {
-  const { town, beforeItEnds } = await startTown(t, options);
+  const { cluster, beforeItEnds } = await startCluster(t, options);
   const node = async (): Promise<Transport> => {
-    const transport = await open(url(town));
+    const transport = await open(url(cluster));
     beforeItEnds(() => transport.close());
     return transport;
   };
-  return { town, node };
+  return { cluster, node };
 }
 
 const goes = (doing: Promise<unknown>): Promise<boolean> =>
@@ -86,7 +86,7 @@ async function works(transport: Transport, from: number): Promise<void> {
 }
 
 test('a master that is killed costs nothing that its replica had', async (t) => {
-  const { town, node } = await townFor(t, {}, ({ place }) => `redis+sentinel://${place}`);
+  const { cluster, node } = await clusterFor(t, {}, ({ place }) => `redis+sentinel://${place}`);
   const [sender, receiver] = [await node(), await node()];
   const heard = collecting();
   const families = collecting();
@@ -94,14 +94,14 @@ test('a master that is killed costs nothing that its replica had', async (t) => 
   await receiver.consume([], families.listener, { credits: 1, patterns: [managementPattern] });
   await works(sender, 1);
   for (let n = 0; n < 50; n += 1) await sender.send(WORK, action(n), 'json');
-  await town.replicated();
+  await cluster.replicated();
 
-  await town.killMaster();
+  await cluster.killMaster();
   assert.equal(await refusedWith(sender.send(WORK, action(1_000), 'json')), 'TRANSPORT_UNAVAILABLE');
   assert.equal(await refusedWith(sender.request(ASKED, action(1_001), ASK)), 'TRANSPORT_UNAVAILABLE');
   assert.equal(await refusedWith(sender.ping()), 'TRANSPORT_UNAVAILABLE');
   await refusedUntilBack(sender, action(50));
-  await town.failedOver();
+  await cluster.failedOver();
   await until('the receiver is back', () => goes(receiver.ping()));
 
   await until('requests', () => goes(works(sender, 3)));
@@ -113,12 +113,12 @@ test('a master that is killed costs nothing that its replica had', async (t) => 
 });
 
 test('masters that are exchanged while all live are followed before anything is lost', async (t) => {
-  const { town, node } = await townFor(t, {}, ({ place }) => `redis+sentinel://${place}`);
+  const { cluster, node } = await clusterFor(t, {}, ({ place }) => `redis+sentinel://${place}`);
   const [sender, receiver] = [await node(), await node()];
   const heard = collecting();
   await receiver.consume([tierSubscription(ASKED, 'free')], answering(receiver), { credits: 4 });
   await receiver.consume(LANES, heard.listener, { credits: 4 });
-  await town.exchange();
+  await cluster.exchange();
   const begunMs = performance.now();
   await until('requests', () => goes(works(sender, 1)));
   assert.ok(performance.now() - begunMs < 6_000, 'the old master would be made a replica by then');
@@ -144,44 +144,44 @@ test('a master that was made a replica is left, so that the next connection find
 
 test('sentinels with a password, over TLS, of which one is down and one hangs', async (t) => {
   const secrets = { password: 'p w', sentinelPassword: 's+w' };
-  const url = ({ place }: RedisTown): string =>
+  const url = ({ place }: RedisCluster): string =>
     `rediss+sentinel://:p%20w@${place}?sentinel_password=s+w&ssl_ca_certs=${encodeURIComponent(authority)}`;
-  const { town, node } = await townFor(t, { ...secrets, tls: true }, url);
-  await town.killSentinel(0);
+  const { cluster, node } = await clusterFor(t, { ...secrets, tls: true }, url);
+  await cluster.killSentinel(0);
   const transport = await node();
   await transport.consume([tierSubscription(ASKED, 'free')], answering(transport), { credits: 4 });
   await works(transport, 1);
-  await town.killMaster();
-  await town.failedOver();
+  await cluster.killMaster();
+  await cluster.failedOver();
 
-  const [code, line] = await doctor(t, url(town));
+  const [code, line] = await doctor(t, url(cluster));
   assert.equal(code, 0, line);
-  const [down] = town.sentinelPorts;
+  const [down] = cluster.sentinelPorts;
   assert.match(line, new RegExp(`^ok .*the master is .*: it answers; but .*127.0.0.1:${down}: ECONNREFUSED`));
   assert.doesNotMatch(line, /p w|p%20w|s\+w/);
 
-  town.signalSentinel(1, 'SIGSTOP');
+  cluster.signalSentinel(1, 'SIGSTOP');
   await until('requests', () => goes(works(transport, 3)));
 });
 
 test('what is wrong with sentinels is said at once, with what to do', async (t) => {
-  const { town } = await startTown(t, { password: 'hush', sentinelPassword: 'hush' });
-  const [port = 0] = town.sentinelPorts;
+  const { cluster } = await startCluster(t, { password: 'hush', sentinelPassword: 'hush' });
+  const [port = 0] = cluster.sentinelPorts;
   const at = `127.0.0.1:${port}`;
   const wrong: readonly (readonly [string, RegExp, RegExp])[] = [
     [
-      'redis+sentinel://127.0.0.1:1,127.0.0.1:2/town',
+      'redis+sentinel://127.0.0.1:1,127.0.0.1:2/cluster',
       /no sentinel names a master \(127.0.0.1:1: .*; 127.0.0.1:2: /,
       /no sentinel names a master: sentinel 127.0.0.1:1: ECONNREFUSED, sentinel .*REDIS_URL/,
     ],
-    [`redis+sentinel://${at}/town`, new RegExp(`${at}: NOAUTH`), /NOAUTH.*sentinel_password/],
-    [`redis+sentinel://${at}/town?sentinel_password=loud`, /WRONGPASS/, /WRONGPASS.*sentinel_password/],
+    [`redis+sentinel://${at}/cluster`, new RegExp(`${at}: NOAUTH`), /NOAUTH.*sentinel_password/],
+    [`redis+sentinel://${at}/cluster?sentinel_password=loud`, /WRONGPASS/, /WRONGPASS.*sentinel_password/],
     [
       `redis+sentinel://:hush@${at}/city?sentinel_password=hush`,
       /No such master/,
       /it knows no master of that name.*sentinel monitor/,
     ],
-    [`redis+sentinel://${at}/town?sentinel_password=hush`, /NOAUTH/, /the master is .*NOAUTH.*password/],
+    [`redis+sentinel://${at}/cluster?sentinel_password=hush`, /NOAUTH/, /the master is .*NOAUTH.*password/],
   ];
   for (const [url, said, doctorSays] of wrong) {
     const error = await open(url).catch((reason: unknown) => reason);
@@ -193,9 +193,9 @@ test('what is wrong with sentinels is said at once, with what to do', async (t) 
     assert.match(line, doctorSays);
     assert.doesNotMatch(`${error.data.message} ${line}`, /hush|loud/);
   }
-  const plain = await checkRedisUrl(askRedis, `rediss+sentinel://${at}/town?sentinel_password=hush`, 300);
+  const plain = await checkRedisUrl(askRedis, `rediss+sentinel://${at}/cluster?sentinel_password=hush`, 300);
   assert.match(plain.text, /no answer.*sentinel_tls=no in REDIS_URL/);
-  town.signalSentinel(0, 'SIGSTOP');
-  const hanging = open(`redis+sentinel://${at}/town?sentinel_password=hush`);
+  cluster.signalSentinel(0, 'SIGSTOP');
+  const hanging = open(`redis+sentinel://${at}/cluster?sentinel_password=hush`);
   await assert.rejects(hanging, /no sentinel names a master .*timed out/);
 });

@@ -10,8 +10,7 @@ import { openRedisTransport } from '../../../transports/queue/redis/transport.ts
 import { openShell } from '../../cli/shell.ts';
 import { leakFree } from '../../support/leaks.ts';
 import { quiet } from '../../support/quiet.ts';
-import { startRedis } from '../../support/redis.ts';
-import { startTlsRedis } from '../../support/redis-tls.ts';
+import { startRedis, startTlsRedis } from '../../support/redis.ts';
 import { authority, certificate, key } from '../../support/tls-files.ts';
 import { action, collecting, counting } from '../../support/transport.ts';
 import { until } from '../../support/until.ts';

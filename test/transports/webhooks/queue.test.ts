@@ -6,6 +6,7 @@ import type { DeliveryJob } from '../../../transports/webhooks/dispatcher.ts';
 import { createDeliveryQueue, QUEUE_BOUNDS } from '../../../transports/webhooks/queue.ts';
 import { afterAttempt, MAX_ATTEMPTS, RETRY_WAITS_MS } from '../../../transports/webhooks/retry.ts';
 import type { Sent } from '../../../transports/webhooks/send.ts';
+import { loopTurns } from '../../support/until.ts';
 import { notice, SECRET, tenant } from './webhook-receiver.ts';
 
 const NOW = Date.parse('2026-01-02T03:04:05.006Z');
@@ -60,7 +61,7 @@ function openQueue(bounds: Partial<typeof QUEUE_BOUNDS> = {}) {
   const end = async (id: string): Promise<void> => {
     running.get(id)?.();
     running.delete(id);
-    await new Promise((resolve) => setImmediate(resolve));
+    await loopTurns();
   };
   return { queue, running, started, stops, end };
 }

@@ -2,7 +2,6 @@
 import { EventEmitter, once } from 'node:events';
 import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
 import type { TestContext } from 'node:test';
 import {
   type NoticeEvent,
@@ -14,11 +13,13 @@ import {
 import { type TenantId, tenantIdSchema } from '../../../src/domain/ids.ts';
 import { createNotices } from '../../../src/management/management.ts';
 import type { WebhookStore } from '../../../src/ports/management.ts';
-import type { Log, Timers } from '../../../src/ports/telemetry.ts';
+import type { Timers } from '../../../src/ports/telemetry.ts';
 import { createWebhooks, type WebhookDeps } from '../../../transports/webhooks/webhooks.ts';
 import { leakFree } from '../../support/leaks.ts';
-import { uncounted } from '../../support/quiet.ts';
+import { listen } from '../../support/processes.ts';
+import { logTo, uncounted } from '../../support/quiet.ts';
 import { memoryStores } from '../../support/stores.ts';
+import { loopTurns } from '../../support/until.ts';
 
 /** What a receiver was sent. */
 export interface Request {
@@ -53,15 +54,13 @@ export async function openReceiver(
     events.emit('request');
   };
   const server = tls ? createTlsServer({ key: TEST_KEY, cert: TEST_CERT }, listener) : createServer(listener);
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
+  const port = await listen(server);
   t.after(() => {
     server.closeAllConnections();
     server.close();
   });
-  const address: AddressInfo | string | null = server.address();
   return {
-    port: typeof address === 'object' && address ? address.port : 0,
+    port,
     requests,
     async got(count) {
       while (requests.length < count) await once(events, 'request');
@@ -102,7 +101,7 @@ export function createTestTime() {
         timers.delete(next);
         nowMs = Math.max(nowMs, next.atMs);
         next.run();
-        await new Promise((resolve) => setImmediate(resolve));
+        await loopTurns();
       }
       nowMs = endMs;
     },
@@ -163,12 +162,8 @@ export function openWebhooks(
   leakFree(t);
   const time = createTestTime();
   const lines: string[] = [];
-  const write = (fields: object, text: string): void => {
-    lines.push(
-      `${text} ${JSON.stringify(fields, (_, value) => (value instanceof Error ? value.message : value))}`,
-    );
-  };
-  const log: Log = { debug: write, info: write, warn: write, error: write };
+  const plain = (_: string, value: unknown) => (value instanceof Error ? value.message : value);
+  const log = logTo(({ fields, text }) => lines.push(`${text} ${JSON.stringify(fields, plain)}`));
   const notices = createNotices(log);
   const store = more.store ?? watchedStore();
   const webhooks = createWebhooks({

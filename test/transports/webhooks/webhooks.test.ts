@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Webhook as Verifier } from 'standardwebhooks';
 import { MAX_ATTEMPTS, RETRY_WAITS_MS } from '../../../transports/webhooks/retry.ts';
+import { loopTurns } from '../../support/until.ts';
 import {
   notice,
   openReceiver,
@@ -223,7 +224,7 @@ test('a store that fails for a while loses no notice and sends none twice', asyn
   dispatcher.store.script.failures = 2;
   dispatcher.notices.publish(notice());
   while (dispatcher.store.script.failures > 0) {
-    await new Promise((resolve) => setImmediate(resolve));
+    await loopTurns();
     await dispatcher.advance(200);
   }
   await dispatcher.advance(1_000);
@@ -254,7 +255,7 @@ test('a burst beyond what is held is put off in the store and arrives whole', as
   await receiver.got(50);
   while (receiver.requests.length < count) {
     await dispatcher.advance(1_000);
-    await new Promise((resolve) => setImmediate(resolve));
+    await loopTurns();
   }
   await dispatcher.store.until(
     () => dispatcher.store.kept.filter(({ status }) => status === 'delivered').length === count,

@@ -1,26 +1,11 @@
 /** Who gets a socket: paths, caps, origins, subprotocols, tokens, and what each refusal looks like. */
 import assert from 'node:assert/strict';
-import { afterEach, test } from 'node:test';
-import { SignJWT } from 'jose';
-import { createAccess } from '../../../transports/wire/access.ts';
-import { type ChatPort, openChatPort, type PortOptions } from '../../support/chat-port.ts';
+import { test } from 'node:test';
+import { portPerTest } from '../../support/chat-port.ts';
+import { type TokenOptions, token as tokenOf } from '../../support/tokens.ts';
 import { type ConnectOptions, connect, HandshakeRefused } from '../../support/websocket-client.ts';
 
-let port: ChatPort | undefined;
-const open = async (options?: PortOptions): Promise<ChatPort> => {
-  port = await openChatPort(options);
-  return port;
-};
-
-afterEach(async () => {
-  const { chat, directory } = port ?? {};
-  const attached = directory?.attached.length ?? 0;
-  port?.close();
-  await directory?.detachedClients(attached);
-  assert.equal(chat?.count(), 0);
-  assert.equal(chat?.stats().tenants, 0);
-  port = undefined;
-});
+const open = portPerTest();
 
 /** The HTTP refusal that a handshake gets. */
 async function refused(url: string, options?: ConnectOptions) {
@@ -129,14 +114,16 @@ test('the own host is told by Host alone, and a default port is none', async () 
 });
 
 test('a list of origins replaces the rule, and a star lifts it', async () => {
-  const { url } = await open({ origins: ['https://App.example/', 'http://localhost:3000'] });
+  const { url, close, directory } = await open({
+    origins: ['https://App.example/', 'http://localhost:3000'],
+  });
   await connect(`${url}/ws/acme/s1`, { headers: { Origin: 'https://app.example' } });
   await connect(`${url}/ws/acme/s1`, { headers: { Origin: 'http://localhost:3000' } });
   await connect(`${url}/ws/acme/s1`);
   const same = { headers: { Origin: `http://${new URL(url).host}` } };
   assert.equal((await refused(`${url}/ws/acme/s1`, same)).status, 403);
-  port?.close();
-  await port?.directory.detachedClients(3);
+  close();
+  await directory.detachedClients(3);
   const all = await open({ origins: ['*'] });
   await connect(`${all.url}/ws/acme/s1`, { headers: { Origin: 'https://anyone.example' } });
 });
@@ -189,21 +176,10 @@ test('a token in the address is refused in any mode, with a text that says where
 
 // --- Tokens ------------------------------------------------------------------------------------------------
 
-const SECRET = 'a secret of at least thirty-two characters';
+const jwt = { mode: 'jwt' } as const;
 
-const jwt: PortOptions = {
-  access: (clock) =>
-    createAccess(
-      { mode: 'jwt', jwtSecret: SECRET, jwksUrl: undefined, issuer: undefined, audience: undefined },
-      clock,
-    ),
-};
-
-const token = (claims: object = {}, expiresInS = 300) =>
-  new SignJWT({ tenant_id: 'acme', tier: 'free', sub: 'ann', scope: 'chat', ...claims })
-    .setProtectedHeader({ alg: 'HS256' })
-    .setExpirationTime(Math.floor(Date.now() / 1000) + expiresInS)
-    .sign(new TextEncoder().encode(SECRET));
+const token = (more: TokenOptions = {}, tenant = 'acme') =>
+  tokenOf(tenant, { tier: 'free', user: 'ann', ...more });
 
 test('a token travels in the header or as a subprotocol', async () => {
   const { url, directory } = await open(jwt);
@@ -217,8 +193,8 @@ test('a token travels in the header or as a subprotocol', async () => {
 
 test('bad tokens get 401 and wrong ones 403 before the upgrade, and are never shown', async () => {
   const { url, logged, directory } = await open(jwt);
-  const expired = await token({}, -60);
-  const foreign = await token({ tenant_id: 'other' });
+  const expired = await token({ expiresInS: -60 });
+  const foreign = await token({}, 'other');
   const narrow = await token({ scope: 'metrics' });
   const with_ = (bearer: string) => ({ headers: { Authorization: `Bearer ${bearer}` } });
   const cases: [string, ConnectOptions | undefined, number][] = [
@@ -244,10 +220,10 @@ test('bad tokens get 401 and wrong ones 403 before the upgrade, and are never sh
 
 test('a live socket is closed with 4401 when its token expires', async () => {
   const { url, state } = await open({ ...jwt, sockets: { pingIntervalMs: 40, pingTimeoutMs: 5_000 } });
-  const headers = { Authorization: `Bearer ${await token({}, 60)}` };
+  const headers = { Authorization: `Bearer ${await token({ expiresInS: 60 })}` };
   const client = await connect(`${url}/ws/acme/s1`, { headers });
   const longer = await connect(`${url}/ws/acme/s1`, {
-    headers: { Authorization: `Bearer ${await token({}, 600)}` },
+    headers: { Authorization: `Bearer ${await token({ expiresInS: 600 })}` },
   });
   await client.next('session.ready');
   const start = Date.now();

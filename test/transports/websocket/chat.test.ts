@@ -1,28 +1,12 @@
 /** The chat WebSocket over a real uWS app: frames in and out, hostile input, closing. */
 import assert from 'node:assert/strict';
-import { afterEach, test } from 'node:test';
+import { test } from 'node:test';
 import { refusal } from '../../../src/domain/errors.ts';
 import { MAX_FRAME_BYTES } from '../../../src/domain/frames.ts';
-import { type ChatPort, event, openChatPort, type PortOptions } from '../../support/chat-port.ts';
+import { event, portPerTest } from '../../support/chat-port.ts';
 import { connect, masked } from '../../support/websocket-client.ts';
 
-let port: ChatPort | undefined;
-const open = async (options?: PortOptions): Promise<ChatPort> => {
-  port = await openChatPort(options);
-  return port;
-};
-
-// Every test leaves no socket, and with it no timer, behind.
-afterEach(async () => {
-  const { chat, directory } = port ?? {};
-  const attached = directory?.attached.length ?? 0;
-  port?.close();
-  await directory?.detachedClients(attached);
-  assert.equal(chat?.count(), 0);
-  assert.equal(chat?.stats().tenants, 0);
-  assert.equal(new Set(directory?.detached).size, attached);
-  port = undefined;
-});
+const open = portPerTest();
 
 test('a client is attached to its session with what path and query say', async () => {
   const { url, directory } = await open();
@@ -108,7 +92,7 @@ for (const protocols of [[], ['nooble.msgpack']]) {
   });
 
   test(`a bad frame in ${name} is answered to its socket alone, and the socket stays open`, async () => {
-    const { url } = await open();
+    const { url, chat } = await open();
     const client = await connect(`${url}/ws/acme/s1`, { protocols });
     const other = await connect(`${url}/ws/acme/s1`, { protocols });
     const bad: (object | string | Uint8Array)[] = [
@@ -147,7 +131,7 @@ for (const protocols of [[], ['nooble.msgpack']]) {
       other.frames.map((frame) => frame.type),
       ['session.ready', 'pong'],
     );
-    assert.equal(port?.chat.stats().bad_frames, bad.length);
+    assert.equal(chat.stats().bad_frames, bad.length);
   });
 }
 
@@ -270,7 +254,7 @@ test('closeAll sends what was gathered and closes everybody', async () => {
 });
 
 test('pings go out every interval, and a client that answers stays', async () => {
-  const { url } = await open({ sockets: { pingIntervalMs: 30, pingTimeoutMs: 200 } });
+  const { url, chat } = await open({ sockets: { pingIntervalMs: 30, pingTimeoutMs: 200 } });
   const client = await connect(`${url}/ws/acme/s1`);
   const start = performance.now();
   while (client.pings() < 5) {
@@ -278,7 +262,7 @@ test('pings go out every interval, and a client that answers stays', async () =>
     await client.next('pong');
   }
   assert.ok(performance.now() - start >= 100);
-  assert.equal(port?.chat.count(), 1);
+  assert.equal(chat.count(), 1);
 });
 
 test('a silent socket is closed after the timeout, and not before', async () => {

@@ -1,6 +1,6 @@
 /** Clients that read slowly or not at all: memory stays bounded, they learn why where they can, and may come back. */
 import assert from 'node:assert/strict';
-import { afterEach, test } from 'node:test';
+import { test } from 'node:test';
 import type { Client } from '../../../src/ports/sessions.ts';
 import {
   createSocketClients,
@@ -9,23 +9,12 @@ import {
   SLOW_GRACE_MS,
 } from '../../../transports/websocket/connection.ts';
 import { createKeepAlive } from '../../../transports/websocket/keep-alive.ts';
-import { type ChatPort, event, openChatPort } from '../../support/chat-port.ts';
+import { event, portPerTest } from '../../support/chat-port.ts';
+import { loopTurns } from '../../support/until.ts';
 import { connect } from '../../support/websocket-client.ts';
 
-let port: ChatPort | undefined;
-const open = async (): Promise<ChatPort> => {
-  port = await openChatPort();
-  return port;
-};
+const open = portPerTest();
 
-afterEach(async () => {
-  const attached = port?.directory.attached.length ?? 0;
-  port?.close();
-  await port?.directory.detachedClients(attached);
-  port = undefined;
-});
-
-const nextTurn = () => new Promise((resolve) => setImmediate(resolve));
 const delta = (seq: number, bytes: number) => event('chat.delta', seq, { content: 'x'.repeat(bytes) });
 
 /** Sends until `stop`, a loop turn at a time; the number of frames sent. */
@@ -33,7 +22,7 @@ async function flood(client: Client, stop: () => boolean): Promise<number> {
   let seq = 0;
   for (; seq < 2_000 && !stop(); seq += 1) {
     client.send(delta(seq + 1, 64 * 1024));
-    await nextTurn();
+    await loopTurns();
   }
   return seq;
 }
@@ -77,7 +66,7 @@ test('what is held for a hundred clients that never read is bounded', async () =
   for (let seq = 1; seq < 400 && directory.detached.length < 100; seq += 1) {
     const frame = delta(seq, 64 * 1024);
     for (const { client } of directory.attached) client.send(frame);
-    await nextTurn();
+    await loopTurns();
   }
   assert.equal(directory.detached.length, 100);
   // One MiB of limit, a frame above it, the kernel's share on both ends not counted.
@@ -93,10 +82,10 @@ test('a large snapshot to a healthy client does not count as slowness', async ()
   client.pause();
   attached?.send(event('session.ready', undefined, {}));
   attached?.send(event('session.snapshot', undefined, { messages: 'x'.repeat(10 * 1024 * 1024) }));
-  await nextTurn();
+  await loopTurns();
   for (let seq = 1; seq <= 10; seq += 1) {
     attached?.send(delta(seq, 1024));
-    await nextTurn();
+    await loopTurns();
   }
   client.resume();
   await client.next((frame) => frame.seq === 10);
@@ -134,7 +123,7 @@ test('the frames of one loop turn are written in one cork, none inside send', as
   const client = newClient(rawSocket);
   for (let seq = 1; seq <= 50; seq += 1) client.send(delta(seq, 10));
   assert.equal(wire.writes, 0);
-  await nextTurn();
+  await loopTurns();
   assert.deepEqual([wire.corks, wire.writes], [1, 50]);
 });
 
@@ -157,12 +146,12 @@ test('a stalled client is cut off after the grace time, and nothing more is writ
   const keepAlive = createKeepAlive({ pingIntervalMs: 30_000, pingTimeoutMs: 10_000 }, { now: () => 0 });
   const monitored = keepAlive.add(client, undefined);
   client.send(delta(1, 10));
-  await nextTurn();
+  await loopTurns();
   wire.buffered = MAX_BUFFERED_BYTES + 1;
   client.send(delta(2, 10));
-  await nextTurn();
+  await loopTurns();
   client.send(delta(3, 10));
-  await nextTurn();
+  await loopTurns();
   assert.deepEqual([stalls, wire.writes, client.stalledAtMs], [1, 2, 1_000]);
   atMs += SLOW_GRACE_MS;
   t.mock.timers.tick(1_000);

@@ -15,6 +15,7 @@ import {
   readBearer,
   type Scope,
 } from '../../../transports/wire/access.ts';
+import { listen } from '../../support/processes.ts';
 
 const SECRET = 'a secret of at least thirty-two characters';
 const NOW = Date.UTC(2025, 0, 1);
@@ -205,12 +206,10 @@ test('published keys check RS256 and ES256, and never a token signed with their 
   const server = createServer((_, res) => {
     res.writeHead(answer, { 'content-type': 'application/json', connection: 'close' });
     res.end(JSON.stringify({ keys }));
-  }).listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  assert.ok(address && typeof address === 'object');
+  });
+  const port = await listen(server);
   const published = () =>
-    createAccess(settings({ mode: 'jwt', jwksUrl: `http://127.0.0.1:${address.port}/jwks.json` }), clock);
+    createAccess(settings({ mode: 'jwt', jwksUrl: `http://127.0.0.1:${port}/jwks.json` }), clock);
   const sign = (alg: string, kid: string, by: Parameters<SignJWT['sign']>[0]) =>
     new SignJWT({ tenant_id: 'acme', scope: 'chat' })
       .setProtectedHeader({ alg, kid })

@@ -8,10 +8,12 @@ import type { DomainAction } from '../../../src/domain/domain-action.ts';
 import { RefusalError, refusal } from '../../../src/domain/errors.ts';
 import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../../../src/domain/ids.ts';
 import { serviceQueue, tierSubscription } from '../../../src/domain/queues.ts';
+import { TIER_TABLE } from '../../../src/domain/tiers.ts';
 import { createEmbeddings } from '../../../src/llm/embeddings.ts';
 import { createCollections } from '../../../src/llm/retrieval/collections.ts';
 import { createTools } from '../../../src/llm/tools/tool-set.ts';
 import {
+  type PeerData,
   type PeerMode,
   type PeerRequest,
   type PeerRequestType,
@@ -21,7 +23,11 @@ import {
 import type { Transport } from '../../../src/ports/transport.ts';
 import { createEmbedded } from '../../../transports/peers/embedded.ts';
 import { createPeers, type Embedded } from '../../../transports/peers/peers.ts';
+import { createRemoteAgents } from '../../../transports/peers/remote-agents.ts';
+import { createRemoteConversations } from '../../../transports/peers/remote-conversations.ts';
+import { agentOf } from '../../actors/agent/agent-fixtures.ts';
 import { quiet } from '../../support/quiet.ts';
+import { memoryStore } from '../../support/stores.ts';
 import { temporary } from '../../support/temporary.ts';
 import { queue } from '../../support/transport.ts';
 
@@ -33,17 +39,8 @@ export const task = taskIdSchema.parse('task-1');
 export const clock = { now: () => Date.now() };
 export const defaults = { provider: 'offline', model: 'offline-echo' } as const;
 
-export const agentRecord = (more: Partial<Agent> = {}): Agent => ({
-  ...blankAgent('Sales', defaults),
-  id: sales,
-  tenant_id: acme,
-  template_id: null,
-  version: 1,
-  created_at: '2026-01-01T00:00:00.000Z',
-  updated_at: '2026-01-01T00:00:00.000Z',
-  deleted_at: null,
-  ...more,
-});
+export const agentRecord = (more: Partial<Agent> = {}): Agent =>
+  agentOf(1, { ...blankAgent('Sales', defaults), id: sales, ...more });
 
 /** Acme has an agent, a conversation and a collection; globex has nothing. */
 export function embeddedFor(t: TestContext): Embedded {
@@ -111,6 +108,34 @@ export const peersOver = (
     log: quiet,
     newId: randomUUID,
     nodeName: 'node-1',
+    ...more,
+  });
+
+/** Services that are a function, and what they were asked. */
+export function servedBy(answer: (request: PeerRequest) => PeerData | Promise<PeerData>) {
+  const asked: PeerRequest[] = [];
+  const ask = async (request: PeerRequest): Promise<PeerData> => {
+    asked.push(request);
+    return answer(request);
+  };
+  const peers: Peers = { modes: allIn('redis'), ask };
+  return { asked, peers };
+}
+
+const remote = { tiers: TIER_TABLE, tierOf: async () => 'advance' as const, clock };
+type RemoteAgentDeps = Parameters<typeof createRemoteAgents>[0];
+type RemoteConversationDeps = Parameters<typeof createRemoteConversations>[0];
+
+/** Agents that a service keeps. */
+export const remoteAgents = (peers: Peers, more: Partial<RemoteAgentDeps> = {}) =>
+  createRemoteAgents({ ...remote, peers, timeoutMs: 5_000, defaults, onExpired: () => {}, ...more });
+
+/** Conversations that a service keeps, beside a store in memory. */
+export const remoteConversations = (peers: Peers, more: Partial<RemoteConversationDeps> = {}) =>
+  createRemoteConversations({
+    ...{ ...remote, peers, store: memoryStore(), log: quiet },
+    defaultTier: 'advance',
+    format: 'json',
     ...more,
   });
 

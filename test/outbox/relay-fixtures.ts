@@ -1,4 +1,5 @@
 /** Messages to keep, a transport that fails on command, and a store that does, for tests of the outbox relay. */
+import type { TestContext } from 'node:test';
 import type { DomainAction } from '../../src/domain/domain-action.ts';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
 import { tenantIdSchema } from '../../src/domain/ids.ts';
@@ -6,11 +7,12 @@ import type { QueueName } from '../../src/domain/queues.ts';
 import { createRelay, type RelayDeps } from '../../src/outbox/relay.ts';
 import type { Relay } from '../../src/ports/outbox.ts';
 import type { Outgoing, Store, Write } from '../../src/ports/store.ts';
-import type { Log } from '../../src/ports/telemetry.ts';
 import type { Transport } from '../../src/ports/transport.ts';
-import { quiet } from '../support/quiet.ts';
+import { createMemoryTransport } from '../../transports/queue/memory.ts';
+import { leakFree } from '../support/leaks.ts';
+import { collectingLog, quiet } from '../support/quiet.ts';
 import { memoryStore } from '../support/stores.ts';
-import { queue as queueNamed } from '../support/transport.ts';
+import { collecting, counting, queue as queueNamed } from '../support/transport.ts';
 
 /** Short waits, so that tests need not wait long. */
 export const QUICK = { backoffMs: 5, maxBackoffMs: 40, ackMs: 2 };
@@ -146,28 +148,27 @@ export function watchedStore(inner: Store = memoryStore()): WatchedStore {
 
 export const storeAway = (): Error => new RefusalError(refusal('STORE_UNAVAILABLE'));
 
-export interface HeardLog extends Log {
-  readonly lines: { readonly level: string; readonly fields: object; readonly text: string }[];
+type RelayOptions = Partial<Omit<RelayDeps, 'store' | 'transport'>>;
+
+/** What the relays of one test work over, and `start` for one of them; leaks are looked for after the test. */
+export function openRelay(t: TestContext) {
+  leakFree(t);
+  const [fake, watched, log] = [fakeTransport(), watchedStore(), collectingLog()];
+  const start = (more: RelayOptions = {}) => relayOver(fake.transport, watched.store, { log, ...more });
+  return { fake, watched, log, start };
 }
 
-export function hearingLog(): HeardLog {
-  const lines: HeardLog['lines'] = [];
-  const at = (level: string) => (fields: object, text: string) => void lines.push({ level, fields, text });
-  return {
-    lines,
-    debug: at('debug'),
-    info: at('info'),
-    warn: at('warn'),
-    error: at('error'),
-  };
+/** The in-process transport, and what is heard of the queue `q`. */
+export async function memoryQueue() {
+  const transport = createMemoryTransport(quiet, counting());
+  const heard = collecting();
+  const subscription = { queue: queueNamed('q'), group: 'all', weight: 1, share: 1 };
+  await transport.consume([subscription], heard.listener, { credits: 1 });
+  return { transport, heard };
 }
 
-/** A started relay over them. */
-export function relayOver(
-  transport: RelayDeps['transport'],
-  store: Store,
-  more: Partial<Omit<RelayDeps, 'store' | 'transport'>> = {},
-): Relay {
+/** A started relay. */
+export function relayOver(transport: RelayDeps['transport'], store: Store, more: RelayOptions = {}): Relay {
   const relay = createRelay({
     store,
     transport,
