@@ -23,7 +23,9 @@ const rest = (args: unknown, more: Piece = {}): Piece => ({ function: { argument
 /** One event for each list of pieces, the first one with its role. */
 const pieces = (...events: readonly (readonly Piece[])[]): string =>
   events
-    .map((tool_calls, place) => line(choice(place === 0 ? { role: 'assistant', tool_calls } : { tool_calls })))
+    .map((tool_calls, place) =>
+      line(choice(place === 0 ? { role: 'assistant', tool_calls } : { tool_calls })),
+    )
     .join('');
 const END = CALLS + USAGE + DONE;
 
