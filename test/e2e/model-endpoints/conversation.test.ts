@@ -221,8 +221,8 @@ table('F2: half a character becomes U+FFFD', WITH_TOOLS, [
     answered('It is \ufffd', { tokens: 110 }),
   ),
   row(
-    'a tool’s',
-    callOf(`{"expression":"concat(\\"a\\", \\"\\\\ud83d\\")"}`),
+    'a tool’s, which quotes its arguments',
+    callOf('{"expression":"6 * \\ud83d"}'),
     answered(/^Tools said: /, { requests: 2 }),
   ),
   row(
