@@ -20,9 +20,13 @@ const call = (id: unknown, args: unknown, more: Piece = {}): Piece => ({
 });
 /** What follows of a call: arguments, and what else is given. */
 const rest = (args: unknown, more: Piece = {}): Piece => ({ function: { arguments: args }, ...more });
-/** One event for each list of pieces. */
+/** One event for each list of pieces, the first one with its role. */
 const pieces = (...events: readonly (readonly Piece[])[]): string =>
-  events.map((tool_calls) => line(choice({ tool_calls }))).join('');
+  events
+    .map((tool_calls, place) =>
+      line(choice(place === 0 ? { role: 'assistant', tool_calls } : { tool_calls })),
+    )
+    .join('');
 const END = CALLS + USAGE + DONE;
 
 const TWO: Answered = answered('Tools said: 42 | 100', { tokens: 220, requests: 2, results: ['42', '100'] });
@@ -459,7 +463,7 @@ table('calls and the end of the stream', WITH_TOOLS, [
   row('no finish but [DONE]', pieces([call('c1', SIX)]) + USAGE + DONE, ONE),
   row(
     'the finish in the chunk of the call',
-    line(choice({ tool_calls: [call('c1', SIX)] }, 'tool_calls')) + USAGE + DONE,
+    line(choice({ role: 'assistant', tool_calls: [call('c1', SIX)] }, 'tool_calls')) + USAGE + DONE,
     ONE,
   ),
   row('aborted', pieces([call('c1', SIX)]) + ends('abort') + DONE, UNREADABLE),

@@ -79,9 +79,8 @@ const openaiLangchain: AgentKind = {
   name: 'openai, langchain',
   fields: { ...openai.fields, type: 'workflow' },
 };
-const groqLangchain: AgentKind = { name: 'groq, langchain', fields: { ...groq.fields, type: 'workflow' } };
 
-export const WITH_TOOLS = [openai, groq, openaiLangchain, groqLangchain];
+export const WITH_TOOLS = [openai, groq, openaiLangchain];
 /** For cases with and without tools, over both loops. */
 export const ANY = [openaiPlain, groq, openaiLangchain];
 /** For tables of many cases. */

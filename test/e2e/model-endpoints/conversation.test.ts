@@ -193,6 +193,11 @@ table('F2: half a character becomes U+FFFD', WITH_TOOLS, [
     answered(/^It is (😀|\ufffd\ufffd)\.$/u, { tokens: 110 }),
   ),
   row(
+    'the model’s, in two chunks far apart',
+    raw([said('It is \ud83d'), sound('\ude00.')], { everyMs: 100 }),
+    answered(/^It is (😀|\ufffd\ufffd)\.$/u, { tokens: 110 }),
+  ),
+  row(
     'the model’s, in the wrong order',
     said('It is \ude00') + sound('\ud83d.'),
     answered('It is \ufffd\ufffd.', { tokens: 110 }),
@@ -216,8 +221,8 @@ table('F2: half a character becomes U+FFFD', WITH_TOOLS, [
     answered('It is \ufffd', { tokens: 110 }),
   ),
   row(
-    'a tool’s',
-    callOf(`{"expression":"concat(\\"a\\", \\"\\\\ud83d\\")"}`),
+    'a tool’s, which quotes its arguments',
+    callOf('{"expression":"6 * \\ud83d"}'),
     answered(/^Tools said: /, { requests: 2 }),
   ),
   row(
@@ -301,7 +306,7 @@ test('F2: a session read back from the store is treated alike', async (t) => {
 
 for (const [name, message, more, status] of TOO_LONG)
   test(`F2: a conversation that outgrows the window is cut and asked once more (${name})`, async (t) => {
-    const stage = await openStage(t, { DEFAULT_MODEL: 'house-model' });
+    const stage = await openStage(t);
     const client = await stage.scene.chat('acme', 's1');
     const refuses = window(8_000, refusal(message, more, status));
     for (let turn = 1; turn <= 8; turn += 1) {

@@ -157,10 +157,7 @@ table('F6: /chat/completions is asked whatever the model’s name', ANY, [
       { ...SOON, requests: 1 },
       {
         agent: { model },
-        also: ({ stub, requests }) => {
-          assert.equal(requests[0]?.body.model, model);
-          assert.deepEqual(stub.strays, []);
-        },
+        also: ({ requests }) => assert.equal(requests[0]?.body.model, model),
       },
     ),
   ),
