@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type Chatter, chatter } from '../../support/chatter.ts';
-import { spawnNode } from '../../support/child-node.ts';
+import { spawnNode } from '../../support/node.ts';
 import { errorAnswer } from '../../support/picky-endpoint.ts';
 import {
   choice,
