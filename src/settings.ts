@@ -118,6 +118,15 @@ const environmentSchema = z.object({
   DRAIN_SECONDS: seconds(25),
   MODEL_FIRST_TOKEN_SECONDS: seconds(30),
   MODEL_IDLE_SECONDS: seconds(20),
+  /** Failures in a row after which a model endpoint is not asked for a while. */
+  MODEL_BREAKER_FAILURES: z.coerce.number().int().positive().default(50),
+  /** Proxies to model endpoints, in either case. */
+  HTTPS_PROXY: httpUrl.optional(),
+  https_proxy: httpUrl.optional(),
+  HTTP_PROXY: httpUrl.optional(),
+  http_proxy: httpUrl.optional(),
+  NO_PROXY: z.string().optional(),
+  no_proxy: z.string().optional(),
 });
 
 const WITHOUT_EFFECT = /^(EXECUTION|ORCHESTRATOR)_WORKER_SLEEP_SECONDS$|^EXECUTION_[A-Z_]+_SERVICE_URL$/;
@@ -297,6 +306,12 @@ function modelsOf(env: Environment) {
     groq: { apiKey: env.GROQ_API_KEY, baseUrl: env.GROQ_BASE_URL },
     firstTokenTimeoutMs: ms(env.MODEL_FIRST_TOKEN_SECONDS),
     idleTimeoutMs: ms(env.MODEL_IDLE_SECONDS),
+    breakerFailures: env.MODEL_BREAKER_FAILURES,
+    proxies: {
+      https: env.HTTPS_PROXY ?? env.https_proxy,
+      http: env.HTTP_PROXY ?? env.http_proxy,
+      except: env.NO_PROXY ?? env.no_proxy,
+    },
   };
 }
 

@@ -1,5 +1,5 @@
 /** What a tenant may make of an agent. Every broken rule is named at once, with the first tier that would allow it. */
-import { type AgentConfig, modelSize, reaches } from './agent.ts';
+import { type AgentConfig, modelBeyond, modelSize, reaches } from './agent.ts';
 import { AGENT_FIELDS, type AgentField } from './agent-diff.ts';
 import {
   type AgentFields,
@@ -128,9 +128,11 @@ const TIER_RULES: readonly TierRule[] = [
   {
     field: 'model',
     rule: 'models',
-    allows: (agent, limits) => limits.models.includes(modelSize(agent.provider, agent.model)),
-    says: ({ provider, model }) =>
-      `the tier does not include ${model}, a ${modelSize(provider, model)} model`,
+    allows: (agent, limits) => modelBeyond(agent, limits) === undefined,
+    says(agent, limits) {
+      const { provider, model } = modelBeyond(agent, limits) ?? agent;
+      return `the tier does not include ${model}, a ${modelSize(provider, model)} model`;
+    },
   },
   {
     field: 'type',

@@ -2,6 +2,7 @@
 import type { z } from 'zod';
 import type { Agent, providerSchema } from './agent-record.ts';
 import { estimateTokens } from './conversation.ts';
+import { defined } from './defined.ts';
 import { type ErrorData, refusal } from './errors.ts';
 import type { AgentId } from './ids.ts';
 import { TIERS, type Tier, type TierLimits } from './tiers.ts';
@@ -18,6 +19,8 @@ export interface AgentConfig {
   readonly provider: Provider;
   readonly model: string;
   readonly temperature: number;
+  /** Models that stand in, in this order, while the agent's own is away, limited or slow. */
+  readonly fallbacks?: readonly NamedModel[];
   /** Tokens the model may answer with; the tier's `tokens_per_run` caps it. */
   readonly maxTokens: number | null;
   /** Template; `{{name}}` stands for a variable of the turn's context. */
@@ -46,6 +49,7 @@ export const toConfig = (agent: Agent): AgentConfig => ({
   type: agent.type === 'workflow' ? 'langchain' : 'conversational',
   provider: agent.provider,
   model: agent.model,
+  ...defined({ fallbacks: agent.fallbacks }),
   temperature: agent.temperature,
   maxTokens: agent.max_tokens,
   systemPrompt: agent.system_prompt,
@@ -72,6 +76,24 @@ export function modelSize(provider: Provider, model: string): 'small' | 'large' 
   return /^gpt-.*-(mini|nano)\b|\b8b\b/i.test(model) ? 'small' : 'large';
 }
 
+interface NamedModel {
+  readonly provider: Provider;
+  readonly model: string;
+}
+
+/** The first of an agent's models that the tier does not include; undefined where it includes all. */
+export const modelBeyond = (
+  {
+    provider,
+    model,
+    fallbacks = [],
+  }: NamedModel & { readonly fallbacks?: readonly NamedModel[] | undefined },
+  limits: TierLimits,
+): NamedModel | undefined =>
+  [{ provider, model }, ...fallbacks].find(
+    (each) => !limits.models.includes(modelSize(each.provider, each.model)),
+  );
+
 /** Why this agent may not run in this tier, or null. `tier` is the tenant's; without it its name is not checked. */
 export function refuseAgent(agent: AgentConfig, limits: TierLimits, tier?: Tier): ErrorData | null {
   if (!agent.isActive) return refusal('AGENT_INACTIVE');
@@ -81,10 +103,11 @@ export function refuseAgent(agent: AgentConfig, limits: TierLimits, tier?: Tier)
       message: `The agent is for tenants of tier ${minimumTier} and above; this tenant's is ${tier}.`,
       details: { field: 'minimum_tier', value: minimumTier, tier: minimumTier },
     });
-  if (!limits.models.includes(modelSize(agent.provider, agent.model)))
+  const refused = modelBeyond(agent, limits);
+  if (refused !== undefined)
     return refusal('TIER_LIMIT', {
-      message: `The tenant's tier does not include the model ${agent.model}; a higher tier or a small model would.`,
-      details: { field: 'model', value: agent.model },
+      message: `The tenant's tier does not include the model ${refused.model}; a higher tier or a small model would.`,
+      details: { field: 'model', value: refused.model },
     });
   return null;
 }

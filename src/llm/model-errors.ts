@@ -183,6 +183,26 @@ export const filtered = (finish: string): ModelFailure =>
     },
   );
 
+/** The endpoint failed so often that it is not asked for a while. */
+export const circuitOpen = (retryAfterMs: number): ModelFailure =>
+  failure(
+    { reason: 'circuit_open' },
+    {
+      ...{ code: 'MODEL_UNAVAILABLE', transient: false, retryAfterMs },
+      message: 'The model provider has failed too often; it is asked again in a while.',
+    },
+  );
+
+/** It did not begin to answer in time, and another one is asked. */
+export const silentModel = (): ModelFailure =>
+  failure(
+    { reason: 'silent' },
+    {
+      ...{ code: 'MODEL_UNAVAILABLE', transient: true },
+      message: 'The model did not begin to answer in time.',
+    },
+  );
+
 export const tooLongForModel = (): ModelFailure =>
   failure(
     { reason: 'context' },

@@ -2,9 +2,10 @@
 import { LRUCache } from 'lru-cache';
 import type { Provider } from '../domain/agent.ts';
 import type { Clock } from '../ports/telemetry.ts';
+import { createBreakers } from './breaker.ts';
 import { type ChatModel, fromLangChain } from './chat-model.ts';
 import { createCompletions, createEndpointMemory } from './completions/completions.ts';
-import { openConnections } from './completions/connections.ts';
+import { openConnections, type Proxies } from './completions/connections.ts';
 import { NO_HABITS } from './completions/remedies.ts';
 import { OfflineModel } from './offline-model.ts';
 
@@ -20,9 +21,11 @@ interface EndpointSettings {
   readonly baseUrl: string | undefined;
 }
 
-interface ModelEndpoints {
+interface ModelSettings {
   readonly openai: EndpointSettings;
   readonly groq: EndpointSettings;
+  readonly proxies?: Proxies;
+  readonly breakerFailures?: number;
 }
 
 interface ModelSpec {
@@ -41,17 +44,15 @@ export interface ModelProvider {
   close(): Promise<void>;
 }
 
-interface ModelsOptions {
-  readonly endpoints: ModelEndpoints;
-  readonly clock: Clock;
-  /** For proxies; by default the process's own. */
-  readonly env?: Readonly<Record<string, string | undefined>>;
-}
+const NO_PROXIES: Proxies = { https: undefined, http: undefined, except: undefined };
+/** Failures in a row that open an endpoint's circuit. */
+const BREAKER_FAILURES = 50;
 
 /** Makes a provider with one instance for each provider, model, temperature and token limit. */
-export function createModels({ endpoints, clock, env = process.env }: ModelsOptions): ModelProvider {
+export function createModels(settings: ModelSettings, clock: Clock): ModelProvider {
   const models = new LRUCache<string, ChatModel>({ max: MAX_CACHED });
-  const connections = openConnections(env);
+  const connections = openConnections(settings.proxies ?? NO_PROXIES);
+  const breakers = createBreakers({ failures: settings.breakerFailures ?? BREAKER_FAILURES });
   const memory = createEndpointMemory();
 
   function make({ provider, model, temperature, maxTokens }: ModelSpec): ChatModel {
@@ -61,9 +62,9 @@ export function createModels({ endpoints, clock, env = process.env }: ModelsOpti
         model,
         new OfflineModel({ model, ...(maxTokens === undefined ? {} : { maxTokens }) }),
       );
-    const { apiKey = NO_KEY, baseUrl } = endpoints[provider];
+    const { apiKey = NO_KEY, baseUrl } = settings[provider];
     const base = provider === 'groq' ? groqBase(baseUrl ?? GROQ_URL) : (baseUrl ?? OPENAI_URL);
-    return createCompletions({
+    const endpointModel = createCompletions({
       provider,
       endpoint: {
         url: completionsUrl(base),
@@ -73,6 +74,7 @@ export function createModels({ endpoints, clock, env = process.env }: ModelsOpti
       spec: { dialect: provider, model, temperature, maxTokens },
       ...{ dispatcher: connections.dispatcher, memory, clock },
     });
+    return breakers.guard(`${provider} ${base} ${apiKey}`, endpointModel);
   }
 
   return {

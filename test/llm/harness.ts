@@ -168,7 +168,12 @@ export function execute(
 
 /** A runner whose OpenAI and Groq models live in a stub of its own. */
 export async function startBench(
-  options: { tools?: readonly Tool[]; firstTokenTimeoutMs?: number; idleTimeoutMs?: number } = {},
+  options: {
+    tools?: readonly Tool[];
+    firstTokenTimeoutMs?: number;
+    idleTimeoutMs?: number;
+    breakerFailures?: number;
+  } = {},
 ): Promise<Bench> {
   const before = held();
   const stub = await startStubModel();
@@ -179,13 +184,14 @@ export async function startBench(
     close: () => own.close(),
   };
   const runner = createAgentRunner({
-    models: createModels({
-      clock,
-      endpoints: {
+    models: createModels(
+      {
         openai: { apiKey: 'sk-canary-key', baseUrl: stub.baseUrl },
         groq: { apiKey: 'gsk-canary-key', baseUrl: stub.groqBaseUrl },
+        breakerFailures: options.breakerFailures ?? 1_000,
       },
-    }),
+      clock,
+    ),
     tools,
     clock,
     metrics: records.metrics,

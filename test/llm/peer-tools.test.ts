@@ -180,13 +180,13 @@ test('a model uses a tool of the registry, once it is kept that the run has effe
     await stub.close();
   });
   const runner = createAgentRunner({
-    models: createModels({
-      clock,
-      endpoints: {
+    models: createModels(
+      {
         openai: { apiKey: 'sk', baseUrl: stub.baseUrl },
         groq: { apiKey: 'gsk', baseUrl: stub.groqBaseUrl },
       },
-    }),
+      clock,
+    ),
     tools: createTools({ clock, peers }),
     ...{ clock, metrics, log: quiet, timeouts: { firstTokenTimeoutMs: 5_000, idleTimeoutMs: 5_000 } },
   });
