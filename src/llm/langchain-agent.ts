@@ -1,4 +1,5 @@
 /** The agent type `langchain`: LangChain's createAgent drives, over the same model calls, tools and limits as our loop. */
+import type { CallbackManagerForLLMRun } from '@langchain/core/callbacks/manager';
 import type { BaseLanguageModelInput } from '@langchain/core/language_models/base';
 import { BaseChatModel, type BaseChatModelCallOptions } from '@langchain/core/language_models/chat_models';
 import type { AIMessage, AIMessageChunk, BaseMessage } from '@langchain/core/messages';
@@ -13,11 +14,14 @@ import { toModelMessages, toolCallMessage } from './messages.ts';
 import { callModel, type ModelAnswer } from './model-call.ts';
 import type { CheckedCall } from './tool-use.ts';
 
+/** Answers a conversation; `onText` is told of each piece. */
+type Answering = (messages: BaseMessage[], onText: (text: string) => void) => Promise<AIMessage>;
+
 /** The model as createAgent sees it: each call is one supervised call of the real model. */
 class SupervisedModel extends BaseChatModel {
-  readonly #answer: (messages: BaseMessage[]) => Promise<AIMessage>;
+  readonly #answer: Answering;
 
-  constructor(answer: (messages: BaseMessage[]) => Promise<AIMessage>) {
+  constructor(answer: Answering) {
     super({});
     this.#answer = answer;
   }
@@ -31,9 +35,15 @@ class SupervisedModel extends BaseChatModel {
     return this;
   }
 
-  async _generate(messages: BaseMessage[]): Promise<ChatResult> {
-    const message = await this.#answer(messages);
-    return { generations: [{ text: '', message }] };
+  async _generate(
+    messages: BaseMessage[],
+    _options: unknown,
+    runManager?: CallbackManagerForLLMRun,
+  ): Promise<ChatResult> {
+    const message = await this.#answer(messages, (text) => {
+      runManager?.handleLLMNewToken(text).catch(() => {});
+    });
+    return { generations: [{ text: message.text, message }] };
   }
 }
 
@@ -56,10 +66,10 @@ export async function runLangChainAgent(parts: AgentParts): Promise<RunOutcome> 
       throw error;
     }
   };
-  const supervised = new SupervisedModel((messages) =>
+  const supervised = new SupervisedModel((messages, onText) =>
     withRefusal(async () => {
       const mayBeEmpty = messages.some(({ type }) => type === 'tool');
-      const question = { models, messages, tools: toolUse.definitions, mayBeEmpty };
+      const question = { models, messages, tools: toolUse.definitions, mayBeEmpty, onText };
       const answer = await callModel(run, question, dependencies);
       last = answer;
       checkedCalls.clear();

@@ -10,6 +10,7 @@ import { classify, type ModelFailure, silentModel } from './model-errors.ts';
 import { type ModelCall, modelCallFailed, type Run } from './run.ts';
 import { closeCalls, type OpenCall, type ToolCall } from './tool-calls.ts';
 import type { ToolDefinition } from './tools/tool.ts';
+import { traceCall } from './tracing.ts';
 
 const MAX_RETRIES = 2;
 /** First wait without a Retry-After; the second is twice as long. Half of it is jitter. */
@@ -38,6 +39,8 @@ export interface ModelQuestion {
   readonly tools: readonly ToolDefinition[];
   /** Whether an answer without text and calls is one. */
   readonly mayBeEmpty: boolean;
+  /** Told of each piece of text; in place of LangChain's tracers, where those hear of the call from elsewhere. */
+  readonly onText?: (text: string) => void;
 }
 
 /**
@@ -76,13 +79,12 @@ async function askWithRetries(
   { metrics, log }: ModelCallDependencies,
 ): Promise<{ readonly answer: Answer; readonly model: ChatModel }> {
   const { models } = question;
-  const sink = sinkOf(run, call);
   for (let attempt = 1; ; attempt += 1) {
     const place = (attempt - 1) % models.length;
     const model = models[place] ?? models[0];
     const next = models[place + 1];
     try {
-      return { model, answer: await askOne(run, call, model, question, sink, next !== undefined) };
+      return { model, answer: await traced(run, call, model, question, next !== undefined) };
     } catch (error) {
       const failure = classify(error);
       if (run.over) throw failure;
@@ -100,6 +102,27 @@ async function askWithRetries(
 /** Another model may do better where this one is away, limited, slow, or has no key that is good. */
 const standsInFor = ({ data, transient }: ModelFailure): boolean =>
   transient || data.code === 'MODEL_UNAVAILABLE' || data.code === 'MODEL_RATE_LIMITED';
+
+/** One attempt, and what tracers hear of it. */
+async function traced(
+  run: Run,
+  call: ModelCall,
+  model: ChatModel,
+  question: ModelQuestion,
+  hasNext: boolean,
+): Promise<Answer> {
+  const { messages, tools, onText } = question;
+  const trace = onText ? undefined : traceCall(model, messages, tools);
+  const sink = sinkOf(run, call, onText ?? trace?.token);
+  try {
+    const answer = await askOne(run, call, model, question, sink, hasNext);
+    trace?.ended(answer);
+    return answer;
+  } catch (error) {
+    trace?.failed(error);
+    throw error;
+  }
+}
 
 /** One attempt. One that does not begin in time is given up for the next model, where there is one. */
 async function askOne(
@@ -122,7 +145,7 @@ async function askOne(
 }
 
 /** What becomes of an answer's pieces. */
-function sinkOf(run: Run, call: ModelCall): AnswerSink {
+function sinkOf(run: Run, call: ModelCall, onText: ((text: string) => void) | undefined): AnswerSink {
   const maxUnits = run.answerTokens * MAX_UNITS_PER_TOKEN;
   let thoughtUnits = 0;
   const bounded = (units: number): void => {
@@ -135,6 +158,7 @@ function sinkOf(run: Run, call: ModelCall): AnswerSink {
     onText(text) {
       call.text += text;
       run.emit({ type: 'chat.delta', data: { content: text } });
+      onText?.(text);
       bounded(call.text.length);
     },
     onReasoning(text) {

@@ -13,10 +13,9 @@ for (const type of ['conversational', 'langchain'] as const) {
     for (const scenario of [refuse(429), refuse(503), hangUp()]) {
       await using bench = await startBench();
       bench.stub.next(scenario, say('I stand in.'));
-      const startedAt = performance.now();
       assert.equal(answerOf(await bench.start({ type, agent }).done), 'I stand in.');
       assert.deepEqual(asked(bench), ['gpt-test-mini', 'llama-test-8b']);
-      assert.ok(performance.now() - startedAt < 400, 'it waited');
+      assert.equal(bench.retried.length, 1);
     }
   });
 

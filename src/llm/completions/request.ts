@@ -5,7 +5,7 @@ import { classify, cutOff, type ModelFailure } from '../model-errors.ts';
 import { type Answer, AnswerReader, type AnswerSink } from './answer.ts';
 
 /** After its finish an answer may still bring its usage: so long is waited for bytes, and for all that say nothing. */
-const AFTER_FINISH_MS = 1_000;
+const AFTER_FINISH_MS = 1_500;
 const AFTER_FINISH_AT_MOST_MS = 2_000;
 /** With its usage, an answer has all there is to come. */
 const AFTER_USAGE_MS = 100;
