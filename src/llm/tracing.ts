@@ -43,6 +43,9 @@ function generationOf({ text, calls, usage, finish }: Answer) {
   const { input = 0, output = 0, total = 0 } = usage ?? {};
   const message = new AIMessage({ content: text, response_metadata: { finish_reason: finish } });
   message.tool_calls = calls.map(({ id, name, args }) => ({ id, name, args: parseArgs(args) ?? {} }));
-  message.usage_metadata = { input_tokens: input, output_tokens: output, total_tokens: total };
+  // LangChain's types have no usage in an untyped message, though it has one.
+  Object.assign(message, {
+    usage_metadata: { input_tokens: input, output_tokens: output, total_tokens: total },
+  });
   return { text, message };
 }

@@ -20,7 +20,7 @@ for (const type of ['conversational', 'langchain'] as const) {
   });
 
   test(`${type}: a model that does not begin is given up for the next`, async () => {
-    await using bench = await startBench({ firstTokenTimeoutMs: 100 });
+    await using bench = await startBench({ firstTokenTimeoutMs: 1_000 });
     bench.stub.next(silence(), say('I stand in.'));
     assert.equal(answerOf(await bench.start({ type, agent }).done), 'I stand in.');
     await bench.stub.closedByClient(0);
