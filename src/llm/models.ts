@@ -1,29 +1,19 @@
 /** Chat models by configuration: whatever speaks chat completions at a base URL, and offline ones. */
 import { LRUCache } from 'lru-cache';
 import type { Provider } from '../domain/agent.ts';
+import { type RefusalError, refusalError } from '../domain/errors.ts';
+import { factsOf, MODEL_TABLE, type ModelFacts, type ModelTable } from '../domain/models.ts';
+import { completionsUrl, headersOf, type ProviderTable } from '../domain/providers.ts';
+import type { Quirks } from '../domain/ready-made-providers.ts';
 import type { Clock } from '../ports/telemetry.ts';
 import { type ChatModel, fromLangChain } from './chat-model.ts';
 import { createCompletions, createEndpointMemory } from './completions/completions.ts';
-import { openConnections } from './completions/connections.ts';
-import { NO_HABITS } from './completions/remedies.ts';
+import { openConnections, type Proxies } from './completions/connections.ts';
+import type { Habits } from './completions/remedies.ts';
 import { OfflineModel } from './offline-model.ts';
 
-const OPENAI_URL = 'https://api.openai.com/v1';
-const GROQ_URL = 'https://api.groq.com';
-/** Endpoints without keys still want the header. */
-const NO_KEY = 'none';
 /** Instances in the cache; one costs some KB. */
 const MAX_CACHED = 500;
-
-interface EndpointSettings {
-  readonly apiKey: string | undefined;
-  readonly baseUrl: string | undefined;
-}
-
-interface ModelEndpoints {
-  readonly openai: EndpointSettings;
-  readonly groq: EndpointSettings;
-}
 
 interface ModelSpec {
   readonly provider: Provider;
@@ -35,23 +25,29 @@ interface ModelSpec {
 
 /** Gives out chat models. They hold no conversation and are shared by all runs of the same spec. */
 export interface ModelProvider {
-  /** Throws a RefusalError (MODEL_ERROR) for an offline model that does not exist. */
+  /**
+   * Throws a RefusalError (MODEL_ERROR) for an offline model that does not exist, for a provider that the node does not
+   * have, and for one that lacks its key or address.
+   */
   model(spec: ModelSpec): ChatModel;
   /** Breaks what still runs. */
   close(): Promise<void>;
 }
 
 interface ModelsOptions {
-  readonly endpoints: ModelEndpoints;
+  readonly providers: ProviderTable;
+  /** What is known of models; by default the built-in table. */
+  readonly table?: ModelTable;
   readonly clock: Clock;
-  /** For proxies; by default the process's own. */
-  readonly env?: Readonly<Record<string, string | undefined>>;
+  /** By default none. */
+  readonly proxies?: Proxies;
 }
 
 /** Makes a provider with one instance for each provider, model, temperature and token limit. */
-export function createModels({ endpoints, clock, env = process.env }: ModelsOptions): ModelProvider {
+export function createModels(options: ModelsOptions): ModelProvider {
+  const { providers, table = MODEL_TABLE, clock, proxies = {} } = options;
   const models = new LRUCache<string, ChatModel>({ max: MAX_CACHED });
-  const connections = openConnections(env);
+  const connections = openConnections(proxies);
   const memory = createEndpointMemory();
 
   function make({ provider, model, temperature, maxTokens }: ModelSpec): ChatModel {
@@ -61,16 +57,17 @@ export function createModels({ endpoints, clock, env = process.env }: ModelsOpti
         model,
         new OfflineModel({ model, ...(maxTokens === undefined ? {} : { maxTokens }) }),
       );
-    const { apiKey = NO_KEY, baseUrl } = endpoints[provider];
-    const base = provider === 'groq' ? groqBase(baseUrl ?? GROQ_URL) : (baseUrl ?? OPENAI_URL);
+    const config = providers.get(provider);
+    const url = config ? completionsUrl(config, model) : undefined;
+    if (!config || !url || config.missing !== undefined) throw cannotAnswer(provider, config?.missing);
     return createCompletions({
       provider,
       endpoint: {
-        url: completionsUrl(base),
-        headers: { authorization: `Bearer ${apiKey}` },
-        habits: NO_HABITS,
+        url,
+        headers: headersOf(config),
+        habits: habitsOf(config, factsOf(table, provider, model)),
       },
-      spec: { dialect: provider, model, temperature, maxTokens },
+      spec: { dialect: config.dialect, model, temperature, maxTokens },
       ...{ dispatcher: connections.dispatcher, memory, clock },
     });
   }
@@ -88,13 +85,20 @@ export function createModels({ endpoints, clock, env = process.env }: ModelsOpti
   };
 }
 
-/** Groq's own client adds /openai/v1 by itself; a base URL may come with it. */
-const groqBase = (baseUrl: string): string =>
-  `${baseUrl.replace(/\/+$/, '').replace(/\/openai\/v1$/, '')}/openai/v1`;
+/** How requests have to look, as far as it is known before the first. */
+const habitsOf = ({ without, limitField }: Quirks, { window, output }: ModelFacts): Habits => ({
+  without,
+  renamed: limitField === undefined ? {} : { [OTHER_LIMIT[limitField]]: limitField },
+  answerTokens: output,
+  window,
+});
 
-/** A base URL may come with a slash, and with a query. */
-function completionsUrl(base: string): URL {
-  const url = new URL(base);
-  url.pathname = `${url.pathname.replace(/\/+$/, '')}/chat/completions`;
-  return url;
+const OTHER_LIMIT = { max_tokens: 'max_completion_tokens', max_completion_tokens: 'max_tokens' } as const;
+
+function cannotAnswer(provider: string, missing: string | undefined): RefusalError {
+  const message =
+    missing === undefined
+      ? `This node has no model provider ${provider}: the operator has to set it up.`
+      : `The model provider ${provider} can not answer: the operator has to set ${missing}.`;
+  return refusalError('MODEL_ERROR', { message });
 }

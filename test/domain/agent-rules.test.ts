@@ -13,10 +13,12 @@ import {
   withDefaults,
 } from '../../src/domain/agent-rules.ts';
 import { agentIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
+import { configureProviders, knownProviders } from '../../src/domain/providers.ts';
 import { TIER_TABLE, TIERS, type Tier } from '../../src/domain/tiers.ts';
 
 const defaults = { provider: 'openai', model: 'gpt-4.1-mini' } as const;
-const rules = { tiers: TIER_TABLE, knownTools: ['current_time', 'calculator'], defaults };
+const providers = knownProviders(configureProviders({}, []).providers);
+const rules = { tiers: TIER_TABLE, providers, knownTools: ['current_time', 'calculator'], defaults };
 const blank = blankAgent('Helper', defaults);
 
 const brief = (issues: readonly { field: string; rule: string; tier?: string | undefined }[]) =>

@@ -1,4 +1,4 @@
-/** The node's HTTP connections to model endpoints: pooled, bounded, kept alive, through the proxies of the environment. */
+/** The node's HTTP connections to model endpoints: pooled, bounded, kept alive, through the operator's proxies. */
 import { Agent, type Dispatcher, EnvHttpProxyAgent } from 'undici';
 
 /** Streams at once to one endpoint; a further request waits for a connection. */
@@ -13,8 +13,15 @@ export interface Connections {
   close(): Promise<void>;
 }
 
-/** `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` count, in either case. The run has deadlines of its own: none here. */
-export function openConnections(env: Readonly<Record<string, string | undefined>>): Connections {
+/** What `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say. */
+export interface Proxies {
+  readonly httpProxy?: string;
+  readonly httpsProxy?: string;
+  readonly noProxy?: string;
+}
+
+/** The run has deadlines of its own: none here. */
+export function openConnections(proxies: Proxies): Connections {
   const options: Agent.Options = {
     connections: MAX_CONNECTIONS,
     pipelining: 1,
@@ -24,8 +31,7 @@ export function openConnections(env: Readonly<Record<string, string | undefined>
     bodyTimeout: 0,
     connect: { timeout: CONNECT_TIMEOUT_MS },
   };
-  const name = (key: string): string | undefined => env[key] || env[key.toLowerCase()];
-  const proxied = name('HTTPS_PROXY') !== undefined || name('HTTP_PROXY') !== undefined;
-  const dispatcher = proxied ? new EnvHttpProxyAgent(options) : new Agent(options);
+  const proxied = proxies.httpProxy !== undefined || proxies.httpsProxy !== undefined;
+  const dispatcher = proxied ? new EnvHttpProxyAgent({ ...options, ...proxies }) : new Agent(options);
   return { dispatcher, close: () => dispatcher.destroy() };
 }
