@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { draftChange, draftNew } from '../../src/domain/agent-draft.ts';
 import { type Agent, type AgentFields, agentFieldsSchema } from '../../src/domain/agent-record.ts';
 import {
+  agentWarnings,
   blankAgent,
   checkAgent,
   namedTools,
@@ -43,6 +44,20 @@ test('a name is enough, and what comes of it is allowed everywhere', () => {
   assert.equal(agent.slug, 'muller-sohne-auskunft');
   assert.deepEqual([agent.provider, agent.model], ['openai', 'gpt-4.1-mini']);
   for (const tier of TIERS) assert.deepEqual(checkAgent(agent, tier, rules), []);
+});
+
+test('a provider that the node does not have is refused by name, one without its key is a warning', () => {
+  const [issue, ...others] = checkAgent({ ...blank, provider: 'house' }, 'enterprise', rules);
+  assert.deepEqual([issue?.field, issue?.rule, others.length], ['provider', 'unknown_provider', 0]);
+  assert.match(issue?.message ?? '', /no provider house; there are openai, .*offline/);
+  assert.equal(refuseIssues(issue ? [issue] : []).code, 'INVALID_REQUEST');
+
+  const mistral = { ...blank, provider: 'mistral' };
+  assert.deepEqual(checkAgent(mistral, 'enterprise', rules), []);
+  const [warning] = agentWarnings(mistral, providers);
+  assert.deepEqual([warning?.field, warning?.rule], ['provider', 'provider_not_set_up']);
+  assert.match(warning?.message ?? '', /MISTRAL_API_KEY/);
+  assert.deepEqual(agentWarnings({ provider: 'offline' }, providers), []);
 });
 
 test('every limit of the free tier is named at once, each with the first tier that would do', () => {
