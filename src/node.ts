@@ -106,7 +106,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   });
   const { tools, tierOf, relay, remoteAgents } = beside;
   const { store } = relay;
-  const models = createModels({ ...settings.models, clock });
+  const models = createModels(settings.models, clock);
   const runner = createAgentRunner({ models, tools, clock, metrics, log, timeouts: settings.models });
   const actors = createActorSystem({
     clock,

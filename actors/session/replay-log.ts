@@ -25,84 +25,91 @@ function unitsOf(data: unknown): number {
 
 /**
  * Kept as columns, with times as offsets: a frame costs 32 bytes and its data, where an object of its own with a
- * boxed time costs 80. An idle session's log is most of what it weighs.
+ * boxed time costs 80. An idle session's log is most of what it weighs, hence also a class and no closures.
  */
-export function createReplayLog(): ReplayLog {
-  let types: string[] = [];
-  let offsets: number[] = [];
-  let taskIds: (string | undefined)[] = [];
-  let datas: unknown[] = [];
-  let startMs = 0;
-  let units = 0;
-  let last = 0;
+class Columns implements ReplayLog {
+  #types: string[] = [];
+  #offsets: number[] = [];
+  #taskIds: (string | undefined)[] = [];
+  #datas: unknown[] = [];
+  #startMs = 0;
+  #units = 0;
+  #last = 0;
 
-  /** The kept frame at a place; the newest has the last number. */
-  function frameAt(at: number): Frame {
+  seq(): number {
+    return this.#last;
+  }
+
+  append(type: string, atMs: number, taskId: string, data: unknown): Frame {
+    if (this.#last === 0) this.#startMs = atMs;
+    this.#last += 1;
+    this.#types.push(type);
+    this.#offsets.push(atMs - this.#startMs);
+    this.#taskIds.push(taskId);
+    this.#datas.push(data);
+    this.#units += unitsOf(data);
+    this.#trim();
+    return { type, seq: this.#last, atMs, taskId, data };
+  }
+
+  after(seq: number): readonly Frame[] | null {
+    const missing = this.#last - seq;
+    const kept = this.#types.length;
+    if (missing < 0 || missing > kept) return null;
+    return Array.from({ length: missing }, (_, index) => this.#frameAt(kept - missing + index));
+  }
+
+  compact(taskId: string, text: string): void {
+    let from = 0;
+    const slices: [at: number, content: string][] = [];
+    for (let at = this.#startOf(taskId); at < this.#types.length; at += 1) {
+      if (this.#types[at] !== 'chat.delta' || this.#taskIds[at] !== taskId) continue;
+      const content = contentOf(this.#datas[at]);
+      if (content === undefined || !text.startsWith(content, from)) return;
+      // A slice of a string points into it; the copy the delta came with can be freed.
+      slices.push([at, text.slice(from, from + content.length)]);
+      from += content.length;
+    }
+    for (const [at, content] of slices) this.#datas[at] = { content };
+  }
+
+  /** The frame at a place; the newest has the last number. */
+  #frameAt(at: number): Frame {
     return {
-      type: types[at] ?? '',
-      seq: last - types.length + 1 + at,
-      atMs: startMs + (offsets[at] ?? 0),
-      taskId: taskIds[at],
-      data: datas[at],
+      type: this.#types[at] ?? '',
+      seq: this.#last - this.#types.length + 1 + at,
+      atMs: this.#startMs + (this.#offsets[at] ?? 0),
+      taskId: this.#taskIds[at],
+      data: this.#datas[at],
     };
   }
 
-  function trim(): void {
-    if (types.length <= MAX_FRAMES && units <= MAX_UNITS) return;
+  #trim(): void {
+    const count = this.#types.length;
+    if (count <= MAX_FRAMES && this.#units <= MAX_UNITS) return;
     // A quarter goes at once, so that a long stream does not move the arrays at every frame.
     let drop = 0;
-    while (drop < types.length - 1 && (types.length - drop > MAX_FRAMES * 0.75 || units > MAX_UNITS * 0.75)) {
-      units -= unitsOf(datas[drop]);
+    while (drop < count - 1 && (count - drop > MAX_FRAMES * 0.75 || this.#units > MAX_UNITS * 0.75)) {
+      this.#units -= unitsOf(this.#datas[drop]);
       drop += 1;
     }
-    types = types.slice(drop);
-    offsets = offsets.slice(drop);
-    taskIds = taskIds.slice(drop);
-    datas = datas.slice(drop);
+    this.#types = this.#types.slice(drop);
+    this.#offsets = this.#offsets.slice(drop);
+    this.#taskIds = this.#taskIds.slice(drop);
+    this.#datas = this.#datas.slice(drop);
   }
 
   /** Where a turn's own frames begin: walked back to, so that a long log costs the end of a turn nothing. */
-  function startOf(taskId: string): number {
-    for (let at = types.length - 1; at > 0; at -= 1) {
-      if (taskIds[at] !== taskId) continue;
-      if (types[at] === 'execution.started' || types[at] === 'chat.accepted') return at;
+  #startOf(taskId: string): number {
+    for (let at = this.#types.length - 1; at > 0; at -= 1) {
+      if (this.#taskIds[at] !== taskId) continue;
+      if (this.#types[at] === 'execution.started' || this.#types[at] === 'chat.accepted') return at;
     }
     return 0;
   }
-
-  return {
-    seq: () => last,
-    append(type, atMs, taskId, data) {
-      if (last === 0) startMs = atMs;
-      last += 1;
-      types.push(type);
-      offsets.push(atMs - startMs);
-      taskIds.push(taskId);
-      datas.push(data);
-      units += unitsOf(data);
-      trim();
-      return { type, seq: last, atMs, taskId, data };
-    },
-    after(seq) {
-      const missing = last - seq;
-      if (missing < 0 || missing > types.length) return null;
-      return Array.from({ length: missing }, (_, index) => frameAt(types.length - missing + index));
-    },
-    compact(taskId, text) {
-      let from = 0;
-      const slices: [at: number, content: string][] = [];
-      for (let at = startOf(taskId); at < types.length; at += 1) {
-        if (types[at] !== 'chat.delta' || taskIds[at] !== taskId) continue;
-        const content = contentOf(datas[at]);
-        if (content === undefined || !text.startsWith(content, from)) return;
-        // A slice of a string points into it; the copy the delta came with can be freed.
-        slices.push([at, text.slice(from, from + content.length)]);
-        from += content.length;
-      }
-      for (const [at, content] of slices) datas[at] = { content };
-    },
-  };
 }
+
+export const createReplayLog = (): ReplayLog => new Columns();
 
 function contentOf(data: unknown): string | undefined {
   if (typeof data !== 'object' || data === null || !('content' in data)) return undefined;

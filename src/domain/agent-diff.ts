@@ -1,5 +1,7 @@
 /** What differs between two versions of an agent, field by field. */
+
 import { type Agent, type AgentFields, agentFieldsSchema, type Change } from './agent-record.ts';
+import { defined } from './defined.ts';
 
 /** What a tenant sets; ids, versions and times are not part of a difference. */
 export const AGENT_FIELDS = agentFieldsSchema.keyof().options;
@@ -14,6 +16,7 @@ export function fieldsOf(agent: AgentFields | Agent): AgentFields {
     type: agent.type,
     provider: agent.provider,
     model: agent.model,
+    ...defined({ fallbacks: agent.fallbacks }),
     temperature: agent.temperature,
     max_tokens: agent.max_tokens,
     system_prompt: agent.system_prompt,
@@ -33,6 +36,7 @@ export function diffAgents(from: AgentFields | null, to: AgentFields): Change[] 
   for (const field of AGENT_FIELDS) {
     const before = from ? from[field] : null;
     if (from && same(before, to[field])) continue;
+    if (before === null && to[field] === undefined) continue;
     changes.push({ field, from: before, to: to[field] });
   }
   return changes;

@@ -26,6 +26,11 @@ export const agentFieldsSchema = z.strictObject({
   type: agentTypeSchema,
   provider: providerSchema,
   model: z.string().min(1).max(128),
+  /** Models that stand in, in this order, while the agent's own is away, limited or slow. */
+  fallbacks: z
+    .array(z.strictObject({ provider: providerSchema, model: z.string().min(1).max(128) }))
+    .max(4)
+    .optional(),
   temperature: z.number().min(0).max(2),
   max_tokens: z.number().int().min(1).max(1_000_000).nullable(),
   /** Template; `{{name}}` stands for a variable of the turn's context. */

@@ -1,5 +1,5 @@
 /** What a tenant may make of an agent. Every broken rule is named at once, with the first tier that would allow it. */
-import { type AgentConfig, reaches } from './agent.ts';
+import { type AgentConfig, modelBeyond, modelsOf, reaches } from './agent.ts';
 import { AGENT_FIELDS, type AgentField } from './agent-diff.ts';
 import {
   type AgentFields,
@@ -133,9 +133,11 @@ const TIER_RULES: readonly TierRule[] = [
   {
     field: 'model',
     rule: 'models',
-    allows: ({ provider, model }, limits, table) => limits.models.includes(modelSize(provider, model, table)),
-    says: ({ provider, model }, _limits, table) =>
-      `the tier does not include ${model}, a ${modelSize(provider, model, table)} model`,
+    allows: (agent, limits, table) => modelBeyond(agent, limits, table) === undefined,
+    says(agent, limits, table) {
+      const { provider, model } = modelBeyond(agent, limits, table) ?? agent;
+      return `the tier does not include ${model}, a ${modelSize(provider, model, table)} model`;
+    },
   },
   {
     field: 'type',
@@ -180,12 +182,13 @@ function ownIssues(agent: AgentFields, { knownTools, providers }: AgentRules): R
       rule: 'unknown_tool',
       message: `there is no tool ${tool}; there are ${knownTools?.join(', ')}`,
     }));
-  if (!providers.has(agent.provider))
-    issues.push({
-      field: 'provider',
-      rule: 'unknown_provider',
-      message: `there is no provider ${agent.provider}; there are ${[...providers.keys()].join(', ')}`,
-    });
+  for (const [at, { provider }] of modelsOf(agent).entries())
+    if (!providers.has(provider))
+      issues.push({
+        field: at === 0 ? 'provider' : 'fallbacks',
+        rule: 'unknown_provider',
+        message: `there is no provider ${provider}; there are ${[...providers.keys()].join(', ')}`,
+      });
   if (agent.type === 'rag' && agent.collections.length === 0)
     issues.push({
       field: 'collections',
@@ -233,15 +236,16 @@ function tierIssues(agent: AgentFields, tier: Tier, rules: AgentRules): RuleIssu
 }
 
 /** What does not keep an agent from being stored, but from answering. */
-export function agentWarnings(
-  { provider }: Pick<AgentFields, 'provider'>,
+export const agentWarnings = (
+  agent: Pick<AgentFields, 'provider' | 'model' | 'fallbacks'>,
   providers: KnownProviders,
-): RuleIssue[] {
-  const missing = providers.get(provider);
-  if (missing === undefined) return [];
-  const message = `the provider ${provider} can not answer yet: ${missing} is not set on the node`;
-  return [{ field: 'provider', rule: 'provider_not_set_up', message }];
-}
+): readonly RuleIssue[] =>
+  modelsOf(agent).flatMap(({ provider }, at) => {
+    const missing = providers.get(provider);
+    if (missing === undefined) return [];
+    const message = `the provider ${provider} can not answer yet: ${missing} is not set on the node`;
+    return [{ field: at === 0 ? 'provider' : 'fallbacks', rule: 'provider_not_set_up', message }];
+  });
 
 /** The tenant has as many agents as its tier allows. */
 export function tooManyAgents(limit: number | null, tiers: TierTable): RuleIssue {

@@ -2,6 +2,7 @@
 import type { z } from 'zod';
 import type { Agent, providerSchema } from './agent-record.ts';
 import { estimateTokens } from './conversation.ts';
+import { defined } from './defined.ts';
 import { type ErrorData, refusal } from './errors.ts';
 import type { AgentId } from './ids.ts';
 import { contextTokens, MODEL_TABLE, type ModelTable, modelSize } from './models.ts';
@@ -19,6 +20,8 @@ export interface AgentConfig {
   readonly provider: Provider;
   readonly model: string;
   readonly temperature: number;
+  /** Models that stand in, in this order, while the agent's own is away, limited or slow. */
+  readonly fallbacks?: readonly NamedModel[];
   /** Tokens the model may answer with; the tier's `tokens_per_run` caps it. */
   readonly maxTokens: number | null;
   /** Template; `{{name}}` stands for a variable of the turn's context. */
@@ -47,6 +50,7 @@ export const toConfig = (agent: Agent): AgentConfig => ({
   type: agent.type === 'workflow' ? 'langchain' : 'conversational',
   provider: agent.provider,
   model: agent.model,
+  ...defined({ fallbacks: agent.fallbacks }),
   temperature: agent.temperature,
   maxTokens: agent.max_tokens,
   systemPrompt: agent.system_prompt,
@@ -67,6 +71,29 @@ export function allowedTools(tools: readonly string[], limits: TierLimits): read
   return limits.tools_per_agent === null ? allowed : allowed.slice(0, limits.tools_per_agent);
 }
 
+interface NamedModel {
+  readonly provider: Provider;
+  readonly model: string;
+}
+
+interface WithModels extends NamedModel {
+  readonly fallbacks?: readonly NamedModel[] | undefined;
+}
+
+/** The model of an agent, and those that stand in for it. */
+export const modelsOf = ({ provider, model, fallbacks = [] }: WithModels): readonly NamedModel[] => [
+  { provider, model },
+  ...fallbacks,
+];
+
+/** The first of an agent's models that the tier does not include; undefined where it includes all. */
+export const modelBeyond = (
+  agent: WithModels,
+  limits: TierLimits,
+  table: ModelTable = MODEL_TABLE,
+): NamedModel | undefined =>
+  modelsOf(agent).find(({ provider, model }) => !limits.models.includes(modelSize(provider, model, table)));
+
 /** Why this agent may not run in this tier, or null. `tier` is the tenant's; without it its name is not checked. */
 export function refuseAgent(
   agent: AgentConfig,
@@ -81,10 +108,11 @@ export function refuseAgent(
       message: `The agent is for tenants of tier ${minimumTier} and above; this tenant's is ${tier}.`,
       details: { field: 'minimum_tier', value: minimumTier, tier: minimumTier },
     });
-  if (!limits.models.includes(modelSize(agent.provider, agent.model, table)))
+  const refused = modelBeyond(agent, limits, table);
+  if (refused !== undefined)
     return refusal('TIER_LIMIT', {
-      message: `The tenant's tier does not include the model ${agent.model}; a higher tier or a small model would.`,
-      details: { field: 'model', value: agent.model },
+      message: `The tenant's tier does not include the model ${refused.model}; a higher tier or a small model would.`,
+      details: { field: 'model', value: refused.model },
     });
   return null;
 }

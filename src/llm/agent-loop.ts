@@ -9,7 +9,8 @@ import type { ToolUse } from './tool-use.ts';
 /** What either kind of agent works with. */
 export interface AgentParts {
   readonly run: Run;
-  readonly model: ChatModel;
+  /** The agent's model, then those that stand in for it. */
+  readonly models: readonly [ChatModel, ...ChatModel[]];
   readonly toolUse: ToolUse;
   /** The system prompt, filled in. */
   readonly prompt: string;
@@ -22,10 +23,10 @@ export interface AgentParts {
  * Throws a RefusalError when a limit, the model or its use of tools ends the run.
  */
 export async function runAgentLoop(parts: AgentParts): Promise<RunOutcome> {
-  const { run, model, toolUse, prompt, dependencies } = parts;
+  const { run, models, toolUse, prompt, dependencies } = parts;
   const messages = toModelMessages(prompt, run.plan.history);
   for (let mayBeEmpty = false; ; mayBeEmpty = true) {
-    const question = { model, messages, tools: toolUse.definitions, mayBeEmpty };
+    const question = { models, messages, tools: toolUse.definitions, mayBeEmpty };
     const answer = await callModel(run, question, dependencies);
     if (answer.calls.length === 0) return { type: 'answered', content: answer.text, tokens: answer.tokens };
 

@@ -42,7 +42,7 @@ const anyArguments = z.looseObject({});
 
 /** Same results and errors as `runAgentLoop`. */
 export async function runLangChainAgent(parts: AgentParts): Promise<RunOutcome> {
-  const { run, model, toolUse, prompt, dependencies } = parts;
+  const { run, models, toolUse, prompt, dependencies } = parts;
   const checkedCalls = new Map<string, CheckedCall>();
   let last: ModelAnswer | undefined;
   let refused: RefusalError | undefined;
@@ -59,7 +59,7 @@ export async function runLangChainAgent(parts: AgentParts): Promise<RunOutcome> 
   const supervised = new SupervisedModel((messages) =>
     withRefusal(async () => {
       const mayBeEmpty = messages.some(({ type }) => type === 'tool');
-      const question = { model, messages, tools: toolUse.definitions, mayBeEmpty };
+      const question = { models, messages, tools: toolUse.definitions, mayBeEmpty };
       const answer = await callModel(run, question, dependencies);
       last = answer;
       checkedCalls.clear();

@@ -6,7 +6,7 @@ import { type RefusalError, refusalError } from '../domain/errors.ts';
 import type { Log, Metrics } from '../ports/telemetry.ts';
 import type { ChatModel } from './chat-model.ts';
 import type { Answer, AnswerSink, Thoughts } from './completions/answer.ts';
-import { classify, type ModelFailure } from './model-errors.ts';
+import { classify, type ModelFailure, silentModel } from './model-errors.ts';
 import { type ModelCall, modelCallFailed, type Run } from './run.ts';
 import { closeCalls, type OpenCall, type ToolCall } from './tool-calls.ts';
 import type { ToolDefinition } from './tools/tool.ts';
@@ -32,7 +32,8 @@ export interface ModelCallDependencies {
 }
 
 export interface ModelQuestion {
-  readonly model: ChatModel;
+  /** The agent's model, then those that stand in for it. */
+  readonly models: readonly [ChatModel, ...ChatModel[]];
   readonly messages: readonly BaseMessage[];
   readonly tools: readonly ToolDefinition[];
   /** Whether an answer without text and calls is one. */
@@ -48,9 +49,9 @@ export async function callModel(
   question: ModelQuestion,
   dependencies: ModelCallDependencies,
 ): Promise<ModelAnswer> {
-  const { model, messages, tools } = question;
+  const { messages, tools } = question;
   const call = run.callStarted();
-  const answer = await askWithRetries(run, call, question, dependencies);
+  const { answer, model } = await askWithRetries(run, call, question, dependencies);
   run.callRead();
   return {
     text: answer.text,
@@ -64,31 +65,59 @@ export async function callModel(
   };
 }
 
+/**
+ * Nothing is asked again once text was shown. Before, models are asked in turn, those that stand in at once; when all
+ * have failed, the first again after a while.
+ */
 async function askWithRetries(
   run: Run,
   call: ModelCall,
-  { model, messages, tools, mayBeEmpty }: ModelQuestion,
+  question: ModelQuestion,
   { metrics, log }: ModelCallDependencies,
-): Promise<Answer> {
-  const request = {
-    messages,
-    tools,
-    mayBeEmpty,
-    signal: run.signal,
-    budgetTokens: run.plan.limits.maxTokens,
-  };
+): Promise<{ readonly answer: Answer; readonly model: ChatModel }> {
+  const { models } = question;
   const sink = sinkOf(run, call);
   for (let attempt = 1; ; attempt += 1) {
+    const place = (attempt - 1) % models.length;
+    const model = models[place] ?? models[0];
+    const next = models[place + 1];
     try {
-      return await model.ask(request, sink);
+      return { model, answer: await askOne(run, call, model, question, sink, next !== undefined) };
     } catch (error) {
       const failure = classify(error);
       if (run.over) throw failure;
       modelCallFailed(log, run.plan, fieldsOf(model, failure, attempt));
-      if (!failure.transient || call.text !== '' || attempt > MAX_RETRIES) throw failure;
-      await pause(run, call, failure, attempt);
-      metrics.modelRetried(model.provider, failure.reason);
+      if (call.text !== '') throw failure;
+      if (next && standsInFor(failure)) metrics.modelRetried(model.provider, failure.reason);
+      else if (failure.transient && attempt < Math.max(MAX_RETRIES + 1, models.length)) {
+        await pause(run, call, failure, Math.ceil(attempt / models.length));
+        metrics.modelRetried(model.provider, failure.reason);
+      } else throw failure;
     }
+  }
+}
+
+/** Another model may do better where this one is away, limited, slow, or has no key that is good. */
+const standsInFor = ({ data, transient }: ModelFailure): boolean =>
+  transient || data.code === 'MODEL_UNAVAILABLE' || data.code === 'MODEL_RATE_LIMITED';
+
+/** One attempt. One that does not begin in time is given up for the next model, where there is one. */
+async function askOne(
+  run: Run,
+  call: ModelCall,
+  model: ChatModel,
+  { messages, tools, mayBeEmpty }: ModelQuestion,
+  sink: AnswerSink,
+  hasNext: boolean,
+): Promise<Answer> {
+  const request = { messages, tools, mayBeEmpty, budgetTokens: run.plan.limits.maxTokens };
+  if (!hasNext) return model.ask({ ...request, signal: run.signal }, sink);
+  const attempt = new AbortController();
+  call.giveUp = () => attempt.abort(silentModel());
+  try {
+    return await model.ask({ ...request, signal: AbortSignal.any([run.signal, attempt.signal]) }, sink);
+  } finally {
+    call.giveUp = undefined;
   }
 }
 
@@ -122,7 +151,7 @@ function fieldsOf(
   attempt: number,
 ): object {
   const { reason, status, providerCode, contentType, finish } = diagnosis;
-  const said = { status, provider_code: providerCode, content_type: contentType, finish };
+  const said = { http_status: status, provider_code: providerCode, content_type: contentType, finish };
   return { provider, model, reason, ...said, code: data.code, attempt };
 }
 

@@ -183,6 +183,39 @@ export const filtered = (finish: string): ModelFailure =>
     },
   );
 
+/** The endpoint failed so often that it is not asked for a while. */
+export const circuitOpen = (retryAfterMs: number): ModelFailure =>
+  failure(
+    { reason: 'circuit_open' },
+    {
+      ...{ code: 'MODEL_UNAVAILABLE', transient: false, retryAfterMs },
+      message: 'The model provider has failed too often; it is asked again in a while.',
+    },
+  );
+
+/** The node does not have the provider, or only its name: a variable is `missing`. */
+export const notSetUp = (provider: string, missing: string | undefined): ModelFailure =>
+  failure(
+    { reason: 'not_set_up' },
+    {
+      ...{ code: 'MODEL_UNAVAILABLE', transient: false, retryable: false },
+      message:
+        missing === undefined
+          ? `This node has no model provider ${provider}: the operator has to set it up.`
+          : `The model provider ${provider} can not answer: the operator has to set ${missing}.`,
+    },
+  );
+
+/** It did not begin to answer in time, and another one is asked. */
+export const silentModel = (): ModelFailure =>
+  failure(
+    { reason: 'silent' },
+    {
+      ...{ code: 'MODEL_UNAVAILABLE', transient: true },
+      message: 'The model did not begin to answer in time.',
+    },
+  );
+
 export const tooLongForModel = (): ModelFailure =>
   failure(
     { reason: 'context' },

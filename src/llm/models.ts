@@ -1,19 +1,28 @@
 /** Chat models by configuration: whatever speaks chat completions at a base URL, and offline ones. */
 import { LRUCache } from 'lru-cache';
 import type { Provider } from '../domain/agent.ts';
-import { type RefusalError, refusalError } from '../domain/errors.ts';
 import { factsOf, MODEL_TABLE, type ModelFacts, type ModelTable } from '../domain/models.ts';
 import { completionsUrl, headersOf, type ProviderTable } from '../domain/providers.ts';
 import type { Quirks } from '../domain/ready-made-providers.ts';
 import type { Clock } from '../ports/telemetry.ts';
+import { createBreakers } from './breaker.ts';
 import { type ChatModel, fromLangChain } from './chat-model.ts';
 import { createCompletions, createEndpointMemory } from './completions/completions.ts';
 import { openConnections, type Proxies } from './completions/connections.ts';
 import type { Habits } from './completions/remedies.ts';
+import { type ModelFailure, notSetUp } from './model-errors.ts';
 import { OfflineModel } from './offline-model.ts';
 
 /** Instances in the cache; one costs some KB. */
 const MAX_CACHED = 500;
+
+interface ModelSettings {
+  readonly providers: ProviderTable;
+  /** What is known of models; by default the built-in table. */
+  readonly table?: ModelTable;
+  readonly proxies?: Proxies;
+  readonly breakerFailures?: number;
+}
 
 interface ModelSpec {
   readonly provider: Provider;
@@ -26,28 +35,24 @@ interface ModelSpec {
 /** Gives out chat models. They hold no conversation and are shared by all runs of the same spec. */
 export interface ModelProvider {
   /**
-   * Throws a RefusalError (MODEL_ERROR) for an offline model that does not exist, for a provider that the node does not
-   * have, and for one that lacks its key or address.
+   * Throws a RefusalError (MODEL_ERROR) for an offline model that does not exist. The model of a provider that the node
+   * does not have, or that lacks its key or address, answers nothing but that (MODEL_UNAVAILABLE).
    */
   model(spec: ModelSpec): ChatModel;
   /** Breaks what still runs. */
   close(): Promise<void>;
 }
 
-interface ModelsOptions {
-  readonly providers: ProviderTable;
-  /** What is known of models; by default the built-in table. */
-  readonly table?: ModelTable;
-  readonly clock: Clock;
-  /** By default none. */
-  readonly proxies?: Proxies;
-}
+const NO_PROXIES: Proxies = { https: undefined, http: undefined, except: undefined };
+/** Failures in a row that open an endpoint's circuit. */
+const BREAKER_FAILURES = 50;
 
 /** Makes a provider with one instance for each provider, model, temperature and token limit. */
-export function createModels(options: ModelsOptions): ModelProvider {
-  const { providers, table = MODEL_TABLE, clock, proxies = {} } = options;
+export function createModels(settings: ModelSettings, clock: Clock): ModelProvider {
+  const { providers, table = MODEL_TABLE } = settings;
   const models = new LRUCache<string, ChatModel>({ max: MAX_CACHED });
-  const connections = openConnections(proxies);
+  const connections = openConnections(settings.proxies ?? NO_PROXIES);
+  const breakers = createBreakers({ failures: settings.breakerFailures ?? BREAKER_FAILURES });
   const memory = createEndpointMemory();
 
   function make({ provider, model, temperature, maxTokens }: ModelSpec): ChatModel {
@@ -59,8 +64,9 @@ export function createModels(options: ModelsOptions): ModelProvider {
       );
     const config = providers.get(provider);
     const url = config ? completionsUrl(config, model) : undefined;
-    if (!config || !url || config.missing !== undefined) throw cannotAnswer(provider, config?.missing);
-    return createCompletions({
+    if (!config || !url || config.missing !== undefined)
+      return unable(provider, model, notSetUp(provider, config?.missing));
+    const endpointModel = createCompletions({
       provider,
       endpoint: {
         url,
@@ -70,6 +76,7 @@ export function createModels(options: ModelsOptions): ModelProvider {
       spec: { dialect: config.dialect, model, temperature, maxTokens },
       ...{ dispatcher: connections.dispatcher, memory, clock },
     });
+    return breakers.guard(provider, endpointModel);
   }
 
   return {
@@ -95,10 +102,10 @@ const habitsOf = ({ without, limitField }: Quirks, { window, output }: ModelFact
 
 const OTHER_LIMIT = { max_tokens: 'max_completion_tokens', max_completion_tokens: 'max_tokens' } as const;
 
-function cannotAnswer(provider: string, missing: string | undefined): RefusalError {
-  const message =
-    missing === undefined
-      ? `This node has no model provider ${provider}: the operator has to set it up.`
-      : `The model provider ${provider} can not answer: the operator has to set ${missing}.`;
-  return refusalError('MODEL_ERROR', { message });
-}
+/** A model that no request reaches: another one stands in where there is one. */
+const unable = (provider: string, model: string, failure: ModelFailure): ChatModel => ({
+  provider,
+  model,
+  estimate: () => 0,
+  ask: () => Promise.reject(failure),
+});

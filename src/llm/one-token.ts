@@ -30,7 +30,7 @@ export async function askOneToken(
   settings: OneTokenSettings,
   question: OneTokenQuestion,
 ): Promise<{ readonly isAnswer: boolean; readonly text: string }> {
-  const models = createModels({ ...settings, clock: { now: Date.now } });
+  const models = createModels(settings, { now: Date.now });
   const startedMs = performance.now();
   try {
     const { finish, usage } = await ask(models, question);

@@ -49,6 +49,8 @@ export interface ModelCall {
   text: string;
   /** Between attempts the stream is not expected to bring anything. */
   paused: boolean;
+  /** Set where another model can be asked: gives up one that does not begin to answer. */
+  giveUp: (() => void) | undefined;
 }
 
 /** What an agent's loop sees of its run. */
@@ -137,7 +139,7 @@ export function supervise(
         if (!over) context.emit(event);
       },
       callStarted() {
-        const call: ModelCall = { chunks: 0, text: '', paused: false };
+        const call: ModelCall = { chunks: 0, text: '', paused: false, giveUp: undefined };
         context.callStarted(() => (call.chunks > 0 ? estimatePlan(plan) + estimateTokens(call.text) : 0));
         return silence.begin(call);
       },
@@ -177,6 +179,11 @@ function createSilenceWatch({ firstTokenTimeoutMs, idleTimeoutMs }: RunDependenc
       }
       const limitMs = seenChunks === 0 ? firstTokenTimeoutMs : idleTimeoutMs;
       if (now - seenAt < limitMs) return undefined;
+      if (seenChunks === 0 && call.giveUp) {
+        call.giveUp();
+        seenAt = now;
+        return undefined;
+      }
       return seenChunks === 0 ? silent(limitMs) : stalled(limitMs);
     },
   };

@@ -41,10 +41,14 @@ export function createAgentRunner(dependencies: RunnerDependencies): AgentRunner
   return {
     run: (plan, context) =>
       supervise(plan, context, { watchdog, log, timeouts }, async (run) => {
-        const { type, provider, model, temperature, maxTokens } = plan.agent;
+        const { type, provider, model, temperature, maxTokens, fallbacks = [] } = plan.agent;
+        const draw = { temperature, maxTokens: maxTokens ?? undefined };
         const parts: AgentParts = {
           run,
-          model: models.model({ provider, model, temperature, maxTokens: maxTokens ?? undefined }),
+          models: [
+            models.model({ provider, model, ...draw }),
+            ...fallbacks.map((other) => models.model({ ...other, ...draw })),
+          ],
           toolUse: createToolUse(run, toolsOf(plan.limits.tools), metrics),
           prompt: systemPrompt(plan, clock.now()),
           dependencies: callDependencies,

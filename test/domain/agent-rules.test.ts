@@ -57,7 +57,14 @@ test('a provider that the node does not have is refused by name, one without its
   const [warning] = agentWarnings(mistral, providers);
   assert.deepEqual([warning?.field, warning?.rule], ['provider', 'provider_not_set_up']);
   assert.match(warning?.message ?? '', /MISTRAL_API_KEY/);
-  assert.deepEqual(agentWarnings({ provider: 'offline' }, providers), []);
+  assert.deepEqual(agentWarnings({ provider: 'offline', model: 'offline-echo' }, providers), []);
+
+  const chained = { ...mistral, fallbacks: [{ provider: 'house', model: 'm' }] };
+  assert.deepEqual(brief(checkAgent(chained, 'enterprise', rules)), [
+    ['fallbacks', 'unknown_provider', undefined],
+  ]);
+  const spare = { ...blank, provider: 'offline', fallbacks: [{ provider: 'gemini', model: 'm' }] };
+  assert.deepEqual(brief(agentWarnings(spare, providers)), [['fallbacks', 'provider_not_set_up', undefined]]);
 });
 
 test('every limit of the free tier is named at once, each with the first tier that would do', () => {

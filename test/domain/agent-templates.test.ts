@@ -113,8 +113,17 @@ test('a difference names each field that differs, the order of tools included, a
     { field: 'tools', from: ['a', 'b'], to: ['b', 'a'] },
   ]);
   assert.deepEqual(diffAgents(before, before), []);
-  assert.equal(diffAgents(null, after).length, AGENT_FIELDS.length);
-  assert.deepEqual(Object.keys(fieldsOf(blank)), Object.keys(agentFieldsSchema.shape));
+  const whole = { ...after, fallbacks: [{ provider: 'groq', model: 'llama-3.1-8b-instant' }] } as const;
+  assert.equal(diffAgents(null, { ...whole, fallbacks: [...whole.fallbacks] }).length, AGENT_FIELDS.length);
+  assert.equal(
+    diffAgents(null, after).length,
+    AGENT_FIELDS.length - 1,
+    'a field that is not there is no change',
+  );
+  assert.deepEqual(
+    Object.keys(fieldsOf({ ...whole, fallbacks: [...whole.fallbacks] })),
+    Object.keys(agentFieldsSchema.shape),
+  );
 });
 
 const record: Agent = defaultRecord(

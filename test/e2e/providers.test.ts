@@ -144,12 +144,25 @@ test('an agent on a provider without its key is stored with a warning, and its t
 
   const client = await node.chat('acme', 's1');
   const { data } = last(await client.turn('Hello.', { agent_id }), 'error');
-  assert.deepEqual([data.code, data.retryable], ['MODEL_ERROR', false]);
+  assert.deepEqual([data.code, data.retryable], ['MODEL_UNAVAILABLE', false]);
   assert.match(data.message, /AZURE_OPENAI_API_KEY/);
   assert.equal(stub.requests.length, 0);
   const { body } = await node.ask('/ready', { tenant: null });
   assert.deepEqual(body.providers.azure, { status: 'incomplete', missing: 'AZURE_OPENAI_API_KEY' });
   assert.deepEqual(body.providers.offline, { status: 'configured' });
+});
+
+test('another model stands in for one whose provider has no key', async (t) => {
+  const stub = await stubFor(t);
+  const node = await startNode(t, { ...azureAt(stub), OPENAI_API_KEY: 'k', OPENAI_BASE_URL: stub.baseUrl });
+  const fallbacks = [{ provider: 'openai', model: 'gpt-4.1-mini' }];
+  const agent_id = await make(node, { provider: 'azure', model: 'm', fallbacks });
+  const client = await node.chat('acme', 's1');
+  last(await client.turn('Hello.', { agent_id }), 'chat.response');
+  assert.deepEqual(
+    stub.requests.map(({ body }) => body.model),
+    ['gpt-4.1-mini'],
+  );
 });
 
 test('what an endpoint refuses although the file says otherwise is learnt all the same', async (t) => {

@@ -169,7 +169,12 @@ export function execute(
 
 /** A runner whose OpenAI and Groq models live in a stub of its own. */
 export async function startBench(
-  options: { tools?: readonly Tool[]; firstTokenTimeoutMs?: number; idleTimeoutMs?: number } = {},
+  options: {
+    tools?: readonly Tool[];
+    firstTokenTimeoutMs?: number;
+    idleTimeoutMs?: number;
+    breakerFailures?: number;
+  } = {},
 ): Promise<Bench> {
   const before = held();
   const stub = await startStubModel();
@@ -180,18 +185,21 @@ export async function startBench(
     close: () => own.close(),
   };
   const runner = createAgentRunner({
-    models: createModels({
+    models: createModels(
+      {
+        providers: configureProviders(
+          {
+            OPENAI_API_KEY: 'sk-canary-key',
+            OPENAI_BASE_URL: stub.baseUrl,
+            GROQ_API_KEY: 'gsk-canary-key',
+            GROQ_BASE_URL: stub.groqBaseUrl,
+          },
+          [],
+        ).providers,
+        breakerFailures: options.breakerFailures ?? 1_000,
+      },
       clock,
-      providers: configureProviders(
-        {
-          OPENAI_API_KEY: 'sk-canary-key',
-          OPENAI_BASE_URL: stub.baseUrl,
-          GROQ_API_KEY: 'gsk-canary-key',
-          GROQ_BASE_URL: stub.groqBaseUrl,
-        },
-        [],
-      ).providers,
-    }),
+    ),
     tools,
     clock,
     metrics: records.metrics,

@@ -181,18 +181,20 @@ test('a model uses a tool of the registry, once it is kept that the run has effe
     await stub.close();
   });
   const runner = createAgentRunner({
-    models: createModels({
+    models: createModels(
+      {
+        providers: configureProviders(
+          {
+            OPENAI_API_KEY: 'sk',
+            OPENAI_BASE_URL: stub.baseUrl,
+            GROQ_API_KEY: 'gsk',
+            GROQ_BASE_URL: stub.groqBaseUrl,
+          },
+          [],
+        ).providers,
+      },
       clock,
-      providers: configureProviders(
-        {
-          OPENAI_API_KEY: 'sk',
-          OPENAI_BASE_URL: stub.baseUrl,
-          GROQ_API_KEY: 'gsk',
-          GROQ_BASE_URL: stub.groqBaseUrl,
-        },
-        [],
-      ).providers,
-    }),
+    ),
     tools: createTools({ clock, peers }),
     ...{ clock, metrics, log: quiet, timeouts: { firstTokenTimeoutMs: 5_000, idleTimeoutMs: 5_000 } },
   });

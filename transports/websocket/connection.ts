@@ -55,134 +55,118 @@ interface SocketClientOptions {
 
 /** Makes the clients of one port. They share one list of clients to flush, worked off once a loop turn. */
 export function createSocketClients(): (socket: RawSocket, options: SocketClientOptions) => SocketClient {
-  let dirty: (() => void)[] = [];
+  let dirty: Connection[] = [];
   const flushAll = (): void => {
     const batch = dirty;
     dirty = [];
-    for (const flush of batch) flush();
+    for (const client of batch) client.flushAtTurnsEnd();
   };
-  return (socket, options) =>
-    createSocketClient(socket, options, (flush) => {
-      if (dirty.push(flush) === 1) setImmediate(flushAll);
+  const atTurnsEnd = (client: Connection): void => {
+    if (dirty.push(client) === 1) setImmediate(flushAll);
+  };
+  return (socket, options) => new Connection(socket, options, atTurnsEnd);
+}
+
+/** A class, as there are tens of thousands of them: a closure for each method would cost as much as all they hold. */
+class Connection implements SocketClient {
+  readonly id: string;
+  readonly deltaWindowMs: number;
+  readonly #socket: RawSocket;
+  readonly #format: Format;
+  readonly #onStalled: () => void;
+  readonly #atTurnsEnd: (client: Connection) => void;
+  #state: 'open' | 'stalled' | 'closed' = 'open';
+  stalledAtMs: number | undefined;
+  /** The frames of one loop turn, encoded and not yet written. */
+  #gathered: (string | Uint8Array)[] = [];
+  #gatheredBytes = 0;
+  /**
+   * Attaching brings a snapshot or a replay, which may be larger than a healthy connection takes at once: until the
+   * client has caught up, what is buffered counts as none.
+   */
+  #isCatchingUp = true;
+  #limit = MAX_BUFFERED_BYTES;
+
+  constructor(
+    socket: RawSocket,
+    { id, format, deltaWindowMs, onStalled }: SocketClientOptions,
+    atTurnsEnd: (client: Connection) => void,
+  ) {
+    this.id = id;
+    this.deltaWindowMs = deltaWindowMs;
+    this.#socket = socket;
+    this.#format = format;
+    this.#onStalled = onStalled;
+    this.#atTurnsEnd = atTurnsEnd;
+  }
+
+  /** The frame is encoded at once: the session's other sockets are given it next. */
+  send(frame: Frame): void {
+    if (this.#state !== 'open') return;
+    if (frame.type === 'session.ready') this.#isCatchingUp = true;
+    const data = encodeFrame(frame, this.#format);
+    this.#gatheredBytes += data.length;
+    if (this.#gathered.push(data) === 1) this.#atTurnsEnd(this);
+    if (this.#gatheredBytes > MAX_GATHERED_BYTES) this.#flush();
+  }
+
+  flushAtTurnsEnd(): void {
+    this.#flush();
+    this.#isCatchingUp = false;
+  }
+
+  /** Writes what is gathered in one cork. */
+  #flush(): void {
+    if (this.#state !== 'open' || this.#gathered.length === 0) return;
+    const batch = this.#gathered;
+    const isBinary = this.#format === 'msgpack';
+    this.#clear();
+    this.#socket.cork(() => {
+      for (const data of batch) this.#socket.send(data, isBinary);
     });
-}
+    this.checkPressure();
+  }
 
-function createSocketClient(
-  socket: RawSocket,
-  { id, format, deltaWindowMs, onStalled }: SocketClientOptions,
-  atTurnsEnd: (flush: () => void) => void,
-): SocketClient {
-  const gathered = createGatheredFrames(socket, format);
-  const limit = createBufferLimit(socket);
-  let state: 'open' | 'stalled' | 'closed' = 'open';
-  let stalledAtMs: number | undefined;
+  #clear(): void {
+    this.#gathered = [];
+    this.#gatheredBytes = 0;
+  }
 
-  const flush = (): void => {
-    if (state === 'open' && gathered.write()) checkPressure();
-  };
-  const flushAtTurnsEnd = (): void => {
-    flush();
-    limit.caughtUp();
-  };
-  const checkPressure = (): void => {
-    if (state !== 'open' || !limit.isExceeded()) return;
-    state = 'stalled';
-    stalledAtMs = performance.now();
-    gathered.clear();
-    onStalled();
-  };
+  checkPressure(): void {
+    if (this.#state !== 'open') return;
+    const buffered = this.#socket.getBufferedAmount();
+    if (this.#isCatchingUp) this.#limit = MAX_BUFFERED_BYTES + buffered;
+    if (buffered <= this.#limit) return;
+    this.#state = 'stalled';
+    this.stalledAtMs = performance.now();
+    this.#clear();
+    this.#onStalled();
+  }
 
-  return {
-    id,
-    deltaWindowMs,
-    get stalledAtMs() {
-      return stalledAtMs;
-    },
-    send(frame: Frame) {
-      if (state !== 'open') return;
-      if (frame.type === 'session.ready') limit.catchingUp();
-      if (gathered.add(frame) === 1) atTurnsEnd(flushAtTurnsEnd);
-      if (gathered.bytes() > MAX_GATHERED_BYTES) flush();
-    },
-    close(close: Close) {
-      if (state === 'closed') return;
-      flush();
-      state = 'closed';
-      // Behind a full buffer a close frame would wait, and keep the buffer, for as long as the client likes.
-      if (stalledAtMs !== undefined) socket.close();
-      else socket.end(close.code, close.reason);
-    },
-    ping() {
-      if (state === 'open') socket.ping();
-    },
-    checkPressure,
-    drained() {
-      if (!limit.hasDrained() || state !== 'stalled') return;
-      state = 'closed';
-      socket.end(CLOSE.tooSlow.code, CLOSE.tooSlow.reason);
-    },
-    gone() {
-      state = 'closed';
-      gathered.clear();
-    },
-  };
-}
+  /** Once nothing is left in the buffer, the limit is the usual one again. */
+  drained(): void {
+    if (this.#socket.getBufferedAmount() > 0) return;
+    this.#limit = MAX_BUFFERED_BYTES;
+    if (this.#state !== 'stalled') return;
+    this.#state = 'closed';
+    this.#socket.end(CLOSE.tooSlow.code, CLOSE.tooSlow.reason);
+  }
 
-/** The frames of one loop turn, encoded and not yet written. */
-function createGatheredFrames(socket: RawSocket, format: Format) {
-  const isBinary = format === 'msgpack';
-  let frames: (string | Uint8Array)[] = [];
-  let bytes = 0;
-  const clear = (): void => {
-    frames = [];
-    bytes = 0;
-  };
-  return {
-    bytes: () => bytes,
-    clear,
-    /** Returns how many there are now. The frame is encoded at once: the session's other sockets are given it next. */
-    add(frame: Frame): number {
-      const data = encodeFrame(frame, format);
-      bytes += data.length;
-      return frames.push(data);
-    },
-    /** Writes them in one cork; false where there are none. */
-    write(): boolean {
-      if (frames.length === 0) return false;
-      const batch = frames;
-      clear();
-      socket.cork(() => {
-        for (const data of batch) socket.send(data, isBinary);
-      });
-      return true;
-    },
-  };
-}
+  close(close: Close): void {
+    if (this.#state === 'closed') return;
+    this.#flush();
+    this.#state = 'closed';
+    // Behind a full buffer a close frame would wait, and keep the buffer, for as long as the client likes.
+    if (this.stalledAtMs !== undefined) this.#socket.close();
+    else this.#socket.end(close.code, close.reason);
+  }
 
-/**
- * How much a client may leave unread. Attaching brings a snapshot or a replay, which may be larger than a healthy
- * connection takes at once: until the client has caught up, what is buffered counts as none.
- */
-function createBufferLimit(socket: RawSocket) {
-  let isCatchingUp = true;
-  let limit = MAX_BUFFERED_BYTES;
-  return {
-    catchingUp(): void {
-      isCatchingUp = true;
-    },
-    caughtUp(): void {
-      isCatchingUp = false;
-    },
-    isExceeded(): boolean {
-      const buffered = socket.getBufferedAmount();
-      if (isCatchingUp) limit = MAX_BUFFERED_BYTES + buffered;
-      return buffered > limit;
-    },
-    /** Whether nothing is left in the buffer; the limit is then the usual one again. */
-    hasDrained(): boolean {
-      if (socket.getBufferedAmount() > 0) return false;
-      limit = MAX_BUFFERED_BYTES;
-      return true;
-    },
-  };
+  ping(): void {
+    if (this.#state === 'open') this.#socket.ping();
+  }
+
+  gone(): void {
+    this.#state = 'closed';
+    this.#clear();
+  }
 }

@@ -12,7 +12,7 @@ import {
 } from '../model-errors.ts';
 import { addPieces, type OpenCall } from '../tool-calls.ts';
 import { type Chunk, errorIn, isObject, type ReasoningField, readChunk } from './chunk.ts';
-import { createEventScan } from './event-scan.ts';
+import { EventScan } from './event-scan.ts';
 import type { Finish } from './finish.ts';
 import type { Usage } from './usage.ts';
 
@@ -50,171 +50,192 @@ const REPLACEMENT = '\ufffd';
 /** UTF-16 units of thoughts that are held to be sent back. */
 const MAX_THOUGHT_UNITS = 1_000_000;
 
-export interface AnswerReader {
-  push(bytes: Buffer): void;
-  /** The body ended. */
-  end(): void;
-  /** The connection broke. */
-  broke(error: unknown): void;
-  /** The answer is whole, though its connection may still be open: nothing more is worth waiting for. */
-  readonly done: boolean;
-  /** It has its end, but a last word (usage) may follow. */
-  readonly finished: boolean;
-  /** Its usage has come. */
-  readonly counted: boolean;
-  /** The answer, or throws a ModelFailure. To be asked once the body has ended, broke, or is not waited for. */
-  result(mayBeEmpty: boolean): Answer;
-}
-
 /**
  * The end of an answer is its finish, or `[DONE]`: what follows, a reset among it, takes nothing back. An answer
- * without either is cut off. `contentType` is the body's, as the endpoint names it.
+ * without either is cut off. A class: there is one for each stream, and its closures would weigh more than it holds.
  */
-export function createAnswerReader(contentType: string, sink: AnswerSink): AnswerReader {
-  const calls: OpenCall[] = [];
-  let text = '';
+export class AnswerReader {
+  readonly #contentType: string;
+  readonly #isJson: boolean;
+  readonly #sink: AnswerSink;
+  readonly #scan: EventScan;
+  readonly #calls: OpenCall[] = [];
+  #text = '';
   /** Half a character, whose other half may follow. */
-  let half = '';
-  let thought = '';
-  let field: ReasoningField = 'reasoning_content';
-  const details: unknown[] = [];
-  let finish: Finish | undefined;
-  let word = '';
-  let usage: Usage | undefined;
-  let done = false;
-  let chunks = 0;
-  let failure: ModelFailure | undefined;
+  #half = '';
+  #thought = '';
+  #field: ReasoningField = 'reasoning_content';
+  #details: readonly unknown[] = [];
+  #finish: Finish | undefined;
+  #word = '';
+  #usage: Usage | undefined;
+  #isDone = false;
+  #chunks = 0;
+  #failure: ModelFailure | undefined;
   /** The body so far, while no event was in it: it may be JSON, or a page. */
-  let body: Buffer[] | undefined = [];
-  let bodyBytes = 0;
-  const isJson = /\bjson\b/i.test(contentType);
+  #body: Buffer[] | undefined = [];
+  #bodyBytes = 0;
 
-  function take(chunk: Chunk): void {
-    if (chunk.usage) usage = chunk.usage;
-    if (chunk.finish) {
-      finish = chunk.finish;
-      word = chunk.finishWord ?? '';
+  /** `contentType` is the body's, as the endpoint names it. */
+  constructor(contentType: string, sink: AnswerSink) {
+    this.#contentType = contentType;
+    this.#isJson = /\bjson\b/i.test(contentType);
+    this.#sink = sink;
+    this.#scan = new EventScan((data, name) => this.#event(data, name));
+  }
+
+  /** The answer is whole, though its connection may still be open: nothing more is worth waiting for. */
+  get done(): boolean {
+    return this.#isDone || this.#failure !== undefined;
+  }
+
+  /** It has its end, but a last word (usage) may follow. */
+  get finished(): boolean {
+    return this.#finish !== undefined;
+  }
+
+  /** Its usage has come. */
+  get counted(): boolean {
+    return this.#usage !== undefined;
+  }
+
+  /** More of it is on its way. */
+  get amidst(): boolean {
+    return this.#scan.isAmidst;
+  }
+
+  /** Throws what the sink throws. */
+  push(bytes: Buffer): void {
+    if (this.done) return;
+    if (this.#body) {
+      this.#bodyBytes += bytes.length;
+      if (this.#bodyBytes <= MAX_BODY_BYTES) this.#body.push(bytes);
+      else if (this.#isJson) this.#fail(unreadable(this.#contentType));
+      else this.#body = undefined;
     }
-    if (chunk.reasoning !== undefined) {
-      if (thought.length < MAX_THOUGHT_UNITS) thought += chunk.reasoning;
-      field = chunk.reasoningField ?? field;
-      sink.onReasoning(chunk.reasoning);
+    if (this.#isJson) return;
+    try {
+      this.#scan.push(bytes);
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      this.#fail(unreadable(this.#contentType));
     }
-    if (chunk.reasoningDetails) details.push(...chunk.reasoningDetails);
-    if (chunk.calls) addPieces(calls, chunk.calls);
-    if (chunk.text !== undefined) show(chunk.text);
   }
 
-  /** Text is well-formed Unicode, also where a character comes in two halves. */
-  function show(piece: string): void {
-    let whole = half + piece;
-    half = isHighHalf(whole.charCodeAt(whole.length - 1)) ? whole.slice(-1) : '';
-    if (half !== '') whole = whole.slice(0, -1);
-    if (whole === '') return;
-    if (!whole.isWellFormed()) whole = whole.toWellFormed();
-    text += whole;
-    sink.onText(whole);
+  /** The body ended. */
+  end(): void {
+    if (this.done) return;
+    if (!this.#isJson) this.#scan.end();
+    if (this.#body && this.#body.length > 0) this.#readBody(Buffer.concat(this.#body));
   }
 
-  /** A half that stays alone. */
-  function flush(): void {
-    if (half === '') return;
-    half = '';
-    text += REPLACEMENT;
-    sink.onText(REPLACEMENT);
+  /** The connection broke. */
+  broke(): void {
+    if (!this.#isDone && this.#finish === undefined) this.#fail(cutOff(this.#word));
   }
 
-  function value(json: unknown, name: string): void {
-    if (Array.isArray(json)) {
-      for (const each of json) value(each, name);
-      return;
-    }
-    if (!isObject(json)) return;
-    chunks += 1;
-    sink.onChunk();
-    const error = errorIn(json, name);
-    if (error === undefined) take(readChunk(json));
-    else if (finish === undefined) failure ??= errorUnder200(error);
+  /** The answer, or throws a ModelFailure. To be asked once the body has ended, broke, or is not waited for. */
+  result(mayBeEmpty: boolean): Answer {
+    this.#showHalf();
+    const finish = this.#finish;
+    if (this.#failure) throw this.#text === '' ? this.#failure : afterText(this.#failure);
+    if (finish === 'filtered') throw filtered(this.#word);
+    if (finish === 'failed') throw failedFinish(this.#word);
+    const isEmpty = this.#text === '' && this.#calls.length === 0;
+    if (!this.#isDone && finish === undefined)
+      throw isEmpty && this.#chunks === 0 ? nothingToShow('empty') : cutOff(this.#word);
+    if (isEmpty && !(mayBeEmpty && finish !== 'tool_calls'))
+      throw nothingToShow(this.#thought !== '' ? 'thoughts' : finish === 'tool_calls' ? 'calls' : 'empty');
+    const hasThoughts = this.#thought !== '' || this.#details.length > 0;
+    return {
+      text: this.#text,
+      calls: this.#calls,
+      thoughts: hasThoughts ? { text: this.#thought, field: this.#field, details: this.#details } : undefined,
+      finish: finish ?? 'stop',
+      usage: this.#usage,
+    };
   }
 
-  function event(data: string, name: string): void {
-    if (failure) return;
-    body = undefined;
+  /** The first failure counts. */
+  #fail(failure: ModelFailure): void {
+    this.#failure ??= failure;
+  }
+
+  #event(data: string, name: string): void {
+    if (this.#failure) return;
+    this.#body = undefined;
     if (data.length < 30) {
       const word = data.trim();
-      if (word === '[DONE]') done = true;
+      if (word === '[DONE]') this.#isDone = true;
       if (PING.test(word)) return;
     }
     const parsed = parse(data) ?? parseLines(data);
-    if (parsed) for (const json of parsed) value(json, name);
-    else if (name === 'error' && finish === undefined) failure ??= errorUnder200({});
-    else if (finish === undefined) failure ??= text === '' ? unreadable(contentType) : cutOff(word);
+    if (parsed) this.#values(parsed, name);
+    else if (this.#finish !== undefined) return;
+    else if (name === 'error') this.#fail(errorUnder200({}));
+    else this.#fail(this.#text === '' ? unreadable(this.#contentType) : cutOff(this.#word));
   }
 
-  const scan = createEventScan(event);
-
   /** The body was no stream of events: a whole completion, an error, or something else altogether. */
-  function readBody(bytes: Buffer): void {
+  #readBody(bytes: Buffer): void {
     const whole = bytes.toString('utf8').trim();
     if (whole.split(/[\r\n]+/).every((line) => EVENT_LINE.test(line))) return;
     const parsed = parse(whole) ?? parseLines(whole);
-    if (!parsed) {
-      failure = isJson || whole.startsWith('{') ? unreadable(contentType) : notAModel(contentType);
-      return;
-    }
-    for (const json of parsed) value(json, '');
-    if (text !== '' || calls.length > 0) done = true;
-    else if (chunks === 0) failure ??= notAModel(contentType);
+    const isNearly = this.#isJson || whole.startsWith('{');
+    if (!parsed) return this.#fail((isNearly ? unreadable : notAModel)(this.#contentType));
+    this.#values(parsed, '');
+    if (this.#text !== '' || this.#calls.length > 0) this.#isDone = true;
+    else if (this.#chunks === 0) this.#fail(notAModel(this.#contentType));
   }
 
-  return {
-    get done() {
-      return done || failure !== undefined;
-    },
-    get finished() {
-      return finish !== undefined;
-    },
-    get counted() {
-      return usage !== undefined;
-    },
-    push(bytes) {
-      if (done || failure) return;
-      if (body) {
-        bodyBytes += bytes.length;
-        if (bodyBytes <= MAX_BODY_BYTES) body.push(bytes);
-        else if (isJson) failure = unreadable(contentType);
-        else body = undefined;
-      }
-      if (isJson) return;
-      try {
-        scan.push(bytes);
-      } catch (error) {
-        if (!(error instanceof RangeError)) throw error;
-        failure ??= unreadable(contentType);
-      }
-    },
-    end() {
-      if (done || failure) return;
-      if (!isJson) scan.end();
-      if (body && body.length > 0) readBody(Buffer.concat(body));
-    },
-    broke() {
-      if (!done && finish === undefined) failure ??= cutOff(word);
-    },
-    result(mayBeEmpty) {
-      flush();
-      if (failure) throw text === '' ? failure : afterText(failure);
-      if (finish === 'filtered') throw filtered(word);
-      if (finish === 'failed') throw failedFinish(word);
-      const isEmpty = text === '' && calls.length === 0;
-      if (!done && finish === undefined)
-        throw isEmpty && chunks === 0 ? nothingToShow('empty') : cutOff(word);
-      if (isEmpty && !(mayBeEmpty && finish !== 'tool_calls'))
-        throw nothingToShow(thought !== '' ? 'thoughts' : finish === 'tool_calls' ? 'calls' : 'empty');
-      const thoughts = thought === '' && details.length === 0 ? undefined : { text: thought, field, details };
-      return { text, calls, thoughts, finish: finish ?? 'stop', usage };
-    },
-  };
+  #values(values: readonly unknown[], name: string): void {
+    for (const value of values)
+      if (Array.isArray(value)) this.#values(value, name);
+      else if (isObject(value)) this.#value(value, name);
+  }
+
+  #value(value: Record<string, unknown>, name: string): void {
+    this.#chunks += 1;
+    this.#sink.onChunk();
+    const error = errorIn(value, name);
+    if (error === undefined) this.#take(readChunk(value));
+    else if (this.#finish === undefined) this.#fail(errorUnder200(error));
+  }
+
+  #take(chunk: Chunk): void {
+    if (chunk.usage) this.#usage = chunk.usage;
+    if (chunk.finish) {
+      this.#finish = chunk.finish;
+      this.#word = chunk.finishWord ?? '';
+    }
+    if (chunk.reasoning !== undefined) {
+      if (this.#thought.length < MAX_THOUGHT_UNITS) this.#thought += chunk.reasoning;
+      this.#field = chunk.reasoningField ?? this.#field;
+      this.#sink.onReasoning(chunk.reasoning);
+    }
+    if (chunk.reasoningDetails) this.#details = [...this.#details, ...chunk.reasoningDetails];
+    if (chunk.calls) addPieces(this.#calls, chunk.calls);
+    if (chunk.text !== undefined) this.#show(chunk.text);
+  }
+
+  /** Text is well-formed Unicode, also where a character comes in two halves. */
+  #show(piece: string): void {
+    let whole = this.#half + piece;
+    this.#half = isHighHalf(whole.charCodeAt(whole.length - 1)) ? whole.slice(-1) : '';
+    if (this.#half !== '') whole = whole.slice(0, -1);
+    if (whole === '') return;
+    if (!whole.isWellFormed()) whole = whole.toWellFormed();
+    this.#text += whole;
+    this.#sink.onText(whole);
+  }
+
+  /** A half that stays alone. */
+  #showHalf(): void {
+    if (this.#half === '') return;
+    this.#half = '';
+    this.#text += REPLACEMENT;
+    this.#sink.onText(REPLACEMENT);
+  }
 }
 
 const isHighHalf = (unit: number): boolean => unit >= 0xd800 && unit <= 0xdbff;

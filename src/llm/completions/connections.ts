@@ -1,4 +1,4 @@
-/** The node's HTTP connections to model endpoints: pooled, bounded, kept alive, through the operator's proxies. */
+/** The node's HTTP connections to model endpoints: pooled, bounded, kept alive, through proxies where there are some. */
 import { Agent, type Dispatcher, EnvHttpProxyAgent } from 'undici';
 
 /** Streams at once to one endpoint; a further request waits for a connection. */
@@ -13,15 +13,15 @@ export interface Connections {
   close(): Promise<void>;
 }
 
-/** What `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say. */
+/** Proxies by the scheme of the endpoint's address; `except` lists hosts to be asked without, as NO_PROXY does. */
 export interface Proxies {
-  readonly httpProxy?: string;
-  readonly httpsProxy?: string;
-  readonly noProxy?: string;
+  readonly https: string | undefined;
+  readonly http: string | undefined;
+  readonly except: string | undefined;
 }
 
 /** The run has deadlines of its own: none here. */
-export function openConnections(proxies: Proxies): Connections {
+export function openConnections({ https, http, except = '' }: Proxies): Connections {
   const options: Agent.Options = {
     connections: MAX_CONNECTIONS,
     pipelining: 1,
@@ -31,7 +31,14 @@ export function openConnections(proxies: Proxies): Connections {
     bodyTimeout: 0,
     connect: { timeout: CONNECT_TIMEOUT_MS },
   };
-  const proxied = proxies.httpProxy !== undefined || proxies.httpsProxy !== undefined;
-  const dispatcher = proxied ? new EnvHttpProxyAgent({ ...options, ...proxies }) : new Agent(options);
+  const dispatcher =
+    https === undefined && http === undefined
+      ? new Agent(options)
+      : new EnvHttpProxyAgent({
+          ...options,
+          httpsProxy: https ?? '',
+          httpProxy: http ?? '',
+          noProxy: except,
+        });
   return { dispatcher, close: () => dispatcher.destroy() };
 }

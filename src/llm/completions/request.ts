@@ -2,9 +2,9 @@
 import { createBrotliDecompress, createGunzip, createInflate, type Gunzip } from 'node:zlib';
 import type { Dispatcher } from 'undici';
 import { classify, cutOff, type ModelFailure } from '../model-errors.ts';
-import { type Answer, type AnswerSink, createAnswerReader } from './answer.ts';
+import { type Answer, AnswerReader, type AnswerSink } from './answer.ts';
 
-/** After its finish an answer may still bring its usage: so long is waited for bytes, and for all of them together. */
+/** After its finish an answer may still bring its usage: so long is waited for bytes, and for all that say nothing. */
 const AFTER_FINISH_MS = 1_000;
 const AFTER_FINISH_AT_MOST_MS = 2_000;
 /** With its usage, an answer has all there is to come. */
@@ -37,71 +37,39 @@ export type Asked =
   | { readonly type: 'refused'; readonly refusal: HttpRefusal };
 
 /** Resolves to the answer or the refusal. Rejects with a ModelFailure, or with the signal's reason. */
-export function ask(request: AnswerRequest, sink: AnswerSink): Promise<Asked> {
-  const { dispatcher, url, headers, body, signal, mayBeEmpty } = request;
-  return new Promise((resolve, reject) => {
-    let controller: Dispatcher.DispatchController | undefined;
-    let reading: Reading | undefined;
-    let timer: NodeJS.Timeout | undefined;
-    let finishedAt: number | undefined;
-    let settled = false;
+export const ask = (request: AnswerRequest, sink: AnswerSink): Promise<Asked> =>
+  new Promise((resolve, reject) => {
+    new Exchange(request, sink, resolve, reject).start();
+  });
 
-    const letGo = (): void => {
-      if (controller && !controller.aborted) controller.abort(new Error('the answer is whole'));
-    };
-    const settle = (outcome: () => Asked): void => {
-      if (settled) return;
-      settled = true;
-      signal.removeEventListener('abort', onAbort);
-      try {
-        resolve(outcome());
-      } catch (error) {
-        reject(error);
-      }
-    };
-    const end = (): void => {
-      clearTimeout(timer);
-      const { result } = reading ?? {};
-      settle(() => {
-        if (!result) throw cutOff();
-        return result(mayBeEmpty);
-      });
-    };
-    const fail = (error: unknown): void => {
-      clearTimeout(timer);
-      // Before the answer's head a broken connection is one; behind it, it cuts the answer off.
-      if (!reading) return settle(() => raise(classify(error)));
-      reading.broke(error);
-      end();
-    };
-    const onAbort = (): void => {
-      settle(() => raise(signal.reason));
-      clearTimeout(timer);
-      letGo();
-    };
-    /** Called whenever something came: an answer that is whole is not kept waiting. */
-    const look = (): void => {
-      if (!reading || settled) return;
-      if (reading.done) {
-        end();
-        timer = setTimeout(letGo, AFTER_DONE_MS).unref();
-      } else if (reading.finished) {
-        const now = performance.now();
-        finishedAt ??= now;
-        const left = finishedAt + AFTER_FINISH_AT_MOST_MS - now;
-        clearTimeout(timer);
-        timer = setTimeout(
-          () => {
-            end();
-            letGo();
-          },
-          Math.min(left, reading.counted ? AFTER_USAGE_MS : AFTER_FINISH_MS),
-        );
-      }
-    };
+/** One request and its answer. It settles once; its connection may live on a little, to be used again. */
+class Exchange implements Dispatcher.DispatchHandler {
+  readonly #request: AnswerRequest;
+  readonly #sink: AnswerSink;
+  readonly #resolve: (asked: Asked) => void;
+  readonly #reject: (error: unknown) => void;
+  #controller: Dispatcher.DispatchController | undefined;
+  #reading: Reading | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #finishedAt: number | undefined;
+  #isSettled = false;
 
-    if (signal.aborted) return onAbort();
-    signal.addEventListener('abort', onAbort, { once: true });
+  constructor(
+    request: AnswerRequest,
+    sink: AnswerSink,
+    resolve: (asked: Asked) => void,
+    reject: (error: unknown) => void,
+  ) {
+    this.#request = request;
+    this.#sink = sink;
+    this.#resolve = resolve;
+    this.#reject = reject;
+  }
+
+  start(): void {
+    const { dispatcher, url, headers, body, signal } = this.#request;
+    if (signal.aborted) return this.#onAbort();
+    signal.addEventListener('abort', this.#onAbort, { once: true });
     dispatcher.dispatch(
       {
         origin: url.origin,
@@ -110,35 +78,98 @@ export function ask(request: AnswerRequest, sink: AnswerSink): Promise<Asked> {
         headers: { 'content-type': 'application/json', accept: 'text/event-stream', ...headers },
         body,
       },
-      {
-        onRequestStart(started) {
-          controller = started;
-          if (signal.aborted) letGo();
-        },
-        onResponseStart(_controller, status, responseHeaders) {
-          if (status < 200) return;
-          const read =
-            status < 300
-              ? readAnswer(String(responseHeaders['content-type'] ?? ''), sink)
-              : readRefusal(status, responseHeaders);
-          reading = decoded(responseHeaders['content-encoding'], read, look);
-          look();
-        },
-        onResponseData(_controller, bytes) {
-          reading?.push(bytes);
-          look();
-        },
-        onResponseEnd() {
-          reading?.end(end);
-          clearTimeout(timer);
-        },
-        onResponseError(_controller, error) {
-          clearTimeout(timer);
-          if (!settled) fail(error);
-        },
-      },
+      this,
     );
-  });
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller;
+    if (this.#request.signal.aborted) this.#letGo();
+  }
+
+  onResponseStart(
+    _controller: Dispatcher.DispatchController,
+    status: number,
+    headers: HttpRefusal['headers'],
+  ): void {
+    if (status < 200) return;
+    const reading =
+      status < 300
+        ? readAnswer(String(headers['content-type'] ?? ''), this.#sink)
+        : readRefusal(status, headers);
+    this.#reading = decoded(headers['content-encoding'], reading, () => this.#look());
+    this.#look();
+  }
+
+  onResponseData(_controller: Dispatcher.DispatchController, bytes: Buffer): void {
+    this.#reading?.push(bytes);
+    this.#look();
+  }
+
+  onResponseEnd(): void {
+    this.#reading?.end(() => this.#end());
+    clearTimeout(this.#timer);
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+    clearTimeout(this.#timer);
+    if (this.#isSettled) return;
+    // Before the answer's head a broken connection is one; behind it, it cuts the answer off.
+    if (!this.#reading) return this.#settle(() => raise(classify(error)));
+    this.#reading.broke(error);
+    this.#end();
+  }
+
+  readonly #onAbort = (): void => {
+    this.#settle(() => raise(this.#request.signal.reason));
+    clearTimeout(this.#timer);
+    this.#letGo();
+  };
+
+  /** Called whenever something came: an answer that is whole is not kept waiting. */
+  #look(): void {
+    const reading = this.#reading;
+    if (!reading || this.#isSettled) return;
+    if (reading.done) {
+      this.#end();
+      this.#timer = setTimeout(() => this.#letGo(), AFTER_DONE_MS).unref();
+    } else if (reading.finished) this.#waitForMore(reading);
+  }
+
+  #waitForMore({ counted, amidst }: Reading): void {
+    const now = performance.now();
+    this.#finishedAt ??= now;
+    // An event that is on its way is waited for, as long as it moves.
+    const left = amidst ? AFTER_FINISH_MS : this.#finishedAt + AFTER_FINISH_AT_MOST_MS - now;
+    clearTimeout(this.#timer);
+    const stop = (): void => {
+      this.#end();
+      this.#letGo();
+    };
+    this.#timer = setTimeout(stop, Math.min(left, counted && !amidst ? AFTER_USAGE_MS : AFTER_FINISH_MS));
+  }
+
+  #end(): void {
+    clearTimeout(this.#timer);
+    const reading = this.#reading;
+    this.#settle(() => (reading ? reading.result(this.#request.mayBeEmpty) : raise(cutOff())));
+  }
+
+  #settle(outcome: () => Asked): void {
+    if (this.#isSettled) return;
+    this.#isSettled = true;
+    this.#request.signal.removeEventListener('abort', this.#onAbort);
+    try {
+      this.#resolve(outcome());
+    } catch (error) {
+      this.#reject(error);
+    }
+  }
+
+  #letGo(): void {
+    if (this.#controller && !this.#controller.aborted)
+      this.#controller.abort(new Error('the answer is whole'));
+  }
 }
 
 function raise(error: unknown): never {
@@ -150,6 +181,7 @@ interface Reading {
   readonly done: boolean;
   readonly finished: boolean;
   readonly counted: boolean;
+  readonly amidst: boolean;
   push(bytes: Buffer): void;
   end(then: () => void): void;
   broke(error: unknown): void;
@@ -157,7 +189,7 @@ interface Reading {
 }
 
 function readAnswer(contentType: string, sink: AnswerSink): Reading {
-  const reader = createAnswerReader(contentType, sink);
+  const reader = new AnswerReader(contentType, sink);
   let thrown: ModelFailure | undefined;
   const guarded = (step: () => void): void => {
     try {
@@ -176,12 +208,15 @@ function readAnswer(contentType: string, sink: AnswerSink): Reading {
     get counted() {
       return reader.counted;
     },
+    get amidst() {
+      return reader.amidst;
+    },
     push: (bytes) => guarded(() => reader.push(bytes)),
     end(then) {
       guarded(() => reader.end());
       then();
     },
-    broke: (error) => reader.broke(error),
+    broke: () => reader.broke(),
     result(mayBeEmpty) {
       if (thrown) throw thrown;
       return { type: 'answer', answer: reader.result(mayBeEmpty) };
@@ -198,6 +233,7 @@ function readRefusal(status: number, headers: HttpRefusal['headers']): Reading {
     },
     finished: true,
     counted: false,
+    amidst: false,
     push(bytes) {
       length += bytes.length;
       parts.push(bytes);
@@ -249,6 +285,9 @@ function decoded(encoding: string | string[] | undefined, inner: Reading, look: 
     },
     get counted() {
       return inner.counted;
+    },
+    get amidst() {
+      return inner.amidst;
     },
     push: (bytes) => void (broken || decoder.write(bytes)),
     end(after) {

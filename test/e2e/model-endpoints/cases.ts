@@ -147,7 +147,7 @@ export interface Stage {
 }
 
 /** A tier that bounds little, and a model that may fall silent for longer than any case here takes. */
-const CALM: Env = { DEFAULT_TIER: 'enterprise', MODEL_IDLE_SECONDS: '8' };
+const CALM: Env = { DEFAULT_TIER: 'enterprise', MODEL_IDLE_SECONDS: '12', MODEL_BREAKER_FAILURES: '100000' };
 
 /** A node with both providers at one picky endpoint. */
 export async function openStage(t: Parameters<typeof startScene>[0], env: Env = {}): Promise<Stage> {
