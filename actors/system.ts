@@ -50,11 +50,11 @@ export function createSystem(options: SystemOptions): System {
       onCrash: (kind) => metrics.actorCrashed(kind),
       onDeadLetter: (kind) => metrics.deadLetter(kind),
     });
-  const { tiers, requestsPerHour, maxIterations, maxTimeMs } = options;
+  const { tiers, models, requestsPerHour, maxIterations, maxTimeMs } = options;
   const shared = { ...options, actors, registry };
   const sessionOf = createSessions({
     ...shared,
-    config: { tiers, requestsPerHour, maxIterations, maxTimeMs },
+    config: { tiers, models, requestsPerHour, maxIterations, maxTimeMs },
     pacer,
     tenantOf: createTenants(shared),
     execute: createExecutionEffects(shared),

@@ -58,6 +58,7 @@ async function command(args: readonly string[]): Promise<void> {
     // Loaded where they are needed: most commands talk to a node, and should answer at once.
     askRedis: async (...question) =>
       (await import('../transports/queue/redis/ping.ts')).askRedis(...question),
+    askModel: async (...question) => (await import('./llm/one-token.ts')).askOneToken(...question),
     openDead: async (url) =>
       (await import('../transports/queue/redis/dead-letters.ts')).openDeadLetters(url, silent),
     openStores: async ({ databaseUrl: url }) =>

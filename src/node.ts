@@ -24,6 +24,7 @@ import { namedTools } from './domain/agent-rules.ts';
 import { defaultAgent } from './domain/default-agent.ts';
 import { CLOSE } from './domain/errors.ts';
 import { type AgentId, sessionIdSchema, type TenantId, taskIdSchema } from './domain/ids.ts';
+import { knownProviders } from './domain/providers.ts';
 import { dayOf } from './domain/rate-limit.ts';
 import type { Tier } from './domain/tiers.ts';
 import { createEmbeddings } from './llm/embeddings.ts';
@@ -127,6 +128,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     metrics,
     log,
     tiers,
+    models: settings.models.table,
     defaultTier,
     requestsPerHour: settings.sessions.requestsPerHour,
     maxIterations: settings.execution.maxIterations,
@@ -136,6 +138,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     idleMs,
   });
 
+  const known = knownProviders(settings.models.providers);
   const notices = createNotices(log);
   notices.listen((notice) => system.notify(notice));
   const management = createManagement({
@@ -152,6 +155,8 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
           tools.tools.map(({ name }) => name),
           tiers,
         ),
+    providers: known,
+    models: settings.models.table,
     clock,
     newId: randomUUID,
     log,
@@ -219,6 +224,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
       store: () => store.ping(),
       ...(settings.redisUrl === undefined ? {} : { redis: () => transport.ping() }),
     },
+    providers: known,
     metricsText: () => metrics.text(),
     overview: () => metrics.overview(),
     socketStats: () => chat.stats(),
@@ -356,6 +362,7 @@ function createPeerSide(deps: PeerSideDeps): PeerSide {
           ...shared,
           timeoutMs,
           defaults: { provider: models.defaultProvider, model: models.defaultModel },
+          providers: [...knownProviders(models.providers).keys()],
           onExpired: deps.agentExpired,
         })
       : undefined;

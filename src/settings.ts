@@ -1,11 +1,15 @@
 /** The only reader of the environment: every variable of PROTOCOL 7, parsed once, all mistakes reported at once. */
 import { randomUUID } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { z } from 'zod';
 import { providerSchema } from './domain/agent-record.ts';
 import { ID_PATTERN } from './domain/ids.ts';
+import { MODEL_TABLE, type ModelTable, modelsFileSchema, withModels } from './domain/models.ts';
 import { problemText } from './domain/problems.ts';
+import { type Configured, configureProviders, type ProviderTable } from './domain/providers.ts';
+import { providersFileSchema } from './domain/providers-file.ts';
 import { queueNameSchema } from './domain/queues.ts';
+import { isHttpUrl, READY_MADE } from './domain/ready-made-providers.ts';
 import { parseRedisUrl } from './domain/redis-url.ts';
 import {
   TIER_TABLE,
@@ -29,8 +33,7 @@ const list = z
       .map((part) => part.trim())
       .filter(Boolean),
   );
-/** Also refuses `localhost:8080`, which parses as a URL of the scheme `localhost`. */
-const httpUrl = z.url({ protocol: /^https?$/, error: 'must be a URL that starts with http:// or https://' });
+const httpUrl = z.string().refine(isHttpUrl, 'must be a URL that starts with http:// or https://');
 const peer = z.enum(['embedded', 'redis']).default('embedded');
 const redisUrl = z
   .string()
@@ -88,10 +91,9 @@ const environmentSchema = z.object({
   TIERS_FILE: z.string().min(1).optional(),
   DEFAULT_PROVIDER: providerSchema.optional(),
   DEFAULT_MODEL: z.string().min(1).optional(),
-  OPENAI_API_KEY: z.string().min(1).optional(),
-  OPENAI_BASE_URL: httpUrl.optional(),
-  GROQ_API_KEY: z.string().min(1).optional(),
-  GROQ_BASE_URL: httpUrl.optional(),
+  /** Keys and addresses of providers are read by their own table (`configureProviders`). */
+  PROVIDERS_FILE: z.string().min(1).optional(),
+  MODELS_FILE: z.string().min(1).optional(),
 
   EXECUTION_DEFAULT_AGENT_TYPE: z.enum(['conversational', 'langchain']).default('conversational'),
   EXECUTION_MAX_ITERATIONS: z.coerce.number().int().positive().optional(),
@@ -138,21 +140,34 @@ export function parseSettings(
 ):
   | { readonly ok: true; readonly settings: Settings }
   | { readonly ok: false; readonly problems: readonly string[] } {
-  const given = Object.fromEntries(
+  const given: Given = Object.fromEntries(
     Object.entries(environment).filter(([, value]) => value !== undefined && value.trim() !== ''),
   );
   const parsed = environmentSchema.safeParse(given);
   const issues = parsed.success ? [] : parsed.error.issues;
   const problems = issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
-  const tiers = readTiers(given.TIERS_FILE, problems);
+  const overrides = readJson('TIERS_FILE', given, tierOverridesSchema, problems);
+  const tiers = overrides ? withOverrides(TIER_TABLE, overrides) : TIER_TABLE;
+  const models = withModels(MODEL_TABLE, readJson('MODELS_FILE', given, modelsFileSchema, problems) ?? {});
+  const entries = readJson('PROVIDERS_FILE', given, providersFileSchema, problems);
+  const configured = configureProviders(given, entries ?? []);
+  problems.push(...configured.problems);
   const wrong = new Set(issues.map((issue) => String(issue.path[0])));
   const rest = Object.fromEntries(Object.entries(given).filter(([name]) => !wrong.has(name)));
   crossChecks(environmentSchema.parse(rest), wrong, problems);
+  // A provider may stand in a file that could not be read: that is the one problem then.
+  const { DEFAULT_PROVIDER, DEFAULT_MODEL } = rest;
+  if (entries !== null) problems.push(...defaultProblems(DEFAULT_PROVIDER, DEFAULT_MODEL, configured));
   if (!parsed.success || problems.length > 0) return { ok: false, problems };
-  return { ok: true, settings: settle(parsed.data, tiers, Object.keys(given)) };
+  return {
+    ok: true,
+    settings: settle(parsed.data, { tiers, models, providers: configured.providers }, given),
+  };
 }
 
 type Environment = z.infer<typeof environmentSchema>;
+/** What the environment has, without what is blank. */
+type Given = Readonly<Record<string, string | undefined>>;
 
 /** What one variable demands of another. Skipped where one of the two is wrong by itself, which is reported already. */
 function crossChecks(env: Environment, wrong: ReadonlySet<string>, problems: string[]): void {
@@ -168,16 +183,6 @@ function crossChecks(env: Environment, wrong: ReadonlySet<string>, problems: str
     ['AUTH_MODE', 'HOST', 'ALLOW_INSECURE'],
     env.AUTH_MODE === 'open' && !LOOPBACK.has(env.HOST) && !env.ALLOW_INSECURE,
     `HOST: ${env.HOST} is not loopback, and AUTH_MODE=open trusts every header; set AUTH_MODE=jwt, or ALLOW_INSECURE=1 if you mean it`,
-  );
-  refuse(
-    ['DEFAULT_PROVIDER', 'OPENAI_API_KEY', 'OPENAI_BASE_URL'],
-    env.DEFAULT_PROVIDER === 'openai' && !env.OPENAI_API_KEY && !env.OPENAI_BASE_URL,
-    'OPENAI_API_KEY: DEFAULT_PROVIDER=openai needs it (or OPENAI_BASE_URL, for an endpoint without keys)',
-  );
-  refuse(
-    ['DEFAULT_PROVIDER', 'GROQ_API_KEY', 'GROQ_BASE_URL'],
-    env.DEFAULT_PROVIDER === 'groq' && !env.GROQ_API_KEY && !env.GROQ_BASE_URL,
-    'GROQ_API_KEY: DEFAULT_PROVIDER=groq needs it (or GROQ_BASE_URL, for an endpoint without keys)',
   );
   for (const name of PEER_VARIABLES)
     refuse(
@@ -202,18 +207,64 @@ const redisUrlOf = (env: Environment): string | undefined =>
     ? `redis://${env.ORCHESTRATOR_REDIS_HOST}:${env.ORCHESTRATOR_REDIS_PORT}`
     : undefined);
 
-function readTiers(file: string | undefined, problems: string[]): TierTable {
-  if (!file) return TIER_TABLE;
+const MAX_FILE_BYTES = 1024 * 1024;
+
+/** The JSON of the file that a variable names: undefined where it names none, null where it is wrong. */
+function readJson<T>(
+  variable: string,
+  given: Given,
+  schema: z.ZodType<T>,
+  problems: string[],
+): T | undefined | null {
+  const file = given[variable];
+  if (!file) return undefined;
   try {
-    return withOverrides(TIER_TABLE, tierOverridesSchema.parse(JSON.parse(readFileSync(file, 'utf8'))));
+    // First a look: a pipe or a device would be read for ever.
+    const found = statSync(file);
+    if (!found.isFile()) throw new Error('is not a file');
+    if (found.size > MAX_FILE_BYTES) throw new Error(`has more than ${MAX_FILE_BYTES} bytes`);
+    return schema.parse(JSON.parse(readFileSync(file, 'utf8')));
   } catch (error) {
-    const reason =
-      error instanceof z.ZodError
-        ? problemText(error, 'file', 100)
-        : String(error instanceof Error ? error.message : error);
-    problems.push(`TIERS_FILE: ${file}: ${reason}`);
-    return TIER_TABLE;
+    problems.push(`${variable}: ${file}: ${fileProblem(error)}`);
+    return null;
   }
+}
+
+/** What a parser says quotes the file, which may hold what is nobody's business. */
+function fileProblem(error: unknown): string {
+  if (error instanceof z.ZodError) return problemText(error, 'file', 100);
+  const text = error instanceof Error ? error.message : String(error);
+  if (!(error instanceof SyntaxError)) return text;
+  return ['is no JSON', /\(line \d+ column \d+\)/.exec(text)?.[0]].filter(Boolean).join(' ');
+}
+
+/** What is wrong with the provider and model of the agent `default`, where the environment names them. */
+function defaultProblems(
+  name: string | undefined,
+  model: string | undefined,
+  { providers, problems: found }: Configured,
+): readonly string[] {
+  if (name === undefined || name === 'offline') return [];
+  const provider = providers.get(name);
+  if (!provider)
+    return [
+      `DEFAULT_PROVIDER: there is no provider ${name}; there are ${[...providers.keys()].join(', ')}, offline`,
+    ];
+  const { missing, variables } = provider;
+  const problems: string[] = [];
+  const isKnown = found.some((each) =>
+    Object.values(variables).some((variable) => each.startsWith(`${variable}:`)),
+  );
+  if (missing !== undefined && !isKnown) {
+    const or =
+      Object.hasOwn(READY_MADE, name) && missing === variables.key
+        ? ` (or ${variables.address}, for an endpoint without keys)`
+        : '';
+    problems.push(`${missing}: DEFAULT_PROVIDER=${name} needs it${or}`);
+  }
+  if (provider.model === undefined && model === undefined)
+    problems.push(`DEFAULT_MODEL: DEFAULT_PROVIDER=${name} needs it`);
+  return problems;
 }
 
 function packageVersion(): string {
@@ -221,15 +272,18 @@ function packageVersion(): string {
   return String(version);
 }
 
-const DEFAULT_MODELS = {
-  openai: 'gpt-4.1-mini',
-  groq: 'llama-3.1-8b-instant',
-  offline: 'offline-echo',
-} as const;
+const OFFLINE_MODEL = 'offline-echo';
 
 const ms = (seconds: number): number => Math.round(seconds * 1000);
 
-function settle(env: Environment, tiers: TierTable, names: readonly string[]) {
+interface Tables {
+  readonly tiers: TierTable;
+  readonly models: ModelTable;
+  readonly providers: ProviderTable;
+}
+
+function settle(env: Environment, tables: Tables, given: Given) {
+  const names = Object.keys(given);
   return {
     port: env.PORT,
     host: env.HOST,
@@ -244,9 +298,9 @@ function settle(env: Environment, tiers: TierTable, names: readonly string[]) {
     extraQueues: env.EXECUTION_EXTRA_QUEUES,
     peers: peersOf(env),
     access: accessOf(env),
-    tiers,
+    tiers: tables.tiers,
     defaultTier: env.DEFAULT_TIER,
-    models: modelsOf(env),
+    models: modelsOf(env, tables, given),
     execution: {
       defaultAgentType: env.EXECUTION_DEFAULT_AGENT_TYPE,
       maxIterations: env.EXECUTION_MAX_ITERATIONS,
@@ -296,14 +350,17 @@ const accessOf = (env: Environment) => ({
   allowInsecure: env.ALLOW_INSECURE,
 });
 
-function modelsOf(env: Environment) {
+function modelsOf(env: Environment, { providers, models }: Tables, given: Given) {
+  const hasKey = (name: string): boolean => providers.get(name)?.apiKey !== undefined;
   const defaultProvider =
-    env.DEFAULT_PROVIDER ?? (env.OPENAI_API_KEY ? 'openai' : env.GROQ_API_KEY ? 'groq' : 'offline');
+    env.DEFAULT_PROVIDER ?? (hasKey('openai') ? 'openai' : hasKey('groq') ? 'groq' : 'offline');
   return {
     defaultProvider,
-    defaultModel: env.DEFAULT_MODEL ?? DEFAULT_MODELS[defaultProvider],
-    openai: { apiKey: env.OPENAI_API_KEY, baseUrl: env.OPENAI_BASE_URL },
-    groq: { apiKey: env.GROQ_API_KEY, baseUrl: env.GROQ_BASE_URL },
+    defaultModel: env.DEFAULT_MODEL ?? providers.get(defaultProvider)?.model ?? OFFLINE_MODEL,
+    providers,
+    table: models,
+    /** For embeddings. */
+    openai: { apiKey: providers.get('openai')?.apiKey, baseUrl: given.OPENAI_BASE_URL },
     firstTokenTimeoutMs: ms(env.MODEL_FIRST_TOKEN_SECONDS),
     idleTimeoutMs: ms(env.MODEL_IDLE_SECONDS),
     breakerFailures: env.MODEL_BREAKER_FAILURES,

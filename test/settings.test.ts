@@ -182,10 +182,68 @@ test('a tiers file that is no JSON or names what is unknown stops the node, and 
   assert.match(unknown ?? '', /gold/);
 });
 
+test('files of providers and models are read, and what is wrong with them stops the node without being quoted', (t) => {
+  const { write, folder } = temporary(t);
+  const house = [
+    { name: 'house', base_url: 'http://127.0.0.1:9/v1', api_key_env: 'HOUSE_KEY', model: 'h-1' },
+  ];
+  const providers = write('providers.json', JSON.stringify(house));
+  const models = write('models.json', '{"h-*":{"window":9000}}');
+  const settings = settingsOf({
+    PROVIDERS_FILE: providers,
+    MODELS_FILE: models,
+    HOUSE_KEY: 'k',
+    DEFAULT_PROVIDER: 'house',
+  });
+  assert.equal(settings.models.providers.get('house')?.apiKey, 'k');
+  assert.equal(settings.models.defaultModel, 'h-1');
+  assert.equal(settings.models.table[0]?.window, 9_000);
+  assert.equal(settingsOf({ PROVIDERS_FILE: providers }).models.providers.get('house')?.missing, 'HOUSE_KEY');
+
+  const long = ' '.repeat(1024 * 1024);
+  for (const file of [
+    ...[
+      folder,
+      '/dev/zero',
+      `${folder}/nowhere.json`,
+      write('empty.json', ''),
+      write('long.json', `[]${long}`),
+    ],
+    ...[write('torn.json', '[{"headers":{"x-key":"canary" canary'), write('wrong.json', '["canary"]')],
+    write('deep.json', '['.repeat(100_000)),
+  ])
+    for (const variable of ['PROVIDERS_FILE', 'MODELS_FILE']) {
+      const problems = problemsOf({ [variable]: file, DEFAULT_PROVIDER: 'house' });
+      const expected = variable === 'PROVIDERS_FILE' ? [variable] : ['DEFAULT_PROVIDER', variable];
+      assert.deepEqual(variablesIn(problems), expected, file);
+      assert.equal(problems.join().includes('canary'), false, problems.join());
+    }
+});
+
+test('the default provider must be there, with its key and a model', () => {
+  const wrong = (environment: Environment) => variablesIn(problemsOf(environment));
+
+  assert.deepEqual(wrong({ DEFAULT_PROVIDER: 'nobody' }), ['DEFAULT_PROVIDER']);
+  assert.deepEqual(wrong({ DEFAULT_PROVIDER: 'No Body' }), ['DEFAULT_PROVIDER']);
+  assert.match(problemsOf({ DEFAULT_PROVIDER: 'nobody' }).join(), /there are openai, groq, .*azure.*offline/);
+  assert.deepEqual(wrong({ DEFAULT_PROVIDER: 'mistral' }), ['MISTRAL_API_KEY']);
+  assert.deepEqual(wrong({ DEFAULT_PROVIDER: 'ollama' }), ['DEFAULT_MODEL']);
+  assert.deepEqual(wrong({ DEFAULT_PROVIDER: 'vllm', DEFAULT_MODEL: 'm' }), ['VLLM_BASE_URL']);
+  assert.deepEqual(wrong({ DEFAULT_PROVIDER: 'openai', OPENAI_BASE_URL: 'x' }), ['OPENAI_BASE_URL']);
+  const mistral = settingsOf({ DEFAULT_PROVIDER: 'mistral', MISTRAL_API_KEY: 'k' }).models;
+  assert.equal(mistral.defaultModel, 'mistral-small-latest');
+});
+
+test('proxies are read in either case', () => {
+  const proxies = { https_proxy: 'http://p:1', NO_PROXY: 'a', no_proxy: 'b' };
+  assert.deepEqual(settingsOf(proxies).models.proxies, { https: 'http://p:1', http: undefined, except: 'a' });
+});
+
 test('the README explains every variable that the settings know', () => {
   const source = readFileSync(new URL('../src/settings.ts', import.meta.url), 'utf8');
   const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8');
   const names = [...source.matchAll(/^ {2}([A-Z][A-Z_]+):/gm)].map((match) => match[1] ?? '');
+  for (const { variables } of settingsOf({}).models.providers.values()) names.push(variables.key);
 
   assert.ok(names.length > 30);
   assert.deepEqual(

@@ -112,7 +112,7 @@ export function agentFound(
 ): SessionStep {
   if (turn?.phase === 'admitting') return advance(state, { ...turn, agent }, atMs);
   if (turn?.phase !== 'queued') return [state, []];
-  const refused = refuseAgent(agent, limitsOf(state), state.tier ?? 'free');
+  const refused = refuseAgent(agent, limitsOf(state), state.tier ?? 'free', state.config.models);
   if (refused) return end(state, turn, lostEnd({ ...turn, agent }, refused), atMs);
   return [withTurn(state, { ...turn, agent }), []];
 }
@@ -134,7 +134,7 @@ export function agentRefused(
 function advance(state: SessionState, turn: Admitting, atMs: number): SessionStep {
   const next = withTurn(state, turn);
   if (!turn.agent || turn.admission === 'requested') return [next, []];
-  const refused = refuseAgent(turn.agent, limitsOf(state), state.tier ?? 'free');
+  const refused = refuseAgent(turn.agent, limitsOf(state), state.tier ?? 'free', state.config.models);
   if (refused) return refuse(next, turn, refused);
   return turn.admission === 'none' ? requestAdmission(state, turn, atMs) : store(state, turn);
 }

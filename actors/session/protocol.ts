@@ -4,6 +4,7 @@ import type { Message } from '../../src/domain/conversation.ts';
 import type { Close, ErrorData, Reply } from '../../src/domain/errors.ts';
 import type { Notice, TurnEvent } from '../../src/domain/frames.ts';
 import type { AgentId, SessionId, TaskId, TenantId } from '../../src/domain/ids.ts';
+import type { ModelTable } from '../../src/domain/models.ts';
 import type { Bucket } from '../../src/domain/rate-limit.ts';
 import type { Tier, TierLimits, TierTable } from '../../src/domain/tiers.ts';
 import type { CancelReply, SayReply, TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
@@ -18,6 +19,8 @@ import type { Turn } from './turn.ts';
 /** What all sessions of a node share. */
 export interface SessionConfig {
   readonly tiers: TierTable;
+  /** An operator's table of models; by default the built-in one. */
+  readonly models?: ModelTable | undefined;
   /** Replaces the tier's requests per session and hour; null: no limit; undefined: the tier's. */
   readonly requestsPerHour: number | null | undefined;
   /** An operator's caps under the tier's limits. */

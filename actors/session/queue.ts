@@ -68,7 +68,7 @@ function planOf(state: SessionState, { taskId, agent, request, said }: Running):
     history: trimHistory(
       [...(state.history ?? []), said],
       historyMessages(agent, limits),
-      historyTokens(agent, limits),
+      historyTokens(agent, limits, config.models),
     ),
     context: { ...request.context, ...(caller.userId ? { user_id: caller.userId } : {}) },
     limits: {

@@ -28,6 +28,12 @@ export function announce(settings: Settings, { host, port, log }: Listening): vo
       {},
       'no model key is set: answers come from the built-in offline model; set OPENAI_API_KEY or GROQ_API_KEY',
     );
+  for (const { name, missing, variables } of settings.models.providers.values())
+    if (missing !== undefined && variables.address === 'PROVIDERS_FILE')
+      log.warn(
+        { provider: name, variable: missing },
+        'a provider of PROVIDERS_FILE can not answer: it has no key',
+      );
   if (settings.withoutEffect.length > 0)
     log.warn(
       { variables: settings.withoutEffect },

@@ -19,6 +19,7 @@ nooble dead list [queue]            actions that nobody could work on, newest fi
 nooble dead replay <queue> <id>     send one anew, or with --all in place of the id all of them
 nooble dead drop <queue> <id>       delete one, or with --all all of them
 nooble doctor                       would a node work here? one line a check, with what to do
+nooble doctor --ask                 ask the default model for one token, too; --provider name[/model] asks others
 nooble export --tenant t [-o file]  the tenant's agents and conversations, as lines of JSON
 nooble import -f file [--tenant t]  what export wrote; what is there already stays
 nooble help
@@ -60,8 +61,12 @@ async function dispatch(args: readonly string[], deps: CliDeps): Promise<ExitCod
   if (words.length > 0) throw usage(`\`nooble ${command}\` takes no further words.`);
   switch (command) {
     case 'doctor':
-      allowOnly(parsed, [], command);
-      return doctorCommand(deps);
+      allowOnly(parsed, ['ask', 'provider'], command);
+      if (parsed.options.provider && !parsed.options.ask) throw usage('--provider belongs to --ask.');
+      return doctorCommand(deps, {
+        ask: parsed.options.ask ?? false,
+        providers: parsed.options.provider ?? [],
+      });
     case 'export':
       await exportCommand(deps, rest);
       return 0;

@@ -34,6 +34,11 @@ export interface CliDeps {
     command: readonly [string, ...string[]],
     timeoutMs: number,
   ) => Promise<RedisAnswer>;
+  /** Asks a model for one token. Never rejects; `text` says what came back, with status and code, and holds no key. */
+  readonly askModel: (
+    models: Settings['models'],
+    question: { readonly provider: string; readonly model: string; readonly timeoutMs: number },
+  ) => Promise<{ readonly isAnswer: boolean; readonly text: string }>;
   /** Connects to the Redis of that URL; rejects with the reason where the first try fails. */
   readonly openDead: (redisUrl: string) => Promise<CliDead>;
 }

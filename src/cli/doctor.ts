@@ -1,11 +1,13 @@
 /** `nooble doctor`: whether a node could start here and work, one line a check, each with what to do. */
 import { createServer } from 'node:net';
+import { headersOf, knownProviders, modelsUrl } from '../domain/providers.ts';
 import { parseSettings, type Settings } from '../settings.ts';
 import { type CliDeps, type ExitCode, textOf, withoutSecrets } from './command.ts';
 import { checkRedisUrl } from './redis-check.ts';
 
 const TIMEOUT_MS = 5_000;
-const MODEL_URLS = { openai: 'https://api.openai.com/v1', groq: 'https://api.groq.com/openai/v1' } as const;
+/** A model may have to be loaded first. */
+const ASK_TIMEOUT_MS = 60_000;
 
 /** `skip`: there is nothing to check; that is fine too. */
 interface Finding {
@@ -14,23 +16,41 @@ interface Finding {
   readonly text: string;
 }
 
+/** What the command line adds: whether models are asked, and which beside the default one, as `provider` or `provider/model`. */
+export interface DoctorOptions {
+  readonly ask: boolean;
+  readonly providers: readonly string[];
+}
+
 /** Prints every finding; 1 where something would keep the node from working. */
-export async function doctorCommand(deps: CliDeps): Promise<ExitCode> {
+export async function doctorCommand(deps: CliDeps, options: DoctorOptions): Promise<ExitCode> {
   const parsed = parseSettings(deps.environment);
   const findings = parsed.ok
-    ? [
-        settingsFinding(parsed.settings),
-        ...(await Promise.all([
-          checkStore(deps, parsed.settings),
-          checkRedis(deps, parsed.settings),
-          checkModel(parsed.settings),
-          checkPort(parsed.settings),
-        ])),
-      ]
+    ? await findingsOf(deps, parsed.settings, options)
     : parsed.problems.map((problem) => fail('settings', problem));
   for (const { check, result, text } of findings)
     deps.out(`${result.padEnd(4)}  ${check.padEnd(8)}  ${text}`);
   return findings.some(({ result }) => result === 'fail') ? 1 : 0;
+}
+
+async function findingsOf(
+  deps: CliDeps,
+  settings: Settings,
+  { ask, providers }: DoctorOptions,
+): Promise<readonly Finding[]> {
+  const { defaultProvider, defaultModel } = settings.models;
+  const asked = ask ? [`${defaultProvider}/${defaultModel}`, ...providers] : [];
+  return [
+    settingsFinding(settings),
+    keysFinding(settings),
+    ...(await Promise.all([
+      checkStore(deps, settings),
+      checkRedis(deps, settings),
+      checkModel(settings),
+      checkPort(settings),
+      ...asked.map((question) => askModel(deps, settings, question)),
+    ])),
+  ];
 }
 
 const ok = (check: string, text: string): Finding => ({ check, result: 'ok', text });
@@ -64,38 +84,58 @@ async function checkRedis({ askRedis }: CliDeps, { redisUrl }: Settings): Promis
   return (isFine ? ok : fail)('redis', `${name}: ${text}`);
 }
 
+/** Which providers agents may have, and what the others lack. */
+function keysFinding({ models }: Settings): Finding {
+  const known = [...knownProviders(models.providers)];
+  const complete = known.filter(([, missing]) => missing === undefined).map(([name]) => name);
+  const lacking = known.flatMap(([name, missing]) => (missing === undefined ? [] : [`${name} (${missing})`]));
+  const without = lacking.length > 0 ? `; not set up: ${lacking.join(', ')}` : '';
+  return ok('keys', `these providers could answer: ${complete.join(', ')}${without}`);
+}
+
 async function checkModel({ models }: Settings): Promise<Finding> {
-  const { defaultProvider: provider, defaultModel } = models;
-  if (provider === 'offline')
+  const { defaultProvider, defaultModel } = models;
+  const provider = models.providers.get(defaultProvider);
+  const url = provider ? modelsUrl(provider) : undefined;
+  if (!provider || !url)
     return skip(
       'model',
       'the built-in offline model answers; set OPENAI_API_KEY or GROQ_API_KEY for a real one',
     );
-  const { apiKey, baseUrl } = models[provider];
-  const url = `${(baseUrl ?? MODEL_URLS[provider]).replace(/\/+$/, '')}/models`;
-  const key = `${provider.toUpperCase()}_API_KEY`;
-  const name = withoutSecrets(url);
+  const name = withoutSecrets(url.href);
+  const { key, address } = provider.variables;
   try {
     const response = await fetch(url, {
-      headers: apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` },
+      headers: headersOf(provider),
       redirect: 'manual',
       signal: AbortSignal.timeout(TIMEOUT_MS),
     });
     await response.body?.cancel();
-    if (response.ok) return ok('model', `${name} answers; the default is ${provider}/${defaultModel}`);
+    if (response.ok) return ok('model', `${name} answers; the default is ${defaultProvider}/${defaultModel}`);
     if (response.status === 401 || response.status === 403)
       return fail('model', `${name} refuses the key; look at ${key}`);
     return response.status === 404
       ? ok('model', `${name} is not there, but its host answers; not every endpoint lists its models`)
-      : fail('model', `${name} answers ${response.status}; look at ${provider.toUpperCase()}_BASE_URL`);
+      : fail('model', `${name} answers ${response.status}; look at ${address}`);
   } catch (error) {
     const cause = error instanceof Error && error.cause !== undefined ? error.cause : error;
     const reason = cause instanceof Error && 'code' in cause ? String(cause.code) : textOf(cause);
-    return fail(
-      'model',
-      `${name} can not be reached (${reason}); look at the network and ${provider.toUpperCase()}_BASE_URL`,
-    );
+    return fail('model', `${name} can not be reached (${reason}); look at the network and ${address}`);
   }
+}
+
+/** Asks a provider's model for one token. Without a model's name it is the provider's usual one, or the node's. */
+async function askModel(deps: CliDeps, { models }: Settings, question: string): Promise<Finding> {
+  const [provider = '', ...rest] = question.split('/');
+  const known = knownProviders(models.providers);
+  if (!known.has(provider))
+    return fail('ask', `there is no provider ${provider}; there are ${[...known.keys()].join(', ')}`);
+  const usual = models.providers.get(provider)?.model ?? models.defaultModel;
+  const model = rest.length > 0 ? rest.join('/') : usual;
+  const missing = known.get(provider);
+  if (missing !== undefined) return fail('ask', `${provider} was not asked: set ${missing}`);
+  const { isAnswer, text } = await deps.askModel(models, { provider, model, timeoutMs: ASK_TIMEOUT_MS });
+  return (isAnswer ? ok : fail)('ask', `${provider}/${model} ${text}`);
 }
 
 function checkPort({ host, port }: Settings): Promise<Finding> {

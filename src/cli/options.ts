@@ -11,6 +11,9 @@ const OPTIONS = {
   limit: { type: 'string' },
   json: { type: 'boolean' },
   all: { type: 'boolean' },
+  ask: { type: 'boolean' },
+  /** May be given several times. */
+  provider: { type: 'string', multiple: true },
   'dry-run': { type: 'boolean' },
   help: { type: 'boolean', short: 'h' },
 } as const;
@@ -20,7 +23,11 @@ export type OptionName = keyof typeof OPTIONS;
 export interface Parsed {
   readonly words: readonly string[];
   readonly options: {
-    readonly [N in OptionName]?: (typeof OPTIONS)[N]['type'] extends 'string' ? string : boolean;
+    readonly [N in OptionName]?: (typeof OPTIONS)[N] extends { readonly multiple: true }
+      ? readonly string[]
+      : (typeof OPTIONS)[N]['type'] extends 'string'
+        ? string
+        : boolean;
   };
 }
 

@@ -8,7 +8,10 @@ export const slugSchema = z.string().regex(SLUG_PATTERN, 'must be 2 to 50 charac
 
 export const AGENT_TYPES = ['conversational', 'rag', 'workflow'] as const;
 export const agentTypeSchema = z.enum(AGENT_TYPES);
-export const providerSchema = z.enum(['openai', 'groq', 'offline']);
+/** Which providers there are is the node's to say (agent-rules.ts). */
+export const providerSchema = z
+  .string()
+  .regex(/^[a-z][a-z0-9_-]{0,31}$/, 'must be 1 to 32 characters out of a-z 0-9 _ -, a letter first');
 
 const toolName = z
   .string()

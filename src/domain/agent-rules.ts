@@ -1,5 +1,5 @@
 /** What a tenant may make of an agent. Every broken rule is named at once, with the first tier that would allow it. */
-import { type AgentConfig, modelBeyond, modelSize, reaches } from './agent.ts';
+import { type AgentConfig, modelBeyond, modelsOf, reaches } from './agent.ts';
 import { AGENT_FIELDS, type AgentField } from './agent-diff.ts';
 import {
   type AgentFields,
@@ -11,8 +11,10 @@ import {
 } from './agent-record.ts';
 import { DEFAULT_PROMPT } from './default-agent.ts';
 import { type ErrorData, refusal } from './errors.ts';
+import { type ModelTable, modelSize } from './models.ts';
 import { problemsOf } from './problems.ts';
 import { promptIssue } from './prompt-syntax.ts';
+import type { KnownProviders } from './providers.ts';
 import { slugOf } from './slug.ts';
 import { lowestTier, type Tier, type TierLimits, type TierTable } from './tiers.ts';
 
@@ -21,6 +23,9 @@ export interface AgentRules {
   readonly tiers: TierTable;
   /** Tools that an agent may name (`namedTools`); null: any, since a registry beside the node has more. */
   readonly knownTools: readonly string[] | null;
+  readonly providers: KnownProviders;
+  /** An operator's table; by default the built-in one. */
+  readonly models?: ModelTable | undefined;
 }
 
 /** Tools an agent may name: the node's, and those that a tier promises even where this node does not have them yet. */
@@ -99,8 +104,8 @@ export const patched = (base: AgentFields, patch: AgentPatch): AgentFields =>
 interface TierRule {
   readonly field: AgentField;
   readonly rule: keyof TierLimits;
-  readonly allows: (agent: AgentFields, limits: TierLimits) => boolean;
-  readonly says: (agent: AgentFields, limits: TierLimits) => string;
+  readonly allows: (agent: AgentFields, limits: TierLimits, table?: ModelTable) => boolean;
+  readonly says: (agent: AgentFields, limits: TierLimits, table?: ModelTable) => string;
 }
 
 /** A number that a tier bounds, in the agent and in the tier; null: none. `per` follows the tier's number in texts. */
@@ -128,10 +133,10 @@ const TIER_RULES: readonly TierRule[] = [
   {
     field: 'model',
     rule: 'models',
-    allows: (agent, limits) => modelBeyond(agent, limits) === undefined,
-    says(agent, limits) {
-      const { provider, model } = modelBeyond(agent, limits) ?? agent;
-      return `the tier does not include ${model}, a ${modelSize(provider, model)} model`;
+    allows: (agent, limits, table) => modelBeyond(agent, limits, table) === undefined,
+    says(agent, limits, table) {
+      const { provider, model } = modelBeyond(agent, limits, table) ?? agent;
+      return `the tier does not include ${model}, a ${modelSize(provider, model, table)} model`;
     },
   },
   {
@@ -169,7 +174,7 @@ const isKnown = (tool: string, known: AgentRules['knownTools']): boolean =>
   known === null || known.includes(tool);
 
 /** Rules that hold in every tier. */
-function ownIssues(agent: AgentFields, { knownTools }: AgentRules): RuleIssue[] {
+function ownIssues(agent: AgentFields, { knownTools, providers }: AgentRules): RuleIssue[] {
   const issues: RuleIssue[] = agent.tools
     .filter((tool) => !isKnown(tool, knownTools))
     .map((tool) => ({
@@ -177,6 +182,13 @@ function ownIssues(agent: AgentFields, { knownTools }: AgentRules): RuleIssue[] 
       rule: 'unknown_tool',
       message: `there is no tool ${tool}; there are ${knownTools?.join(', ')}`,
     }));
+  for (const [at, { provider }] of modelsOf(agent).entries())
+    if (!providers.has(provider))
+      issues.push({
+        field: at === 0 ? 'provider' : 'fallbacks',
+        rule: 'unknown_provider',
+        message: `there is no provider ${provider}; there are ${[...providers.keys()].join(', ')}`,
+      });
   if (agent.type === 'rag' && agent.collections.length === 0)
     issues.push({
       field: 'collections',
@@ -194,14 +206,15 @@ function ownIssues(agent: AgentFields, { knownTools }: AgentRules): RuleIssue[] 
   return issues;
 }
 
-function tierIssues(agent: AgentFields, tier: Tier, { tiers, knownTools }: AgentRules): RuleIssue[] {
+function tierIssues(agent: AgentFields, tier: Tier, rules: AgentRules): RuleIssue[] {
+  const { tiers, knownTools, models } = rules;
   const limits = tiers[tier];
-  const issues = TIER_RULES.filter((rule) => !rule.allows(agent, limits)).map(
+  const issues = TIER_RULES.filter((rule) => !rule.allows(agent, limits, models)).map(
     ({ field, rule, allows, says }): RuleIssue => ({
       field,
       rule,
-      message: says(agent, limits),
-      tier: lowestTier(tiers, (other) => allows(agent, other)),
+      message: says(agent, limits, models),
+      tier: lowestTier(tiers, (other) => allows(agent, other, models)),
     }),
   );
   const has = (tool: string, { tools }: TierLimits): boolean => tools === null || tools.includes(tool);
@@ -221,6 +234,18 @@ function tierIssues(agent: AgentFields, tier: Tier, { tiers, knownTools }: Agent
     });
   return issues;
 }
+
+/** What does not keep an agent from being stored, but from answering. */
+export const agentWarnings = (
+  agent: Pick<AgentFields, 'provider' | 'model' | 'fallbacks'>,
+  providers: KnownProviders,
+): readonly RuleIssue[] =>
+  modelsOf(agent).flatMap(({ provider }, at) => {
+    const missing = providers.get(provider);
+    if (missing === undefined) return [];
+    const message = `the provider ${provider} can not answer yet: ${missing} is not set on the node`;
+    return [{ field: at === 0 ? 'provider' : 'fallbacks', rule: 'provider_not_set_up', message }];
+  });
 
 /** The tenant has as many agents as its tier allows. */
 export function tooManyAgents(limit: number | null, tiers: TierTable): RuleIssue {

@@ -5,6 +5,7 @@ import { estimateTokens } from './conversation.ts';
 import { defined } from './defined.ts';
 import { type ErrorData, refusal } from './errors.ts';
 import type { AgentId } from './ids.ts';
+import { contextTokens, MODEL_TABLE, type ModelTable, modelSize } from './models.ts';
 import { TIERS, type Tier, type TierLimits } from './tiers.ts';
 
 /** Which loop runs the agent: ours, or LangChain's `createAgent`. */
@@ -70,32 +71,36 @@ export function allowedTools(tools: readonly string[], limits: TierLimits): read
   return limits.tools_per_agent === null ? allowed : allowed.slice(0, limits.tools_per_agent);
 }
 
-/** `gpt-*-mini`, `gpt-*-nano`, 8b and offline models are small, all others large (PROTOCOL 8). */
-export function modelSize(provider: Provider, model: string): 'small' | 'large' {
-  if (provider === 'offline') return 'small';
-  return /^gpt-.*-(mini|nano)\b|\b8b\b/i.test(model) ? 'small' : 'large';
-}
-
 interface NamedModel {
   readonly provider: Provider;
   readonly model: string;
 }
 
+interface WithModels extends NamedModel {
+  readonly fallbacks?: readonly NamedModel[] | undefined;
+}
+
+/** The model of an agent, and those that stand in for it. */
+export const modelsOf = ({ provider, model, fallbacks = [] }: WithModels): readonly NamedModel[] => [
+  { provider, model },
+  ...fallbacks,
+];
+
 /** The first of an agent's models that the tier does not include; undefined where it includes all. */
 export const modelBeyond = (
-  {
-    provider,
-    model,
-    fallbacks = [],
-  }: NamedModel & { readonly fallbacks?: readonly NamedModel[] | undefined },
+  agent: WithModels,
   limits: TierLimits,
+  table: ModelTable = MODEL_TABLE,
 ): NamedModel | undefined =>
-  [{ provider, model }, ...fallbacks].find(
-    (each) => !limits.models.includes(modelSize(each.provider, each.model)),
-  );
+  modelsOf(agent).find(({ provider, model }) => !limits.models.includes(modelSize(provider, model, table)));
 
 /** Why this agent may not run in this tier, or null. `tier` is the tenant's; without it its name is not checked. */
-export function refuseAgent(agent: AgentConfig, limits: TierLimits, tier?: Tier): ErrorData | null {
+export function refuseAgent(
+  agent: AgentConfig,
+  limits: TierLimits,
+  tier?: Tier,
+  table: ModelTable = MODEL_TABLE,
+): ErrorData | null {
   if (!agent.isActive) return refusal('AGENT_INACTIVE');
   const { minimumTier } = agent;
   if (tier && minimumTier && !reaches(tier, minimumTier))
@@ -103,22 +108,13 @@ export function refuseAgent(agent: AgentConfig, limits: TierLimits, tier?: Tier)
       message: `The agent is for tenants of tier ${minimumTier} and above; this tenant's is ${tier}.`,
       details: { field: 'minimum_tier', value: minimumTier, tier: minimumTier },
     });
-  const refused = modelBeyond(agent, limits);
+  const refused = modelBeyond(agent, limits, table);
   if (refused !== undefined)
     return refusal('TIER_LIMIT', {
       message: `The tenant's tier does not include the model ${refused.model}; a higher tier or a small model would.`,
       details: { field: 'model', value: refused.model },
     });
   return null;
-}
-
-/**
- * Tokens of a model's context window, as far as the table knows. Most that it does not know have as much as this; where
- * one has less, its endpoint says so, and the model path cuts further.
- */
-function contextTokens(provider: Provider, model: string): number {
-  if (provider === 'offline') return 8_192;
-  return /^gpt-4|^gpt-5|^o\d|^llama-3/.test(model) ? 128_000 : 32_768;
 }
 
 /** Tokens that are left for an answer whose length nobody limits. */
@@ -128,8 +124,12 @@ const ANSWER_TOKENS = 4_096;
  * Tokens of history the model may be given: what its window leaves beside prompt and answer, and at most half of
  * what the run may use, for the provider counts the history too.
  */
-export function historyTokens(agent: AgentConfig, limits: TierLimits): number {
-  const window = contextTokens(agent.provider, agent.model);
+export function historyTokens(
+  agent: AgentConfig,
+  limits: TierLimits,
+  table: ModelTable = MODEL_TABLE,
+): number {
+  const window = contextTokens(table, agent.provider, agent.model);
   const answer = Math.min(agent.maxTokens ?? ANSWER_TOKENS, window / 2);
   const room = window - answer - estimateTokens(agent.systemPrompt);
   return Math.max(1_024, Math.min(room, limits.tokens_per_run / 2));

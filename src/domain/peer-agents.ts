@@ -1,11 +1,12 @@
 /** An agent's configuration of an external service, in old spellings too, read into an agent of this node. */
 import { z } from 'zod';
-import { AGENT_TYPES, type Agent, agentSchema, providerSchema, slugSchema } from './agent-record.ts';
+import { AGENT_TYPES, type Agent, agentSchema, slugSchema } from './agent-record.ts';
 import { type AgentDefaults, blankAgent } from './agent-rules.ts';
 import { type ErrorData, refusal } from './errors.ts';
 import type { AgentId, TenantId } from './ids.ts';
 import { firstOf, isFields } from './peer-replies.ts';
 import { problemsOf } from './problems.ts';
+import { BUILT_IN_PROVIDERS } from './ready-made-providers.ts';
 
 type Fields = Readonly<Record<string, unknown>>;
 
@@ -23,6 +24,8 @@ interface AskedAgent {
   readonly agentId: AgentId;
   /** For what the service leaves out. */
   readonly defaults: AgentDefaults;
+  /** Providers that it may have; by default those that every node knows. */
+  readonly providers?: readonly string[] | undefined;
   readonly nowMs: number;
 }
 
@@ -32,7 +35,7 @@ interface AskedAgent {
  * set up is worse than none. Another agent's configuration, or another tenant's, is refused too.
  */
 export function readAgent(data: Fields, asked: AskedAgent): ReadAgent {
-  const { tenantId, agentId, defaults, nowMs } = asked;
+  const { tenantId, agentId, defaults, providers = BUILT_IN_PROVIDERS, nowMs } = asked;
   const found = firstOf(data, ['agent_config', 'agent', 'result', 'data']) ?? data;
   if (!isFields(found)) return unreadable('agent_config');
   const fields = flat(found);
@@ -55,7 +58,7 @@ export function readAgent(data: Fields, asked: AskedAgent): ReadAgent {
     tenant_id: tenantId,
     description: (text(fields.description) ?? '').slice(0, 2_000),
     type: typeIn(firstOf(fields, ['type', 'agent_type']), collections),
-    ...modelIn(fields, defaults),
+    ...modelIn(fields, defaults, providers),
     ...given('temperature', fields.temperature),
     max_tokens: limitIn(firstOf(fields, ['max_tokens', 'max_output_tokens'])),
     ...given('system_prompt', firstOf(fields, ['system_prompt', 'prompt', 'instructions'])),
@@ -73,7 +76,10 @@ export function readAgent(data: Fields, asked: AskedAgent): ReadAgent {
     deleted_at: isDeleted ? instant(fields.deleted_at, nowMs) : null,
   };
   const parsed = agentSchema.safeParse(candidate);
-  if (parsed.success) return { ok: true, agent: parsed.data };
+  if (parsed.success)
+    return providers.includes(parsed.data.provider)
+      ? { ok: true, agent: parsed.data }
+      : unreadable('provider');
   return unreadable(problemsOf(parsed.error, 'agent_config', 1)[0]?.field ?? 'agent_config');
 }
 
@@ -116,7 +122,7 @@ function typeIn(value: unknown, collections: unknown): string {
 }
 
 /** Provider and model, which may be one object, or one text as `groq/llama-3.1-8b-instant`. */
-function modelIn(fields: Fields, defaults: AgentDefaults): Fields {
+function modelIn(fields: Fields, defaults: AgentDefaults, providers: readonly string[]): Fields {
   const value = firstOf(fields, ['model', 'llm_model', 'model_name']);
   const inner = isFields(value) ? value : {};
   const called = isFields(value) ? firstOf(inner, ['name', 'model', 'id', 'model_name']) : value;
@@ -125,7 +131,7 @@ function modelIn(fields: Fields, defaults: AgentDefaults): Fields {
   if (called !== undefined && typeof called !== 'string') return { model: called };
   const model = called ?? '';
   const [first = '', ...rest] = model.split('/');
-  const prefix = rest.length > 0 ? providerSchema.safeParse(first.toLowerCase()).data : undefined;
+  const prefix = rest.length > 0 ? providers.find((name) => name === first.toLowerCase()) : undefined;
   if (provider === undefined && prefix) return { provider: prefix, model: rest.join('/') };
   const chosen = typeof provider === 'string' ? provider.toLowerCase() : provider;
   if (called === undefined)

@@ -193,6 +193,19 @@ export const circuitOpen = (retryAfterMs: number): ModelFailure =>
     },
   );
 
+/** The node does not have the provider, or only its name: a variable is `missing`. */
+export const notSetUp = (provider: string, missing: string | undefined): ModelFailure =>
+  failure(
+    { reason: 'not_set_up' },
+    {
+      ...{ code: 'MODEL_UNAVAILABLE', transient: false, retryable: false },
+      message:
+        missing === undefined
+          ? `This node has no model provider ${provider}: the operator has to set it up.`
+          : `The model provider ${provider} can not answer: the operator has to set ${missing}.`,
+    },
+  );
+
 /** It did not begin to answer in time, and another one is asked. */
 export const silentModel = (): ModelFailure =>
   failure(

@@ -1,29 +1,25 @@
 /** Chat models by configuration: whatever speaks chat completions at a base URL, and offline ones. */
 import { LRUCache } from 'lru-cache';
 import type { Provider } from '../domain/agent.ts';
+import { factsOf, MODEL_TABLE, type ModelFacts, type ModelTable } from '../domain/models.ts';
+import { completionsUrl, headersOf, type ProviderTable } from '../domain/providers.ts';
+import type { Quirks } from '../domain/ready-made-providers.ts';
 import type { Clock } from '../ports/telemetry.ts';
 import { createBreakers } from './breaker.ts';
 import { type ChatModel, fromLangChain } from './chat-model.ts';
 import { createCompletions, createEndpointMemory } from './completions/completions.ts';
 import { openConnections, type Proxies } from './completions/connections.ts';
-import { NO_HABITS } from './completions/remedies.ts';
+import type { Habits } from './completions/remedies.ts';
+import { type ModelFailure, notSetUp } from './model-errors.ts';
 import { OfflineModel } from './offline-model.ts';
 
-const OPENAI_URL = 'https://api.openai.com/v1';
-const GROQ_URL = 'https://api.groq.com';
-/** Endpoints without keys still want the header. */
-const NO_KEY = 'none';
 /** Instances in the cache; one costs some KB. */
 const MAX_CACHED = 500;
 
-interface EndpointSettings {
-  readonly apiKey: string | undefined;
-  readonly baseUrl: string | undefined;
-}
-
 interface ModelSettings {
-  readonly openai: EndpointSettings;
-  readonly groq: EndpointSettings;
+  readonly providers: ProviderTable;
+  /** What is known of models; by default the built-in table. */
+  readonly table?: ModelTable;
   readonly proxies?: Proxies;
   readonly breakerFailures?: number;
 }
@@ -38,7 +34,10 @@ interface ModelSpec {
 
 /** Gives out chat models. They hold no conversation and are shared by all runs of the same spec. */
 export interface ModelProvider {
-  /** Throws a RefusalError (MODEL_ERROR) for an offline model that does not exist. */
+  /**
+   * Throws a RefusalError (MODEL_ERROR) for an offline model that does not exist. The model of a provider that the node
+   * does not have, or that lacks its key or address, answers nothing but that (MODEL_UNAVAILABLE).
+   */
   model(spec: ModelSpec): ChatModel;
   /** Breaks what still runs. */
   close(): Promise<void>;
@@ -50,6 +49,7 @@ const BREAKER_FAILURES = 50;
 
 /** Makes a provider with one instance for each provider, model, temperature and token limit. */
 export function createModels(settings: ModelSettings, clock: Clock): ModelProvider {
+  const { providers, table = MODEL_TABLE } = settings;
   const models = new LRUCache<string, ChatModel>({ max: MAX_CACHED });
   const connections = openConnections(settings.proxies ?? NO_PROXIES);
   const breakers = createBreakers({ failures: settings.breakerFailures ?? BREAKER_FAILURES });
@@ -62,19 +62,21 @@ export function createModels(settings: ModelSettings, clock: Clock): ModelProvid
         model,
         new OfflineModel({ model, ...(maxTokens === undefined ? {} : { maxTokens }) }),
       );
-    const { apiKey = NO_KEY, baseUrl } = settings[provider];
-    const base = provider === 'groq' ? groqBase(baseUrl ?? GROQ_URL) : (baseUrl ?? OPENAI_URL);
+    const config = providers.get(provider);
+    const url = config ? completionsUrl(config, model) : undefined;
+    if (!config || !url || config.missing !== undefined)
+      return unable(provider, model, notSetUp(provider, config?.missing));
     const endpointModel = createCompletions({
       provider,
       endpoint: {
-        url: completionsUrl(base),
-        headers: { authorization: `Bearer ${apiKey}` },
-        habits: NO_HABITS,
+        url,
+        headers: headersOf(config),
+        habits: habitsOf(config, factsOf(table, provider, model)),
       },
-      spec: { dialect: provider, model, temperature, maxTokens },
+      spec: { dialect: config.dialect, model, temperature, maxTokens },
       ...{ dispatcher: connections.dispatcher, memory, clock },
     });
-    return breakers.guard(`${provider} ${base} ${apiKey}`, endpointModel);
+    return breakers.guard(provider, endpointModel);
   }
 
   return {
@@ -90,13 +92,20 @@ export function createModels(settings: ModelSettings, clock: Clock): ModelProvid
   };
 }
 
-/** Groq's own client adds /openai/v1 by itself; a base URL may come with it. */
-const groqBase = (baseUrl: string): string =>
-  `${baseUrl.replace(/\/+$/, '').replace(/\/openai\/v1$/, '')}/openai/v1`;
+/** How requests have to look, as far as it is known before the first. */
+const habitsOf = ({ without, limitField }: Quirks, { window, output }: ModelFacts): Habits => ({
+  without,
+  renamed: limitField === undefined ? {} : { [OTHER_LIMIT[limitField]]: limitField },
+  answerTokens: output,
+  window,
+});
 
-/** A base URL may come with a slash, and with a query. */
-function completionsUrl(base: string): URL {
-  const url = new URL(base);
-  url.pathname = `${url.pathname.replace(/\/+$/, '')}/chat/completions`;
-  return url;
-}
+const OTHER_LIMIT = { max_tokens: 'max_completion_tokens', max_completion_tokens: 'max_tokens' } as const;
+
+/** A model that no request reaches: another one stands in where there is one. */
+const unable = (provider: string, model: string, failure: ModelFailure): ChatModel => ({
+  provider,
+  model,
+  estimate: () => 0,
+  ask: () => Promise.reject(failure),
+});

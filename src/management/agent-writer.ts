@@ -2,7 +2,7 @@
 import { diffAgents, fieldsOf } from '../domain/agent-diff.ts';
 import { draftChange, draftNew } from '../domain/agent-draft.ts';
 import type { Agent, AgentFields, AuditEntry, Change, NoticeEvent } from '../domain/agent-record.ts';
-import { checkAgent, refuseIssues, tooManyAgents } from '../domain/agent-rules.ts';
+import { agentWarnings, checkAgent, refuseIssues, tooManyAgents } from '../domain/agent-rules.ts';
 import { type ErrorData, type Reply, refusal } from '../domain/errors.ts';
 import { type AgentId, agentIdSchema } from '../domain/ids.ts';
 import { suffixed } from '../domain/slug.ts';
@@ -154,6 +154,11 @@ async function save(
   });
   if (outcome !== 'saved') return outcome;
   options.liveAgents.changed(agent);
+  for (const { message } of agentWarnings(agent, options.providers))
+    options.log.warn(
+      { tenant_id: tenantId, agent_id: agent.id, warning: message },
+      'an agent can not answer',
+    );
   notify(options, operation, event, {
     agent_id: agent.id,
     agent_name: agent.name,

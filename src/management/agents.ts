@@ -2,6 +2,7 @@
 import { diffAgents, fieldsOf } from '../domain/agent-diff.ts';
 import { draftChange, draftNew } from '../domain/agent-draft.ts';
 import type { Agent } from '../domain/agent-record.ts';
+import { agentWarnings } from '../domain/agent-rules.ts';
 import { defaultRecord } from '../domain/default-agent.ts';
 import { type Reply, refusal } from '../domain/errors.ts';
 import type { AgentId, TenantId } from '../domain/ids.ts';
@@ -45,6 +46,7 @@ export function createValidate(options: ManagementOptions): Validate {
         : draftNew(raw, tier, rules);
       const issues = [...draft.issues, ...(await storedIssues(options, tenantId, draft, { tier, self }))];
       const valid = issues.length === 0;
+      const warnings = agentWarnings(draft.fields, options.providers);
       const data = {
         agent_id: agentId ?? null,
         agent_name: draft.fields.name,
@@ -55,7 +57,7 @@ export function createValidate(options: ManagementOptions): Validate {
       };
       notify(options, operation, 'agent_validated', data);
       notify(options, operation, 'validation_complete', data);
-      return ok({ valid, issues });
+      return ok({ valid, issues, ...(warnings.length > 0 ? { warnings } : {}) });
     });
 }
 

@@ -5,6 +5,8 @@ import type { Agent, NoticeEvent, RuleIssue } from '../domain/agent-record.ts';
 import { refuseIssues, tooManyAgents } from '../domain/agent-rules.ts';
 import { type ErrorData, RefusalError, type Reply, refusal } from '../domain/errors.ts';
 import type { AgentId, TenantId } from '../domain/ids.ts';
+import type { ModelTable } from '../domain/models.ts';
+import type { KnownProviders } from '../domain/providers.ts';
 import type { Tier, TierTable } from '../domain/tiers.ts';
 import type { Actor, AgentStore, Notices, TemplateStore } from '../ports/management.ts';
 import type { Clock, Log } from '../ports/telemetry.ts';
@@ -25,6 +27,10 @@ export interface ManagementOptions {
   readonly tierOf: (tenantId: TenantId, named: Tier | undefined) => Promise<Tier>;
   /** Tools that an agent may name (AgentRules). */
   readonly knownTools: readonly string[] | null;
+  /** Providers that an agent may name. */
+  readonly providers: KnownProviders;
+  /** An operator's table of models; by default the built-in one. */
+  readonly models?: ModelTable | undefined;
   readonly clock: Clock;
   /** A new id, unique everywhere. */
   readonly newId: () => string;
@@ -65,6 +71,8 @@ export const slugTaken = (what: 'agent' | 'template', slug: string): ErrorData =
 export const rulesOf = (options: ManagementOptions): DraftRules => ({
   tiers: options.tiers,
   knownTools: options.knownTools,
+  providers: options.providers,
+  models: options.models,
   defaults: options.builtIn,
 });
 

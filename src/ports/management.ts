@@ -166,6 +166,8 @@ export type { RuleIssue };
 export interface Validation {
   readonly valid: boolean;
   readonly issues: readonly RuleIssue[];
+  /** What would not be refused, but keeps the agent from answering; absent: nothing. */
+  readonly warnings?: readonly RuleIssue[];
 }
 
 /** `version` is what If-Match named; undefined: a write wins. */

@@ -24,6 +24,7 @@ async function nooble(words: readonly string[], environment: Readonly<Record<str
     err: (line) => err.push(line),
     openStores: () => Promise.reject(new Error('no store is needed')),
     askRedis: () => Promise.reject(new Error('nobody is asked')),
+    askModel: () => Promise.reject(new Error('nobody is asked')),
     openDead: (url) => openDeadLetters(url, quiet),
   });
   return { code, out: out.join('\n'), err: err.join('\n') };

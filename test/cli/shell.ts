@@ -1,6 +1,7 @@
 /** Runs the command line in this process, against stores in a folder that goes with the test. */
 import type { TestContext } from 'node:test';
 import { runCli } from '../../src/cli/cli.ts';
+import { askOneToken } from '../../src/llm/one-token.ts';
 import { openStores, type Stores } from '../../src/store/open.ts';
 import { askRedis } from '../../transports/queue/redis/ping.ts';
 import { quiet } from '../support/quiet.ts';
@@ -27,6 +28,7 @@ export async function openShell(t: TestContext, environment: Readonly<Record<str
         out: (line) => out.push(line),
         err: (line) => err.push(line),
         askRedis,
+        askModel: askOneToken,
         openDead: () => Promise.reject(new Error('there is no Redis in this test')),
         openStores: (settings) => openStores({ url: settings.databaseUrl, log: quiet }),
       });

@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { draftChange, draftNew } from '../../src/domain/agent-draft.ts';
 import { type Agent, type AgentFields, agentFieldsSchema } from '../../src/domain/agent-record.ts';
 import {
+  agentWarnings,
   blankAgent,
   checkAgent,
   namedTools,
@@ -13,10 +14,12 @@ import {
   withDefaults,
 } from '../../src/domain/agent-rules.ts';
 import { agentIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
+import { configureProviders, knownProviders } from '../../src/domain/providers.ts';
 import { TIER_TABLE, TIERS, type Tier } from '../../src/domain/tiers.ts';
 
 const defaults = { provider: 'openai', model: 'gpt-4.1-mini' } as const;
-const rules = { tiers: TIER_TABLE, knownTools: ['current_time', 'calculator'], defaults };
+const providers = knownProviders(configureProviders({}, []).providers);
+const rules = { tiers: TIER_TABLE, providers, knownTools: ['current_time', 'calculator'], defaults };
 const blank = blankAgent('Helper', defaults);
 
 const brief = (issues: readonly { field: string; rule: string; tier?: string | undefined }[]) =>
@@ -41,6 +44,27 @@ test('a name is enough, and what comes of it is allowed everywhere', () => {
   assert.equal(agent.slug, 'muller-sohne-auskunft');
   assert.deepEqual([agent.provider, agent.model], ['openai', 'gpt-4.1-mini']);
   for (const tier of TIERS) assert.deepEqual(checkAgent(agent, tier, rules), []);
+});
+
+test('a provider that the node does not have is refused by name, one without its key is a warning', () => {
+  const [issue, ...others] = checkAgent({ ...blank, provider: 'house' }, 'enterprise', rules);
+  assert.deepEqual([issue?.field, issue?.rule, others.length], ['provider', 'unknown_provider', 0]);
+  assert.match(issue?.message ?? '', /no provider house; there are openai, .*offline/);
+  assert.equal(refuseIssues(issue ? [issue] : []).code, 'INVALID_REQUEST');
+
+  const mistral = { ...blank, provider: 'mistral' };
+  assert.deepEqual(checkAgent(mistral, 'enterprise', rules), []);
+  const [warning] = agentWarnings(mistral, providers);
+  assert.deepEqual([warning?.field, warning?.rule], ['provider', 'provider_not_set_up']);
+  assert.match(warning?.message ?? '', /MISTRAL_API_KEY/);
+  assert.deepEqual(agentWarnings({ provider: 'offline', model: 'offline-echo' }, providers), []);
+
+  const chained = { ...mistral, fallbacks: [{ provider: 'house', model: 'm' }] };
+  assert.deepEqual(brief(checkAgent(chained, 'enterprise', rules)), [
+    ['fallbacks', 'unknown_provider', undefined],
+  ]);
+  const spare = { ...blank, provider: 'offline', fallbacks: [{ provider: 'gemini', model: 'm' }] };
+  assert.deepEqual(brief(agentWarnings(spare, providers)), [['fallbacks', 'provider_not_set_up', undefined]]);
 });
 
 test('every limit of the free tier is named at once, each with the first tier that would do', () => {

@@ -8,6 +8,7 @@ import { type Agent, agentFieldsSchema, agentSchema } from '../../src/domain/age
 import { blankAgent } from '../../src/domain/agent-rules.ts';
 import { defaultAgent, defaultRecord } from '../../src/domain/default-agent.ts';
 import { DEFAULT_AGENT_ID, sessionIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
+import { configureProviders, knownProviders } from '../../src/domain/providers.ts';
 import {
   BUILT_IN_TEMPLATES,
   builtInTemplate,
@@ -19,7 +20,8 @@ import { TIER_TABLE, TIERS } from '../../src/domain/tiers.ts';
 import { systemPrompt } from '../../src/llm/prompts.ts';
 
 const defaults = { provider: 'offline', model: 'offline-echo' } as const;
-const rules = { tiers: TIER_TABLE, knownTools: ['current_time', 'calculator'], defaults };
+const providers = knownProviders(configureProviders({}, []).providers);
+const rules = { tiers: TIER_TABLE, providers, knownTools: ['current_time', 'calculator'], defaults };
 const tenantId = tenantIdSchema.parse('acme');
 const blank = blankAgent('Helper', defaults);
 

@@ -110,6 +110,8 @@ test('an agent that says something which cannot be meant is refused by the name 
   const config = (fields: Fields): Fields => ({ agent_config: { agent_id: 'sales', ...fields } });
 
   assert.equal(wrongField(config({ provider: 'anthropic', model: 'claude' })), 'provider');
+  const own = { ...asked, providers: ['anthropic', 'offline'] };
+  assert.ok(readAgent(config({ provider: 'anthropic', model: 'claude' }), own).ok);
   assert.equal(wrongField(config({ provider: 'openai' })), 'model');
   assert.equal(wrongField(config({ model: 7 })), 'model');
   assert.equal(wrongField(config({ temperature: 'hot' })), 'temperature');

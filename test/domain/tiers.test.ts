@@ -1,8 +1,9 @@
 /** The tier table says what the protocol says, and a tiers file changes only what it names. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type AgentConfig, allowedTools, modelSize, refuseAgent } from '../../src/domain/agent.ts';
+import { type AgentConfig, allowedTools, refuseAgent } from '../../src/domain/agent.ts';
 import { DEFAULT_AGENT_ID } from '../../src/domain/ids.ts';
+import { modelSize } from '../../src/domain/models.ts';
 import {
   capped,
   lowestTier,

@@ -6,6 +6,7 @@ import { createActorSystem } from '../../actors/runtime/actor-system.ts';
 import type { AgentConfig, AgentType } from '../../src/domain/agent.ts';
 import type { Message } from '../../src/domain/conversation.ts';
 import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
+import { configureProviders } from '../../src/domain/providers.ts';
 import { createModels } from '../../src/llm/models.ts';
 import { createAgentRunner } from '../../src/llm/runner.ts';
 import type { Tool, ToolSet } from '../../src/llm/tools/tool.ts';
@@ -186,8 +187,15 @@ export async function startBench(
   const runner = createAgentRunner({
     models: createModels(
       {
-        openai: { apiKey: 'sk-canary-key', baseUrl: stub.baseUrl },
-        groq: { apiKey: 'gsk-canary-key', baseUrl: stub.groqBaseUrl },
+        providers: configureProviders(
+          {
+            OPENAI_API_KEY: 'sk-canary-key',
+            OPENAI_BASE_URL: stub.baseUrl,
+            GROQ_API_KEY: 'gsk-canary-key',
+            GROQ_BASE_URL: stub.groqBaseUrl,
+          },
+          [],
+        ).providers,
         breakerFailures: options.breakerFailures ?? 1_000,
       },
       clock,

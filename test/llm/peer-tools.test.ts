@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
 import { sessionIdSchema, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
+import { configureProviders } from '../../src/domain/providers.ts';
 import { createModels } from '../../src/llm/models.ts';
 import { createAgentRunner } from '../../src/llm/runner.ts';
 import { ragQuery } from '../../src/llm/tools/rag-query.ts';
@@ -182,8 +183,15 @@ test('a model uses a tool of the registry, once it is kept that the run has effe
   const runner = createAgentRunner({
     models: createModels(
       {
-        openai: { apiKey: 'sk', baseUrl: stub.baseUrl },
-        groq: { apiKey: 'gsk', baseUrl: stub.groqBaseUrl },
+        providers: configureProviders(
+          {
+            OPENAI_API_KEY: 'sk',
+            OPENAI_BASE_URL: stub.baseUrl,
+            GROQ_API_KEY: 'gsk',
+            GROQ_BASE_URL: stub.groqBaseUrl,
+          },
+          [],
+        ).providers,
       },
       clock,
     ),

@@ -231,7 +231,7 @@ export async function startStubModel(): Promise<StubModel> {
   const server = createServer(async (incoming, response) => {
     let text = '';
     for await (const part of incoming.setEncoding('utf8')) text += part;
-    if (incoming.method !== 'POST' || !incoming.url?.endsWith('/chat/completions')) {
+    if (incoming.method !== 'POST' || !incoming.url?.split('?', 1)[0]?.endsWith('/chat/completions')) {
       strays.push(incoming.url ?? '');
       response.writeHead(404).end();
       return;

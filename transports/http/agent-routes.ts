@@ -84,7 +84,11 @@ export const agentRoutes: readonly Route<AgentManagement>[] = [
       const agentId = agentIdSchema.optional().safeParse(taken);
       if (!agentId.success) return { ok: false, error: refuseIssues(problemsOf(agentId.error, 'agent_id')) };
       const reply = await agents.validate(actorOf(c), rest, agentId.data);
-      return mapReply(reply, ({ valid, issues }) => ({ valid, issues: [...issues] }));
+      return mapReply(reply, ({ valid, issues, warnings }) => ({
+        valid,
+        issues: [...issues],
+        ...(warnings ? { warnings: [...warnings] } : {}),
+      }));
     },
   }),
   route({

@@ -1,5 +1,6 @@
 /** What the HTTP edge needs of the node: wired in src/node.ts, replaced by small stand-ins in tests. */
 import type { SessionId, TaskId } from '../../src/domain/ids.ts';
+import type { KnownProviders } from '../../src/domain/providers.ts';
 import type { Executions } from '../../src/ports/executions.ts';
 import type {
   AgentManagement,
@@ -35,6 +36,8 @@ export interface HttpDeps {
   readonly draining: () => boolean;
   /** What must answer for the node to be ready, by name; each resolves, or rejects with the reason. */
   readonly checks: Readonly<Record<string, () => Promise<void>>>;
+  /** Model providers, each with the variable that it lacks; they do not keep the node from being ready. */
+  readonly providers?: KnownProviders;
   /** The Prometheus exposition. */
   readonly metricsText: () => Promise<{ readonly contentType: string; readonly body: string }>;
   /** The same figures as JSON, for people. */

@@ -131,17 +131,18 @@ export const diffAnswer = z
   .object({ from: versionNumber, to: versionNumber, changes: z.array(z.object(changeSchema.shape)) })
   .openapi('AgentDiff');
 
+const ruleIssue = z.object({
+  field: z.string(),
+  rule: z.string(),
+  message: z.string(),
+  tier: tierSchema.optional(),
+});
+
 export const validationAnswer = z
   .object({
     valid: z.boolean(),
-    issues: z.array(
-      z.object({
-        field: z.string(),
-        rule: z.string(),
-        message: z.string(),
-        tier: tierSchema.optional(),
-      }),
-    ),
+    issues: z.array(ruleIssue),
+    warnings: z.array(ruleIssue).optional(),
   })
   .openapi('AgentValidation');
 

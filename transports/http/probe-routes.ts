@@ -1,5 +1,6 @@
 /** The probes: whether the node lives, whether it takes work, and what it is doing (PROTOCOL 3). */
 import { z } from '@hono/zod-openapi';
+import type { KnownProviders } from '../../src/domain/providers.ts';
 import { HTTP_TIMING, type HttpDeps } from './deps.ts';
 import { type Route, routesOf } from './route.ts';
 
@@ -12,6 +13,16 @@ const readinessSchema = z
       z.string(),
       z.object({ status: z.enum(['ok', 'failed']), latency_ms: z.number(), error: z.string().optional() }),
     ),
+    providers: z
+      .record(
+        z.string(),
+        z.object({ status: z.enum(['configured', 'incomplete']), missing: z.string().optional() }),
+      )
+      .optional()
+      .meta({
+        description:
+          'Model providers: which could answer, and which variable the others lack. Nobody is asked for it.',
+      }),
   })
   .meta({ id: 'Readiness' });
 type Readiness = z.infer<typeof readinessSchema>;
@@ -77,7 +88,7 @@ export const probeRoutes: readonly Route<Served>[] = [
     takes: {},
     answer: figures,
     async run(_given, _c, deps) {
-      const { status, checks } = await readiness(deps);
+      const { status, checks, providers } = await readiness(deps);
       const value = {
         status,
         node_id: deps.nodeId,
@@ -86,6 +97,7 @@ export const probeRoutes: readonly Route<Served>[] = [
         memory: memory(),
         stats: stats(deps),
         checks,
+        providers,
       };
       return { ok: true, value };
     },
@@ -128,8 +140,17 @@ async function readiness(deps: HttpDeps): Promise<Readiness> {
   const results = await Promise.all(names.map(async (name) => [name, await runCheck(deps, name)] as const));
   const healthy = results.every(([, { status }]) => status === 'ok');
   const status = deps.draining() ? 'draining' : healthy ? 'ready' : 'not_ready';
-  return { status, checks: Object.fromEntries(results) };
+  const checks = Object.fromEntries(results);
+  return deps.providers ? { status, checks, providers: providersIn(deps.providers) } : { status, checks };
 }
+
+const providersIn = (providers: KnownProviders): NonNullable<Readiness['providers']> =>
+  Object.fromEntries(
+    [...providers].map(([name, missing]) => [
+      name,
+      missing === undefined ? { status: 'configured' } : { status: 'incomplete', missing },
+    ]),
+  );
 
 async function runCheck({ checks, timing, log }: HttpDeps, name: string): Promise<CheckResult> {
   const { checkTimeoutMs } = { ...HTTP_TIMING, ...timing };

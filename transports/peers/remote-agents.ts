@@ -26,6 +26,8 @@ interface RemoteAgentsOptions {
   readonly timeoutMs: number;
   /** For what the service leaves out. */
   readonly defaults: AgentDefaults;
+  /** Providers that an agent may have; by default those that every node knows. */
+  readonly providers?: readonly string[];
   readonly clock: Clock;
   /** The configuration of the agent is out of date: whoever needs it must ask anew. */
   readonly onExpired: (tenantId: TenantId, agentId: AgentId) => void;
@@ -45,7 +47,7 @@ interface Expiry {
 
 /** Asks the management service for agents. No configuration is stored here: an agent's actor does that, until onExpired. */
 export function createRemoteAgents(options: RemoteAgentsOptions): RemoteAgents {
-  const { peers, tiers, tierOf, defaults, clock, onExpired } = options;
+  const { peers, tiers, tierOf, defaults, providers, clock, onExpired } = options;
   let closed = false;
   /** The timers of agents that were answered. They hold no process open; Node has those of one duration in one list. */
   const expiries = new LRUCache<string, Expiry>({
@@ -74,7 +76,7 @@ export function createRemoteAgents(options: RemoteAgentsOptions): RemoteAgents {
           throw error;
         });
       if (!reply) return null;
-      const read = readAgent(reply, { tenantId, agentId, defaults, nowMs: clock.now() });
+      const read = readAgent(reply, { tenantId, agentId, defaults, providers, nowMs: clock.now() });
       if (!read.ok) throw new RefusalError(read.error);
       if (closed) return read.agent;
       const cacheMs = Math.min(tiers[tier].agent_cache_s * 1000, MAX_TIMER_MS);

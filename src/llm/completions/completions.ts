@@ -53,7 +53,7 @@ export const createEndpointMemory = (): EndpointMemory => new LRUCache({ max: MA
 export function createCompletions(options: CompletionsOptions): ChatModel {
   const { provider, endpoint, spec, dispatcher, memory, clock } = options;
   const builder = createBodyBuilder(spec);
-  const key = `${endpoint.url.href} ${spec.model}`;
+  const key = `${provider} ${endpoint.url.href} ${spec.model}`;
   const remembered = (): Remembered => {
     const known = memory.get(key);
     if (known) return known;

@@ -3,6 +3,7 @@ import type { Agent, AgentFields, TenantNotice } from '../../../src/domain/agent
 import { blankAgent } from '../../../src/domain/agent-rules.ts';
 import type { Reply } from '../../../src/domain/errors.ts';
 import { type AgentId, agentIdSchema } from '../../../src/domain/ids.ts';
+import { configureProviders, knownProviders } from '../../../src/domain/providers.ts';
 import { TIER_TABLE, type Tier } from '../../../src/domain/tiers.ts';
 import {
   createManagement,
@@ -74,6 +75,7 @@ export function openManagement(more: Partial<ManagementOptions> = {}) {
     tiers: TIER_TABLE,
     tierOf: async (_tenantId, named) => named ?? 'professional',
     knownTools: ['current_time', 'calculator'],
+    providers: knownProviders(configureProviders({}, []).providers),
     clock: handClock(Date.UTC(2026, 0, 1)),
     newId: () => {
       ids += 1;

@@ -34,6 +34,24 @@ test('the probes answer without a tenant in open mode', async (t) => {
   assert.equal(detailed.stats.sessions, 2);
 });
 
+test('who asks whether the node is ready hears which providers could answer, and what the others lack', async (t) => {
+  const providers = new Map([
+    ['offline', undefined],
+    ['mistral', 'MISTRAL_API_KEY'],
+  ]);
+  const node = await openHttpNode(t, { deps: { providers } });
+  const response = await fetch(`${node.url}/ready`);
+  assert.equal(response.status, 200);
+  assert.deepEqual(await response.json(), {
+    status: 'ready',
+    checks: {},
+    providers: {
+      offline: { status: 'configured' },
+      mistral: { status: 'incomplete', missing: 'MISTRAL_API_KEY' },
+    },
+  });
+});
+
 test('a node is not ready while something it needs fails or is silent, and tells no strangers why', async (t) => {
   let draining = false;
   const node = await openHttpNode(t, {
