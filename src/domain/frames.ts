@@ -42,12 +42,21 @@ export type ClientFrame = z.infer<typeof clientFrameSchema>;
 
 const count = z.number().int().nonnegative();
 
+/** How the last call of a run ended: whole, cut at a limit of length, or asking for tools. */
+export const finishReasonSchema = z.enum(['stop', 'length', 'tool_calls']);
+export type FinishReason = z.infer<typeof finishReasonSchema>;
+
 export const executionInfoSchema = z.object({
   execution_time_ms: count,
   time_to_first_token_ms: count.nullable(),
   iterations: count,
   tools_used: z.array(z.string()).readonly(),
   tokens_used: count,
+  /** Sums over the calls of the run; absent where the provider did not count every one of them. */
+  input_tokens: count.exactOptional(),
+  output_tokens: count.exactOptional(),
+  /** Absent where the last call has no end. */
+  finish_reason: finishReasonSchema.exactOptional(),
   model: z.string(),
 });
 export type ExecutionInfo = z.infer<typeof executionInfoSchema>;

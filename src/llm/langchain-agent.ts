@@ -64,7 +64,7 @@ export async function runLangChainAgent(parts: AgentParts): Promise<RunOutcome> 
       last = answer;
       checkedCalls.clear();
       if (answer.calls.length > 0)
-        for (const checked of toolUse.check(answer.calls, await run.callEnded(answer.tokens)))
+        for (const checked of toolUse.check(answer.calls, await run.callEnded(answer.counts)))
           checkedCalls.set(checked.call.id, checked);
       return toolCallMessage(answer);
     }),
@@ -89,5 +89,6 @@ export async function runLangChainAgent(parts: AgentParts): Promise<RunOutcome> 
     throw refused ?? error;
   }
   if (refused) throw refused;
-  return { type: 'answered', content: last?.text ?? '', tokens: last?.tokens ?? 0 };
+  if (!last) throw new Error('The agent ended without a call of its model.');
+  return { type: 'answered', content: last.text, counts: last.counts };
 }

@@ -2,7 +2,7 @@
 import type { AgentConfig } from '../domain/agent.ts';
 import type { Message } from '../domain/conversation.ts';
 import type { ErrorData, Reply } from '../domain/errors.ts';
-import type { ExecutionInfo, TurnEvent } from '../domain/frames.ts';
+import type { ExecutionInfo, FinishReason, TurnEvent } from '../domain/frames.ts';
 import type { AgentId, SessionId, TaskId, TenantId } from '../domain/ids.ts';
 import type { Tier } from '../domain/tiers.ts';
 import type { AgentStats } from './telemetry.ts';
@@ -28,9 +28,19 @@ export interface ExecutionLimits {
   readonly tools: readonly string[];
 }
 
-/** How a run ended by itself. `tokens` are those of its last call, which the execution has not counted yet. */
+/** What one call of the model came to. */
+export interface CallCounts {
+  /** What it used: as the provider counts, or by estimate. */
+  readonly tokens: number;
+  /** Only as the provider counts. */
+  readonly inputTokens?: number;
+  readonly outputTokens?: number;
+  readonly finish: FinishReason;
+}
+
+/** How a run ended by itself. `counts` are those of its last call, which the execution has not counted yet. */
 export type RunOutcome =
-  | { readonly type: 'answered'; readonly content: string; readonly tokens: number }
+  | { readonly type: 'answered'; readonly content: string; readonly counts: CallCounts }
   | { readonly type: 'failed'; readonly error: ErrorData };
 
 /** How an execution ended, with what it used. */
@@ -58,10 +68,10 @@ export interface ExecutionContext {
   /** A call of the model begins. `spent` estimates its tokens so far, for an execution that ends in its middle. */
   readonly callStarted: (spent: () => number) => void;
   /**
-   * A call that was not the last has ended with so many tokens. Resolves to the number of calls that are left;
+   * A call that was not the last has ended. Resolves to the number of calls that are left;
    * rejects with a RefusalError (TIER_LIMIT) where the budget is spent.
    */
-  readonly callEnded: (tokens: number) => Promise<number>;
+  readonly callEnded: (counts: CallCounts) => Promise<number>;
 }
 
 /**
