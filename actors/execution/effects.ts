@@ -57,8 +57,9 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
         const { taskId, end, used } = effect;
         if (ref.execution === run) ref.execution = null;
         const outcome = outcomeOf(end, used, run);
-        const text = ref.stream.seal(taskId);
-        return void actors.tell(ref.address, { type: 'ended', taskId, outcome, text, atMs: clock.now() });
+        const written = ref.stream.seal(taskId);
+        const atMs = clock.now();
+        return void actors.tell(ref.address, { type: 'ended', taskId, outcome, ...written, atMs });
       }
       case 'stopExecution':
         return actors.stop(run.address);
@@ -179,8 +180,8 @@ function executionKind({
       ref.execution.abort.abort();
       ref.execution = null;
       if (!actors.isAlive(ref.address)) return;
-      const text = ref.stream.seal(taskId);
-      actors.tell(ref.address, { type: 'executionLost', taskId, text, atMs: clock.now() });
+      const written = ref.stream.seal(taskId);
+      actors.tell(ref.address, { type: 'executionLost', taskId, ...written, atMs: clock.now() });
     },
   };
 }

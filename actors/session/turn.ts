@@ -5,6 +5,7 @@
  */
 import type { AgentConfig } from '../../src/domain/agent.ts';
 import type { Message } from '../../src/domain/conversation.ts';
+import { defined } from '../../src/domain/defined.ts';
 import type { ErrorData } from '../../src/domain/errors.ts';
 import {
   type AgentId,
@@ -18,6 +19,7 @@ import { failedEnd } from '../../src/domain/turn.ts';
 import type { ExecutionOutcome } from '../../src/ports/runner.ts';
 import type { ReplyTo } from '../runtime/actor.ts';
 import type { Slot } from '../tenant/protocol.ts';
+import type { TurnText } from './event-stream.ts';
 
 /** What a turn has in every phase. */
 interface TurnBase {
@@ -120,11 +122,12 @@ export const isStored = (turn: Turn): boolean => 'stored' in turn && turn.stored
 export const mayBeKnown = ({ request }: Turn): boolean => request.taskIdGiven || request.resumable === true;
 
 /** How an execution's outcome ends its turn; `text` is what the clients were given. */
-export function endOf(outcome: ExecutionOutcome, text: string): TurnEnd {
-  if (outcome.type === 'answered')
-    return { status: 'completed', content: outcome.content, info: outcome.info };
-  if (outcome.type === 'failed') return failedEnd(outcome.error, outcome.info);
-  return { status: 'cancelled', content: text, info: outcome.info };
+export function endOf(outcome: ExecutionOutcome, { text, reasoning }: TurnText): TurnEnd {
+  const { info } = outcome;
+  const thought = defined({ reasoning });
+  if (outcome.type === 'answered') return { status: 'completed', content: outcome.content, info, ...thought };
+  if (outcome.type === 'failed') return { ...failedEnd(outcome.error, info), ...thought };
+  return { status: 'cancelled', content: text, info, ...thought };
 }
 
 /** The end of a turn that was stopped before it ran. */

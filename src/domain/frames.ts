@@ -10,6 +10,8 @@ export const MAX_MESSAGE_UNITS = 32_000;
 export const MAX_FRAME_BYTES = 256 * 1024;
 /** Nesting of objects and arrays in anything a client sends. */
 export const MAX_DEPTH = 32;
+/** UTF-16 units of a turn's reasoning that are stored. */
+export const MAX_REASONING_UNITS = 64 * 1024;
 /** UTF-16 units of a tool's result that a client is shown. */
 export const MAX_TOOL_RESULT_UNITS = 2_000;
 
@@ -117,6 +119,8 @@ export const noticeData = {
     running: z.array(taskIdSchema),
   }),
   'session.snapshot': z.object({ messages: z.array(snapshotMessageSchema) }),
+  /** The next piece of what the model thinks: sent live, and only to clients that asked. */
+  'chat.reasoning': z.object({ content: z.string() }),
   'server.draining': z.object({ reconnect_after_ms: count }),
   pong: z.object({}),
   error: errorDataSchema,

@@ -9,6 +9,7 @@ import {
   type EventType,
   eventData,
   executionInfoSchema,
+  noticeData,
   roleSchema,
   sayFields,
 } from './frames.ts';
@@ -34,10 +35,15 @@ const time = z.iso.datetime();
 const count = z.number().int().nonnegative();
 
 export const sendBodySchema = z
-  .object({ ...sayFields, session_id: sessionIdSchema.optional() })
+  .object({
+    ...sayFields,
+    session_id: sessionIdSchema.optional(),
+    /** With `Accept: text/event-stream`: the stream has `chat.reasoning` too. */
+    reasoning: z.boolean().default(false),
+  })
   .meta({ id: 'ChatSend' });
 
-type Said = Omit<z.infer<typeof sendBodySchema>, 'session_id'>;
+type Said = Omit<z.infer<typeof sendBodySchema>, 'session_id' | 'reasoning'>;
 
 /** What was said in a chat, as a request to the directory. `agentId` is for what names none. */
 export const requestOf = (
@@ -71,6 +77,13 @@ export const acceptedSchema = z
   })
   .meta({ id: 'ChatAccepted' });
 
+/** A yes or no, as a query says it. */
+export const flagSchema = z
+  .enum(['0', '1', 'false', 'true'])
+  .transform((said) => said === '1' || said === 'true');
+
+export const sendQuerySchema = z.object({ reasoning: flagSchema.optional() });
+
 const frameOf = <T extends EventType>(type: T) =>
   z.object({
     type: z.literal(type),
@@ -87,6 +100,12 @@ export const turnFrameSchema = z
     frameOf('chat.queued'),
     frameOf('execution.started'),
     frameOf('chat.delta'),
+    z.object({
+      type: z.literal('chat.reasoning'),
+      ts: time,
+      task_id: taskIdSchema,
+      data: noticeData['chat.reasoning'],
+    }),
     frameOf('tool.started'),
     frameOf('tool.finished'),
     frameOf('chat.response'),
@@ -115,6 +134,8 @@ export const turnSchema = z
     created_at: time,
     finished_at: time.optional(),
     result: z.object({ content: z.string(), role: z.literal('assistant') }).optional(),
+    /** What the model thought, up to 65,536 UTF-16 units; absent where it told nothing of that. */
+    reasoning: z.string().optional(),
     execution_info: executionInfoSchema.optional(),
     error: errorDataSchema.optional(),
     /** While it runs: the tool calls that run for it now. */
@@ -147,6 +168,7 @@ export const turnBody = (turn: TurnStanding): z.infer<typeof turnSchema> =>
     created_at: iso(turn.createdAtMs),
     finished_at: turn.finishedAtMs === undefined ? undefined : iso(turn.finishedAtMs),
     result: turn.content === undefined ? undefined : { content: turn.content, role: 'assistant' as const },
+    reasoning: turn.reasoning,
     execution_info: turn.info,
     error: turn.error,
     running_tools: turn.tools?.map(({ callId, tool }) => ({ call_id: callId, tool })),

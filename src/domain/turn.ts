@@ -50,6 +50,8 @@ export const turnRecordSchema = z
     createdAtMs: z.number(),
     finishedAtMs: z.number().exactOptional(),
     content: z.string().exactOptional(),
+    /** What the model thought, up to MAX_REASONING_UNITS. */
+    reasoning: z.string().exactOptional(),
     info: executionInfoSchema.exactOptional(),
     error: errorDataSchema.exactOptional(),
   })
@@ -69,7 +71,10 @@ export type TurnStanding = TurnRecord & { readonly tools?: readonly RunningTool[
 type EndStatus = Exclude<TurnStatus, 'queued' | 'processing'>;
 
 /** How a turn ended: the part of its record that its clients, its caller and the store are told. */
-export type TurnEnd = { readonly status: EndStatus } & Pick<TurnRecord, 'content' | 'info' | 'error'>;
+export type TurnEnd = { readonly status: EndStatus } & Pick<
+  TurnRecord,
+  'content' | 'reasoning' | 'info' | 'error'
+>;
 
 export const isEndStatus = (status: TurnStatus): status is EndStatus =>
   status !== 'queued' && status !== 'processing';

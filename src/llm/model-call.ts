@@ -112,6 +112,7 @@ function sinkOf(run: Run, call: ModelCall): AnswerSink {
     },
     onReasoning(text) {
       thoughtUnits += text.length;
+      run.emit({ type: 'chat.reasoning', data: { content: text } });
       bounded(thoughtUnits);
     },
   };

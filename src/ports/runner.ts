@@ -2,7 +2,7 @@
 import type { AgentConfig } from '../domain/agent.ts';
 import type { Message } from '../domain/conversation.ts';
 import type { ErrorData, Reply } from '../domain/errors.ts';
-import type { ExecutionInfo, FinishReason, TurnEvent } from '../domain/frames.ts';
+import type { ExecutionInfo, FinishReason, Notice, TurnEvent } from '../domain/frames.ts';
 import type { AgentId, SessionId, TaskId, TenantId } from '../domain/ids.ts';
 import type { Tier } from '../domain/tiers.ts';
 import type { AgentStats } from './telemetry.ts';
@@ -50,10 +50,9 @@ export type ExecutionOutcome =
   | { readonly type: 'aborted'; readonly info: ExecutionInfo };
 
 /** What an agent run tells while it goes on: in order, in the same tick as it happens. */
-export type ExecutionEvent = Extract<
-  TurnEvent,
-  { type: 'execution.started' | 'chat.delta' | 'tool.started' | 'tool.finished' }
->;
+export type ExecutionEvent =
+  | Extract<TurnEvent, { type: 'execution.started' | 'chat.delta' | 'tool.started' | 'tool.finished' }>
+  | Extract<Notice, { type: 'chat.reasoning' }>;
 
 export interface ExecutionContext {
   /** Aborted when the execution is over before its run: it reaches the model's HTTP request and running tools. */

@@ -44,6 +44,7 @@ export const ENDED = [
   'flags',
   'info',
   'error',
+  'reasoning',
 ] as const satisfies readonly (keyof TurnTable)[];
 
 /** Columns of an outgoing message that is stored. */
@@ -142,6 +143,7 @@ export function endedColumns(turn: TurnRecord, answer: Message | undefined): End
     flags: said.flag | content.flag,
     info: turn.info === undefined ? null : JSON.stringify(turn.info),
     error: turn.error === undefined ? null : JSON.stringify(turn.error),
+    reasoning: turn.reasoning === undefined ? null : JSON.stringify(turn.reasoning),
   };
 }
 
@@ -188,6 +190,7 @@ export function turnOf(row: TurnRow): TurnRecord {
       content: contentOf(row),
       info: jsonOf(row.info),
       error: jsonOf(row.error),
+      reasoning: jsonOf(row.reasoning),
     }),
   );
 }

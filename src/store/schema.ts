@@ -30,6 +30,8 @@ export interface TurnTable {
   /** JSON, as all objects here: PostgreSQL's jsonb rejects \u0000. */
   readonly info: string | null;
   readonly error: string | null;
+  /** What the model thought: JSON, as the texts of models have every character. */
+  readonly reasoning: string | null;
   /** 1: unnotified. It ended as interrupted, and no client has been told. */
   readonly untold: number;
 }

@@ -1,9 +1,10 @@
-/** What an answer has beside its text, on every wire: counts and how it ended. */
+/** What an answer has beside its text, on every wire: counts, how it ended, and what the model thought. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { last } from '../support/chatter.ts';
+import { deltas, last, types } from '../support/chatter.ts';
 import { startScene } from '../support/node.ts';
 import { callTools, choice, DONE, line, raw, type Scenario, say } from '../support/stub-model.ts';
+import type { Received } from '../support/websocket-client.ts';
 
 const CALCULATES = callTools([{ name: 'calculator', args: '{"expression":"6*7"}' }], { usage: 20 });
 /** A whole answer with these counts. */
@@ -58,4 +59,91 @@ test('a run that fails says what its calls came to, and of a call without an end
   const { body: broken } = await node.ask('/api/executions', { body: { ...run, execution_params: {} } });
   assert.equal(broken.error.code, 'MODEL_ERROR');
   assert.deepEqual('finish_reason' in broken.execution_info, false);
+});
+
+const thinks = (reasoning_content: string): string => line(choice({ content: null, reasoning_content }));
+const THINKS = [
+  thinks('Let me '),
+  thinks('see.'),
+  line(choice({ content: 'Yes.' })),
+  line(choice({}, 'stop')) + DONE,
+];
+const thoughts = (frames: readonly Received[]): string =>
+  frames.flatMap(({ type, data }) => (type === 'chat.reasoning' ? data.content : [])).join('');
+
+for (const format of ['json', 'msgpack'] as const)
+  test(`${format}: reasoning comes apart from the text, to sockets that asked, and stands in the record`, async (t) => {
+    const node = await startScene(t);
+    node.stub.next(raw(THINKS));
+    const protocols = [format === 'json' ? 'nooble' : 'nooble.msgpack'];
+    const plain = await node.chat('acme', 's1', { protocols });
+    const asking = await node.chat('acme', 's1', { protocols, query: { reasoning: '1' } });
+    const taskId = plain.say('Well?');
+    const end = await asking.ended(taskId);
+    await plain.ended(taskId);
+    assert.equal(thoughts(asking.of(taskId)), 'Let me see.');
+    assert.equal(deltas(asking.of(taskId)), 'Yes.');
+    assert.deepEqual(
+      Object.keys(asking.of(taskId).find(({ type }) => type === 'chat.reasoning') ?? {}).sort(),
+      [...['data', 'task_id', 'ts', 'type']],
+    );
+    assert.ok(!types(plain.frames).includes('chat.reasoning'));
+    for (const client of [plain, asking]) client.check();
+    assert.equal(end.data.content, 'Yes.');
+    const record = (await node.ask(`/api/chat/tasks/${taskId}`)).body;
+    assert.deepEqual([record.reasoning, record.result.content], ['Let me see.', 'Yes.']);
+
+    node.stub.next(say('Plainly.'));
+    const next = await asking.turn('And?');
+    assert.ok(!types(next).includes('chat.reasoning'));
+    const { body } = await node.ask(`/api/chat/tasks/${last(next, 'chat.response').task_id}`);
+    assert.ok(!('reasoning' in body), 'where there is none it is absent');
+    const asked = JSON.stringify((await node.stub.request(1)).body);
+    assert.ok(asked.includes('Yes.') && !asked.includes('Let me see.'), 'it is no part of the conversation');
+  });
+
+test('reasoning is in a stream of events where query or body ask for it, and otherwise not', async (t) => {
+  const node = await startScene(t);
+  const stream = async (query: string, more: object) => {
+    node.stub.next(raw(THINKS));
+    const body = { message: 'Well?', ...more };
+    const headers = { accept: 'text/event-stream' };
+    return (await node.ask(`/api/chat/send${query}`, { body, headers })).text;
+  };
+  for (const text of [await stream('?reasoning=1', {}), await stream('', { reasoning: true })]) {
+    assert.match(text, /^event: chat\.reasoning\ndata: \{"type":"chat\.reasoning","ts"/m);
+    assert.ok(text.indexOf('chat.reasoning') < text.indexOf('chat.delta'));
+  }
+  for (const text of [await stream('', {}), await stream('?reasoning=0', { reasoning: true })])
+    assert.doesNotMatch(text, /chat\.reasoning|Let me/);
+});
+
+test('who asks for reasoning in another way is told which field it is', async (t) => {
+  const node = await startScene(t);
+  for (const [query, more] of [
+    ['?reasoning=maybe', {}],
+    ['?reasoning=1&reasoning=0', {}],
+    ['', { reasoning: 'yes' }],
+  ] as const) {
+    const { status, body } = await node.ask(`/api/chat/send${query}`, { body: { message: 'Hi', ...more } });
+    assert.deepEqual([status, body.error.code], [400, 'INVALID_REQUEST']);
+    assert.match(body.error.message, /reasoning/);
+  }
+});
+
+test('reasoning of a turn that is stopped or fails is stored; much of it is cut', async (t) => {
+  const node = await startScene(t);
+  node.stub.next(raw([thinks('I was'), line(choice({ content: 'Half of' }))], { end: 'reset' }));
+  const client = await node.chat('acme', 's1', { query: { reasoning: '1' } });
+  const failed = last(await client.turn('Well?'), 'error');
+  assert.equal((await node.ask(`/api/chat/tasks/${failed.task_id}`)).body.reasoning, 'I was');
+
+  const paragraph = thinks('x'.repeat(20_000));
+  node.stub.next(raw([paragraph, paragraph, paragraph, paragraph], { end: 'hang' }));
+  const taskId = client.say('And?');
+  await client.see(() => thoughts(client.of(taskId)).length === 80_000);
+  client.send({ type: 'chat.cancel', task_id: taskId });
+  await client.ended(taskId);
+  const { status, reasoning } = (await node.ask(`/api/chat/tasks/${taskId}`)).body;
+  assert.deepEqual([status, reasoning.length], ['cancelled', 65_536]);
 });

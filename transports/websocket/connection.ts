@@ -49,6 +49,7 @@ interface SocketClientOptions {
   readonly id: string;
   readonly format: Format;
   readonly deltaWindowMs: number;
+  readonly reasoning: boolean;
   /** Called once, when the client has become too slow. */
   readonly onStalled: () => void;
 }
@@ -69,7 +70,7 @@ export function createSocketClients(): (socket: RawSocket, options: SocketClient
 
 function createSocketClient(
   socket: RawSocket,
-  { id, format, deltaWindowMs, onStalled }: SocketClientOptions,
+  { id, format, deltaWindowMs, reasoning, onStalled }: SocketClientOptions,
   atTurnsEnd: (flush: () => void) => void,
 ): SocketClient {
   const gathered = createGatheredFrames(socket, format);
@@ -95,6 +96,7 @@ function createSocketClient(
   return {
     id,
     deltaWindowMs,
+    reasoning,
     get stalledAtMs() {
       return stalledAtMs;
     },
