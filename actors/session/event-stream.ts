@@ -1,6 +1,7 @@
 /** One session's numbered events: kept for replay, gathered where they are deltas, handed to every client. */
 import type { Message } from '../../src/domain/conversation.ts';
 import { cut } from '../../src/domain/cut.ts';
+import { defined } from '../../src/domain/defined.ts';
 import type { Close } from '../../src/domain/errors.ts';
 import {
   type Frame,
@@ -334,7 +335,9 @@ function noted(turn: OpenTurn, event: ExecutionEvent): ExecutionEvent {
 }
 
 function snapshot({ messages }: AttachReady, open: OpenTurn | null): Notice {
-  const kept = messages.map(({ role, content, taskId }) => ({ role, content, task_id: taskId }));
+  const kept = messages.map(({ role, content, taskId, partial }) =>
+    defined({ role, content, task_id: taskId, partial }),
+  );
   const partial =
     open && !open.held && open.text !== ''
       ? [{ role: 'assistant', content: wellEnded(open.text), task_id: open.taskId, partial: true } as const]

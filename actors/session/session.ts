@@ -127,7 +127,7 @@ function decide(state: SessionState, message: SessionMessage, turn: Turn | undef
       return end(state, turn, endOf(message.outcome, message), message.atMs);
     case 'executionLost':
       return turn?.phase === 'running' || turn?.phase === 'withdrawn'
-        ? fail(state, turn, message.atMs)
+        ? fail(state, turn, message.atMs, message)
         : [state, []];
     case 'cancel':
       return cancel(state, turn, message);

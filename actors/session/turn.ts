@@ -7,6 +7,7 @@ import type { AgentConfig } from '../../src/domain/agent.ts';
 import type { Message } from '../../src/domain/conversation.ts';
 import { defined } from '../../src/domain/defined.ts';
 import type { ErrorData } from '../../src/domain/errors.ts';
+import type { ExecutionInfo } from '../../src/domain/frames.ts';
 import {
   type AgentId,
   DEFAULT_AGENT_ID,
@@ -126,29 +127,34 @@ export function endOf(outcome: ExecutionOutcome, { text, reasoning }: TurnText):
   const { info } = outcome;
   const thought = defined({ reasoning });
   if (outcome.type === 'answered') return { status: 'completed', content: outcome.content, info, ...thought };
-  if (outcome.type === 'failed') return { ...failedEnd(outcome.error, info), ...thought };
+  if (outcome.type === 'failed') return { ...failedEnd(outcome.error, info, text), ...thought };
   return { status: 'cancelled', content: text, info, ...thought };
 }
 
 /** The end of a turn that was stopped before it ran. */
 export const UNRUN: TurnEnd = { status: 'cancelled', content: '' };
 
-/** The end of a turn whose execution reported nothing. */
-export const lostEnd = (turn: Turn, error: ErrorData): TurnEnd =>
-  failedEnd(error, {
-    execution_time_ms: 0,
-    time_to_first_token_ms: null,
-    iterations: 0,
-    tools_used: [],
-    tokens_used: 0,
-    model: ('agent' in turn && turn.agent?.model) || 'none',
-  });
+/** The end of a turn whose execution reported nothing. `written`: what its clients were given by then. */
+export const lostEnd = (turn: Turn, error: ErrorData, written: TurnText = { text: '' }): TurnEnd => ({
+  ...failedEnd(error, infoOf(turn), written.text),
+  ...defined({ reasoning: written.reasoning }),
+});
 
-/** What the conversation holds of an end; nothing where there was no answer. */
+const infoOf = (turn: Turn): ExecutionInfo => ({
+  execution_time_ms: 0,
+  time_to_first_token_ms: null,
+  iterations: 0,
+  tools_used: [],
+  tokens_used: 0,
+  model: ('agent' in turn && turn.agent?.model) || 'none',
+});
+
+/** What the conversation holds of an end; nothing where there was no answer. Of one that failed it is shown, not read. */
 export function answerOf({ end, endedAtMs, taskId }: Ending): Message | undefined {
-  const { status, content = '' } = end;
-  const isAnswer = status === 'completed' || (status === 'cancelled' && content !== '');
-  return isAnswer ? { role: 'assistant', content, taskId, atMs: endedAtMs } : undefined;
+  const { status, content = '', error } = end;
+  if (status !== 'completed' && content === '') return undefined;
+  const answer: Message = { role: 'assistant', content, taskId, atMs: endedAtMs };
+  return error ? { ...answer, partial: true } : answer;
 }
 
 /** A turn as the status routes show it while it lives here: an end is told once the store holds it. */

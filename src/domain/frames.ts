@@ -69,7 +69,7 @@ const snapshotMessageSchema = z.object({
   role: roleSchema,
   content: z.string(),
   task_id: taskIdSchema,
-  /** True for the text so far of a turn that still runs. */
+  /** True for the text so far of a turn that still runs, or that failed. */
   partial: z.literal(true).optional(),
 });
 
@@ -98,7 +98,8 @@ export const eventData = {
     execution_info: executionInfoSchema,
   }),
   'chat.cancelled': z.object({ content: z.string(), abort_ms: count }),
-  error: errorDataSchema,
+  /** `partial`: the text so far of the turn that it ends, where there is any. */
+  error: errorDataSchema.extend({ partial: z.string().exactOptional() }),
 } as const;
 
 export type EventType = keyof typeof eventData;

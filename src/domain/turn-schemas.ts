@@ -134,6 +134,8 @@ export const turnSchema = z
     created_at: time,
     finished_at: time.optional(),
     result: z.object({ content: z.string(), role: z.literal('assistant') }).optional(),
+    /** The text so far of a turn that failed; absent where there was none. */
+    partial: z.string().optional(),
     /** What the model thought, up to 65,536 UTF-16 units; absent where it told nothing of that. */
     reasoning: z.string().optional(),
     execution_info: executionInfoSchema.optional(),
@@ -148,7 +150,14 @@ export const cancelledSchema = z
   .meta({ id: 'TurnCancelled' });
 
 export const messageSchema = z
-  .object({ role: roleSchema, content: z.string(), task_id: taskIdSchema, created_at: time })
+  .object({
+    role: roleSchema,
+    content: z.string(),
+    task_id: taskIdSchema,
+    created_at: time,
+    /** The text so far of a turn that failed: models are not given it. */
+    partial: z.literal(true).optional(),
+  })
   .meta({ id: 'Message' });
 
 export const messagesSchema = z
@@ -158,8 +167,9 @@ export const messagesSchema = z
 const iso = (atMs: number): string => new Date(atMs).toISOString();
 
 /** A turn as the status routes answer it. A cancelled turn's result is the text there was. */
-export const turnBody = (turn: TurnStanding): z.infer<typeof turnSchema> =>
-  defined({
+export const turnBody = (turn: TurnStanding): z.infer<typeof turnSchema> => {
+  const { content, error } = turn;
+  return defined({
     task_id: turn.taskId,
     session_id: turn.sessionId,
     agent_id: turn.agentId,
@@ -167,12 +177,14 @@ export const turnBody = (turn: TurnStanding): z.infer<typeof turnSchema> =>
     status: turn.status,
     created_at: iso(turn.createdAtMs),
     finished_at: turn.finishedAtMs === undefined ? undefined : iso(turn.finishedAtMs),
-    result: turn.content === undefined ? undefined : { content: turn.content, role: 'assistant' as const },
+    result: content === undefined || error ? undefined : { content, role: 'assistant' as const },
+    partial: error && content,
     reasoning: turn.reasoning,
     execution_info: turn.info,
-    error: turn.error,
+    error,
     running_tools: turn.tools?.map(({ callId, tool }) => ({ call_id: callId, tool })),
   });
+};
 
 /** The acceptance of a turn, and the session that it is in. */
 export const acceptedBody = (turn: {
@@ -192,12 +204,14 @@ export const cancelledBody = (turn: Extract<CancelReply, { ok: true }>): z.infer
 });
 
 /** A message as the history route answers it. */
-export const messageBody = (message: Message): z.infer<typeof messageSchema> => ({
-  role: message.role,
-  content: message.content,
-  task_id: message.taskId,
-  created_at: iso(message.atMs),
-});
+export const messageBody = (message: Message): z.infer<typeof messageSchema> =>
+  defined({
+    role: message.role,
+    content: message.content,
+    task_id: message.taskId,
+    created_at: iso(message.atMs),
+    partial: message.partial,
+  });
 
 export const executionSchema = turnSchema.extend({ execution_id: taskIdSchema }).meta({ id: 'Execution' });
 

@@ -37,7 +37,7 @@ export const turnStatusSchema = z.enum([
 /** Where a turn stands, as every wire names it. */
 export type TurnStatus = z.infer<typeof turnStatusSchema>;
 
-/** A turn as it is stored. `content` is the answer, or the partial text of a cancelled turn. */
+/** A turn as it is stored. `content` is the answer, or the text so far of one that was cancelled or failed. */
 export const turnRecordSchema = z
   .object({
     taskId: taskIdSchema,
@@ -79,17 +79,18 @@ export type TurnEnd = { readonly status: EndStatus } & Pick<
 export const isEndStatus = (status: TurnStatus): status is EndStatus =>
   status !== 'queued' && status !== 'processing';
 
-/** An end in an error: a timeout has a status of its own. */
-export const failedEnd = (error: ErrorData, info?: ExecutionInfo): TurnEnd =>
+/** An end in an error: a timeout has a status of its own. `text`: what there was of an answer. */
+export const failedEnd = (error: ErrorData, info?: ExecutionInfo, text = ''): TurnEnd =>
   defined({
     status: error.code === 'EXECUTION_TIMEOUT' ? ('timeout' as const) : ('failed' as const),
+    content: text === '' ? undefined : text,
     error,
     info,
   });
 
 /** The one terminal event of a turn. `abortMs`: how long it took from the wish to stop it. */
 export function terminalEvent({ status, content = '', info, error }: TurnEnd, abortMs: number): TurnEvent {
-  if (error) return { type: 'error', data: error };
+  if (error) return { type: 'error', data: content === '' ? error : { ...error, partial: content } };
   if (status === 'completed' && info)
     return { type: 'chat.response', data: { content, role: 'assistant', execution_info: info } };
   return { type: 'chat.cancelled', data: { content, abort_ms: abortMs } };
@@ -152,7 +153,8 @@ export function endOfFrame({ type, data }: Frame): TurnEnd {
     return { status: 'completed', content, info };
   }
   if (type === 'chat.cancelled') return { status: 'cancelled', content: eventData[type].parse(data).content };
-  return failedEnd(eventData.error.parse(data));
+  const { partial, ...error } = eventData.error.parse(data);
+  return failedEnd(error, undefined, partial);
 }
 
 /** The end that a record tells; undefined while the turn goes on. Where a record lacks what its status needs, it is an error. */
@@ -160,5 +162,5 @@ export function endOfRecord({ status, content, info, error }: TurnRecord): TurnE
   if (!isEndStatus(status)) return undefined;
   if (status === 'cancelled') return defined({ status, content, info });
   if (status === 'completed' && info) return { status, content: content ?? '', info };
-  return failedEnd(error ?? refusal(status === 'timeout' ? 'EXECUTION_TIMEOUT' : 'INTERNAL'), info);
+  return failedEnd(error ?? refusal(status === 'timeout' ? 'EXECUTION_TIMEOUT' : 'INTERNAL'), info, content);
 }

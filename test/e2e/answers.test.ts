@@ -2,8 +2,19 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { deltas, last, types } from '../support/chatter.ts';
-import { startScene } from '../support/node.ts';
-import { callTools, choice, DONE, line, raw, type Scenario, say } from '../support/stub-model.ts';
+import { life, startScene } from '../support/node.ts';
+import {
+  callTools,
+  choice,
+  DONE,
+  line,
+  raw,
+  refuse,
+  type Scenario,
+  say,
+  stallAfter,
+} from '../support/stub-model.ts';
+import { temporary } from '../support/temporary.ts';
 import type { Received } from '../support/websocket-client.ts';
 
 const CALCULATES = callTools([{ name: 'calculator', args: '{"expression":"6*7"}' }], { usage: 20 });
@@ -146,4 +157,105 @@ test('reasoning of a turn that is stopped or fails is stored; much of it is cut'
   await client.ended(taskId);
   const { status, reasoning } = (await node.ask(`/api/chat/tasks/${taskId}`)).body;
   assert.deepEqual([status, reasoning.length], ['cancelled', 65_536]);
+});
+
+const breaksOff = raw(line(choice({ content: 'Half of' })), { end: 'reset' });
+
+for (const format of ['json', 'msgpack'] as const)
+  test(`${format}: a turn that fails keeps the text so far: shown everywhere, and given to no model`, async (t) => {
+    const node = await startScene(t);
+    node.stub.next(breaksOff, say('All of it.'));
+    const protocols = [format === 'json' ? 'nooble' : 'nooble.msgpack'];
+    const client = await node.chat('acme', 's1', { protocols });
+    const failed = last(await client.turn('First?'), 'error');
+    assert.deepEqual(
+      [failed.data.code, failed.data.retryable, failed.data.partial],
+      ['MODEL_ERROR', true, 'Half of'],
+    );
+    const record = (await node.ask(`/api/chat/tasks/${failed.task_id}`)).body;
+    assert.deepEqual([record.status, record.partial, 'result' in record], ['failed', 'Half of', false]);
+    assert.ok(!('partial' in record.error));
+
+    const answered = last(await client.turn('Second?'), 'chat.response');
+    const said = (await node.stub.request(1)).body.messages.map(({ content }) => content);
+    assert.ok(!JSON.stringify(said).includes('Half of'), JSON.stringify(said));
+    const { messages } = (await node.ask('/api/sessions/s1/messages')).body;
+    assert.deepEqual(
+      messages.map(({ role, content, task_id, partial }: Record<string, unknown>) => [
+        role,
+        content,
+        task_id,
+        partial,
+      ]),
+      [
+        ['user', 'First?', failed.task_id, undefined],
+        ['assistant', 'Half of', failed.task_id, true],
+        ['user', 'Second?', answered.task_id, undefined],
+        ['assistant', 'All of it.', answered.task_id, undefined],
+      ],
+    );
+    const late = await node.chat('acme', 's1', { protocols, query: { last_seq: '1', epoch: 'another' } });
+    const snapshot = await late.see('session.snapshot');
+    assert.deepEqual(
+      snapshot.data.messages.map(({ content, partial }: Record<string, unknown>) => [content, partial]),
+      [
+        ['First?', undefined],
+        ['Half of', true],
+        ['Second?', undefined],
+        ['All of it.', undefined],
+      ],
+    );
+  });
+
+test('the text so far outlasts the node, and still reaches no model', async (t) => {
+  const url = `sqlite:${temporary(t).path('partial.db')}`;
+  const env = { DATABASE_URL: url };
+  await life(t, 'a turn fails', { env }, async (node) => {
+    node.stub.next(breaksOff);
+    last(await (await node.chat('acme', 's1')).turn('First?'), 'error');
+  });
+  await life(t, 'another life', { env }, async (node) => {
+    last(await (await node.chat('acme', 's1')).turn('Second?'), 'chat.response');
+    assert.doesNotMatch(JSON.stringify((await node.stub.request(0)).body), /Half of/);
+    const { messages } = (await node.ask('/api/sessions/s1/messages')).body;
+    assert.deepEqual(
+      messages.map(({ content, partial }: Record<string, unknown>) => [content, partial]),
+      [
+        ['First?', undefined],
+        ['Half of', true],
+        ['Second?', undefined],
+        ['Hello there.', undefined],
+      ],
+    );
+  });
+});
+
+test('out of time and over budget, the text so far is kept; where nothing was written there is none', async (t) => {
+  const node = await startScene(t);
+  const run = { agent_id: 'default', input: 'Go.', wait: true };
+  const execute = async (more: object = {}) =>
+    (await node.ask('/api/executions', { body: { ...run, ...more } })).body;
+  node.stub.next(stallAfter('Half of'));
+  const late = await execute({ execution_params: { max_execution_time: 0.3 } });
+  assert.deepEqual([late.status, late.partial], ['timeout', 'Half of']);
+  node.stub.next(say('Dear.', { usage: 1_000_000 }));
+  const dear = await execute();
+  assert.deepEqual([dear.error.code, dear.partial], ['TIER_LIMIT', 'Dear.']);
+  node.stub.next(refuse(400));
+  const refused = await execute();
+  assert.deepEqual([refused.status, 'partial' in refused], ['failed', false]);
+});
+
+test('a stream of events ends with the text so far, told live and told again to a resend', async (t) => {
+  const node = await startScene(t);
+  node.stub.next(breaksOff);
+  const body = { message: 'Well?', task_id: 'once', session_id: 's1', stream: false };
+  const headers = { accept: 'text/event-stream' };
+  for (const text of [
+    (await node.ask('/api/chat/send', { body, headers })).text,
+    (await node.ask('/api/chat/send', { body, headers })).text,
+  ]) {
+    assert.doesNotMatch(text, /chat\.delta/);
+    assert.match(text, /event: error\ndata: .*"partial":"Half of"/);
+  }
 });

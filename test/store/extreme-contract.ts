@@ -1,6 +1,7 @@
 /** What a store on a disk must stand: texts of every kind and length, and very many sessions. */
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
+import type { Message } from '../../src/domain/conversation.ts';
 import { MAX_MESSAGE_UNITS } from '../../src/domain/frames.ts';
 import type { Store } from '../../src/ports/store.ts';
 import {
@@ -9,6 +10,7 @@ import {
   answered,
   contents,
   forget,
+  message,
   named,
   overEach,
   page,
@@ -54,6 +56,18 @@ export function extremeContract(name: string, open: () => Promise<Store>): void 
         message: undefined,
       });
       assert.equal((await store.turn(tenantOf(name), taskOf(name)))?.reasoning, reasoning);
+    }
+  });
+
+  over('the text so far of a failed turn is told from an answer', async (store) => {
+    for (const [at, text] of ['Half of', '\u0000\ud800'].entries()) {
+      const name = named(`t${at}`, `s${at}`);
+      await accept(store, name);
+      const { info: _, ...turn } = answered(name, text);
+      const left: Message = { ...message(name, 'assistant', text), partial: true };
+      await store.commit({ type: 'turn-ended', turn: { ...turn, status: 'failed' }, message: left });
+      assert.deepEqual((await page(store, name))?.messages.at(-1), left);
+      assert.equal((await store.turn(tenantOf(name), taskOf(name)))?.content, text);
     }
   });
 
