@@ -219,6 +219,7 @@ function runOf(request: ActionRequest, fields: RunFields, taskId: TaskId): RunRe
     ...defined({
       agentVersion: fields.agent_version,
       overrides: within(overridesOf(fields), action.timeout),
+      responseFormat: fields.response_format,
       ephemeral: sessionGiven === undefined ? (true as const) : undefined,
     }),
   };

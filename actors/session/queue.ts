@@ -1,7 +1,9 @@
 /** The turns of a session in the order in which they run: which is next, with which plan, and who stands where. Pure. */
 import { allowedTools, historyMessages, historyTokens } from '../../src/domain/agent.ts';
 import { trimHistory } from '../../src/domain/conversation.ts';
+import { defined } from '../../src/domain/defined.ts';
 import type { AgentId } from '../../src/domain/ids.ts';
+import { formatOf } from '../../src/domain/response-format.ts';
 import { capped } from '../../src/domain/tiers.ts';
 import type { ExecutionPlan } from '../../src/ports/runner.ts';
 import {
@@ -70,6 +72,7 @@ function planOf(state: SessionState, { taskId, agent, request, said }: Running):
       historyMessages(agent, limits),
       historyTokens(agent, limits),
     ),
+    ...defined({ responseFormat: formatOf(request.responseFormat, agent.responseFormat) }),
     context: { ...request.context, ...(caller.userId ? { user_id: caller.userId } : {}) },
     limits: {
       timeoutMs: lowest(limits.execution_timeout_s * 1000, config.maxTimeMs, overrides?.maxTimeMs),

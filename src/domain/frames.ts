@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { errorDataSchema } from './errors.ts';
 import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from './ids.ts';
+import { responseFormatSchema } from './response-format.ts';
 import { tierSchema } from './tiers.ts';
 
 /** UTF-16 units. */
@@ -33,6 +34,8 @@ export const sayFields = {
   context: z.record(z.string(), z.unknown()).optional(),
   stream: z.boolean().default(true),
   on_busy: onBusySchema.default('enqueue'),
+  /** Over the agent's own, for this turn. */
+  response_format: responseFormatSchema.optional(),
 };
 
 export const clientFrameSchema = z.discriminatedUnion('type', [

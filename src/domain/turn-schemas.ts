@@ -55,7 +55,7 @@ export const requestOf = (
   taskId: said.task_id ?? newTaskId(),
   taskIdGiven: said.task_id !== undefined,
   agentId: said.agent_id ?? agentId,
-  ...defined({ agentVersion: said.agent_version }),
+  ...defined({ agentVersion: said.agent_version, responseFormat: said.response_format }),
   message: said.message,
   context: said.context,
   stream: said.stream,

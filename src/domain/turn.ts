@@ -23,6 +23,7 @@ import {
   tenantIdSchema,
   type UserId,
 } from './ids.ts';
+import type { ResponseFormat } from './response-format.ts';
 import type { Tier } from './tiers.ts';
 
 export const turnStatusSchema = z.enum([
@@ -119,6 +120,8 @@ export interface TurnRequest {
   readonly onBusy: OnBusy;
   readonly requestId: string | undefined;
   readonly overrides?: Overrides;
+  /** Over the agent's own. */
+  readonly responseFormat?: ResponseFormat;
   /**
    * A turn of this id that a stopped process left behind runs anew, where it may (Write `again`): the model is asked
    * only once the store has said so. A node that drains leaves such a turn behind too, when its time is up.

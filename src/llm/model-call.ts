@@ -76,6 +76,7 @@ async function askWithRetries(
     messages,
     tools,
     mayBeEmpty,
+    format: run.plan.responseFormat,
     signal: run.signal,
     budgetTokens: run.plan.limits.maxTokens,
   };

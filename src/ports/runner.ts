@@ -4,6 +4,7 @@ import type { Message } from '../domain/conversation.ts';
 import type { ErrorData, Reply } from '../domain/errors.ts';
 import type { ExecutionInfo, FinishReason, Notice, TurnEvent } from '../domain/frames.ts';
 import type { AgentId, SessionId, TaskId, TenantId } from '../domain/ids.ts';
+import type { JsonFormat } from '../domain/response-format.ts';
 import type { Tier } from '../domain/tiers.ts';
 import type { AgentStats } from './telemetry.ts';
 
@@ -18,6 +19,8 @@ export interface ExecutionPlan {
   readonly history: readonly Message[];
   readonly context: Readonly<Record<string, unknown>>;
   readonly limits: ExecutionLimits;
+  /** Absent: the answer is text. */
+  readonly responseFormat?: JsonFormat;
 }
 
 export interface ExecutionLimits {

@@ -259,3 +259,85 @@ test('a stream of events ends with the text so far, told live and told again to 
     assert.match(text, /event: error\ndata: .*"partial":"Half of"/);
   }
 });
+
+const SCHEMA = { type: 'object', properties: { age: { type: 'integer' } }, required: ['age'] };
+const FORMAT = { type: 'json_schema', json_schema: { name: 'person', schema: SCHEMA, strict: true } };
+
+test('structured output: the model is asked for it on every wire, by agent or by request', async (t) => {
+  const node = await startScene(t);
+  node.stub.byDefault(() => say('{"age":7}'));
+  const formatOf = async (index: number) => (await node.stub.request(index)).body.response_format;
+  const client = await node.chat('acme', 's1', { protocols: ['nooble.msgpack'] });
+  last(await client.turn('Socket?', { response_format: FORMAT }), 'chat.response');
+  assert.deepEqual(await formatOf(0), FORMAT);
+  last(await client.turn('And without?'), 'chat.response');
+  assert.equal(await formatOf(1), undefined);
+  const run = { agent_id: 'default', input: 'Go.', wait: true, response_format: { type: 'json_object' } };
+  assert.equal((await node.ask('/api/executions', { body: run })).body.result.content, '{"age":7}');
+  assert.deepEqual(await formatOf(2), { type: 'json_object' });
+
+  const agent = { name: 'Former', provider: 'groq', model: 'llama-3.1-8b-instant', response_format: FORMAT };
+  const made = await node.ask('/api/agents', { body: agent });
+  assert.deepEqual([made.status, made.body.response_format], [201, FORMAT]);
+  last(await client.turn('By agent?', { agent_id: made.body.id }), 'chat.response');
+  assert.deepEqual(await formatOf(3), FORMAT);
+  last(
+    await client.turn('As text?', { agent_id: made.body.id, response_format: { type: 'text' } }),
+    'chat.response',
+  );
+  assert.equal(await formatOf(4), undefined);
+  const path = `/api/agents/${made.body.id}`;
+  const { body } = await node.ask(path, { method: 'PATCH', body: { response_format: null } });
+  assert.deepEqual([body.version, body.response_format], [2, null]);
+  const same = await node.ask(path, { method: 'PATCH', body: { response_format: null } });
+  assert.equal(same.body.version, 2, 'nothing has changed');
+  last(await client.turn('No more?', { agent_id: made.body.id }), 'chat.response');
+  assert.equal(await formatOf(5), undefined);
+});
+
+test('structured output: an answer that is not JSON is an error worth another try, with its text and its counts', async (t) => {
+  const node = await startScene(t);
+  node.stub.next(say('Sure! {"age":7}', { usage: 20 }), say('{"age":', { usage: 30, finish: 'length' }));
+  const client = await node.chat('acme', 's1');
+  for (const [text, tokens, message] of [
+    ['Sure! {"age":7}', 20, /not the JSON/],
+    ['{"age":', 30, /cut off/],
+  ] as const) {
+    const { task_id, data } = last(await client.turn('How old?', { response_format: FORMAT }), 'error');
+    assert.deepEqual([data.code, data.retryable, data.partial], ['MODEL_ERROR', true, text]);
+    assert.match(data.message, message);
+    const record = (await node.ask(`/api/chat/tasks/${task_id}`)).body;
+    assert.equal(record.execution_info.tokens_used, tokens);
+  }
+});
+
+test('structured output: an endpoint that does not know of it is asked without', async (t) => {
+  const node = await startScene(t);
+  node.stub.next(refuse(400, {}, { error: { message: "Unknown parameter: 'response_format'." } }), say('{}'));
+  const client = await node.chat('acme', 's1');
+  const end = last(await client.turn('How old?', { response_format: FORMAT }), 'chat.response');
+  assert.equal(end.data.content, '{}');
+  assert.equal((await node.stub.request(1)).body.response_format, undefined);
+});
+
+test('structured output: a schema that is none is refused by its field, and no model hears of it', async (t) => {
+  const node = await startScene(t);
+  const response_format = { type: 'json_schema', json_schema: { name: 'x', schema: { type: 'person' } } };
+  const field = /response_format\.json_schema\.schema/;
+  const run = { agent_id: 'default', input: 'Go.', response_format };
+  for (const [path, body] of [
+    ['/api/chat/send', { message: 'Hi', response_format }],
+    ['/api/executions', run],
+    ['/api/executions/batch', { items: [run] }],
+    ['/api/agents', { name: 'Wrong', response_format }],
+  ] as const) {
+    const { status, body: refused } = await node.ask(path, { body });
+    assert.deepEqual([status, refused.error.code], [400, 'INVALID_REQUEST'], path);
+    assert.match(refused.error.message, field);
+  }
+  const client = await node.chat('acme', 's1');
+  const [error] = await client.turn('Hi', { response_format });
+  assert.equal(error?.data.code, 'INVALID_REQUEST');
+  assert.match(error?.data.message, field);
+  assert.deepEqual(node.stub.requests, []);
+});

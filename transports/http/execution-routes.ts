@@ -46,6 +46,7 @@ const executionFields = {
   context: sayFields.context,
   tools_config: toolsConfigSchema.optional(),
   execution_params: executionParamsSchema.optional(),
+  response_format: sayFields.response_format,
   callback_url: z.string().min(1).max(MAX_URL).optional(),
 };
 
@@ -232,6 +233,7 @@ async function itemRequest(c: Context<HttpEnv>, served: Served, item: ExecutionI
     ...defined({
       agentVersion: item.agent_version,
       overrides: overridesOf(item),
+      responseFormat: item.response_format,
       ephemeral: hasSession ? undefined : (true as const),
       // Its turn may be over long ago, or have been left behind by a node that died.
       resumable: given === undefined ? undefined : (true as const),
