@@ -68,11 +68,15 @@ function planOf(state: SessionState, { taskId, agent, request, said }: Running):
     tier: state.tier ?? 'free',
     agent,
     history: trimHistory(
-      [...(state.history ?? []), said],
+      // The model is given the images themselves, and not their markers.
+      [...(state.history ?? []), request.images ? { ...said, content: request.message } : said],
       historyMessages(agent, limits),
       historyTokens(agent, limits),
     ),
-    ...defined({ responseFormat: formatOf(request.responseFormat, agent.responseFormat) }),
+    ...defined({
+      responseFormat: formatOf(request.responseFormat, agent.responseFormat),
+      images: request.images,
+    }),
     context: { ...request.context, ...(caller.userId ? { user_id: caller.userId } : {}) },
     limits: {
       timeoutMs: lowest(limits.execution_timeout_s * 1000, config.maxTimeMs, overrides?.maxTimeMs),

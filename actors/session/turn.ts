@@ -15,6 +15,7 @@ import {
   type TaskId,
   type TenantId,
 } from '../../src/domain/ids.ts';
+import { marked } from '../../src/domain/images.ts';
 import type { CancelReply, SayReply, TurnEnd, TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
 import { failedEnd } from '../../src/domain/turn.ts';
 import type { ExecutionOutcome } from '../../src/ports/runner.ts';
@@ -102,7 +103,7 @@ export const newTurn = (
   agentId: request.agentId ?? DEFAULT_AGENT_ID,
   request,
   arrival,
-  said: { role: 'user', content: request.message, taskId: request.taskId, atMs },
+  said: { role: 'user', content: marked(request.message, request.images), taskId: request.taskId, atMs },
   callers: [{ replyTo, duplicate: false }],
   cancellers: [],
   position: 0,

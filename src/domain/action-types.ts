@@ -48,6 +48,7 @@ export const runSchema = z.object({
   tools_config: toolsConfigSchema.optional(),
   execution_params: executionParamsSchema.optional(),
   response_format: sayFields.response_format,
+  images: sayFields.images,
 });
 export type RunFields = z.infer<typeof runSchema>;
 

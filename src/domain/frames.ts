@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { errorDataSchema } from './errors.ts';
 import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from './ids.ts';
+import { imagesSchema } from './images.ts';
 import { responseFormatSchema } from './response-format.ts';
 import { tierSchema } from './tiers.ts';
 
@@ -36,6 +37,8 @@ export const sayFields = {
   on_busy: onBusySchema.default('enqueue'),
   /** Over the agent's own, for this turn. */
   response_format: responseFormatSchema.optional(),
+  /** For the model to see with the message. */
+  images: imagesSchema.optional(),
 };
 
 export const clientFrameSchema = z.discriminatedUnion('type', [

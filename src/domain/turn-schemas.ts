@@ -21,6 +21,7 @@ import {
   type TaskId,
   taskIdSchema,
 } from './ids.ts';
+import { imageUrls } from './images.ts';
 import {
   type CancelReply,
   type TurnRecord,
@@ -55,7 +56,11 @@ export const requestOf = (
   taskId: said.task_id ?? newTaskId(),
   taskIdGiven: said.task_id !== undefined,
   agentId: said.agent_id ?? agentId,
-  ...defined({ agentVersion: said.agent_version, responseFormat: said.response_format }),
+  ...defined({
+    agentVersion: said.agent_version,
+    responseFormat: said.response_format,
+    images: imageUrls(said.images),
+  }),
   message: said.message,
   context: said.context,
   stream: said.stream,

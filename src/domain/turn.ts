@@ -122,6 +122,8 @@ export interface TurnRequest {
   readonly overrides?: Overrides;
   /** Over the agent's own. */
   readonly responseFormat?: ResponseFormat;
+  /** URLs of the images that came with the message. */
+  readonly images?: readonly string[];
   /**
    * A turn of this id that a stopped process left behind runs anew, where it may (Write `again`): the model is asked
    * only once the store has said so. A node that drains leaves such a turn behind too, when its time is up.

@@ -23,7 +23,7 @@ export interface AgentParts {
  */
 export async function runAgentLoop(parts: AgentParts): Promise<RunOutcome> {
   const { run, model, toolUse, prompt, dependencies } = parts;
-  const messages = toModelMessages(prompt, run.plan.history);
+  const messages = toModelMessages(prompt, run.plan.history, run.plan.images);
   for (let mayBeEmpty = false; ; mayBeEmpty = true) {
     const question = { model, messages, tools: toolUse.definitions, mayBeEmpty };
     const answer = await callModel(run, question, dependencies);

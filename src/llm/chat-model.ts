@@ -38,7 +38,7 @@ export function fromLangChain(provider: string, name: string, model: BaseChatMod
   return {
     provider,
     model: name,
-    estimate: (messages) => Math.ceil(messages.reduce((units, { content }) => units + content.length, 0) / 4),
+    estimate: (messages) => Math.ceil(messages.reduce((units, { text }) => units + text.length, 0) / 4),
     async ask({ messages, tools, signal }, sink) {
       const calls: OpenCall[] = [];
       let text = '';

@@ -83,7 +83,7 @@ export async function runLangChainAgent(parts: AgentParts): Promise<RunOutcome> 
   try {
     // Two steps an iteration; ours is the limit that counts.
     const recursionLimit = 2 * run.plan.limits.maxIterations + 10;
-    const messages = toModelMessages(prompt, run.plan.history);
+    const messages = toModelMessages(prompt, run.plan.history, run.plan.images);
     await agent.invoke({ messages }, { signal: run.signal, recursionLimit });
   } catch (error) {
     throw refused ?? error;

@@ -21,6 +21,8 @@ export interface ExecutionPlan {
   readonly limits: ExecutionLimits;
   /** Absent: the answer is text. */
   readonly responseFormat?: JsonFormat;
+  /** URLs of the images that came with the user's message. */
+  readonly images?: readonly string[];
 }
 
 export interface ExecutionLimits {
