@@ -20,6 +20,7 @@ import {
   type UserId,
   userIdSchema,
 } from '../../src/domain/ids.ts';
+import { imageUrls } from '../../src/domain/images.ts';
 import type { TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
 import type { Executions } from '../../src/ports/executions.ts';
 import type { Relay } from '../../src/ports/outbox.ts';
@@ -219,6 +220,8 @@ function runOf(request: ActionRequest, fields: RunFields, taskId: TaskId): RunRe
     ...defined({
       agentVersion: fields.agent_version,
       overrides: within(overridesOf(fields), action.timeout),
+      responseFormat: fields.response_format,
+      images: imageUrls(fields.images),
       ephemeral: sessionGiven === undefined ? (true as const) : undefined,
     }),
   };

@@ -1,7 +1,14 @@
 /** Performs what executions decide: a run is started beside the mailbox, timed, aborted, and its end reported. */
+import { defined } from '../../src/domain/defined.ts';
 import { RefusalError, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { ExecutionInfo } from '../../src/domain/frames.ts';
-import type { AgentRunner, ExecutionEvent, ExecutionOutcome, ExecutionPlan } from '../../src/ports/runner.ts';
+import type {
+  AgentRunner,
+  CallCounts,
+  ExecutionEvent,
+  ExecutionOutcome,
+  ExecutionPlan,
+} from '../../src/ports/runner.ts';
 import type { Store } from '../../src/ports/store.ts';
 import type { Clock } from '../../src/ports/telemetry.ts';
 import type { ExecutionRef, Registry, SessionRef } from '../registry.ts';
@@ -50,8 +57,9 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
         const { taskId, end, used } = effect;
         if (ref.execution === run) ref.execution = null;
         const outcome = outcomeOf(end, used, run);
-        const text = ref.stream.seal(taskId);
-        return void actors.tell(ref.address, { type: 'ended', taskId, outcome, text, atMs: clock.now() });
+        const written = ref.stream.seal(taskId);
+        const atMs = clock.now();
+        return void actors.tell(ref.address, { type: 'ended', taskId, outcome, ...written, atMs });
       }
       case 'stopExecution':
         return actors.stop(run.address);
@@ -104,10 +112,10 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
       run.spent = spent;
       actors.tell(address, { type: 'callStarted' });
     };
-    const callEnded = async (tokens: number): Promise<number> => {
+    const callEnded = async (counts: CallCounts): Promise<number> => {
       const reply = await actors.ask<ExecutionMessage, Reply<number>>(address, WORD_MS, (replyTo) => ({
         type: 'callEnded',
-        tokens,
+        counts,
         replyTo,
       }));
       if (!reply.ok) throw new RefusalError(reply.error);
@@ -172,8 +180,8 @@ function executionKind({
       ref.execution.abort.abort();
       ref.execution = null;
       if (!actors.isAlive(ref.address)) return;
-      const text = ref.stream.seal(taskId);
-      actors.tell(ref.address, { type: 'executionLost', taskId, text, atMs: clock.now() });
+      const written = ref.stream.seal(taskId);
+      actors.tell(ref.address, { type: 'executionLost', taskId, ...written, atMs: clock.now() });
     },
   };
 }
@@ -181,14 +189,18 @@ function executionKind({
 /** An end with its times; a call that was open counts by the estimate of whoever reads it. */
 function outcomeOf(end: ExecutionEnd, used: Used, run: ExecutionRef): ExecutionOutcome {
   const { startedAt, firstTokenAt, spent, model } = run;
-  const info: ExecutionInfo = {
+  const isOpen = used.calling || used.finish === null;
+  const info: ExecutionInfo = defined({
     execution_time_ms: Math.round(performance.now() - startedAt),
     time_to_first_token_ms: firstTokenAt === null ? null : Math.round(firstTokenAt - startedAt),
     iterations: used.iterations,
     tools_used: used.toolsUsed,
     tokens_used: used.tokens + (used.calling ? (spent?.() ?? 0) : 0),
+    input_tokens: isOpen ? undefined : (used.inputTokens ?? undefined),
+    output_tokens: isOpen ? undefined : (used.outputTokens ?? undefined),
+    finish_reason: isOpen ? undefined : (used.finish ?? undefined),
     model,
-  };
+  });
   return { ...end, info };
 }
 

@@ -4,9 +4,10 @@
  * cancel never waits behind the model, nor for a model or tool that does not let go.
  */
 import { type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
+import type { FinishReason } from '../../src/domain/frames.ts';
 import type { SessionId, TaskId, TenantId } from '../../src/domain/ids.ts';
 import type { RunningTool } from '../../src/domain/turn.ts';
-import type { ExecutionPlan, RunOutcome } from '../../src/ports/runner.ts';
+import type { CallCounts, ExecutionPlan, RunOutcome } from '../../src/ports/runner.ts';
 import { type Behaviour, type ReplyTo, unreachable } from '../runtime/actor.ts';
 
 export interface ExecutionState {
@@ -20,6 +21,11 @@ export interface ExecutionState {
   readonly calling: boolean;
   /** Tokens of the calls that have ended. */
   readonly tokens: number;
+  /** Those of them that the provider counted; null once a call was not counted. */
+  readonly inputTokens: number | null;
+  readonly outputTokens: number | null;
+  /** How the last of them ended; null before the first. */
+  readonly finish: FinishReason | null;
   /** Tool calls that run now, in the order in which they began. */
   readonly tools: readonly RunningTool[];
   /** Names of tools that were used, each once. */
@@ -33,7 +39,7 @@ export type ExecutionMessage =
   | { readonly type: 'inquire'; readonly replyTo: ReplyTo<readonly RunningTool[]> }
   | { readonly type: 'callStarted' }
   /** Answered with the number of calls that are left. */
-  | { readonly type: 'callEnded'; readonly tokens: number; readonly replyTo: ReplyTo<Reply<number>> }
+  | { readonly type: 'callEnded'; readonly counts: CallCounts; readonly replyTo: ReplyTo<Reply<number>> }
   | { readonly type: 'toolStarted'; readonly callId: string; readonly tool: string }
   | { readonly type: 'toolFinished'; readonly callId: string }
   | { readonly type: 'finished'; readonly outcome: RunOutcome }
@@ -47,7 +53,10 @@ export type ExecutionEnd =
   | { readonly type: 'aborted' };
 
 /** What an execution has used. `calling`: a call was open when it ended. */
-export type Used = Pick<ExecutionState, 'iterations' | 'tokens' | 'toolsUsed' | 'calling'>;
+export type Used = Pick<
+  ExecutionState,
+  'iterations' | 'tokens' | 'inputTokens' | 'outputTokens' | 'finish' | 'toolsUsed' | 'calling'
+>;
 
 export type ExecutionEffect =
   | { readonly type: 'run'; readonly plan: ExecutionPlan }
@@ -78,6 +87,9 @@ export const newExecution = (plan: ExecutionPlan): ExecutionState => ({
   iterations: 0,
   calling: false,
   tokens: 0,
+  inputTokens: 0,
+  outputTokens: 0,
+  finish: null,
   tools: [],
   toolsUsed: NO_TOOLS,
 });
@@ -94,7 +106,7 @@ export const execution: Behaviour<ExecutionState, ExecutionMessage, ExecutionEff
     case 'callStarted':
       return [{ ...state, iterations: state.iterations + 1, calling: true }, []];
     case 'callEnded': {
-      const next = counted(state, message.tokens);
+      const next = counted(state, message.counts);
       const error = overBudget(next);
       const reply: Reply<number> = error ? { ok: false, error } : { ok: true, value: callsLeft(next) };
       return [next, [{ type: 'replyCallsLeft', replyTo: message.replyTo, reply }]];
@@ -111,7 +123,7 @@ export const execution: Behaviour<ExecutionState, ExecutionMessage, ExecutionEff
     case 'finished': {
       const { outcome } = message;
       if (outcome.type === 'failed') return end(state, outcome);
-      const next = counted(state, outcome.tokens);
+      const next = counted(state, outcome.counts);
       const error = overBudget(next);
       return end(next, error ? { type: 'failed', error } : { type: 'answered', content: outcome.content });
     }
@@ -126,18 +138,25 @@ export const execution: Behaviour<ExecutionState, ExecutionMessage, ExecutionEff
 /** The end, told once. A run that has not ended by itself is aborted, and nobody waits for it. */
 function end(state: ExecutionState, how: ExecutionEnd): ExecutionStep {
   if (state.status === 'ended') return [state, []];
-  const { plan, iterations, tokens, toolsUsed, calling } = state;
-  const used = { iterations, tokens, toolsUsed, calling };
+  const { plan, iterations, tokens, inputTokens, outputTokens, finish, toolsUsed, calling } = state;
+  const used = { iterations, tokens, inputTokens, outputTokens, finish, toolsUsed, calling };
   const report: ExecutionEffect = { type: 'report', taskId: plan.taskId, end: how, used };
   const abort: readonly ExecutionEffect[] = how.type === 'answered' ? [] : [{ type: 'abortRun' }];
   return [{ ...state, status: 'ended', tools: [] }, [...abort, report, { type: 'stopExecution' }]];
 }
 
-const counted = (state: ExecutionState, tokens: number): ExecutionState => ({
+const counted = (state: ExecutionState, counts: CallCounts): ExecutionState => ({
   ...state,
   calling: false,
-  tokens: state.tokens + tokens,
+  tokens: state.tokens + counts.tokens,
+  inputTokens: sum(state.inputTokens, counts.inputTokens),
+  outputTokens: sum(state.outputTokens, counts.outputTokens),
+  finish: counts.finish,
 });
+
+/** A sum that lacks a call would be taken for the whole. */
+const sum = (before: number | null, more: number | undefined): number | null =>
+  before === null || more === undefined ? null : before + more;
 
 const callsLeft = ({ plan, iterations }: ExecutionState): number =>
   Math.max(0, plan.limits.maxIterations - iterations);

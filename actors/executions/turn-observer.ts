@@ -115,6 +115,7 @@ function createWatches(directory: Pick<Directory, 'detach'>) {
       const client: Client = {
         id,
         deltaWindowMs: watcher.deltaWindowMs,
+        reasoning: watcher.reasoning ?? false,
         send(frame) {
           if (left) return;
           if (frame.type === 'session.ready') onReady?.();

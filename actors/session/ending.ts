@@ -1,9 +1,11 @@
 /** How a turn leaves its session: refused before it was accepted, taken back, or ended, stored and told. Pure. */
+import { defined } from '../../src/domain/defined.ts';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import { dayOf } from '../../src/domain/rate-limit.ts';
 import { type TurnEnd, terminalEvent } from '../../src/domain/turn.ts';
 import type { Write } from '../../src/ports/store.ts';
 import type { Release } from '../tenant/protocol.ts';
+import type { TurnText } from './event-stream.ts';
 import {
   limitsOf,
   reply,
@@ -190,13 +192,9 @@ function historyWith(state: SessionState, turn: Ending): SessionState['history']
 
 /** The store did not take the end: that is what its clients hear, for the answer may be lost. */
 export function closeUnstored(state: SessionState, turn: Ending, atMs: number): SessionStep {
-  const info = turn.end.info ?? lostEnd(turn, storeRefusal()).info;
-  const lost: Ending = {
-    ...turn,
-    end: { status: 'failed', error: storeRefusal(), ...(info ? { info } : {}) },
-    endedAtMs: atMs,
-  };
-  return close(state, lost, atMs);
+  const lost = lostEnd(turn, storeRefusal(), { text: turn.end.content ?? '' });
+  const { info = lost.info } = turn.end;
+  return close(state, { ...turn, end: defined({ ...lost, info }), endedAtMs: atMs }, atMs);
 }
 
 /** Ends a turn early: one that runs is aborted and reports, one that waits has ended at once. */
@@ -215,15 +213,18 @@ export function stop(state: SessionState, turn: Turn, atMs: number): SessionStep
   }
 }
 
-/** A fault of the node's own: an accepted turn ends with INTERNAL, one that nobody has heard of is refused. */
-export function fail(state: SessionState, turn: Turn, atMs: number): SessionStep {
+/**
+ * A fault of the node's own: an accepted turn ends with INTERNAL, one that nobody has heard of is refused. `written`: what
+ * its execution had written.
+ */
+export function fail(state: SessionState, turn: Turn, atMs: number, written?: TurnText): SessionStep {
   const error = refusal('INTERNAL');
   switch (turn.phase) {
     case 'admitting':
       return refuse(state, turn, error);
     case 'queued':
     case 'running':
-      return end(state, turn, lostEnd(turn, error), atMs);
+      return end(state, turn, lostEnd(turn, error, written), atMs);
     case 'withdrawn':
       return remove(state, turn, []);
     case 'ending':

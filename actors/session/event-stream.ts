@@ -1,7 +1,15 @@
 /** One session's numbered events: kept for replay, gathered where they are deltas, handed to every client. */
 import type { Message } from '../../src/domain/conversation.ts';
+import { cut } from '../../src/domain/cut.ts';
+import { defined } from '../../src/domain/defined.ts';
 import type { Close } from '../../src/domain/errors.ts';
-import { type Frame, isTerminal, type Notice, type TurnEvent } from '../../src/domain/frames.ts';
+import {
+  type Frame,
+  isTerminal,
+  MAX_REASONING_UNITS,
+  type Notice,
+  type TurnEvent,
+} from '../../src/domain/frames.ts';
 import type { SessionId, TaskId, TenantId } from '../../src/domain/ids.ts';
 import type { Tier } from '../../src/domain/tiers.ts';
 import type { ExecutionEvent } from '../../src/ports/runner.ts';
@@ -9,6 +17,12 @@ import type { Client, ResumePoint } from '../../src/ports/sessions.ts';
 import type { Clock } from '../../src/ports/telemetry.ts';
 import type { Pacer } from './delta-pacer.ts';
 import { createReplayLog } from './replay-log.ts';
+
+/** What a turn's execution has written: the answer so far, and, where there is any, its reasoning up to a bound. */
+export interface TurnText {
+  readonly text: string;
+  readonly reasoning?: string;
+}
 
 /** A turn as its execution sees it: written straight to the clients, past every mailbox. */
 export interface TurnSink {
@@ -26,7 +40,8 @@ export interface TurnOptions {
 
 /**
  * One session's numbered event log and its clients. It alone gives out `seq`.
- * Order: events get their numbers in the order of the calls. A turn's execution events wait until its
+ * Order: events get their numbers in the order of the calls. Reasoning has no number and is not kept for replay, so that
+ * who has not asked for it sees no gap, and who has may resume like everybody. A turn's execution events wait until its
  * `chat.accepted` is out, and are dropped once the turn is sealed.
  */
 export interface EventStream {
@@ -35,8 +50,8 @@ export interface EventStream {
   event(taskId: TaskId, event: TurnEvent, atMs: number): void;
   /** Opens a turn for its execution; one at a time. */
   turn(taskId: TaskId, options: TurnOptions): TurnSink;
-  /** Takes no more from the turn's execution; returns the text its clients have been given. */
-  seal(taskId: TaskId): string;
+  /** Takes no more from the turn's execution; returns what its clients have been given, and its reasoning. */
+  seal(taskId: TaskId): TurnText;
   /** Forgets what a turn has written and not sent. */
   discard(taskId: TaskId): void;
   /** Sends `session.ready`, then what the client missed or a snapshot, then all that follows. */
@@ -79,6 +94,13 @@ interface OpenTurn {
   /** All deltas so far, and those of them not yet in a frame. */
   text: string;
   pending: string;
+  /** The same of its reasoning, which is bounded. */
+  reasoning: string;
+  pendingReasoning: string;
+  /** What came last: pieces of one kind travel together. */
+  last: 'text' | 'reasoning';
+  /** A tool came after the last reasoning: what follows is a paragraph of its own. */
+  apart: boolean;
   flushing: boolean;
   /** The first delta is out: the next ones may be held back. */
   flowing: boolean;
@@ -97,13 +119,14 @@ export function createEventStream({
   const clients = new Map<string, Client>();
   const log = createReplayLog();
   let windowMs = deltaWindowMs;
+  let isReasoningWanted = false;
   let open: OpenTurn | null = null;
 
   /** Often called from a timer, past every actor: what a client throws here would end the process. */
-  function send(frame: Frame): void {
+  function send(frame: Frame, isReasoning = false): void {
     for (const client of clients.values())
       try {
-        client.send(frame);
+        if (!isReasoning || client.reasoning) client.send(frame);
       } catch (error) {
         outbox.detach(client.id);
         onFault(error);
@@ -116,7 +139,9 @@ export function createEventStream({
 
   function flush(turn: OpenTurn): void {
     turn.flushing = false;
-    if (turn.pending === '' || turn.held) return;
+    if (turn.held) return;
+    flushReasoning(turn);
+    if (turn.pending === '') return;
     const content = wellEnded(turn.pending);
     turn.pending = turn.pending.slice(content.length);
     if (content === '') return;
@@ -124,19 +149,38 @@ export function createEventStream({
     publish(turn.taskId, { type: 'chat.delta', data: { content } }, clock.now());
   }
 
+  function flushReasoning(turn: OpenTurn): void {
+    const content = wellEnded(turn.pendingReasoning);
+    if (content === '') return;
+    turn.pendingReasoning = turn.pendingReasoning.slice(content.length);
+    turn.flowing = true;
+    const data = { content: content.toWellFormed() };
+    send({ ...unnumbered({ type: 'chat.reasoning', data }, clock.now()), taskId: turn.taskId }, true);
+  }
+
   function write(turn: OpenTurn, event: ExecutionEvent): void {
     if (turn.held) {
       turn.held.push(event);
       return;
     }
-    if (event.type !== 'chat.delta') {
+    if (event.type === 'chat.delta') gather(turn, 'text', event.data.content);
+    else if (event.type === 'chat.reasoning') gather(turn, 'reasoning', event.data.content);
+    else {
       flush(turn);
       publish(turn.taskId, event, clock.now());
-      return;
     }
-    turn.text += event.data.content;
-    if (!turn.stream) return;
-    turn.pending += event.data.content;
+  }
+
+  /** Holds a piece back for the others of its kind that come within the window. The first of a kind goes out at once. */
+  function gather(turn: OpenTurn, kind: OpenTurn['last'], content: string): void {
+    if (!turn.stream || (kind === 'reasoning' && !isReasoningWanted)) return;
+    if (turn.last !== kind) {
+      flush(turn);
+      turn.last = kind;
+      turn.flowing = false;
+    }
+    if (kind === 'text') turn.pending += content;
+    else turn.pendingReasoning += content;
     if (turn.flushing) return;
     turn.flushing = true;
     if (turn.flowing && windowMs > 0) pacer.later(() => flush(turn), windowMs);
@@ -153,7 +197,11 @@ export function createEventStream({
 
   function settleWindow(): void {
     windowMs = deltaWindowMs;
-    for (const client of clients.values()) windowMs = Math.min(windowMs, client.deltaWindowMs);
+    isReasoningWanted = false;
+    for (const client of clients.values()) {
+      windowMs = Math.min(windowMs, client.deltaWindowMs);
+      isReasoningWanted ||= client.reasoning === true;
+    }
   }
 
   const outbox: EventStream = {
@@ -184,24 +232,29 @@ export function createEventStream({
         release: () => release(),
         text: '',
         pending: '',
+        reasoning: '',
+        pendingReasoning: '',
+        last: 'text',
+        apart: false,
         flushing: false,
         flowing: false,
         sealed: false,
       };
       open = turn;
       const emit = (event: ExecutionEvent): void => {
-        if (!turn.sealed) write(turn, event);
+        if (!turn.sealed) write(turn, noted(turn, event));
       };
       return { emit, accepted };
     },
     seal(taskId) {
-      if (open?.taskId !== taskId) return '';
+      if (open?.taskId !== taskId) return { text: '' };
       const turn = open;
       turn.sealed = true;
       flush(turn);
       // What is held still belongs to the turn: it is sent after `chat.accepted`, before the end.
-      const held = (turn.held ?? []).reduce((text, event) => text + textIn(event), '');
-      return wellEnded(turn.text + held);
+      const text = wellEnded(turn.text);
+      if (turn.reasoning === '') return { text };
+      return { text, reasoning: cut(turn.reasoning, MAX_REASONING_UNITS).toWellFormed() };
     },
     discard(taskId) {
       if (open?.taskId !== taskId) return;
@@ -209,6 +262,7 @@ export function createEventStream({
       open = null;
       turn.held = null;
       turn.pending = '';
+      turn.pendingReasoning = '';
       turn.sealed = true;
       turn.release();
     },
@@ -269,10 +323,21 @@ function wellEnded(text: string): string {
   return unit >= 0xd800 && unit <= 0xdbff ? text.slice(0, -1) : text;
 }
 
-const textIn = (event: ExecutionEvent): string => (event.type === 'chat.delta' ? event.data.content : '');
+/** Adds an event to what the turn has written. Returns it as it goes on. */
+function noted(turn: OpenTurn, event: ExecutionEvent): ExecutionEvent {
+  if (event.type === 'chat.delta') turn.text += event.data.content;
+  if (event.type === 'tool.started') turn.apart = turn.reasoning !== '';
+  if (event.type !== 'chat.reasoning') return event;
+  const content = turn.apart ? `\n\n${event.data.content}` : event.data.content;
+  turn.apart = false;
+  if (turn.reasoning.length < MAX_REASONING_UNITS) turn.reasoning += content;
+  return { type: 'chat.reasoning', data: { content } };
+}
 
 function snapshot({ messages }: AttachReady, open: OpenTurn | null): Notice {
-  const kept = messages.map(({ role, content, taskId }) => ({ role, content, task_id: taskId }));
+  const kept = messages.map(({ role, content, taskId, partial }) =>
+    defined({ role, content, task_id: taskId, partial }),
+  );
   const partial =
     open && !open.held && open.text !== ''
       ? [{ role: 'assistant', content: wellEnded(open.text), task_id: open.taskId, partial: true } as const]

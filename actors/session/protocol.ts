@@ -13,7 +13,7 @@ import type { ResumePoint } from '../../src/ports/sessions.ts';
 import type { Write } from '../../src/ports/store.ts';
 import type { ReplyTo } from '../runtime/actor.ts';
 import type { Release, Slot, TenantAnswer } from '../tenant/protocol.ts';
-import type { AttachReady, TurnOptions } from './event-stream.ts';
+import type { AttachReady, TurnOptions, TurnText } from './event-stream.ts';
 import type { Turn } from './turn.ts';
 
 /** What all sessions of a node share. */
@@ -134,14 +134,13 @@ type FromAgents =
 
 /** `text` is what the clients were given of the answer. */
 type FromExecution =
-  | {
+  | ({
       readonly type: 'ended';
       readonly taskId: TaskId;
       readonly outcome: ExecutionOutcome;
-      readonly text: string;
       readonly atMs: number;
-    }
-  | { readonly type: 'executionLost'; readonly taskId: TaskId; readonly text: string; readonly atMs: number };
+    } & TurnText)
+  | ({ readonly type: 'executionLost'; readonly taskId: TaskId; readonly atMs: number } & TurnText);
 
 type FromNode =
   | { readonly type: 'drain'; readonly reconnectAfterMs: number; readonly atMs: number }

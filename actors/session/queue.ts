@@ -1,7 +1,9 @@
 /** The turns of a session in the order in which they run: which is next, with which plan, and who stands where. Pure. */
 import { allowedTools, historyMessages, historyTokens } from '../../src/domain/agent.ts';
 import { trimHistory } from '../../src/domain/conversation.ts';
+import { defined } from '../../src/domain/defined.ts';
 import type { AgentId } from '../../src/domain/ids.ts';
+import { formatOf } from '../../src/domain/response-format.ts';
 import { capped } from '../../src/domain/tiers.ts';
 import type { ExecutionPlan } from '../../src/ports/runner.ts';
 import {
@@ -66,10 +68,15 @@ function planOf(state: SessionState, { taskId, agent, request, said }: Running):
     tier: state.tier ?? 'free',
     agent,
     history: trimHistory(
-      [...(state.history ?? []), said],
+      // The model is given the images themselves, and not their markers.
+      [...(state.history ?? []), request.images ? { ...said, content: request.message } : said],
       historyMessages(agent, limits),
       historyTokens(agent, limits, config.models),
     ),
+    ...defined({
+      responseFormat: formatOf(request.responseFormat, agent.responseFormat),
+      images: request.images,
+    }),
     context: { ...request.context, ...(caller.userId ? { user_id: caller.userId } : {}) },
     limits: {
       timeoutMs: lowest(limits.execution_timeout_s * 1000, config.maxTimeMs, overrides?.maxTimeMs),

@@ -50,7 +50,7 @@ function recover(state: SessionState, message: SessionMessage): SessionStep {
     case 'notAdmitted':
     case 'ended':
     case 'executionLost':
-      return turn ? fail(state, turn, atOf(message)) : [state, []];
+      return turn ? fail(state, turn, atOf(message), 'text' in message ? message : undefined) : [state, []];
     default:
       // Saying a turn again that could not be handled tells nothing of that turn.
       return [state, answerUnhandled(message).filter(({ type }) => !turn || type !== 'untrack')];

@@ -124,10 +124,10 @@ function decide(state: SessionState, message: SessionMessage, turn: Turn | undef
     case 'ended':
       if (turn?.phase === 'withdrawn') return remove(state, turn, []);
       if (turn?.phase !== 'running') return [state, []];
-      return end(state, turn, endOf(message.outcome, message.text), message.atMs);
+      return end(state, turn, endOf(message.outcome, message), message.atMs);
     case 'executionLost':
       return turn?.phase === 'running' || turn?.phase === 'withdrawn'
-        ? fail(state, turn, message.atMs)
+        ? fail(state, turn, message.atMs, message)
         : [state, []];
     case 'cancel':
       return cancel(state, turn, message);

@@ -5,7 +5,9 @@
  */
 import type { AgentConfig } from '../../src/domain/agent.ts';
 import type { Message } from '../../src/domain/conversation.ts';
+import { defined } from '../../src/domain/defined.ts';
 import type { ErrorData } from '../../src/domain/errors.ts';
+import type { ExecutionInfo } from '../../src/domain/frames.ts';
 import {
   type AgentId,
   DEFAULT_AGENT_ID,
@@ -13,11 +15,13 @@ import {
   type TaskId,
   type TenantId,
 } from '../../src/domain/ids.ts';
+import { marked } from '../../src/domain/images.ts';
 import type { CancelReply, SayReply, TurnEnd, TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
 import { failedEnd } from '../../src/domain/turn.ts';
 import type { ExecutionOutcome } from '../../src/ports/runner.ts';
 import type { ReplyTo } from '../runtime/actor.ts';
 import type { Slot } from '../tenant/protocol.ts';
+import type { TurnText } from './event-stream.ts';
 
 /** What a turn has in every phase. */
 interface TurnBase {
@@ -99,7 +103,7 @@ export const newTurn = (
   agentId: request.agentId ?? DEFAULT_AGENT_ID,
   request,
   arrival,
-  said: { role: 'user', content: request.message, taskId: request.taskId, atMs },
+  said: { role: 'user', content: marked(request.message, request.images), taskId: request.taskId, atMs },
   callers: [{ replyTo, duplicate: false }],
   cancellers: [],
   position: 0,
@@ -120,32 +124,38 @@ export const isStored = (turn: Turn): boolean => 'stored' in turn && turn.stored
 export const mayBeKnown = ({ request }: Turn): boolean => request.taskIdGiven || request.resumable === true;
 
 /** How an execution's outcome ends its turn; `text` is what the clients were given. */
-export function endOf(outcome: ExecutionOutcome, text: string): TurnEnd {
-  if (outcome.type === 'answered')
-    return { status: 'completed', content: outcome.content, info: outcome.info };
-  if (outcome.type === 'failed') return failedEnd(outcome.error, outcome.info);
-  return { status: 'cancelled', content: text, info: outcome.info };
+export function endOf(outcome: ExecutionOutcome, { text, reasoning }: TurnText): TurnEnd {
+  const { info } = outcome;
+  const thought = defined({ reasoning });
+  if (outcome.type === 'answered') return { status: 'completed', content: outcome.content, info, ...thought };
+  if (outcome.type === 'failed') return { ...failedEnd(outcome.error, info, text), ...thought };
+  return { status: 'cancelled', content: text, info, ...thought };
 }
 
 /** The end of a turn that was stopped before it ran. */
 export const UNRUN: TurnEnd = { status: 'cancelled', content: '' };
 
-/** The end of a turn whose execution reported nothing. */
-export const lostEnd = (turn: Turn, error: ErrorData): TurnEnd =>
-  failedEnd(error, {
-    execution_time_ms: 0,
-    time_to_first_token_ms: null,
-    iterations: 0,
-    tools_used: [],
-    tokens_used: 0,
-    model: ('agent' in turn && turn.agent?.model) || 'none',
-  });
+/** The end of a turn whose execution reported nothing. `written`: what its clients were given by then. */
+export const lostEnd = (turn: Turn, error: ErrorData, written: TurnText = { text: '' }): TurnEnd => ({
+  ...failedEnd(error, infoOf(turn), written.text),
+  ...defined({ reasoning: written.reasoning }),
+});
 
-/** What the conversation holds of an end; nothing where there was no answer. */
+const infoOf = (turn: Turn): ExecutionInfo => ({
+  execution_time_ms: 0,
+  time_to_first_token_ms: null,
+  iterations: 0,
+  tools_used: [],
+  tokens_used: 0,
+  model: ('agent' in turn && turn.agent?.model) || 'none',
+});
+
+/** What the conversation holds of an end; nothing where there was no answer. Of one that failed it is shown, not read. */
 export function answerOf({ end, endedAtMs, taskId }: Ending): Message | undefined {
-  const { status, content = '' } = end;
-  const isAnswer = status === 'completed' || (status === 'cancelled' && content !== '');
-  return isAnswer ? { role: 'assistant', content, taskId, atMs: endedAtMs } : undefined;
+  const { status, content = '', error } = end;
+  if (status !== 'completed' && content === '') return undefined;
+  const answer: Message = { role: 'assistant', content, taskId, atMs: endedAtMs };
+  return error ? { ...answer, partial: true } : answer;
 }
 
 /** A turn as the status routes show it while it lives here: an end is told once the store holds it. */

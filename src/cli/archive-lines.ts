@@ -12,6 +12,7 @@ const messageSchema = z.object({
   content: z.string(),
   taskId: taskIdSchema,
   atMs,
+  partial: z.literal(true).exactOptional(),
 });
 
 /** Whether they are versions of one agent, in their order. */

@@ -47,6 +47,8 @@ export const runSchema = z.object({
   user_info: recordSchema.optional(),
   tools_config: toolsConfigSchema.optional(),
   execution_params: executionParamsSchema.optional(),
+  response_format: sayFields.response_format,
+  images: sayFields.images,
 });
 export type RunFields = z.infer<typeof runSchema>;
 

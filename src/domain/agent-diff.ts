@@ -9,7 +9,7 @@ export type AgentField = (typeof AGENT_FIELDS)[number];
 
 /** An agent's own fields, without what the store adds. */
 export function fieldsOf(agent: AgentFields | Agent): AgentFields {
-  return {
+  return defined({
     name: agent.name,
     slug: agent.slug,
     description: agent.description,
@@ -24,26 +24,25 @@ export function fieldsOf(agent: AgentFields | Agent): AgentFields {
     collections: agent.collections,
     max_iterations: agent.max_iterations,
     max_history_messages: agent.max_history_messages,
+    response_format: agent.response_format,
     is_active: agent.is_active,
     minimum_tier: agent.minimum_tier,
     tags: agent.tags,
-  };
+  });
 }
 
 /** The changes that lead from one version to another; `null` as the first is an agent that was not there. */
 export function diffAgents(from: AgentFields | null, to: AgentFields): Change[] {
   const changes: Change[] = [];
   for (const field of AGENT_FIELDS) {
-    const before = from ? from[field] : null;
-    if (from && same(before, to[field])) continue;
-    if (before === null && to[field] === undefined) continue;
-    changes.push({ field, from: before, to: to[field] });
+    const before = from?.[field] ?? null;
+    const after = to[field] ?? null;
+    if (from ? same(before, after) : to[field] === undefined) continue;
+    changes.push({ field, from: before, to: after });
   }
   return changes;
 }
 
 /** The order of tools counts: a tier that allows fewer keeps the first ones. */
-function same(one: unknown, other: unknown): boolean {
-  if (!Array.isArray(one) || !Array.isArray(other)) return one === other;
-  return one.length === other.length && one.every((value, index) => value === other[index]);
-}
+const same = (one: unknown, other: unknown): boolean =>
+  one === other || (typeof one === 'object' && JSON.stringify(one) === JSON.stringify(other));

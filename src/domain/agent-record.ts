@@ -1,6 +1,7 @@
 /** Agents, templates and their history as they are stored and shown (PROTOCOL 5): schemas first, types from them. */
 import { z } from 'zod';
 import { agentIdSchema, tenantIdSchema } from './ids.ts';
+import { responseFormatSchema } from './response-format.ts';
 import { tierSchema } from './tiers.ts';
 
 export const SLUG_PATTERN = /^[a-z0-9-]{2,50}$/;
@@ -42,6 +43,8 @@ export const agentFieldsSchema = z.strictObject({
     .refine(unique, 'must not name a collection twice'),
   max_iterations: z.number().int().min(1).max(100).nullable(),
   max_history_messages: z.number().int().min(1).max(1_000).nullable(),
+  /** The form in which it answers; absent or null: text. */
+  response_format: responseFormatSchema.nullable().exactOptional(),
   is_active: z.boolean(),
   minimum_tier: tierSchema,
   tags: z.array(z.string().min(1).max(50)).max(50).refine(unique, 'must not name a tag twice'),

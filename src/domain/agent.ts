@@ -6,6 +6,7 @@ import { defined } from './defined.ts';
 import { type ErrorData, refusal } from './errors.ts';
 import type { AgentId } from './ids.ts';
 import { contextTokens, MODEL_TABLE, type ModelTable, modelSize } from './models.ts';
+import type { ResponseFormat } from './response-format.ts';
 import { TIERS, type Tier, type TierLimits } from './tiers.ts';
 
 /** Which loop runs the agent: ours, or LangChain's `createAgent`. */
@@ -33,6 +34,8 @@ export interface AgentConfig {
   readonly collections?: readonly string[];
   /** Messages of history for the model; the tier's `history_messages` caps it. */
   readonly maxHistoryMessages?: number | null;
+  /** The form in which it answers; null: text. */
+  readonly responseFormat?: ResponseFormat | null;
   /** Tenants of lower tiers may not run it. */
   readonly minimumTier?: Tier;
 }
@@ -59,6 +62,7 @@ export const toConfig = (agent: Agent): AgentConfig => ({
   isActive: agent.is_active,
   collections: agent.collections,
   maxHistoryMessages: agent.max_history_messages,
+  ...defined({ responseFormat: agent.response_format }),
   minimumTier: agent.minimum_tier,
 });
 

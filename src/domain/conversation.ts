@@ -9,6 +9,8 @@ export interface Message {
   readonly content: string;
   readonly taskId: TaskId;
   readonly atMs: number;
+  /** The text so far of a turn that failed: shown, and given to no model. */
+  readonly partial?: true;
 }
 
 /**
@@ -33,15 +35,22 @@ function quartersOf(unit: number): number {
   return 4;
 }
 
+/** Whether it is the text so far of a turn that failed. */
+export const isPartial = ({ partial }: Message): boolean => partial === true;
+
 /**
  * The newest messages that fit: at most `maxMessages` of them and `maxTokens` estimated tokens together,
- * never starting with an answer whose question was cut. The last message is always kept.
+ * never starting with an answer whose question was cut, and without what failed turns left. The last message is always
+ * kept.
  */
 export function trimHistory(
-  messages: readonly Message[],
+  conversation: readonly Message[],
   maxMessages: number,
   maxTokens: number,
 ): readonly Message[] {
+  const messages = conversation.some(isPartial)
+    ? conversation.filter((one) => !isPartial(one))
+    : conversation;
   let from = messages.length;
   let tokens = 0;
   while (from > 0 && messages.length - from < Math.max(1, maxMessages)) {

@@ -2,6 +2,8 @@
 import { z } from 'zod';
 import { errorDataSchema } from './errors.ts';
 import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from './ids.ts';
+import { imagesSchema } from './images.ts';
+import { responseFormatSchema } from './response-format.ts';
 import { tierSchema } from './tiers.ts';
 
 /** UTF-16 units. */
@@ -10,6 +12,8 @@ export const MAX_MESSAGE_UNITS = 32_000;
 export const MAX_FRAME_BYTES = 256 * 1024;
 /** Nesting of objects and arrays in anything a client sends. */
 export const MAX_DEPTH = 32;
+/** UTF-16 units of a turn's reasoning that are stored. */
+export const MAX_REASONING_UNITS = 64 * 1024;
 /** UTF-16 units of a tool's result that a client is shown. */
 export const MAX_TOOL_RESULT_UNITS = 2_000;
 
@@ -31,6 +35,10 @@ export const sayFields = {
   context: z.record(z.string(), z.unknown()).optional(),
   stream: z.boolean().default(true),
   on_busy: onBusySchema.default('enqueue'),
+  /** Over the agent's own, for this turn. */
+  response_format: responseFormatSchema.optional(),
+  /** For the model to see with the message. */
+  images: imagesSchema.optional(),
 };
 
 export const clientFrameSchema = z.discriminatedUnion('type', [
@@ -42,12 +50,21 @@ export type ClientFrame = z.infer<typeof clientFrameSchema>;
 
 const count = z.number().int().nonnegative();
 
+/** How the last call of a run ended: whole, cut at a limit of length, or asking for tools. */
+export const finishReasonSchema = z.enum(['stop', 'length', 'tool_calls']);
+export type FinishReason = z.infer<typeof finishReasonSchema>;
+
 export const executionInfoSchema = z.object({
   execution_time_ms: count,
   time_to_first_token_ms: count.nullable(),
   iterations: count,
   tools_used: z.array(z.string()).readonly(),
   tokens_used: count,
+  /** Sums over the calls of the run; absent where the provider did not count every one of them. */
+  input_tokens: count.exactOptional(),
+  output_tokens: count.exactOptional(),
+  /** Absent where the last call has no end. */
+  finish_reason: finishReasonSchema.exactOptional(),
   model: z.string(),
 });
 export type ExecutionInfo = z.infer<typeof executionInfoSchema>;
@@ -58,7 +75,7 @@ const snapshotMessageSchema = z.object({
   role: roleSchema,
   content: z.string(),
   task_id: taskIdSchema,
-  /** True for the text so far of a turn that still runs. */
+  /** True for the text so far of a turn that still runs, or that failed. */
   partial: z.literal(true).optional(),
 });
 
@@ -87,7 +104,8 @@ export const eventData = {
     execution_info: executionInfoSchema,
   }),
   'chat.cancelled': z.object({ content: z.string(), abort_ms: count }),
-  error: errorDataSchema,
+  /** `partial`: the text so far of the turn that it ends, where there is any. */
+  error: errorDataSchema.extend({ partial: z.string().exactOptional() }),
 } as const;
 
 export type EventType = keyof typeof eventData;
@@ -108,6 +126,8 @@ export const noticeData = {
     running: z.array(taskIdSchema),
   }),
   'session.snapshot': z.object({ messages: z.array(snapshotMessageSchema) }),
+  /** The next piece of what the model thinks: sent live, and only to clients that asked. */
+  'chat.reasoning': z.object({ content: z.string() }),
   'server.draining': z.object({ reconnect_after_ms: count }),
   pong: z.object({}),
   error: errorDataSchema,

@@ -7,6 +7,7 @@ import type { AgentId, TenantId } from './ids.ts';
 import { firstOf, isFields } from './peer-replies.ts';
 import { problemsOf } from './problems.ts';
 import { BUILT_IN_PROVIDERS } from './ready-made-providers.ts';
+import { responseFormatSchema } from './response-format.ts';
 
 type Fields = Readonly<Record<string, unknown>>;
 
@@ -66,6 +67,7 @@ export function readAgent(data: Fields, asked: AskedAgent): ReadAgent {
     ...given('collections', collections),
     max_iterations: limitIn(fields.max_iterations),
     max_history_messages: limitIn(firstOf(fields, ['max_history_messages', 'history_limit'])),
+    ...given('response_format', responseFormatSchema.safeParse(fields.response_format).data),
     ...given('is_active', activeIn(fields)),
     ...given('minimum_tier', firstOf(fields, ['minimum_tier', 'min_tier', 'required_tier'])),
     tags: tagsIn(fields.tags),

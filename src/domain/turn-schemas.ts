@@ -9,6 +9,7 @@ import {
   type EventType,
   eventData,
   executionInfoSchema,
+  noticeData,
   roleSchema,
   sayFields,
 } from './frames.ts';
@@ -20,6 +21,7 @@ import {
   type TaskId,
   taskIdSchema,
 } from './ids.ts';
+import { imageUrls } from './images.ts';
 import {
   type CancelReply,
   type TurnRecord,
@@ -34,10 +36,15 @@ const time = z.iso.datetime();
 const count = z.number().int().nonnegative();
 
 export const sendBodySchema = z
-  .object({ ...sayFields, session_id: sessionIdSchema.optional() })
+  .object({
+    ...sayFields,
+    session_id: sessionIdSchema.optional(),
+    /** With `Accept: text/event-stream`: the stream has `chat.reasoning` too. */
+    reasoning: z.boolean().default(false),
+  })
   .meta({ id: 'ChatSend' });
 
-type Said = Omit<z.infer<typeof sendBodySchema>, 'session_id'>;
+type Said = Omit<z.infer<typeof sendBodySchema>, 'session_id' | 'reasoning'>;
 
 /** What was said in a chat, as a request to the directory. `agentId` is for what names none. */
 export const requestOf = (
@@ -49,7 +56,11 @@ export const requestOf = (
   taskId: said.task_id ?? newTaskId(),
   taskIdGiven: said.task_id !== undefined,
   agentId: said.agent_id ?? agentId,
-  ...defined({ agentVersion: said.agent_version }),
+  ...defined({
+    agentVersion: said.agent_version,
+    responseFormat: said.response_format,
+    images: imageUrls(said.images),
+  }),
   message: said.message,
   context: said.context,
   stream: said.stream,
@@ -71,6 +82,13 @@ export const acceptedSchema = z
   })
   .meta({ id: 'ChatAccepted' });
 
+/** A yes or no, as a query says it. */
+export const flagSchema = z
+  .enum(['0', '1', 'false', 'true'])
+  .transform((said) => said === '1' || said === 'true');
+
+export const sendQuerySchema = z.object({ reasoning: flagSchema.optional() });
+
 const frameOf = <T extends EventType>(type: T) =>
   z.object({
     type: z.literal(type),
@@ -87,6 +105,12 @@ export const turnFrameSchema = z
     frameOf('chat.queued'),
     frameOf('execution.started'),
     frameOf('chat.delta'),
+    z.object({
+      type: z.literal('chat.reasoning'),
+      ts: time,
+      task_id: taskIdSchema,
+      data: noticeData['chat.reasoning'],
+    }),
     frameOf('tool.started'),
     frameOf('tool.finished'),
     frameOf('chat.response'),
@@ -115,6 +139,10 @@ export const turnSchema = z
     created_at: time,
     finished_at: time.optional(),
     result: z.object({ content: z.string(), role: z.literal('assistant') }).optional(),
+    /** The text so far of a turn that failed; absent where there was none. */
+    partial: z.string().optional(),
+    /** What the model thought, up to 65,536 UTF-16 units; absent where it told nothing of that. */
+    reasoning: z.string().optional(),
     execution_info: executionInfoSchema.optional(),
     error: errorDataSchema.optional(),
     /** While it runs: the tool calls that run for it now. */
@@ -127,7 +155,14 @@ export const cancelledSchema = z
   .meta({ id: 'TurnCancelled' });
 
 export const messageSchema = z
-  .object({ role: roleSchema, content: z.string(), task_id: taskIdSchema, created_at: time })
+  .object({
+    role: roleSchema,
+    content: z.string(),
+    task_id: taskIdSchema,
+    created_at: time,
+    /** The text so far of a turn that failed: models are not given it. */
+    partial: z.literal(true).optional(),
+  })
   .meta({ id: 'Message' });
 
 export const messagesSchema = z
@@ -137,8 +172,9 @@ export const messagesSchema = z
 const iso = (atMs: number): string => new Date(atMs).toISOString();
 
 /** A turn as the status routes answer it. A cancelled turn's result is the text there was. */
-export const turnBody = (turn: TurnStanding): z.infer<typeof turnSchema> =>
-  defined({
+export const turnBody = (turn: TurnStanding): z.infer<typeof turnSchema> => {
+  const { content, error } = turn;
+  return defined({
     task_id: turn.taskId,
     session_id: turn.sessionId,
     agent_id: turn.agentId,
@@ -146,11 +182,14 @@ export const turnBody = (turn: TurnStanding): z.infer<typeof turnSchema> =>
     status: turn.status,
     created_at: iso(turn.createdAtMs),
     finished_at: turn.finishedAtMs === undefined ? undefined : iso(turn.finishedAtMs),
-    result: turn.content === undefined ? undefined : { content: turn.content, role: 'assistant' as const },
+    result: content === undefined || error ? undefined : { content, role: 'assistant' as const },
+    partial: error && content,
+    reasoning: turn.reasoning,
     execution_info: turn.info,
-    error: turn.error,
+    error,
     running_tools: turn.tools?.map(({ callId, tool }) => ({ call_id: callId, tool })),
   });
+};
 
 /** The acceptance of a turn, and the session that it is in. */
 export const acceptedBody = (turn: {
@@ -170,12 +209,14 @@ export const cancelledBody = (turn: Extract<CancelReply, { ok: true }>): z.infer
 });
 
 /** A message as the history route answers it. */
-export const messageBody = (message: Message): z.infer<typeof messageSchema> => ({
-  role: message.role,
-  content: message.content,
-  task_id: message.taskId,
-  created_at: iso(message.atMs),
-});
+export const messageBody = (message: Message): z.infer<typeof messageSchema> =>
+  defined({
+    role: message.role,
+    content: message.content,
+    task_id: message.taskId,
+    created_at: iso(message.atMs),
+    partial: message.partial,
+  });
 
 export const executionSchema = turnSchema.extend({ execution_id: taskIdSchema }).meta({ id: 'Execution' });
 

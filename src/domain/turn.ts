@@ -23,6 +23,7 @@ import {
   tenantIdSchema,
   type UserId,
 } from './ids.ts';
+import type { ResponseFormat } from './response-format.ts';
 import type { Tier } from './tiers.ts';
 
 export const turnStatusSchema = z.enum([
@@ -37,7 +38,7 @@ export const turnStatusSchema = z.enum([
 /** Where a turn stands, as every wire names it. */
 export type TurnStatus = z.infer<typeof turnStatusSchema>;
 
-/** A turn as it is stored. `content` is the answer, or the partial text of a cancelled turn. */
+/** A turn as it is stored. `content` is the answer, or the text so far of one that was cancelled or failed. */
 export const turnRecordSchema = z
   .object({
     taskId: taskIdSchema,
@@ -50,6 +51,8 @@ export const turnRecordSchema = z
     createdAtMs: z.number(),
     finishedAtMs: z.number().exactOptional(),
     content: z.string().exactOptional(),
+    /** What the model thought, up to MAX_REASONING_UNITS. */
+    reasoning: z.string().exactOptional(),
     info: executionInfoSchema.exactOptional(),
     error: errorDataSchema.exactOptional(),
   })
@@ -69,22 +72,26 @@ export type TurnStanding = TurnRecord & { readonly tools?: readonly RunningTool[
 type EndStatus = Exclude<TurnStatus, 'queued' | 'processing'>;
 
 /** How a turn ended: the part of its record that its clients, its caller and the store are told. */
-export type TurnEnd = { readonly status: EndStatus } & Pick<TurnRecord, 'content' | 'info' | 'error'>;
+export type TurnEnd = { readonly status: EndStatus } & Pick<
+  TurnRecord,
+  'content' | 'reasoning' | 'info' | 'error'
+>;
 
 export const isEndStatus = (status: TurnStatus): status is EndStatus =>
   status !== 'queued' && status !== 'processing';
 
-/** An end in an error: a timeout has a status of its own. */
-export const failedEnd = (error: ErrorData, info?: ExecutionInfo): TurnEnd =>
+/** An end in an error: a timeout has a status of its own. `text`: what there was of an answer. */
+export const failedEnd = (error: ErrorData, info?: ExecutionInfo, text = ''): TurnEnd =>
   defined({
     status: error.code === 'EXECUTION_TIMEOUT' ? ('timeout' as const) : ('failed' as const),
+    content: text === '' ? undefined : text,
     error,
     info,
   });
 
 /** The one terminal event of a turn. `abortMs`: how long it took from the wish to stop it. */
 export function terminalEvent({ status, content = '', info, error }: TurnEnd, abortMs: number): TurnEvent {
-  if (error) return { type: 'error', data: error };
+  if (error) return { type: 'error', data: content === '' ? error : { ...error, partial: content } };
   if (status === 'completed' && info)
     return { type: 'chat.response', data: { content, role: 'assistant', execution_info: info } };
   return { type: 'chat.cancelled', data: { content, abort_ms: abortMs } };
@@ -113,6 +120,10 @@ export interface TurnRequest {
   readonly onBusy: OnBusy;
   readonly requestId: string | undefined;
   readonly overrides?: Overrides;
+  /** Over the agent's own. */
+  readonly responseFormat?: ResponseFormat;
+  /** URLs of the images that came with the message. */
+  readonly images?: readonly string[];
   /**
    * A turn of this id that a stopped process left behind runs anew, where it may (Write `again`): the model is asked
    * only once the store has said so. A node that drains leaves such a turn behind too, when its time is up.
@@ -147,7 +158,8 @@ export function endOfFrame({ type, data }: Frame): TurnEnd {
     return { status: 'completed', content, info };
   }
   if (type === 'chat.cancelled') return { status: 'cancelled', content: eventData[type].parse(data).content };
-  return failedEnd(eventData.error.parse(data));
+  const { partial, ...error } = eventData.error.parse(data);
+  return failedEnd(error, undefined, partial);
 }
 
 /** The end that a record tells; undefined while the turn goes on. Where a record lacks what its status needs, it is an error. */
@@ -155,5 +167,5 @@ export function endOfRecord({ status, content, info, error }: TurnRecord): TurnE
   if (!isEndStatus(status)) return undefined;
   if (status === 'cancelled') return defined({ status, content, info });
   if (status === 'completed' && info) return { status, content: content ?? '', info };
-  return failedEnd(error ?? refusal(status === 'timeout' ? 'EXECUTION_TIMEOUT' : 'INTERNAL'), info);
+  return failedEnd(error ?? refusal(status === 'timeout' ? 'EXECUTION_TIMEOUT' : 'INTERNAL'), info, content);
 }

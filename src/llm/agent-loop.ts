@@ -24,13 +24,13 @@ export interface AgentParts {
  */
 export async function runAgentLoop(parts: AgentParts): Promise<RunOutcome> {
   const { run, models, toolUse, prompt, dependencies } = parts;
-  const messages = toModelMessages(prompt, run.plan.history);
+  const messages = toModelMessages(prompt, run.plan.history, run.plan.images);
   for (let mayBeEmpty = false; ; mayBeEmpty = true) {
     const question = { models, messages, tools: toolUse.definitions, mayBeEmpty };
     const answer = await callModel(run, question, dependencies);
-    if (answer.calls.length === 0) return { type: 'answered', content: answer.text, tokens: answer.tokens };
+    if (answer.calls.length === 0) return { type: 'answered', content: answer.text, counts: answer.counts };
 
-    const checked = toolUse.check(answer.calls, await run.callEnded(answer.tokens));
+    const checked = toolUse.check(answer.calls, await run.callEnded(answer.counts));
     messages.push(toolCallMessage(answer));
     const results = await Promise.all(checked.map((call) => toolUse.perform(call)));
     messages.push(...checked.map(({ call }, place) => toolResultMessage(call, results[place] ?? '')));

@@ -2,6 +2,7 @@
 import type { BaseChatModel } from '@langchain/core/language_models/chat_models';
 import type { BaseMessage } from '@langchain/core/messages';
 import type { ChatGenerationChunk } from '@langchain/core/outputs';
+import type { JsonFormat } from '../domain/response-format.ts';
 import type { Answer, AnswerSink } from './completions/answer.ts';
 import { readFinish } from './completions/finish.ts';
 import type { Usage } from './completions/usage.ts';
@@ -11,6 +12,8 @@ import type { ToolDefinition } from './tools/tool.ts';
 export interface ModelRequest {
   readonly messages: readonly BaseMessage[];
   readonly tools: readonly ToolDefinition[];
+  /** Models that do not know of it are asked without. */
+  readonly format?: JsonFormat | undefined;
   readonly signal: AbortSignal;
   /** Whether an answer without text and calls is one: after a tool has run. */
   readonly mayBeEmpty: boolean;
@@ -35,7 +38,7 @@ export function fromLangChain(provider: string, name: string, model: BaseChatMod
   return {
     provider,
     model: name,
-    estimate: (messages) => Math.ceil(messages.reduce((units, { content }) => units + content.length, 0) / 4),
+    estimate: (messages) => Math.ceil(messages.reduce((units, { text }) => units + text.length, 0) / 4),
     async ask({ messages, tools, signal }, sink) {
       const calls: OpenCall[] = [];
       let text = '';

@@ -74,7 +74,7 @@ export async function runLangChainAgent(parts: AgentParts): Promise<RunOutcome> 
       last = answer;
       checkedCalls.clear();
       if (answer.calls.length > 0)
-        for (const checked of toolUse.check(answer.calls, await run.callEnded(answer.tokens)))
+        for (const checked of toolUse.check(answer.calls, await run.callEnded(answer.counts)))
           checkedCalls.set(checked.call.id, checked);
       return toolCallMessage(answer);
     }),
@@ -93,11 +93,12 @@ export async function runLangChainAgent(parts: AgentParts): Promise<RunOutcome> 
   try {
     // Two steps an iteration; ours is the limit that counts.
     const recursionLimit = 2 * run.plan.limits.maxIterations + 10;
-    const messages = toModelMessages(prompt, run.plan.history);
+    const messages = toModelMessages(prompt, run.plan.history, run.plan.images);
     await agent.invoke({ messages }, { signal: run.signal, recursionLimit });
   } catch (error) {
     throw refused ?? error;
   }
   if (refused) throw refused;
-  return { type: 'answered', content: last?.text ?? '', tokens: last?.tokens ?? 0 };
+  if (!last) throw new Error('The agent ended without a call of its model.');
+  return { type: 'answered', content: last.text, counts: last.counts };
 }

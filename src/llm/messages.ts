@@ -15,16 +15,27 @@ import { parseArgs, type ToolCall } from './tool-calls.ts';
 /**
  * The conversation as the model is given it: the system prompt, where there is one, then the history. What got no answer,
  * and answers without a word, stay out of it: endpoints refuse two questions in a row, and a question that was refused
- * once is refused again. All text is well-formed Unicode.
+ * once is refused again. `images` come with the last message. All text is well-formed Unicode.
  */
-export function toModelMessages(prompt: string, history: readonly Message[]): BaseMessage[] {
+export function toModelMessages(
+  prompt: string,
+  history: readonly Message[],
+  images: readonly string[] = [],
+): BaseMessage[] {
   const messages: BaseMessage[] = prompt === '' ? [] : [new SystemMessage(prompt.toWellFormed())];
   for (const { role, content } of answered(history)) {
     const text = content.toWellFormed();
     messages.push(role === 'user' ? new HumanMessage(text) : new AIMessage(text));
   }
+  const last = messages.at(-1);
+  if (images.length > 0 && last) messages.splice(-1, 1, withImages(last.text, images));
   return messages;
 }
+
+const withImages = (text: string, images: readonly string[]): HumanMessage =>
+  new HumanMessage({
+    content: [{ type: 'text', text }, ...images.map((url) => ({ type: 'image_url', image_url: { url } }))],
+  });
 
 /** Questions with their answers in turn, and the last question. */
 function answered(history: readonly Message[]): readonly Message[] {

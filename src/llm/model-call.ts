@@ -2,7 +2,10 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { BaseMessage } from '@langchain/core/messages';
 import { estimateTokens } from '../domain/conversation.ts';
+import { defined } from '../domain/defined.ts';
 import { type RefusalError, refusalError } from '../domain/errors.ts';
+import type { FinishReason } from '../domain/frames.ts';
+import type { CallCounts } from '../ports/runner.ts';
 import type { Log, Metrics } from '../ports/telemetry.ts';
 import type { ChatModel } from './chat-model.ts';
 import type { Answer, AnswerSink, Thoughts } from './completions/answer.ts';
@@ -23,8 +26,7 @@ export interface ModelAnswer {
   readonly calls: readonly ToolCall[];
   /** To go back with the calls. */
   readonly thoughts: Thoughts | undefined;
-  /** What the call used, as the provider counts, or by estimate. */
-  readonly tokens: number;
+  readonly counts: CallCounts;
 }
 
 export interface ModelCallDependencies {
@@ -64,7 +66,7 @@ export async function callModel(
       tools.map((tool) => tool.function.name),
     ),
     thoughts: answer.thoughts,
-    tokens: answer.usage?.total ?? model.estimate(messages) + estimateAnswer(answer.text, answer.calls),
+    counts: countsOf(answer, () => model.estimate(messages)),
   };
 }
 
@@ -133,7 +135,8 @@ async function askOne(
   sink: AnswerSink,
   hasNext: boolean,
 ): Promise<Answer> {
-  const request = { messages, tools, mayBeEmpty, budgetTokens: run.plan.limits.maxTokens };
+  const { responseFormat: format, limits } = run.plan;
+  const request = { messages, tools, mayBeEmpty, format, budgetTokens: limits.maxTokens };
   if (!hasNext) return model.ask({ ...request, signal: run.signal }, sink);
   const attempt = new AbortController();
   call.giveUp = () => attempt.abort(silentModel());
@@ -163,6 +166,7 @@ function sinkOf(run: Run, call: ModelCall, onText: ((text: string) => void) | un
     },
     onReasoning(text) {
       thoughtUnits += text.length;
+      run.emit({ type: 'chat.reasoning', data: { content: text } });
       bounded(thoughtUnits);
     },
   };
@@ -189,6 +193,17 @@ async function pause(run: Run, call: ModelCall, failure: ModelFailure, attempt: 
   call.paused = true;
   await delay(waitMs, undefined, { signal: run.signal });
   call.paused = false;
+}
+
+/** `estimate`: tokens of what the model was given. An answer with calls asks for tools, whatever its last word was. */
+function countsOf({ text, calls, usage, finish }: Answer, estimate: () => number): CallCounts {
+  const last: FinishReason = calls.length > 0 ? 'tool_calls' : 'stop';
+  return defined({
+    tokens: usage?.total ?? estimate() + estimateAnswer(text, calls),
+    inputTokens: usage?.input,
+    outputTokens: usage?.output,
+    finish: finish === 'length' ? finish : last,
+  });
 }
 
 function estimateAnswer(text: string, calls: readonly OpenCall[]): number {

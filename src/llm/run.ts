@@ -1,7 +1,13 @@
 /** One run beside its execution's mailbox: its abort, and the clock that notices a model's silence. */
 import { estimateTokens } from '../domain/conversation.ts';
 import { type ErrorData, RefusalError, refusal } from '../domain/errors.ts';
-import type { ExecutionContext, ExecutionEvent, ExecutionPlan, RunOutcome } from '../ports/runner.ts';
+import type {
+  CallCounts,
+  ExecutionContext,
+  ExecutionEvent,
+  ExecutionPlan,
+  RunOutcome,
+} from '../ports/runner.ts';
 import type { Log } from '../ports/telemetry.ts';
 
 /** Something with deadlines. `check` is called every tick with performance.now(). */
@@ -70,7 +76,7 @@ export interface Run {
   callStarted(): ModelCall;
   callRead(): void;
   /** As in ExecutionContext: counts a call that asked for tools, and resolves to the calls that are left. */
-  callEnded(tokens: number): Promise<number>;
+  callEnded(counts: CallCounts): Promise<number>;
   remainingMs(): number;
 }
 

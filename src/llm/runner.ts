@@ -1,12 +1,13 @@
 /** Runs agents: picks the loop by the agent's type and lends each run its model, tools and supervision. */
 import type { AgentConfig } from '../domain/agent.ts';
 import type { EventData } from '../domain/frames.ts';
-import type { AgentRunner } from '../ports/runner.ts';
+import { formatRefusal } from '../domain/response-format.ts';
+import type { AgentRunner, RunOutcome } from '../ports/runner.ts';
 import type { Clock, Log, Metrics } from '../ports/telemetry.ts';
 import { type AgentParts, runAgentLoop } from './agent-loop.ts';
 import type { ModelProvider } from './models.ts';
 import { systemPrompt } from './prompts.ts';
-import { createWatchdog, type RunDependencies, supervise } from './run.ts';
+import { createWatchdog, type Run, type RunDependencies, supervise } from './run.ts';
 import { createToolUse } from './tool-use.ts';
 import type { ToolSet } from './tools/tool.ts';
 import { createToolLookup, type NodeTools } from './tools/tool-set.ts';
@@ -54,14 +55,24 @@ export function createAgentRunner(dependencies: RunnerDependencies): AgentRunner
           dependencies: callDependencies,
         };
         run.emit({ type: 'execution.started', data: startedData(plan.agent) });
-        if (type === 'conversational') return runAgentLoop(parts);
+        if (type === 'conversational') return inFormat(run, await runAgentLoop(parts));
         // Loaded on first use: LangGraph adds 20 MB and 150 ms to the start.
         const { runLangChainAgent } = await import('./langchain-agent.ts');
-        return runLangChainAgent(parts);
+        return inFormat(run, await runLangChainAgent(parts));
       }),
     async close() {
       watchdog.close();
       await Promise.all([tools.close(), models.close()]);
     },
   };
+}
+
+/** An answer that was to be JSON and is none is no answer. Its call counts all the same. */
+async function inFormat(run: Run, outcome: RunOutcome): Promise<RunOutcome> {
+  const { responseFormat } = run.plan;
+  if (outcome.type !== 'answered' || !responseFormat) return outcome;
+  const error = formatRefusal(outcome.content, responseFormat, outcome.counts.finish === 'length');
+  if (!error) return outcome;
+  await run.callEnded(outcome.counts);
+  return { type: 'failed', error };
 }

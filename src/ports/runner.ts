@@ -2,8 +2,9 @@
 import type { AgentConfig } from '../domain/agent.ts';
 import type { Message } from '../domain/conversation.ts';
 import type { ErrorData, Reply } from '../domain/errors.ts';
-import type { ExecutionInfo, TurnEvent } from '../domain/frames.ts';
+import type { ExecutionInfo, FinishReason, Notice, TurnEvent } from '../domain/frames.ts';
 import type { AgentId, SessionId, TaskId, TenantId } from '../domain/ids.ts';
+import type { JsonFormat } from '../domain/response-format.ts';
 import type { Tier } from '../domain/tiers.ts';
 import type { AgentStats } from './telemetry.ts';
 
@@ -18,6 +19,10 @@ export interface ExecutionPlan {
   readonly history: readonly Message[];
   readonly context: Readonly<Record<string, unknown>>;
   readonly limits: ExecutionLimits;
+  /** Absent: the answer is text. */
+  readonly responseFormat?: JsonFormat;
+  /** URLs of the images that came with the user's message. */
+  readonly images?: readonly string[];
 }
 
 export interface ExecutionLimits {
@@ -28,9 +33,19 @@ export interface ExecutionLimits {
   readonly tools: readonly string[];
 }
 
-/** How a run ended by itself. `tokens` are those of its last call, which the execution has not counted yet. */
+/** What one call of the model came to. */
+export interface CallCounts {
+  /** What it used: as the provider counts, or by estimate. */
+  readonly tokens: number;
+  /** Only as the provider counts. */
+  readonly inputTokens?: number;
+  readonly outputTokens?: number;
+  readonly finish: FinishReason;
+}
+
+/** How a run ended by itself. `counts` are those of its last call, which the execution has not counted yet. */
 export type RunOutcome =
-  | { readonly type: 'answered'; readonly content: string; readonly tokens: number }
+  | { readonly type: 'answered'; readonly content: string; readonly counts: CallCounts }
   | { readonly type: 'failed'; readonly error: ErrorData };
 
 /** How an execution ended, with what it used. */
@@ -40,10 +55,9 @@ export type ExecutionOutcome =
   | { readonly type: 'aborted'; readonly info: ExecutionInfo };
 
 /** What an agent run tells while it goes on: in order, in the same tick as it happens. */
-export type ExecutionEvent = Extract<
-  TurnEvent,
-  { type: 'execution.started' | 'chat.delta' | 'tool.started' | 'tool.finished' }
->;
+export type ExecutionEvent =
+  | Extract<TurnEvent, { type: 'execution.started' | 'chat.delta' | 'tool.started' | 'tool.finished' }>
+  | Extract<Notice, { type: 'chat.reasoning' }>;
 
 export interface ExecutionContext {
   /** Aborted when the execution is over before its run: it reaches the model's HTTP request and running tools. */
@@ -58,10 +72,10 @@ export interface ExecutionContext {
   /** A call of the model begins. `spent` estimates its tokens so far, for an execution that ends in its middle. */
   readonly callStarted: (spent: () => number) => void;
   /**
-   * A call that was not the last has ended with so many tokens. Resolves to the number of calls that are left;
+   * A call that was not the last has ended. Resolves to the number of calls that are left;
    * rejects with a RefusalError (TIER_LIMIT) where the budget is spent.
    */
-  readonly callEnded: (tokens: number) => Promise<number>;
+  readonly callEnded: (counts: CallCounts) => Promise<number>;
 }
 
 /**

@@ -16,6 +16,8 @@ export interface Client {
   readonly id: string;
   /** How long deltas may be held back to travel together, in ms; 0 asks for every one. */
   readonly deltaWindowMs: number;
+  /** Whether it is sent `chat.reasoning`; absent: it is not. */
+  readonly reasoning?: boolean;
   send(frame: Frame): void;
   close(close: Close): void;
 }

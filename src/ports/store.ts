@@ -79,7 +79,7 @@ export type Write =
   /** A turn is about to do something that must not happen twice. */
   | { readonly type: 'turn-effects'; readonly tenantId: TenantId; readonly taskId: TaskId }
   /**
-   * A turn ended; `message` is the answer, or what there was of it. `outgoing` is what is to be sent for it. `asked`
+   * A turn ended; `message` is the answer, or what there was of it (`partial` where the turn failed). `outgoing` is what is to be sent for it. `asked`
    * and `tier` are not stored: they are for who makes `outgoing`.
    */
   | {

@@ -10,6 +10,8 @@ export type Accepted = Extract<SayReply, { ok: true }>['accepted'];
 export interface TurnWatcher {
   /** As a Client's: how long deltas may be held back to travel together, in ms. */
   readonly deltaWindowMs: number;
+  /** As a Client's. */
+  readonly reasoning?: boolean;
   /** Called with each frame of the turn in its order, the terminal one last. Nothing is written inside. */
   onFrame(frame: Frame): void;
 }

@@ -44,6 +44,7 @@ export const ENDED = [
   'flags',
   'info',
   'error',
+  'reasoning',
 ] as const satisfies readonly (keyof TurnTable)[];
 
 /** Columns of an outgoing message that is stored. */
@@ -139,9 +140,10 @@ export function endedColumns(turn: TurnRecord, answer: Message | undefined): End
     content: content.text,
     answer: said.text,
     answered_at: answer?.atMs ?? null,
-    flags: said.flag | content.flag,
+    flags: said.flag | content.flag | (answer?.partial ? FLAG.answerPartial : 0),
     info: turn.info === undefined ? null : JSON.stringify(turn.info),
     error: turn.error === undefined ? null : JSON.stringify(turn.error),
+    reasoning: turn.reasoning === undefined ? null : JSON.stringify(turn.reasoning),
   };
 }
 
@@ -188,6 +190,7 @@ export function turnOf(row: TurnRow): TurnRecord {
       content: contentOf(row),
       info: jsonOf(row.info),
       error: jsonOf(row.error),
+      reasoning: jsonOf(row.reasoning),
     }),
   );
 }
@@ -213,7 +216,8 @@ export function messagesOf(row: MessageRow): readonly Message[] {
   const asked: Message = { role: 'user', content: question, taskId, atMs: row.asked_at };
   const content = answerOf(row);
   if (content === undefined || row.answered_at === null) return [asked];
-  return [asked, { role: 'assistant', content, taskId, atMs: row.answered_at }];
+  const answer: Message = { role: 'assistant', content, taskId, atMs: row.answered_at };
+  return [asked, row.flags & FLAG.answerPartial ? { ...answer, partial: true } : answer];
 }
 
 /** A message as its row; `atMs`: when it is stored. Throws a TypeError where JSON or an id can not hold it. */

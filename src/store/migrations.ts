@@ -27,6 +27,7 @@ function migrations(kind: DatabaseKind): Record<string, Migration> {
       : {}),
     '004-outgoing': { up: (db) => createOutgoing(db, kind) },
     '005-settled-deliveries': { up: (db) => dateDeliveries(db, kind) },
+    '006-reasoning': { up: addReasoning },
   };
 }
 
@@ -223,6 +224,10 @@ async function dateDeliveries(db: Kysely<unknown>, kind: DatabaseKind): Promise<
   await sql`update deliveries set settled_at = created_at where status <> 'pending'`.execute(db);
   await sql`create index deliveries_settled on deliveries (tenant_id, webhook_id, settled_at)
     where settled_at is not null`.execute(db);
+}
+
+async function addReasoning(db: Kysely<unknown>): Promise<void> {
+  await db.schema.alterTable('turns').addColumn('reasoning', 'text').execute();
 }
 
 /** The tables from before row-level security; later migrations secure their own. */

@@ -30,13 +30,15 @@ export interface TurnTable {
   /** JSON, as all objects here: PostgreSQL's jsonb rejects \u0000. */
   readonly info: string | null;
   readonly error: string | null;
+  /** What the model thought: JSON, as the texts of models have every character. */
+  readonly reasoning: string | null;
   /** 1: unnotified. It ended as interrupted, and no client has been told. */
   readonly untold: number;
 }
 
 /**
  * Bits of `turns.flags`. `effects`: it did, or was about to do, what must not happen twice. `unrun`: it ended without
- * having run, and is no part of the conversation.
+ * having run, and is no part of the conversation. `answerPartial`: the answer is the text so far of a turn that failed.
  */
 export const FLAG = {
   askedEscaped: 1,
@@ -45,6 +47,7 @@ export const FLAG = {
   contentIsAnswer: 8,
   effects: 16,
   unrun: 32,
+  answerPartial: 64,
 } as const;
 
 /** The bits that outlast a turn's end and its resumption: the others say how its answer is stored. */

@@ -4,7 +4,7 @@
 const SECRET_NAME = /authorization|cookie|apikey|secret|passw|credential|privatekey|bearer|jwt/;
 /** Texts of people and models, and tokens: only their length is logged. Numbers and flags under these names are harmless. */
 const TEXT_NAME =
-  /^(user|system|last)?(messages?|contents?|texts?|prompts?|inputs?|outputs?|answers?|history|body|context|data|deltas?|args|arguments|results?|partial|payload)$|token$/;
+  /^(user|system|last)?(messages?|contents?|texts?|prompts?|inputs?|outputs?|answers?|history|body|context|data|deltas?|args|arguments|results?|partial|payload|reasoning|thoughts?|images?)$|token$/;
 
 const MAX_DEPTH = 6;
 const MAX_ITEMS = 50;

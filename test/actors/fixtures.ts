@@ -85,6 +85,7 @@ export const INFO: ExecutionInfo = {
   iterations: 1,
   tools_used: [],
   tokens_used: 7,
+  finish_reason: 'stop',
   model: 'offline-echo',
 };
 
@@ -92,7 +93,7 @@ export const INFO: ExecutionInfo = {
 export const ranTo = (content: string): RunOutcome => ({
   type: 'answered',
   content,
-  tokens: INFO.tokens_used,
+  counts: { tokens: INFO.tokens_used, finish: 'stop' },
 });
 export const answered = (content: string): ExecutionOutcome => ({ type: 'answered', content, info: INFO });
 export const aborted: ExecutionOutcome = { type: 'aborted', info: INFO };

@@ -60,6 +60,19 @@ test('the last message is kept even where it alone is over the budget, or no mes
   assert.deepEqual(trimHistory([said('user', 'before'), long], 0, 1_000_000), [long]);
 });
 
+test('what a failed turn left is not kept, and takes nobody’s place', () => {
+  const left: Message = { ...said('assistant', 'Half of'), partial: true };
+  const kept = trimHistory(
+    [...talk(1).slice(0, 2), said('user', 'again', 2), left, said('user', 'and?', 3)],
+    2,
+    1_000,
+  );
+  assert.deepEqual(
+    kept.map(({ content }) => content),
+    ['again', 'and?'],
+  );
+});
+
 test('a conversation without messages stays one', () => {
   assert.deepEqual(trimHistory([], 10, 10), []);
 });

@@ -120,7 +120,7 @@ test('the frames of the protocol all have a schema, numbered or not', () => {
     ...['execution.started', 'tool.finished', 'tool.started'],
   ]);
   assert.deepEqual(Object.keys(noticeData).sort(), [
-    ...['error', 'pong', 'server.draining', 'session.ready', 'session.snapshot'],
+    ...['chat.reasoning', 'error', 'pong', 'server.draining', 'session.ready', 'session.snapshot'],
   ]);
 });
 

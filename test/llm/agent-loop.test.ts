@@ -83,6 +83,8 @@ for (const type of ['conversational', 'langchain'] as const) {
     assert.deepEqual(outcome.info.tools_used, ['calculator']);
     assert.equal(outcome.info.iterations, 2);
     assert.equal(outcome.info.tokens_used, 70);
+    const { input_tokens, output_tokens, finish_reason } = outcome.info;
+    assert.deepEqual([input_tokens, output_tokens, finish_reason], [35, 35, 'stop']);
     const second = bench.stub.requests[1]?.body.messages ?? [];
     assert.equal(toolText(second), '391');
     assert.equal(second.at(-1)?.tool_call_id, 'c1');
@@ -213,6 +215,7 @@ for (const type of ['conversational', 'langchain'] as const) {
     const outcome = await bench.start({ type, message: 'How many?' }).done;
     const expected = estimateTokens('Be brief.') + estimateTokens('How many?') + estimateTokens('Uncounted.');
     assert.equal(outcome.info.tokens_used, expected);
+    assert.deepEqual(['input_tokens' in outcome.info, outcome.info.finish_reason], [false, 'stop']);
   });
 
   test(`${type}: the first tool waits until the turn is stored, the model does not`, async () => {

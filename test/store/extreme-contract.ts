@@ -1,9 +1,22 @@
 /** What a store on a disk must stand: texts of every kind and length, and very many sessions. */
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
+import type { Message } from '../../src/domain/conversation.ts';
 import { MAX_MESSAGE_UNITS } from '../../src/domain/frames.ts';
 import type { Store } from '../../src/ports/store.ts';
-import { accept, answer, contents, forget, named, overEach, page, taskOf, tenantOf } from './records.ts';
+import {
+  accept,
+  answer,
+  answered,
+  contents,
+  forget,
+  message,
+  named,
+  overEach,
+  page,
+  taskOf,
+  tenantOf,
+} from './records.ts';
 
 const SESSIONS = 2_000;
 /** Any UTF-16 units: NUL, controls, halves of pairs. */
@@ -31,6 +44,31 @@ export function extremeContract(name: string, open: () => Promise<Store>): void 
       }),
       { numRuns: 100 },
     );
+  });
+
+  over('reasoning comes back as it was', async (store) => {
+    for (const [at, reasoning] of ['', 'It\'s "so".', '\u0000\ud800 \udc00', '😀'.repeat(32_768)].entries()) {
+      const name = named(`t${at}`, `s${at}`);
+      await accept(store, name);
+      await store.commit({
+        type: 'turn-ended',
+        turn: { ...answered(name, 'say'), reasoning },
+        message: undefined,
+      });
+      assert.equal((await store.turn(tenantOf(name), taskOf(name)))?.reasoning, reasoning);
+    }
+  });
+
+  over('the text so far of a failed turn is told from an answer', async (store) => {
+    for (const [at, text] of ['Half of', '\u0000\ud800'].entries()) {
+      const name = named(`t${at}`, `s${at}`);
+      await accept(store, name);
+      const { info: _, ...turn } = answered(name, text);
+      const left: Message = { ...message(name, 'assistant', text), partial: true };
+      await store.commit({ type: 'turn-ended', turn: { ...turn, status: 'failed' }, message: left });
+      assert.deepEqual((await page(store, name))?.messages.at(-1), left);
+      assert.equal((await store.turn(tenantOf(name), taskOf(name)))?.content, text);
+    }
   });
 
   over('messages at the size limit come back whole', async (store) => {

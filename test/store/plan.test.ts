@@ -22,7 +22,7 @@ const ended = (task: string, ...ids: readonly string[]): EncodedWrite => ({
   kind: 'ended',
   row: {
     ...{ ...key(task), status: 'completed', agent_id: 'default', agent_version: null, finished_at: 2 },
-    ...{ content: null, answer: null, answered_at: null, flags: 0, info: null, error: null },
+    ...{ content: null, answer: null, answered_at: null, flags: 0, info: null, error: null, reasoning: null },
   },
   outgoing: ids.map(message),
 });

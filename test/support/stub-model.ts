@@ -22,6 +22,7 @@ export interface StubBody {
   readonly max_tokens?: number;
   readonly max_completion_tokens?: number;
   readonly stream_options?: unknown;
+  readonly response_format?: unknown;
   readonly messages: readonly StubMessage[];
   readonly tools?: readonly { readonly type: string; readonly function: { readonly name: string } }[];
 }

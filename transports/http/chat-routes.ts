@@ -11,6 +11,7 @@ import {
   requestOf,
   sendBodySchema,
   sendHeadersSchema,
+  sendQuerySchema,
   taskBodySchema,
   taskPathSchema,
   turnBody,
@@ -36,7 +37,7 @@ export const chatRoutes: readonly Route<HttpDeps>[] = [
     description:
       'With Accept: text/event-stream the answer is the turn itself, one frame an event, until its end. ' +
       'A resend of a task_id hears the acceptance again, what the turn still brings, and its end.',
-    takes: { header: sendHeadersSchema, json: sendBodySchema },
+    takes: { query: sendQuerySchema, header: sendHeadersSchema, json: sendBodySchema },
     answer: { status: 202, description: 'Accepted.', schema: acceptedSchema },
     otherAnswers: {
       200: {
@@ -44,7 +45,7 @@ export const chatRoutes: readonly Route<HttpDeps>[] = [
         content: { 'text/event-stream': { schema: turnFrameSchema } },
       },
     },
-    async run({ header, json }, c, deps) {
+    async run({ query, header, json }, c, deps) {
       const from = {
         caller: c.get('caller'),
         sessionId: json.session_id ?? header['x-session-id'] ?? (await sessionFor(deps, c, json.task_id)),
@@ -53,7 +54,7 @@ export const chatRoutes: readonly Route<HttpDeps>[] = [
       };
       const request = requestOf(json, from, deps.newTaskId);
       return /\btext\/event-stream\b/i.test(c.req.header('accept') ?? '')
-        ? sendStreaming(c, deps, request)
+        ? sendStreaming(c, deps, request, query.reasoning ?? json.reasoning)
         : send(deps, request);
     },
   }),
@@ -111,8 +112,8 @@ async function send({ directory }: HttpDeps, request: TurnRequest) {
   return { ok: true as const, value: acceptedBody({ taskId, sessionId, accepted }) };
 }
 
-async function sendStreaming(c: Context<HttpEnv>, deps: HttpDeps, request: TurnRequest) {
-  const said = await sayAndStream(deps, request);
+async function sendStreaming(c: Context<HttpEnv>, deps: HttpDeps, request: TurnRequest, reasoning: boolean) {
+  const said = await sayAndStream(deps, request, reasoning);
   if (!said.ok) return said;
   c.header('Content-Type', 'text/event-stream; charset=utf-8');
   c.header('Cache-Control', 'no-cache, no-transform');

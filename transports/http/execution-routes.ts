@@ -13,6 +13,7 @@ import {
 } from '../../src/domain/execution-params.ts';
 import { sayFields } from '../../src/domain/frames.ts';
 import { agentIdSchema, ID_PATTERN, sessionIdSchema, taskIdSchema } from '../../src/domain/ids.ts';
+import { imageUrls } from '../../src/domain/images.ts';
 import type { TurnRequest } from '../../src/domain/turn.ts';
 import {
   acceptedBody,
@@ -46,6 +47,8 @@ const executionFields = {
   context: sayFields.context,
   tools_config: toolsConfigSchema.optional(),
   execution_params: executionParamsSchema.optional(),
+  response_format: sayFields.response_format,
+  images: sayFields.images,
   callback_url: z.string().min(1).max(MAX_URL).optional(),
 };
 
@@ -232,6 +235,8 @@ async function itemRequest(c: Context<HttpEnv>, served: Served, item: ExecutionI
     ...defined({
       agentVersion: item.agent_version,
       overrides: overridesOf(item),
+      responseFormat: item.response_format,
+      images: imageUrls(item.images),
       ephemeral: hasSession ? undefined : (true as const),
       // Its turn may be over long ago, or have been left behind by a node that died.
       resumable: given === undefined ? undefined : (true as const),

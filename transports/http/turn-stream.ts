@@ -17,15 +17,16 @@ interface StreamedTurn {
   readonly body: ReadableStream<Uint8Array>;
 }
 
-/** Says the message. Resolves to the refusal, or to the stream of its turn. */
+/** Says the message; `reasoning`: the stream has it too. Resolves to the refusal, or to the stream of its turn. */
 export async function sayAndStream(
   deps: HttpDeps,
   request: TurnRequest,
+  reasoning: boolean,
 ): Promise<StreamedTurn | { readonly ok: false; readonly error: ErrorData }> {
   const { clock, deltaWindowMs, log } = deps;
   const timing = { ...HTTP_TIMING, ...deps.timing };
   const observed = await deps.observer.say(request, (onEnd) =>
-    openTurnStream({ ...timing, deltaWindowMs, onEnd }),
+    openTurnStream({ ...timing, deltaWindowMs, reasoning, onEnd }),
   );
   if (!observed.ok) return observed;
   const { sessionId, watcher: stream, ended } = observed;
@@ -62,6 +63,7 @@ function sseEvent(frame: Frame): string {
 
 interface TurnStreamOptions extends Pick<HttpTiming, 'heartbeatMs' | 'maxBufferedBytes'> {
   readonly deltaWindowMs: number;
+  readonly reasoning: boolean;
   /** Called once: the stream was ended, or its reader left or was too slow. */
   readonly onEnd: () => void;
 }
@@ -78,7 +80,7 @@ interface TurnStream extends TurnWatcher {
  * whole, writes each event by itself, and leaves the bound of what waits to its caller.
  */
 function openTurnStream(options: TurnStreamOptions): TurnStream {
-  const { heartbeatMs, maxBufferedBytes, deltaWindowMs, onEnd } = options;
+  const { heartbeatMs, maxBufferedBytes, deltaWindowMs, reasoning, onEnd } = options;
   const backlog = createBacklog();
   let ended = false;
   let closed = false;
@@ -126,6 +128,7 @@ function openTurnStream(options: TurnStreamOptions): TurnStream {
   );
   return {
     deltaWindowMs,
+    reasoning,
     onFrame: (frame) => push(sseEvent(frame)),
     body,
     end,

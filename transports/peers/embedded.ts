@@ -1,5 +1,7 @@
 /** What the node answers itself where no service stands beside it: the same requests and replies as over Redis. */
+
 import { z } from 'zod';
+import { isPartial } from '../../src/domain/conversation.ts';
 import { RefusalError, refusalError } from '../../src/domain/errors.ts';
 import { agentIdSchema, sessionIdSchema } from '../../src/domain/ids.ts';
 import { problemText } from '../../src/domain/problems.ts';
@@ -63,12 +65,14 @@ export const createEmbedded = (options: EmbeddedOptions): Embedded => ({
     if (!sessionId) throw missing('session_id');
     const page = await options.store.session(request.tenantId, sessionId, { limit, before: undefined });
     if (!page) throw refusalError('NOT_FOUND', { message: 'There is no conversation of that session.' });
-    const messages = page.messages.map(({ role, content, taskId, atMs }) => ({
-      role,
-      content,
-      task_id: taskId,
-      created_at: new Date(atMs).toISOString(),
-    }));
+    const messages = page.messages
+      .filter((message) => !isPartial(message))
+      .map(({ role, content, taskId, atMs }) => ({
+        role,
+        content,
+        task_id: taskId,
+        created_at: new Date(atMs).toISOString(),
+      }));
     return { success: true, messages };
   },
   'embedding.request': async (request, signal) => {

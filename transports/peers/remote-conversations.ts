@@ -1,6 +1,6 @@
 /** Conversations of an external service: read from it where a session begins, and saved there with every turn. */
 import { LRUCache } from 'lru-cache';
-import { estimateTokens, type Message } from '../../src/domain/conversation.ts';
+import { estimateTokens, isPartial, type Message } from '../../src/domain/conversation.ts';
 import { derivedUuid } from '../../src/domain/derived-ids.ts';
 import { RefusalError } from '../../src/domain/errors.ts';
 import type { SessionId, TenantId } from '../../src/domain/ids.ts';
@@ -66,7 +66,7 @@ export function createRemoteConversations(options: RemoteConversationsOptions): 
     },
     saved: (write) =>
       [write.asked, write.message].flatMap((message) =>
-        message && message.content !== '' ? [saveAction(write, message, options)] : [],
+        message && message.content !== '' && !message.partial ? [saveAction(write, message, options)] : [],
       ),
   };
 }
@@ -117,7 +117,7 @@ function createHistory({ peers, tiers, tierOf, clock, log }: RemoteConversations
     applied(write: Write): void {
       if (write.type === 'turn-ended') {
         const { turn, asked, message } = write;
-        const messages = [asked, message].filter((one) => one !== undefined);
+        const messages = [asked, message].filter((one) => one !== undefined).filter((one) => !isPartial(one));
         cache.append(keyOf(turn.tenantId, turn.sessionId), messages);
       } else if (write.type === 'session-deleted') {
         const key = keyOf(write.tenantId, write.sessionId);

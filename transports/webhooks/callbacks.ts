@@ -1,5 +1,6 @@
 /** Brings the results of executions to the addresses that their requests named: from memory, for as long as this process lives. */
 import type { TaskId, TenantId } from '../../src/domain/ids.ts';
+import { urlProblem } from '../../src/domain/public-url.ts';
 import type { CallbackPlace, Callbacks } from '../../src/ports/executions.ts';
 import {
   type Clock,
@@ -9,7 +10,7 @@ import {
   systemTimers,
   type Timers,
 } from '../../src/ports/telemetry.ts';
-import { type Resolve, systemResolve, urlProblem } from './addresses.ts';
+import { type Resolve, systemResolve } from './addresses.ts';
 import { ATTEMPT_TIMEOUT_MS } from './dispatcher.ts';
 import { createDeliveryQueue, createHeld } from './queue.ts';
 import { judge, type RetryVerdict } from './retry.ts';

@@ -3,6 +3,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import type { Webhook, WebhookDelivery, WebhookInput } from '../../src/domain/agent-record.ts';
 import { type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
+import { type UrlRules, urlProblem } from '../../src/domain/public-url.ts';
 import type { Notices, RuleIssue, WebhookManagement, WebhookStore } from '../../src/ports/management.ts';
 import {
   type Clock,
@@ -12,7 +13,7 @@ import {
   systemTimers,
   type Timers,
 } from '../../src/ports/telemetry.ts';
-import { type Resolve, systemResolve, type UrlRules, urlProblem } from './addresses.ts';
+import { type Resolve, systemResolve } from './addresses.ts';
 import { createDispatcher, type DeliveryJob, DISPATCH_TIMING, type DispatchTiming } from './dispatcher.ts';
 import { createSender, secretProblem } from './send.ts';
 

@@ -216,12 +216,13 @@ function openSocket(chat: ChatContext, ws: Socket): void {
 function clientOf(chat: ChatContext, ws: Socket, connection: ConnectionState): SocketClient {
   const { totals, settings, log } = chat;
   const { upgrade, format } = connection;
-  const wanted = upgrade.type === 'accept' ? upgrade.path.deltaWindowMs : undefined;
+  const wanted = upgrade.type === 'accept' ? upgrade.path : undefined;
   const id = `ws-${totals.opened}`;
   return chat.newClient(ws, {
     id,
     format,
-    deltaWindowMs: wanted ?? settings.sockets.deltaWindowMs,
+    reasoning: wanted?.reasoning ?? false,
+    deltaWindowMs: wanted?.deltaWindowMs ?? settings.sockets.deltaWindowMs,
     onStalled: () => {
       totals.too_slow += 1;
       log.info({ client: id }, 'client too slow');

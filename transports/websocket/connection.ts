@@ -49,6 +49,7 @@ interface SocketClientOptions {
   readonly id: string;
   readonly format: Format;
   readonly deltaWindowMs: number;
+  readonly reasoning: boolean;
   /** Called once, when the client has become too slow. */
   readonly onStalled: () => void;
 }
@@ -71,6 +72,7 @@ export function createSocketClients(): (socket: RawSocket, options: SocketClient
 class Connection implements SocketClient {
   readonly id: string;
   readonly deltaWindowMs: number;
+  readonly reasoning: boolean;
   readonly #socket: RawSocket;
   readonly #format: Format;
   readonly #onStalled: () => void;
@@ -89,11 +91,12 @@ class Connection implements SocketClient {
 
   constructor(
     socket: RawSocket,
-    { id, format, deltaWindowMs, onStalled }: SocketClientOptions,
+    { id, format, deltaWindowMs, reasoning, onStalled }: SocketClientOptions,
     atTurnsEnd: (client: Connection) => void,
   ) {
     this.id = id;
     this.deltaWindowMs = deltaWindowMs;
+    this.reasoning = reasoning;
     this.#socket = socket;
     this.#format = format;
     this.#onStalled = onStalled;

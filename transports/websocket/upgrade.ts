@@ -15,6 +15,7 @@ import {
 } from '../../src/domain/ids.ts';
 import { problemText } from '../../src/domain/problems.ts';
 import { tierSchema } from '../../src/domain/tiers.ts';
+import { flagSchema } from '../../src/domain/turn-schemas.ts';
 import type { ResumePoint } from '../../src/ports/sessions.ts';
 import {
   type Access,
@@ -168,6 +169,8 @@ export interface SessionPath {
   readonly agentId: AgentId | undefined;
   readonly resume: ResumePoint | undefined;
   readonly deltaWindowMs: number | undefined;
+  /** Whether the client is sent reasoning. */
+  readonly reasoning: boolean;
 }
 
 const wholeNumber = (most: number) =>
@@ -184,6 +187,7 @@ const optionsSchema = z.object({
   last_seq: wholeNumber(Number.MAX_SAFE_INTEGER).optional(),
   epoch: z.string().max(128).optional(),
   delta_window_ms: wholeNumber(MAX_DELTA_WINDOW_MS).optional(),
+  reasoning: flagSchema.optional(),
 });
 const OPTIONS = Object.keys(optionsSchema.shape);
 
@@ -198,6 +202,7 @@ const pathSchema = z
       agentId: said.agent_id,
       resume: said.last_seq === undefined ? undefined : { lastSeq: said.last_seq, epoch: said.epoch },
       deltaWindowMs: said.delta_window_ms,
+      reasoning: said.reasoning ?? false,
     }),
   );
 

@@ -2,6 +2,7 @@
 import { AIMessage, type BaseMessage } from '@langchain/core/messages';
 import { ChatGroq } from '@langchain/groq';
 import { ChatOpenAICompletions, convertMessagesToCompletionsMessageParams } from '@langchain/openai';
+import type { JsonFormat } from '../../domain/response-format.ts';
 import type { ToolDefinition } from '../tools/tool.ts';
 import { isObject } from './chunk.ts';
 
@@ -25,7 +26,7 @@ export interface BodySpec {
 export type RequestBody = Record<string, unknown>;
 
 export interface BodyBuilder {
-  build(messages: readonly BaseMessage[], tools: readonly ToolDefinition[]): RequestBody;
+  build(messages: readonly BaseMessage[], tools: readonly ToolDefinition[], format?: JsonFormat): RequestBody;
 }
 
 /** One for each spec; it holds no conversation. */
@@ -37,14 +38,17 @@ export function createBodyBuilder({ dialect, model, temperature, maxTokens }: Bo
     ...(dialect === 'openai' && FIXED_TEMPERATURE.test(model) ? {} : { temperature }),
   };
   const chat = dialect === 'groq' ? new ChatGroq(fields) : new ChatOpenAICompletions(fields);
-  const paramsOf = (tools: readonly ToolDefinition[]): RequestBody => ({
-    ...chat.invocationParams(tools.length > 0 ? { tools: [...tools] } : {}, { streaming: true }),
-    stream: true,
-  });
-  const withoutTools = paramsOf([]);
+  const paramsOf = (tools: readonly ToolDefinition[], format?: JsonFormat): RequestBody => {
+    const asked = {
+      ...(tools.length > 0 ? { tools: [...tools] } : {}),
+      ...(format ? { response_format: format } : {}),
+    };
+    return { ...chat.invocationParams(asked, { streaming: true }), stream: true };
+  };
+  const plain = paramsOf([]);
   return {
-    build(messages, tools) {
-      const params = tools.length === 0 ? withoutTools : paramsOf(tools);
+    build(messages, tools, format) {
+      const params = tools.length === 0 && !format ? plain : paramsOf(tools, format);
       const converted = convertMessagesToCompletionsMessageParams({ messages: [...messages], model });
       return { ...params, messages: converted.map((param, at) => fit({ ...param }, messages[at])) };
     },

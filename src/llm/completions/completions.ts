@@ -64,12 +64,12 @@ export function createCompletions(options: CompletionsOptions): ChatModel {
 
   /** One request. A refusal that may be mended comes with what it says. */
   async function attempt(
-    { tools, signal, mayBeEmpty }: ModelRequest,
+    { tools, format, signal, mayBeEmpty }: ModelRequest,
     messages: ModelRequest['messages'],
     habits: Habits,
     sink: AnswerSink,
   ): Promise<Answer | { failure: ModelFailure; remedy: Remedy | undefined }> {
-    const body = adapted(builder.build(messages, tools), habits);
+    const body = adapted(builder.build(messages, tools, format), habits);
     try {
       const asked = await ask(
         {

@@ -8,6 +8,9 @@ const WEIGHT = 0.3;
 const MIN_RATIO = 0.25;
 const MAX_RATIO = 6;
 
+/** Roughly what providers count for an image. */
+const IMAGE_TOKENS = 1_000;
+
 export interface Gauge {
   estimate(messages: readonly BaseMessage[]): number;
   /** What the provider counted for these messages. */
@@ -19,6 +22,8 @@ export function createGauge(): Gauge {
   return {
     estimate: (messages) => Math.ceil(plainEstimate(messages) * ratio),
     learn(messages, counted) {
+      // What an image costs is every provider's own.
+      if (messages.some(({ content }) => typeof content !== 'string')) return;
       const seen = counted / plainEstimate(messages);
       if (seen < MIN_RATIO || seen > MAX_RATIO) return;
       // Up at once and down slowly: too much history costs an answer, too little costs a memory.
@@ -31,12 +36,16 @@ function plainEstimate(messages: readonly BaseMessage[]): number {
   let tokens = 0;
   for (const message of messages) {
     const { content } = message;
-    if (typeof content === 'string') tokens += content === '' ? 0 : estimateTokens(content);
+    const { text } = message;
+    if (text !== '') tokens += estimateTokens(text);
+    if (typeof content !== 'string') tokens += IMAGE_TOKENS * content.filter(isImage).length;
     if ('tool_calls' in message && Array.isArray(message.tool_calls))
       tokens += estimateTokens(JSON.stringify(message.tool_calls));
   }
   return Math.max(1, tokens);
 }
+
+const isImage = ({ type }: { readonly type?: string }): boolean => type === 'image_url';
 
 /**
  * The newest of a conversation that is estimated to fit: the system prompt, the last thing the user said and all that

@@ -39,7 +39,7 @@ const ENDED_SQL = `
   with input as materialized (${input([...KEY, ...ENDED])}), updated as (
     update turns t set status = i.status, agent_id = i.agent_id, agent_version = i.agent_version,
       finished_at = i.finished_at, content = i.content, answer = i.answer, answered_at = i.answered_at,
-      flags = (t.flags & ${LASTING_FLAGS}) | i.flags, info = i.info, error = i.error
+      flags = (t.flags & ${LASTING_FLAGS}) | i.flags, info = i.info, error = i.error, reasoning = i.reasoning
     from input i
     where t.tenant_id = i.tenant_id and t.task_id = i.task_id and coalesce(t.finished_at, -1) = -1
     returning i.ord
@@ -70,7 +70,7 @@ export const SQL: Readonly<Record<PlanStep['kind'] | 'endedWithOutgoing', string
   resumed: `
     update turns t set agent_id = i.agent_id, agent_version = i.agent_version, status = i.status,
       finished_at = null, content = null, answer = null, answered_at = null,
-      flags = t.flags & ${LASTING_FLAGS}, info = null, error = null, untold = 0
+      flags = t.flags & ${LASTING_FLAGS}, info = null, error = null, reasoning = null, untold = 0
     from (${input([...KEY, 'session_id', 'agent_id', 'agent_version', 'status'])}) i
     where t.tenant_id = i.tenant_id and t.task_id = i.task_id and t.session_id = i.session_id
       and t.untold = 1 and t.flags & ${FLAG.effects} = 0

@@ -23,7 +23,7 @@ const SQL = {
     on conflict (tenant_id, day) do update set used = used + excluded.used`,
   resume: `update turns set agent_id = :agent_id, agent_version = :agent_version, status = :status,
       finished_at = null, content = null, answer = null, answered_at = null, flags = flags & ${LASTING_FLAGS},
-      info = null, error = null, untold = 0
+      info = null, error = null, reasoning = null, untold = 0
     where tenant_id = :tenant_id and task_id = :task_id and session_id = :session_id
       and untold = 1 and flags & ${FLAG.effects} = 0`,
   end: `update turns set ${END.join(', ')}, flags = (flags & ${LASTING_FLAGS}) | :flags

@@ -167,6 +167,8 @@ test('what a run resolves to after it was aborted is an abort, with what it used
   const ended = outcome();
   assert.equal(ended.type, 'aborted');
   assert.deepEqual([ended.info.iterations, ended.info.tokens_used], [1, 5]);
+  const named = ['finish_reason', 'input_tokens', 'output_tokens'].filter((field) => field in ended.info);
+  assert.deepEqual(named, [], 'a call without an end has none of these');
 });
 
 test('a run is told how many calls are left, and refused once its tokens are spent', async (t) => {
@@ -174,7 +176,9 @@ test('a run is told how many calls are left, and refused once its tokens are spe
   const { execute, ref, outcome, heard } = open(t, async (_plan, { callStarted, callEnded }) => {
     for (const tokens of [60, 40, 1]) {
       callStarted(() => 0);
-      told.push(await callEnded(tokens).catch((error: RefusalError) => error.data.code));
+      told.push(
+        await callEnded({ tokens, finish: 'tool_calls' }).catch((error: RefusalError) => error.data.code),
+      );
     }
     return { type: 'failed', error: refusal('TIER_LIMIT') };
   });

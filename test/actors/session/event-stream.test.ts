@@ -8,7 +8,7 @@ import {
   createEventStream,
   type EventStream,
 } from '../../../actors/session/event-stream.ts';
-import type { Frame, TurnEvent } from '../../../src/domain/frames.ts';
+import { type Frame, MAX_REASONING_UNITS, type TurnEvent } from '../../../src/domain/frames.ts';
 import type { ExecutionEvent } from '../../../src/ports/runner.ts';
 import type { ResumePoint } from '../../../src/ports/sessions.ts';
 import { handClock, INFO, listener, SESSION, TENANT, taskId } from '../fixtures.ts';
@@ -178,7 +178,96 @@ test('a turn that does not stream has no deltas, but its partial text is known',
   emit(delta('b'));
   pacer.turn();
   assert.deepEqual(types(client.frames), ['tool.started']);
-  assert.equal(outbox.seal(T), 'ab');
+  assert.equal(outbox.seal(T).text, 'ab');
+});
+
+const thought = (content: string): ExecutionEvent => ({ type: 'chat.reasoning', data: { content } });
+const thoughts = (frames: readonly Frame[]): readonly unknown[] =>
+  frames.filter(({ type }) => type === 'chat.reasoning').map(({ data }) => data);
+const asking = (outbox: EventStream, id = 'asking', windowMs = 15) => {
+  const client = { ...listener(id, windowMs), reasoning: true };
+  outbox.watch(client);
+  return client;
+};
+
+test('reasoning goes, without a number, to clients that asked for it and to no others', () => {
+  const { outbox, pacer } = open();
+  const [plain, asked] = [watch(outbox), asking(outbox)];
+  const { emit } = outbox.turn(T, { stream: true, accepted: true });
+  emit(thought('Let me'));
+  pacer.turn();
+  emit(thought(' think'));
+  emit(thought('.'));
+  pacer.window();
+  emit(delta('Yes'));
+  pacer.turn();
+  outbox.event(T, response('Yes'), 2);
+  assert.deepEqual(thoughts(asked.frames), [{ content: 'Let me' }, { content: ' think.' }]);
+  assert.deepEqual(
+    asked.frames.filter(({ type }) => type === 'chat.reasoning').map(({ seq, taskId }) => [seq, taskId]),
+    [
+      [undefined, T],
+      [undefined, T],
+    ],
+  );
+  assert.deepEqual(
+    asked.frames.filter(({ seq }) => seq !== undefined),
+    plain.frames,
+  );
+  assert.deepEqual(
+    plain.frames.map(({ type, seq }) => [type, seq]),
+    [
+      ['chat.delta', 1],
+      ['chat.response', 2],
+    ],
+  );
+});
+
+test('text and reasoning come in the order in which they were written, each kind put together', () => {
+  const { outbox, pacer } = open();
+  const client = asking(outbox);
+  const { emit } = outbox.turn(T, { stream: true, accepted: false });
+  for (const event of [thought('a'), thought('b'), delta('c'), delta('d'), thought('e'), TOOL]) emit(event);
+  outbox.event(T, ACCEPTED, 1);
+  pacer.turn();
+  assert.deepEqual(types(client.frames), [
+    'chat.accepted',
+    ...['chat.reasoning', 'chat.delta', 'chat.reasoning', 'tool.started'],
+  ]);
+  assert.deepEqual(thoughts(client.frames), [{ content: 'ab' }, { content: 'e' }]);
+});
+
+test('the reasoning of a turn is known at its end, whether or not anybody asked: bounded, whole characters', () => {
+  const { outbox } = open();
+  const { emit } = outbox.turn(T, { stream: false, accepted: true });
+  emit(thought('First.'));
+  emit(TOOL);
+  emit(thought('\ud83d'));
+  emit(thought('\ude00 then'));
+  assert.deepEqual(outbox.seal(T), { text: '', reasoning: 'First.\n\n\ud83d\ude00 then' });
+
+  const long = outbox.turn(T, { stream: true, accepted: true });
+  for (let written = 0; written <= MAX_REASONING_UNITS; written += 3) long.emit(thought('\ud83d\ude00a'));
+  const { reasoning = '' } = outbox.seal(T);
+  assert.ok(reasoning.length <= MAX_REASONING_UNITS && reasoning.length > MAX_REASONING_UNITS - 3);
+  assert.ok(reasoning.isWellFormed());
+});
+
+test('a client that resumes misses no event for reasoning that it has not seen', () => {
+  const { outbox, pacer } = open();
+  const gone = asking(outbox, 'gone');
+  const { emit } = outbox.turn(T, { stream: true, accepted: true });
+  emit(thought('Hm.'));
+  pacer.turn();
+  outbox.detach('gone');
+  emit(thought(' Well.'));
+  emit(delta('Yes'));
+  pacer.turn();
+  assert.deepEqual(types(gone.frames), ['chat.reasoning']);
+  const back = { ...listener('back', 15), reasoning: true };
+  outbox.attach(back, ready({ lastSeq: 0 }));
+  assert.deepEqual(types(back.frames), ['session.ready', 'chat.delta']);
+  assert.equal(outbox.seal(T).reasoning, 'Hm. Well.');
 });
 
 test('a sealed turn takes nothing more, and tells what its clients have been given', () => {
@@ -186,7 +275,7 @@ test('a sealed turn takes nothing more, and tells what its clients have been giv
   const client = watch(outbox);
   const { emit } = outbox.turn(T, { stream: true, accepted: true });
   emit(delta('given'));
-  assert.equal(outbox.seal(T), 'given');
+  assert.equal(outbox.seal(T).text, 'given');
   emit(delta(' late'));
   pacer.turn();
   outbox.event(T, CANCELLED, 2);
@@ -202,7 +291,7 @@ test('what a turn wrote before it was sealed and accepted is sent when it is acc
   const client = watch(outbox);
   const { emit } = outbox.turn(T, { stream: true, accepted: false });
   emit(delta('held'));
-  assert.equal(outbox.seal(T), 'held');
+  assert.equal(outbox.seal(T).text, 'held');
   outbox.event(T, ACCEPTED, 1);
   outbox.event(T, CANCELLED, 2);
   assert.deepEqual(types(client.frames), ['chat.accepted', 'chat.delta', 'chat.cancelled']);
@@ -230,7 +319,7 @@ test('a discarded turn is never seen, and whoever waits for its acceptance is le
   outbox.event(T, ACCEPTED, 1);
   pacer.turn();
   assert.deepEqual(types(client.frames), ['chat.accepted']);
-  assert.equal(outbox.seal(T), '');
+  assert.equal(outbox.seal(T).text, '');
 });
 
 test("another turn's events do not touch the one that writes", () => {
@@ -239,7 +328,7 @@ test("another turn's events do not touch the one that writes", () => {
   const { emit } = outbox.turn(T, { stream: true, accepted: true });
   emit(delta('a'));
   outbox.event(taskId('other'), CANCELLED, 1);
-  assert.equal(outbox.seal(taskId('other')), '');
+  assert.equal(outbox.seal(taskId('other')).text, '');
   outbox.discard(taskId('other'));
   emit(delta('b'));
   pacer.turn();

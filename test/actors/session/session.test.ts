@@ -156,13 +156,27 @@ test('the slot is free as soon as the execution ends, and the end is kept before
   assert.deepEqual([after.turns, after.history?.length], [[], 2]);
 });
 
-test('a failed turn ends in `error`, keeps no answer, and a timeout has its own status', () => {
+test('a failed turn ends in `error`, keeps the text so far, and a timeout has its own status', () => {
   const error = refusal('EXECUTION_TIMEOUT');
   const [over, effects] = play(running, ended('t', failed(error)));
   const write = only(effects, 'store')[0]?.write;
   assert.ok(write?.type === 'turn-ended');
-  assert.deepEqual([write.turn.status, write.message], ['timeout', undefined]);
-  assert.deepEqual(eventTypes(play(over, kept('t', 'ended'))[1]), ['error']);
+  const left = { role: 'assistant', content: 'hel', taskId: T, atMs: 30, partial: true };
+  assert.deepEqual([write.turn.status, write.turn.content, write.message], ['timeout', 'hel', left]);
+  const [, closing] = play(over, kept('t', 'ended'));
+  assert.deepEqual(only(closing, 'event')[0]?.event, { type: 'error', data: { ...error, partial: 'hel' } });
+});
+
+test('what a lost execution had written is kept; where it had written nothing there is nothing to keep', () => {
+  const lost = (text: string) => {
+    const [, effects] = play(running, { type: 'executionLost', taskId: T, text, atMs: 30 });
+    const write = only(effects, 'store')[0]?.write;
+    return (
+      write?.type === 'turn-ended' && [write.turn.content, write.message?.content, write.message?.partial]
+    );
+  };
+  assert.deepEqual(lost('Half of'), ['Half of', 'Half of', true]);
+  assert.deepEqual(lost(''), [undefined, undefined, undefined]);
 });
 
 test('a cancelled turn keeps its partial text and says how long the abort took, to all who cancelled', () => {

@@ -84,7 +84,7 @@ const KEYWORDS: Readonly<Record<string, (rule: unknown, value: unknown) => boole
   items: (rule, value) => !Array.isArray(value) || value.every((each) => fits(rule, each)),
   allOf: (rule, value) => list.parse(rule).every((each) => fits(each, value)),
   anyOf: (rule, value) => list.parse(rule).some((each) => fits(each, value)),
-  ...{ format: passes, default: passes, description: passes },
+  ...{ format: passes, default: passes, description: passes, readOnly: passes },
 };
 
 /** Throws at a keyword that it does not know. */

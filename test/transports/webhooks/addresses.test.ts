@@ -1,12 +1,12 @@
 /** No webhook reaches this machine or its network: not by address, name, redirect, or a name that changes its answer. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { urlProblem } from '../../../src/domain/public-url.ts';
 import {
   ForbiddenAddress,
   isPublicAddress,
   publicLookup,
   type ResolvedAddress,
-  urlProblem,
 } from '../../../transports/webhooks/addresses.ts';
 import { notice, openReceiver, openWebhooks, tenant } from './webhook-receiver.ts';
 

@@ -116,7 +116,7 @@ function fakeSocket() {
 }
 
 const newClient = (port: RawSocket, onStalled = () => {}) =>
-  createSocketClients()(port, { id: 'c', format: 'json', deltaWindowMs: 15, onStalled });
+  createSocketClients()(port, { id: 'c', format: 'json', deltaWindowMs: 15, reasoning: false, onStalled });
 
 test('the frames of one loop turn are written in one cork, none inside send', async () => {
   const { wire, port: rawSocket } = fakeSocket();
