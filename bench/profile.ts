@@ -77,7 +77,8 @@ async function streams(server: Server, options: BenchOptions): Promise<string> {
 
 async function profile(name: string, options: BenchOptions): Promise<void> {
   const kind = kindOf(name);
-  const stub = options.set.tokenMs === undefined ? undefined : await startStub(Number(options.set.tokenMs));
+  const stub =
+    options.set.tokenMs === undefined ? undefined : await startStub({ tokenMs: Number(options.set.tokenMs) });
   const model = stub ? STUB_MODEL : (options.set.model ?? 'offline-50x0');
   mkdirSync(RESULTS, { recursive: true });
   const file = `${RESULTS}${name}-${model}.cpuprofile`;
