@@ -27,7 +27,7 @@ const FIRST_AT = 100;
 /** As fast as it can be read, so that turns wait for the server alone. */
 const TOOLS = { tokens: 20, tokenMs: 1 } as const;
 const CALLS = [1, 5] as const;
-const TOOL_SESSIONS = 100;
+const TOOL_SESSIONS = 50;
 
 /** The numbers of sessions that are tried: each an eighth more than the one before. */
 const STEPS: readonly number[] = Array.from({ length: 38 }, (_, i) => Math.round(25 * 1.125 ** i));
@@ -190,7 +190,7 @@ async function toolTables(bench: Omit<Bench, 'stub'>): Promise<readonly Table[]>
     const answers = { ...TOOLS, calls };
     const measured = await withServers(answers, [nooble, uwsAgentWithTool], bench, (servers, inner) =>
       interleaved(servers, bench.options.rounds, async (server) => {
-        const one = await measure(server, TOOL_SESSIONS, bench.options.roundMs, inner);
+        const one = await measure(server, TOOL_SESSIONS, bench.options.roundMs * 2, inner);
         progress(`${server.name}, ${calls} calls: ${line(one, ['turns/s', 'server CPU µs/turn'])}`);
         return one;
       }),
