@@ -35,7 +35,13 @@ const STEPS: readonly number[] = Array.from({ length: 38 }, (_, i) => Math.round
 const MAX_DELAY_P99_MS = 50;
 /** Of the tokens that the endpoint would stream to so many sessions if no turn had to begin. */
 const MIN_RATE = 0.9;
-const PROBE_MS = 3000;
+const PROBE = {
+  durationMs: 2500,
+  attempts: 3,
+  /** % of its core from which on a server is at its limit. */
+  busy: 85,
+  shown: ['token delay p99 ms', 'tokens/s', 'server CPU %', 'load CPU %', 'endpoint CPU %'],
+} as const;
 
 const CPU = 'server CPU µs/token';
 const MOST = 'sessions';
@@ -138,19 +144,27 @@ async function mostSessions(server: Server, bench: Bench): Promise<Figures> {
   while (low < high) {
     const middle = (low + high) >> 1;
     const count = STEPS[middle] ?? 0;
-    const one = await measure(server, count, PROBE_MS, bench);
-    const carried =
-      orNaN(one['token delay p99 ms']) < MAX_DELAY_P99_MS &&
-      orNaN(one['tokens/s']) > (count * MIN_RATE * 1000) / STREAM.tokenMs;
-    progress(
-      `${server.name}, C = ${count}: ${carried ? 'carried' : 'too many'}, ${line(one, ['token delay p99 ms', 'tokens/s', 'server CPU %', 'load CPU %', 'endpoint CPU %'])}`,
-    );
+    const carried = await probe(server, count, bench);
     if (carried) {
-      best = { ...one, [MOST]: count };
+      best = { ...carried, [MOST]: count };
       low = middle + 1;
     } else high = middle;
   }
   return best;
+}
+
+/** The figures of so many sessions where they are carried. Who had time left was kept waiting by others: once more. */
+async function probe(server: Server, count: number, bench: Bench): Promise<Figures | undefined> {
+  for (let attempt = 1; attempt <= PROBE.attempts; attempt++) {
+    const one = await measure(server, count, PROBE.durationMs, bench);
+    const carried =
+      orNaN(one['token delay p99 ms']) < MAX_DELAY_P99_MS &&
+      orNaN(one['tokens/s']) > (count * MIN_RATE * 1000) / STREAM.tokenMs;
+    progress(`${server.name}, C = ${count}: ${carried ? 'carried' : 'too many'}, ${line(one, PROBE.shown)}`);
+    if (carried) return one;
+    if (orNaN(one['server CPU %']) > PROBE.busy) return undefined;
+  }
+  return undefined;
 }
 
 async function withServers<T>(
@@ -241,7 +255,7 @@ async function run(options: BenchOptions): Promise<BenchFindings> {
     pinning(),
     `The endpoint writes each token as an event of its own, with the time in its text; answers have ${STREAM.tokens} tokens. It shares a core with the load.`,
     'Sessions of nooble keep their conversation and send it with each question, and the definitions of two tools; those of the peers have none.',
-    `Carried: p99 of a token's delay, from the endpoint's write to the client, under ${MAX_DELAY_P99_MS} ms, and at least ${MIN_RATE * 100} % of the tokens of as many endless streams. Each step is an eighth more sessions.`,
+    `Carried: p99 of a token's delay, from the endpoint's write to the client, under ${MAX_DELAY_P99_MS} ms, and at least ${MIN_RATE * 100} % of the tokens of as many endless streams. Each step is an eighth more sessions; a failed one is tried up to ${PROBE.attempts} times where the server used less than ${PROBE.busy} % of its core.`,
   ];
   const has = (part: (typeof PARTS)[number]): boolean =>
     options.set.part === undefined || options.set.part === part;
@@ -254,7 +268,9 @@ async function run(options: BenchOptions): Promise<BenchFindings> {
       await withServers(STREAM, kinds, bench, async (servers, inner) => {
         if (has('stream')) tables.push(...(await streamTables(servers, inner)));
         if (!has('most')) return;
-        const most = await interleaved(servers, options.rounds, (server) => mostSessions(server, inner));
+        const most = await interleaved(servers, Math.ceil(options.rounds / 2), (server) =>
+          mostSessions(server, inner),
+        );
         tables.push(tableOf('Most sessions at fifty tokens a second each', COLUMNS.most, most));
       });
     }
