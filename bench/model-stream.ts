@@ -37,7 +37,7 @@ const MAX_DELAY_P99_MS = 50;
 const MIN_RATE = 0.9;
 const PROBE = {
   durationMs: 2500,
-  attempts: 3,
+  attempts: 2,
   /** % of its core from which on a server is at its limit. */
   busy: 85,
   shown: ['token delay p99 ms', 'tokens/s', 'server CPU %', 'load CPU %', 'endpoint CPU %'],
@@ -255,7 +255,7 @@ async function run(options: BenchOptions): Promise<BenchFindings> {
     pinning(),
     `The endpoint writes each token as an event of its own, with the time in its text; answers have ${STREAM.tokens} tokens. It shares a core with the load.`,
     'Sessions of nooble keep their conversation and send it with each question, and the definitions of two tools; those of the peers have none.',
-    `Carried: p99 of a token's delay, from the endpoint's write to the client, under ${MAX_DELAY_P99_MS} ms, and at least ${MIN_RATE * 100} % of the tokens of as many endless streams. Each step is an eighth more sessions; a failed one is tried up to ${PROBE.attempts} times where the server used less than ${PROBE.busy} % of its core.`,
+    `Carried: p99 of a token's delay, from the endpoint's write to the client, under ${MAX_DELAY_P99_MS} ms, and at least ${MIN_RATE * 100} % of the tokens of as many endless streams. Each step is an eighth more sessions; a failed one is tried again where the server used less than ${PROBE.busy} % of its core.`,
   ];
   const has = (part: (typeof PARTS)[number]): boolean =>
     options.set.part === undefined || options.set.part === part;
