@@ -69,7 +69,7 @@ async function measure(
 }
 
 async function variant(tokenMs: number, streams: number, options: BenchOptions): Promise<Table> {
-  const stub = await startStub(tokenMs);
+  const stub = await startStub({ tokenMs });
   const ends: (() => Promise<void>)[] = [stub.end];
   try {
     const server: Server = await startServer(SERVERS.nooble, STUB_MODEL, stubSettings(stub));

@@ -6,6 +6,7 @@ import { type BenchFindings, compared, type Figures, medianOf, type Table, table
 import { SERVERS, type Server, type ServerKind, startServer } from './kit/servers.ts';
 import type { RunReport } from './load/commands.ts';
 import { type Load, startLoad } from './load/load.ts';
+import { STUB_MODEL, type StubAnswers, startStub, stubSettings } from './load/streams.ts';
 
 /** Ten people who read an answer for a moment before they ask on. */
 const QUIET = { sessions: 10, pauseMs: 20 } as const;
@@ -13,6 +14,8 @@ const QUIET = { sessions: 10, pauseMs: 20 } as const;
 interface Flood {
   readonly name: string;
   readonly model: string;
+  /** Where the model is an HTTP endpoint. */
+  readonly endpoint?: StubAnswers;
   readonly sessions: number;
   /** Turns each session has sent at once. */
   readonly depth: number;
@@ -23,6 +26,14 @@ interface Flood {
 const FLOODS: readonly Flood[] = [
   // 50 tokens a second, as providers stream; a tenant at its cap of 500 executions, as many waiting.
   { name: 'realistic flood', model: 'offline-20x20', sessions: 500, depth: 2, spreadMs: 400 },
+  {
+    name: 'realistic flood over HTTP',
+    model: STUB_MODEL,
+    endpoint: { tokens: 20, tokenMs: 20 },
+    sessions: 500,
+    depth: 2,
+    spreadMs: 400,
+  },
   // 200 tokens a second, all at once, ten times what the tenant may run: more than a core can carry.
   { name: 'extreme flood', model: 'offline-20x5', sessions: 1000, depth: 5, spreadMs: 0 },
 ];
@@ -102,9 +113,11 @@ async function scenario(flood: Flood, options: BenchOptions, loads: Loads, notes
   const kinds = [SERVERS.nooble, SERVERS.uwsStream].filter(
     ({ name }) => options.only.length === 0 || options.only.includes(name),
   );
+  const stub = flood.endpoint && (await startStub(flood.endpoint));
   const servers: Server[] = [];
   try {
-    for (const kind of kinds) servers.push(await startServer(kind, flood.model));
+    for (const kind of kinds)
+      servers.push(await startServer(kind, flood.model, stub ? stubSettings(stub) : {}));
     const contenders = servers.flatMap((server): Contender[] => [
       { name: alone(server.kind), server, flood: undefined },
       { name: flooded(server.kind), server, flood },
@@ -118,7 +131,7 @@ async function scenario(flood: Flood, options: BenchOptions, loads: Loads, notes
       rounds,
     );
   } finally {
-    await Promise.all(servers.map((server) => server.end()));
+    await Promise.all([...servers.map((server) => server.end()), stub?.end()]);
   }
 }
 
@@ -142,7 +155,10 @@ async function run(options: BenchOptions): Promise<BenchFindings> {
   const loads: Loads = { quiet: await startLoad(), flood: await startLoad(10) };
   try {
     const tables: Table[] = [];
-    for (const flood of FLOODS) tables.push(await scenario(flood, options, loads, notes));
+    const wanted = FLOODS.filter(
+      ({ model }) => options.set.model === undefined || options.set.model === model,
+    );
+    for (const flood of wanted) tables.push(await scenario(flood, options, loads, notes));
     return { tables, comparisons: tables.flatMap(comparisons), notes: [...new Set(notes)] };
   } finally {
     await Promise.all([loads.quiet.end(), loads.flood.end()]);

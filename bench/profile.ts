@@ -1,7 +1,8 @@
 /**
  * Profiles a server under load and prints where its time goes.
  * `npm run bench:profile -- [nooble|uwsStream|…] --seconds 5 --set sessions=100 --set model=offline-50x0`;
- * `--set tokenMs=20`: our node instead streams from an endpoint in OpenAI's protocol, and turns are cancelled.
+ * `--set tokenMs=20`: our node instead streams from an endpoint in OpenAI's protocol, and turns are cancelled;
+ * with `--set tokens=50` they end by themselves, as in the model-stream bench, and it may be a peer.
  */
 import { mkdirSync, readFileSync } from 'node:fs';
 import { RESULTS } from './kit/bench-main.ts';
@@ -77,7 +78,12 @@ async function streams(server: Server, options: BenchOptions): Promise<string> {
 
 async function profile(name: string, options: BenchOptions): Promise<void> {
   const kind = kindOf(name);
-  const stub = options.set.tokenMs === undefined ? undefined : await startStub(Number(options.set.tokenMs));
+  const { tokenMs, tokens } = options.set;
+  const endless = tokenMs !== undefined && tokens === undefined;
+  const stub =
+    tokenMs === undefined
+      ? undefined
+      : await startStub({ tokenMs: Number(tokenMs), ...(endless ? {} : { tokens: Number(tokens) }) });
   const model = stub ? STUB_MODEL : (options.set.model ?? 'offline-50x0');
   mkdirSync(RESULTS, { recursive: true });
   const file = `${RESULTS}${name}-${model}.cpuprofile`;
@@ -85,7 +91,7 @@ async function profile(name: string, options: BenchOptions): Promise<void> {
     PROFILE_FILE: file,
     ...(stub ? stubSettings(stub) : {}),
   });
-  const achieved = await (stub ? streams : chatTurns)(server, options);
+  const achieved = await (endless ? streams : chatTurns)(server, options);
   await server.end();
   await stub?.end();
 

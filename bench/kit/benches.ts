@@ -3,6 +3,7 @@ export const BENCHES = [
   'mailbox',
   'codec',
   'chat-turn',
+  'model-stream',
   'memory',
   'cancel',
   'fairness',

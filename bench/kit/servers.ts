@@ -50,15 +50,20 @@ export const SERVERS = {
   },
   uwsCorked: peer('uWS one write', 'uws-frames', 'corked'),
   uwsWrites: peer('uWS separate writes', 'uws-frames', 'writes'),
-  uwsRaw: peer('uWS + raw chunks', 'uws-langchain', 'raw'),
-  uwsStream: peer('uWS + model.stream', 'uws-langchain', 'stream'),
+  uwsRaw: peer('uWS + raw chunks', 'uws-answers', 'raw'),
+  uwsStream: peer('uWS + model.stream', 'uws-answers', 'stream'),
   wsStream: { ...peer('ws + model.stream', 'ws-langchain'), needs: 'ws' },
   socketIoStream: {
     ...peer('Socket.IO + model.stream', 'socket-io-langchain'),
     dialect: 'socket.io',
     needs: 'socket.io',
   },
-  uwsAgent: peer('uWS + createAgent', 'uws-langchain', 'agent'),
+  uwsAgent: peer('uWS + createAgent', 'uws-answers', 'agent'),
+  /** From here on those of an endpoint (`stubSettings`). */
+  uwsChatOpenai: peer('uWS + ChatOpenAI.stream', 'uws-answers', 'stream'),
+  uwsOpenai: peer('uWS + openai client', 'uws-answers', 'openai'),
+  uwsDispatch: peer('uWS + undici, JSON.parse', 'uws-answers', 'dispatch'),
+  uwsAgentWithTool: peer('uWS + createAgent', 'uws-answers', 'agent-with-tool'),
 } as const satisfies Record<string, ServerKind>;
 
 /** The kinds whose packages are installed; the others as a note. */

@@ -86,6 +86,10 @@ export const reportSchemas = {
     acceptedMs: quantilesSchema,
     ttftMs: quantilesSchema,
     turnMs: quantilesSchema,
+    /** Of an endpoint that stamps its tokens, and empty otherwise: from its write of a token to the frame. */
+    tokenMs: quantilesSchema,
+    /** The same endpoint's: time to the first token less what the endpoint itself took for it. */
+    addedMs: quantilesSchema,
   }),
   turns: z.object({ turns: z.number(), errors: z.number(), lastError: z.string().optional() }),
   activate: z.object({

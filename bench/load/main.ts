@@ -18,6 +18,8 @@ async function run(command: CommandOf<'run'>): Promise<RunReport> {
   const accepted = recording();
   const ttft = recording();
   const turn = recording();
+  const token = recording();
+  const added = recording();
   let sending = true;
   let running = 0;
   let errors = 0;
@@ -42,6 +44,10 @@ async function run(command: CommandOf<'run'>): Promise<RunReport> {
   pool.watch({
     accepted: (_, sinceSentMs) => accepted.add(sinceSentMs),
     firstDelta: (_, sinceSentMs) => ttft.add(sinceSentMs),
+    token(sinceWrittenMs, tookMs, sinceSentMs) {
+      token.add(sinceWrittenMs);
+      if (tookMs !== undefined) added.add(sinceSentMs - tookMs);
+    },
     ended(session, sinceSentMs) {
       turn.add(sinceSentMs);
       next(session, command.pauseMs);
@@ -68,6 +74,8 @@ async function run(command: CommandOf<'run'>): Promise<RunReport> {
   accepted.clear();
   ttft.clear();
   turn.clear();
+  token.clear();
+  added.clear();
   errors = 0;
   const from = { ms: performance.now(), server: cpuUs(command.serverPid), load: process.cpuUsage() };
   await sleep(command.durationMs);
@@ -85,6 +93,8 @@ async function run(command: CommandOf<'run'>): Promise<RunReport> {
     acceptedMs: quantiles(accepted.values()),
     ttftMs: quantiles(ttft.values()),
     turnMs: quantiles(turn.values()),
+    tokenMs: quantiles(token.values()),
+    addedMs: quantiles(added.values()),
   };
   sending = false;
   if (running > 0) await Promise.race([quiet, sleep(SETTLE_MS)]);

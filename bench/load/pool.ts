@@ -1,4 +1,5 @@
 /** The open sessions of a load process, and what a turn on one of them is: sent, first delta, end. */
+import { MARK, msBetween, STAMP_LENGTH, stampAt, stampNowUs } from '../kit/stamps.ts';
 import type { CommandOf } from './commands.ts';
 import { encoded, openSession } from './session.ts';
 import { KIND, type LeanSocket } from './socket.ts';
@@ -7,6 +8,8 @@ import { KIND, type LeanSocket } from './socket.ts';
 export interface TurnWatcher {
   accepted(session: LoadSession, sinceSentMs: number): void;
   firstDelta(session: LoadSession, sinceSentMs: number): void;
+  /** A token with its stamp; `sinceAskedMs` with the first of an answer: from the request to the token's write. */
+  token?(sinceWrittenMs: number, sinceAskedMs: number | undefined, sinceSentMs: number): void;
   ended(session: LoadSession, sinceSentMs: number): void;
   failed(session: LoadSession, frame: string): void;
   lost(session: LoadSession): void;
@@ -47,6 +50,7 @@ export function createPool(): Pool {
     session.socket = await openSession(command.dialect, command.port, path, {
       frame(kind, bytes, start, end) {
         if (kind === KIND.delta) {
+          if (watcher?.token) stamps(session, bytes, start, end);
           if (session.hasDelta) return;
           session.hasDelta = true;
           watcher?.firstDelta(session, performance.now() - (session.sentMs[0] ?? Number.NaN));
@@ -77,6 +81,23 @@ export function createPool(): Pool {
       },
     });
     live += 1;
+  }
+
+  /** A frame may carry several tokens. */
+  function stamps(session: LoadSession, bytes: Buffer, start: number, end: number): void {
+    const nowUs = stampNowUs();
+    let askedUs = Number.NaN;
+    for (let at = start; at < end; at++) {
+      const byte = bytes[at];
+      if (byte === MARK.asked) askedUs = stampAt(bytes, at);
+      if (byte !== MARK.token) continue;
+      const writtenUs = stampAt(bytes, at);
+      const tookMs = Number.isNaN(askedUs) ? undefined : msBetween(askedUs, writtenUs);
+      const sentMs = session.sentMs[0] ?? Number.NaN;
+      watcher?.token?.(msBetween(writtenUs, nowUs), tookMs, performance.now() - sentMs);
+      askedUs = Number.NaN;
+      at += STAMP_LENGTH - 1;
+    }
   }
 
   return {

@@ -1,4 +1,4 @@
-/** The endless model endpoint and the processes that stream from it and cancel, seen from the bench. */
+/** The model endpoint in its own process, and the processes that stream from it and cancel, seen from the bench. */
 import type { ChildProcess } from 'node:child_process';
 import { z } from 'zod';
 import { type Core, end, freePort, heard, start, untilReady } from '../kit/process.ts';
@@ -12,13 +12,27 @@ export interface Stub {
   end(): Promise<void>;
 }
 
+export interface StubAnswers {
+  /** Between two tokens, and before the first. */
+  readonly tokenMs: number;
+  /** Of an answer; no end unless it is given. */
+  readonly tokens?: number;
+  /** Calls of a tool that come first. */
+  readonly calls?: number;
+}
+
 /** Starts one on the load core. */
-export async function startStub(tokenMs: number): Promise<Stub> {
+export async function startStub({ tokenMs, tokens, calls = 0 }: StubAnswers): Promise<Stub> {
   const port = await freePort();
   const child = start({
     args: ['bench/peers/openai-stub.ts'],
     core: 'load',
-    env: { PORT: String(port), BENCH_TOKEN_MS: String(tokenMs) },
+    env: {
+      PORT: String(port),
+      BENCH_TOKEN_MS: String(tokenMs),
+      BENCH_CALLS: String(calls),
+      ...(tokens === undefined ? {} : { BENCH_TOKENS: String(tokens) }),
+    },
   });
   const closed = new Map<string, bigint>();
   child.on('message', (message) => {

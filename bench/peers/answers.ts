@@ -1,6 +1,7 @@
-/** What the peers answer a message with: prebuilt frames, or the offline model through LangChain's ways to stream. */
+/** What the peers answer a message with: prebuilt frames, or a model through LangChain's ways to stream. */
 import type { BaseChatModel } from '@langchain/core/language_models/chat_models';
 import { type BaseMessage, HumanMessage } from '@langchain/core/messages';
+import type { StructuredToolInterface } from '@langchain/core/tools';
 import { createAgent } from 'langchain';
 
 /** A frame in our shape, as little of it as a client needs. */
@@ -12,8 +13,8 @@ export interface PeerFrame {
 /** Sends an answer's frames: deltas, then the response. */
 export type Answer = (message: string, emit: (frame: PeerFrame) => void) => Promise<void>;
 
-const delta = (content: string): PeerFrame => ({ type: 'chat.delta', data: { content } });
-const response = (content: string): PeerFrame => ({
+export const delta = (content: string): PeerFrame => ({ type: 'chat.delta', data: { content } });
+export const response = (content: string): PeerFrame => ({
   type: 'chat.response',
   data: { content, role: 'assistant' },
 });
@@ -49,14 +50,14 @@ export const rawChunks =
     emit(response(content));
   };
 
-/** `createAgent`, streamed by message chunks. */
-export const byAgent = (model: BaseChatModel): Answer => {
-  const agent = createAgent({ model, tools: [] });
+/** `createAgent`, streamed by message chunks; results of tools are messages too. */
+export const byAgent = (model: BaseChatModel, tools: StructuredToolInterface[] = []): Answer => {
+  const agent = createAgent({ model, tools });
   return async (message, emit) => {
     let content = '';
     const stream = await agent.stream({ messages: [new HumanMessage(message)] }, { streamMode: 'messages' });
     for await (const [chunk] of stream) {
-      const text = textOf(chunk);
+      const text = chunk.type === 'ai' ? textOf(chunk) : '';
       if (text === '') continue;
       content += text;
       emit(delta(text));
