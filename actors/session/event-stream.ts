@@ -74,7 +74,7 @@ export interface AttachReady {
   readonly atMs: number;
 }
 
-interface OutboxOptions {
+interface EventStreamOptions {
   readonly epoch: string;
   readonly clock: Clock;
   readonly pacer: Pacer;
@@ -109,73 +109,184 @@ interface OpenTurn {
 
 const ALREADY: Promise<void> = Promise.resolve();
 
-export function createEventStream({
-  epoch,
-  clock,
-  pacer,
-  deltaWindowMs,
-  onFault,
-}: OutboxOptions): EventStream {
-  const clients = new Map<string, Client>();
-  const log = createReplayLog();
-  let windowMs = deltaWindowMs;
-  let isReasoningWanted = false;
-  let open: OpenTurn | null = null;
+export const createEventStream = (options: EventStreamOptions): EventStream => new SessionStream(options);
+
+/** A class, as every session in memory has one: a closure for each method would weigh more than all it holds. */
+class SessionStream implements EventStream {
+  readonly #options: EventStreamOptions;
+  readonly #clients = new Map<string, Client>();
+  readonly #log = createReplayLog();
+  #windowMs: number;
+  #isReasoningWanted = false;
+  #open: OpenTurn | null = null;
+
+  constructor(options: EventStreamOptions) {
+    this.#options = options;
+    this.#windowMs = options.deltaWindowMs;
+  }
+
+  get epoch(): string {
+    return this.#options.epoch;
+  }
+
+  event(taskId: TaskId, event: TurnEvent, atMs: number): void {
+    const turn = this.#openTurn(taskId);
+    if (turn) this.#flush(turn);
+    this.#publish(taskId, event, atMs);
+    if (turn?.held && event.type === 'chat.accepted') this.#release(turn);
+    if (turn && isTerminal(event.type)) {
+      turn.sealed = true;
+      this.#open = null;
+    }
+    if (event.type === 'chat.response') this.#log.compact(taskId, event.data.content);
+  }
+
+  turn(taskId: TaskId, options: TurnOptions): TurnSink {
+    let release = (): void => undefined;
+    const accepted = options.accepted
+      ? ALREADY
+      : new Promise<void>((resolve) => {
+          release = resolve;
+        });
+    const turn: OpenTurn = {
+      taskId,
+      stream: options.stream,
+      held: options.accepted ? null : [],
+      release: () => release(),
+      text: '',
+      pending: '',
+      reasoning: '',
+      pendingReasoning: '',
+      last: 'text',
+      apart: false,
+      flushing: false,
+      flowing: false,
+      sealed: false,
+    };
+    this.#open = turn;
+    const emit = (event: ExecutionEvent): void => {
+      if (!turn.sealed) this.#write(turn, noted(turn, event));
+    };
+    return { emit, accepted };
+  }
+
+  seal(taskId: TaskId): TurnText {
+    const turn = this.#openTurn(taskId);
+    if (!turn) return { text: '' };
+    turn.sealed = true;
+    this.#flush(turn);
+    // What is held still belongs to the turn: it is sent after `chat.accepted`, before the end.
+    const text = wellEnded(turn.text);
+    if (turn.reasoning === '') return { text };
+    return { text, reasoning: cut(turn.reasoning, MAX_REASONING_UNITS).toWellFormed() };
+  }
+
+  discard(taskId: TaskId): void {
+    const turn = this.#openTurn(taskId);
+    if (!turn) return;
+    this.#open = null;
+    turn.held = null;
+    turn.pending = '';
+    turn.pendingReasoning = '';
+    turn.sealed = true;
+    turn.release();
+  }
+
+  attach(client: Client, ready: AttachReady): void {
+    if (this.#open) this.#flush(this.#open);
+    const { resume } = ready;
+    const missed = resume && resume.epoch === this.epoch ? this.#log.after(resume.lastSeq) : null;
+    const data = {
+      tenant_id: ready.tenantId,
+      session_id: ready.sessionId,
+      tier: ready.tier,
+      epoch: this.epoch,
+      seq: this.#log.seq(),
+      ...(resume ? { recovered: missed !== null } : {}),
+      running: [...ready.running],
+    };
+    client.send(unnumbered({ type: 'session.ready', data }, ready.atMs));
+    if (missed) for (const frame of missed) client.send(frame);
+    else if (resume) client.send(unnumbered(snapshot(ready, this.#open), ready.atMs));
+    this.watch(client);
+  }
+
+  watch(client: Client): void {
+    this.#clients.set(client.id, client);
+    this.#settleWishes();
+  }
+
+  detach(clientId: string): void {
+    if (this.#clients.delete(clientId)) this.#settleWishes();
+  }
+
+  notice(notice: Parameters<typeof unnumbered>[0], atMs: number): void {
+    this.#send(unnumbered(notice, atMs));
+  }
+
+  close(close: Close): void {
+    for (const client of this.#clients.values()) client.close(close);
+    this.#clients.clear();
+  }
+
+  #openTurn(taskId: TaskId): OpenTurn | null {
+    return this.#open?.taskId === taskId ? this.#open : null;
+  }
 
   /** Often called from a timer, past every actor: what a client throws here would end the process. */
-  function send(frame: Frame, isReasoning = false): void {
-    for (const client of clients.values())
+  #send(frame: Frame, isReasoning = false): void {
+    for (const client of this.#clients.values())
       try {
         if (!isReasoning || client.reasoning) client.send(frame);
       } catch (error) {
-        outbox.detach(client.id);
-        onFault(error);
+        this.detach(client.id);
+        this.#options.onFault(error);
       }
   }
 
-  function publish(taskId: TaskId, event: TurnEvent, atMs: number): void {
-    send(log.append(event.type, atMs, taskId, event.data));
+  #publish(taskId: TaskId, event: TurnEvent, atMs: number): void {
+    this.#send(this.#log.append(event.type, atMs, taskId, event.data));
   }
 
-  function flush(turn: OpenTurn): void {
+  #flush(turn: OpenTurn): void {
     turn.flushing = false;
     if (turn.held) return;
-    flushReasoning(turn);
+    this.#flushReasoning(turn);
     if (turn.pending === '') return;
     const content = wellEnded(turn.pending);
     turn.pending = turn.pending.slice(content.length);
     if (content === '') return;
     turn.flowing = true;
-    publish(turn.taskId, { type: 'chat.delta', data: { content } }, clock.now());
+    this.#publish(turn.taskId, { type: 'chat.delta', data: { content } }, this.#options.clock.now());
   }
 
-  function flushReasoning(turn: OpenTurn): void {
+  #flushReasoning(turn: OpenTurn): void {
     const content = wellEnded(turn.pendingReasoning);
     if (content === '') return;
     turn.pendingReasoning = turn.pendingReasoning.slice(content.length);
     turn.flowing = true;
-    const data = { content: content.toWellFormed() };
-    send({ ...unnumbered({ type: 'chat.reasoning', data }, clock.now()), taskId: turn.taskId }, true);
+    const notice = { type: 'chat.reasoning', data: { content: content.toWellFormed() } } as const;
+    this.#send({ ...unnumbered(notice, this.#options.clock.now()), taskId: turn.taskId }, true);
   }
 
-  function write(turn: OpenTurn, event: ExecutionEvent): void {
+  #write(turn: OpenTurn, event: ExecutionEvent): void {
     if (turn.held) {
       turn.held.push(event);
       return;
     }
-    if (event.type === 'chat.delta') gather(turn, 'text', event.data.content);
-    else if (event.type === 'chat.reasoning') gather(turn, 'reasoning', event.data.content);
+    if (event.type === 'chat.delta') this.#gather(turn, 'text', event.data.content);
+    else if (event.type === 'chat.reasoning') this.#gather(turn, 'reasoning', event.data.content);
     else {
-      flush(turn);
-      publish(turn.taskId, event, clock.now());
+      this.#flush(turn);
+      this.#publish(turn.taskId, event, this.#options.clock.now());
     }
   }
 
   /** Holds a piece back for the others of its kind that come within the window. The first of a kind goes out at once. */
-  function gather(turn: OpenTurn, kind: OpenTurn['last'], content: string): void {
-    if (!turn.stream || (kind === 'reasoning' && !isReasoningWanted)) return;
+  #gather(turn: OpenTurn, kind: OpenTurn['last'], content: string): void {
+    if (!turn.stream || (kind === 'reasoning' && !this.#isReasoningWanted)) return;
     if (turn.last !== kind) {
-      flush(turn);
+      this.#flush(turn);
       turn.last = kind;
       turn.flowing = false;
     }
@@ -183,123 +294,28 @@ export function createEventStream({
     else turn.pendingReasoning += content;
     if (turn.flushing) return;
     turn.flushing = true;
-    if (turn.flowing && windowMs > 0) pacer.later(() => flush(turn), windowMs);
-    else pacer.soon(() => flush(turn));
+    const { pacer } = this.#options;
+    if (turn.flowing && this.#windowMs > 0) pacer.later(() => this.#flush(turn), this.#windowMs);
+    else pacer.soon(() => this.#flush(turn));
   }
 
   /** `chat.accepted` is out: what the execution wrote meanwhile follows it. */
-  function release(turn: OpenTurn): void {
+  #release(turn: OpenTurn): void {
     const held = turn.held ?? [];
     turn.held = null;
-    for (const event of held) write(turn, event);
+    for (const event of held) this.#write(turn, event);
     turn.release();
   }
 
-  function settleWindow(): void {
-    windowMs = deltaWindowMs;
-    isReasoningWanted = false;
-    for (const client of clients.values()) {
-      windowMs = Math.min(windowMs, client.deltaWindowMs);
-      isReasoningWanted ||= client.reasoning === true;
+  /** What its clients want together. */
+  #settleWishes(): void {
+    this.#windowMs = this.#options.deltaWindowMs;
+    this.#isReasoningWanted = false;
+    for (const client of this.#clients.values()) {
+      this.#windowMs = Math.min(this.#windowMs, client.deltaWindowMs);
+      this.#isReasoningWanted ||= client.reasoning === true;
     }
   }
-
-  const outbox: EventStream = {
-    epoch,
-    event(taskId, event, atMs) {
-      const turn = open?.taskId === taskId ? open : null;
-      const ends = isTerminal(event.type);
-      if (turn) flush(turn);
-      publish(taskId, event, atMs);
-      if (turn?.held && event.type === 'chat.accepted') release(turn);
-      if (ends && turn) {
-        turn.sealed = true;
-        open = null;
-      }
-      if (event.type === 'chat.response') log.compact(taskId, event.data.content);
-    },
-    turn(taskId, options) {
-      let release = (): void => undefined;
-      const accepted = options.accepted
-        ? ALREADY
-        : new Promise<void>((resolve) => {
-            release = resolve;
-          });
-      const turn: OpenTurn = {
-        taskId,
-        stream: options.stream,
-        held: options.accepted ? null : [],
-        release: () => release(),
-        text: '',
-        pending: '',
-        reasoning: '',
-        pendingReasoning: '',
-        last: 'text',
-        apart: false,
-        flushing: false,
-        flowing: false,
-        sealed: false,
-      };
-      open = turn;
-      const emit = (event: ExecutionEvent): void => {
-        if (!turn.sealed) write(turn, noted(turn, event));
-      };
-      return { emit, accepted };
-    },
-    seal(taskId) {
-      if (open?.taskId !== taskId) return { text: '' };
-      const turn = open;
-      turn.sealed = true;
-      flush(turn);
-      // What is held still belongs to the turn: it is sent after `chat.accepted`, before the end.
-      const text = wellEnded(turn.text);
-      if (turn.reasoning === '') return { text };
-      return { text, reasoning: cut(turn.reasoning, MAX_REASONING_UNITS).toWellFormed() };
-    },
-    discard(taskId) {
-      if (open?.taskId !== taskId) return;
-      const turn = open;
-      open = null;
-      turn.held = null;
-      turn.pending = '';
-      turn.pendingReasoning = '';
-      turn.sealed = true;
-      turn.release();
-    },
-    attach(client, ready) {
-      if (open) flush(open);
-      const { resume } = ready;
-      const missed = resume && resume.epoch === epoch ? log.after(resume.lastSeq) : null;
-      const data = {
-        tenant_id: ready.tenantId,
-        session_id: ready.sessionId,
-        tier: ready.tier,
-        epoch,
-        seq: log.seq(),
-        ...(resume ? { recovered: missed !== null } : {}),
-        running: [...ready.running],
-      };
-      client.send(unnumbered({ type: 'session.ready', data }, ready.atMs));
-      if (missed) for (const frame of missed) client.send(frame);
-      else if (resume) client.send(unnumbered(snapshot(ready, open), ready.atMs));
-      outbox.watch(client);
-    },
-    watch(client) {
-      clients.set(client.id, client);
-      settleWindow();
-    },
-    detach(clientId) {
-      if (clients.delete(clientId)) settleWindow();
-    },
-    notice(notice, atMs) {
-      send(unnumbered(notice, atMs));
-    },
-    close(close) {
-      for (const client of clients.values()) client.close(close);
-      clients.clear();
-    },
-  };
-  return outbox;
 }
 
 /** A frame that concerns clients and no turn; `taskId` may name a task of agent management. */
