@@ -4,8 +4,7 @@ import type { BaseMessage } from '@langchain/core/messages';
 import type { ChatGenerationChunk } from '@langchain/core/outputs';
 import type { JsonFormat } from '../domain/response-format.ts';
 import type { Answer, AnswerSink } from './completions/answer.ts';
-import { readFinish } from './completions/finish.ts';
-import type { Usage } from './completions/usage.ts';
+import { readFinish, type Usage } from './completions/chunk.ts';
 import { addPieces, type OpenCall, type ToolCallPiece } from './tool-calls.ts';
 import type { ToolDefinition } from './tools/tool.ts';
 

@@ -11,10 +11,16 @@ import {
   unreadable,
 } from '../model-errors.ts';
 import { addPieces, type OpenCall } from '../tool-calls.ts';
-import { type Chunk, errorIn, isObject, type ReasoningField, readChunk } from './chunk.ts';
+import {
+  type Chunk,
+  errorIn,
+  type Finish,
+  isObject,
+  type ReasoningField,
+  readChunk,
+  type Usage,
+} from './chunk.ts';
 import { EventScan } from './event-scan.ts';
-import type { Finish } from './finish.ts';
-import type { Usage } from './usage.ts';
 
 /** Told in the tick in which it arrives. */
 export interface AnswerSink {

@@ -1,7 +1,5 @@
 /** One chunk of a chat-completions answer, read for what it holds and not for what it should look like. */
 import type { ToolCallPiece } from '../tool-calls.ts';
-import { type Finish, finishWord, readFinish } from './finish.ts';
-import { readUsage, type Usage } from './usage.ts';
 
 /** What a chunk holds; fields that it has not are absent. */
 export interface Chunk {
@@ -120,3 +118,86 @@ export const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
 const at = (value: unknown, key: string): unknown => (isObject(value) ? value[key] : undefined);
+
+// --- How an answer ended: every endpoint has a word of its own ---
+
+export type Finish =
+  /** The answer is whole. */
+  | 'stop'
+  /** It was cut at a limit of length; what there is counts as the answer. */
+  | 'length'
+  | 'tool_calls'
+  /** A filter of the provider stepped in. */
+  | 'filtered'
+  /** The model was stopped, failed, or ran out of machine. */
+  | 'failed';
+
+const FILTERED =
+  /filter|safety|moderat|recitation|block|prohibit|spii|sensitive|toxic|guardrail|refusal|policy|harm|unsafe|violation/;
+const FAILED =
+  /abort|error|fail|cancel|kill|crash|time_?d?_?out|oom|out_of_memory|insufficient|unavailable|overload|exception|interrupt|malformed|unexpected|disconnect|reset|evict|preempt|shutdown|terminated|exhausted|rate_limit/;
+const LENGTH =
+  /^(length|max_(output_|completion_)?tokens|model_length|(model_)?context_(window|length).*|token_limit|truncated|limit)$/;
+const CALLS = /^(tool_?calls?|function_?calls?|tool_use)$/;
+
+/**
+ * Reads a `finish_reason`, in any case, also with a reason behind the word (`error: out of memory`). Words that nobody
+ * knows are a good end. Undefined for what is none: null, '' and the like.
+ */
+export function readFinish(reason: unknown): Finish | undefined {
+  const word = wordOf(reason);
+  if (word === '' || word === 'null' || word === 'none') return undefined;
+  if (LENGTH.test(word)) return 'length';
+  if (CALLS.test(word)) return 'tool_calls';
+  if (FILTERED.test(word)) return 'filtered';
+  if (FAILED.test(word)) return 'failed';
+  return 'stop';
+}
+
+/** The word as it may stand in a log: the first one, short, without anything else. */
+export const finishWord = (reason: unknown): string => /^[a-z_]{0,40}/.exec(wordOf(reason))?.[0] ?? '';
+
+function wordOf(reason: unknown): string {
+  if (typeof reason === 'object' && reason !== null)
+    return wordOf(Reflect.get(reason, 'type') ?? Reflect.get(reason, 'reason') ?? '');
+  if (typeof reason !== 'string') return '';
+  return reason
+    .slice(0, 200)
+    .replace(/([a-z])([A-Z])/g, '$1_$2')
+    .trim()
+    .toLowerCase()
+    .replace(/[\s-]+/g, '_');
+}
+
+// --- What a provider says that a call used, where it says numbers ---
+
+/** Whole tokens, each at least one; `total` is there whenever anything is. */
+export interface Usage {
+  readonly total: number;
+  readonly input?: number;
+  readonly output?: number;
+}
+
+/**
+ * Reads `prompt_tokens`, `completion_tokens` and `total_tokens`, as numbers or numerals. Zeros, negative numbers and
+ * fractions are no counts. The total counts; without one, the other two together. Undefined where nothing counts.
+ */
+export function readUsage(value: unknown): Usage | undefined {
+  if (typeof value !== 'object' || value === null) return undefined;
+  const input = count(value, 'prompt_tokens') ?? count(value, 'input_tokens');
+  const output = count(value, 'completion_tokens') ?? count(value, 'output_tokens');
+  const sum = input === undefined && output === undefined ? undefined : (input ?? 0) + (output ?? 0);
+  const total = count(value, 'total_tokens') ?? sum;
+  if (total === undefined) return undefined;
+  return {
+    total,
+    ...(input === undefined ? {} : { input }),
+    ...(output === undefined ? {} : { output }),
+  };
+}
+
+function count(value: object, key: string): number | undefined {
+  const found: unknown = Reflect.get(value, key);
+  const number = typeof found === 'string' && /^\d{1,15}$/.test(found.trim()) ? Number(found) : found;
+  return typeof number === 'number' && Number.isSafeInteger(number) && number > 0 ? number : undefined;
+}
