@@ -15,17 +15,19 @@ const modelFactsSchema = z.strictObject({
 export type ModelFacts = z.infer<typeof modelFactsSchema>;
 
 interface ModelRow extends ModelFacts {
-  /** A name in lower case, where `*` stands for any text. It is compared with `provider/model`, and parts of that. */
-  readonly pattern: string;
+  /** A name in lower case, cut at each `*`, which stands for any text. `provider/model` and parts of that are compared. */
+  readonly parts: readonly string[];
 }
 
 /** Rows in the order of their weight: of each field, the first row that has it counts. */
 export type ModelTable = readonly ModelRow[];
 
 const row = (patterns: string, window: number, output?: number): readonly ModelRow[] =>
-  patterns
-    .split(' ')
-    .map((pattern) => (output === undefined ? { pattern, window } : { pattern, window, output }));
+  patterns.split(' ').map((pattern) => ({
+    parts: pattern.split('*'),
+    window,
+    ...(output === undefined ? {} : { output }),
+  }));
 
 /** As the vendors' pages had it at the end of 2025. What stands in none of the rows is learnt from its endpoint. */
 export const MODEL_TABLE: ModelTable = [
@@ -76,17 +78,24 @@ export const modelsFileSchema = z
 
 /** Lays a models file over a table: its rows are looked at first, in their order. */
 export const withModels = (table: ModelTable, file: z.infer<typeof modelsFileSchema>): ModelTable => [
-  ...Object.entries(file).map(([pattern, facts]) => ({ ...facts, pattern: pattern.toLowerCase() })),
+  ...Object.entries(file).map(([pattern, facts]) => ({
+    ...facts,
+    parts: pattern.toLowerCase().split('*'),
+  })),
   ...table,
 ];
 
 /** What the table has about a model. `org/model`, as gateways name models, is also looked for as `model`. */
 export function factsOf(table: ModelTable, provider: string, model: string): ModelFacts {
   const plain = model.toLowerCase();
-  const names = [`${provider}/${plain}`, plain, plain.slice(plain.lastIndexOf('/') + 1)];
+  const whole = `${provider}/${plain}`;
+  const slash = plain.lastIndexOf('/');
+  const last = slash < 0 ? undefined : plain.slice(slash + 1);
   const facts: ModelFacts = {};
-  for (const { pattern, window, output, size } of table) {
-    if (!names.some((name) => matches(pattern, name))) continue;
+  for (const { parts, window, output, size } of table) {
+    const fits =
+      matches(parts, plain) || matches(parts, whole) || (last !== undefined && matches(parts, last));
+    if (!fits) continue;
     if (window !== undefined) facts.window ??= window;
     if (output !== undefined) facts.output ??= output;
     if (size !== undefined) facts.size ??= size;
@@ -94,14 +103,15 @@ export function factsOf(table: ModelTable, provider: string, model: string): Mod
   return facts;
 }
 
-/** Compares without a regular expression: an operator's pattern can not make it slow. */
-function matches(pattern: string, name: string): boolean {
-  const [first = '', ...rest] = pattern.split('*');
-  const last = rest.pop();
-  if (last === undefined) return name === first;
+/** Compares without a regular expression: an operator's pattern can not make it slow. A turn asks twice: no copies. */
+function matches(parts: readonly string[], name: string): boolean {
+  const first = parts[0] ?? '';
+  if (parts.length === 1) return name === first;
+  const last = parts[parts.length - 1] ?? '';
   if (!name.startsWith(first)) return false;
   let at = first.length;
-  for (const part of rest) {
+  for (let place = 1; place < parts.length - 1; place += 1) {
+    const part = parts[place] ?? '';
     const found = name.indexOf(part, at);
     if (found < 0) return false;
     at = found + part.length;

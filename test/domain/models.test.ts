@@ -106,7 +106,8 @@ test('a star stands for any text, none among it, and everything else for itself'
       (pattern, name) => {
         const text = pattern.join('');
         const expression = new RegExp(`^${text.replaceAll('.', '\\.').replaceAll('*', '.*')}$`);
-        const found = factsOf([{ pattern: text, window: 300 }], '-', name.join('')).window !== undefined;
+        const found =
+          factsOf(withModels([], { [text]: { window: 300 } }), '-', name.join('')).window !== undefined;
         assert.equal(found, expression.test(name.join('')) || expression.test(`-/${name.join('')}`));
       },
     ),

@@ -1,6 +1,8 @@
 /** Agents on providers beside OpenAI and Groq: what reaches their endpoints, and what a node says of those it lacks. */
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
+// Loaded on first use, and compiled with it: here, so that the compiler is none of what a test leaves behind.
+import '../../src/llm/langchain-agent.ts';
 import { last } from '../support/chatter.ts';
 import { type Env, startTestNode, type TestNode } from '../support/node.ts';
 import { callTools, refuse, type StubModel, say, startStubModel } from '../support/stub-model.ts';
