@@ -28,8 +28,8 @@ export interface ExecutionState {
   readonly finish: FinishReason | null;
   /** Tool calls that run now, in the order in which they began. */
   readonly tools: readonly RunningTool[];
-  /** Names of tools that were used, each once. */
-  readonly toolsUsed: readonly string[];
+  /** Names of tools that were used, each once. Never written to: it is what the end tells. */
+  readonly toolsUsed: string[];
 }
 
 export type ExecutionMessage =
@@ -77,7 +77,7 @@ export type ExecutionEffect =
 type ExecutionStep = readonly [ExecutionState, readonly ExecutionEffect[]];
 
 /** One list for all executions without tools: every turn in memory refers to one. Never written to. */
-const NO_TOOLS: readonly string[] = [];
+const NO_TOOLS: string[] = [];
 
 export const newExecution = (plan: ExecutionPlan): ExecutionState => ({
   tenantId: plan.tenantId,

@@ -58,7 +58,7 @@ export const executionInfoSchema = z.object({
   execution_time_ms: count,
   time_to_first_token_ms: count.nullable(),
   iterations: count,
-  tools_used: z.array(z.string()).readonly(),
+  tools_used: z.array(z.string()),
   tokens_used: count,
   /** Sums over the calls of the run; absent where the provider did not count every one of them. */
   input_tokens: count.exactOptional(),

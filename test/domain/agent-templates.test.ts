@@ -113,17 +113,15 @@ test('a difference names each field that differs, the order of tools included, a
     { field: 'tools', from: ['a', 'b'], to: ['b', 'a'] },
   ]);
   assert.deepEqual(diffAgents(before, before), []);
-  const whole = { ...after, fallbacks: [{ provider: 'groq', model: 'llama-3.1-8b-instant' }] } as const;
-  assert.equal(diffAgents(null, { ...whole, fallbacks: [...whole.fallbacks] }).length, AGENT_FIELDS.length);
-  assert.equal(
-    diffAgents(null, after).length,
-    AGENT_FIELDS.length - 1,
-    'a field that is not there is no change',
-  );
-  assert.deepEqual(
-    Object.keys(fieldsOf({ ...whole, fallbacks: [...whole.fallbacks] })),
-    Object.keys(agentFieldsSchema.shape),
-  );
+  const optional = {
+    fallbacks: [{ provider: 'groq', model: 'llama-3.1-8b-instant' }],
+    response_format: { type: 'json_object' as const },
+  };
+  const whole = { ...after, ...optional };
+  assert.equal(diffAgents(null, whole).length, AGENT_FIELDS.length);
+  const absent = Object.keys(optional).length;
+  assert.equal(diffAgents(null, after).length, AGENT_FIELDS.length - absent, 'what is not there is no change');
+  assert.deepEqual(Object.keys(fieldsOf(whole)).toSorted(), Object.keys(agentFieldsSchema.shape).toSorted());
 });
 
 const record: Agent = defaultRecord(
