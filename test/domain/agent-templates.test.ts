@@ -103,8 +103,15 @@ test('a template of a tenant is checked in shape, tier and rules at once', () =>
 });
 
 test('a difference names each field that differs, the order of tools included, and nothing else', () => {
-  const before = { ...blank, tools: ['a', 'b'], tags: ['x'] };
-  const after = { ...before, name: 'Other', tools: ['b', 'a'], tags: ['x'] };
+  const response_format = { type: 'json_object' } as const;
+  const before = { ...blank, tools: ['a', 'b'], tags: ['x'], response_format };
+  const after = {
+    ...before,
+    name: 'Other',
+    tools: ['b', 'a'],
+    tags: ['x'],
+    response_format: { ...response_format },
+  };
 
   assert.deepEqual(diffAgents(before, after), [
     { field: 'name', from: 'Helper', to: 'Other' },
@@ -112,7 +119,10 @@ test('a difference names each field that differs, the order of tools included, a
   ]);
   assert.deepEqual(diffAgents(before, before), []);
   assert.equal(diffAgents(null, after).length, AGENT_FIELDS.length);
-  assert.deepEqual(Object.keys(fieldsOf(blank)), Object.keys(agentFieldsSchema.shape));
+  assert.deepEqual(Object.keys(fieldsOf(before)), Object.keys(agentFieldsSchema.shape));
+  const asText = { ...before, response_format: null };
+  const taken = { field: 'response_format', from: response_format, to: null };
+  assert.deepEqual([diffAgents(before, asText), diffAgents(asText, blank).length], [[taken], 2]);
 });
 
 const record: Agent = defaultRecord(
