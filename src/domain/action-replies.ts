@@ -72,8 +72,6 @@ export const replySchemas = {
     task_id: taskIdSchema.optional(),
     error: z.string(),
     error_code: errorCodeSchema,
-    /** The text so far of a run that failed. */
-    partial: z.string().optional(),
     error_details: z.object({
       retryable: z.boolean(),
       retry_after_ms: count.optional(),
@@ -143,7 +141,7 @@ export function turnReply(
     session_id: turn.sessionId,
     index,
   });
-  if (turn.error) return errorReply(turn.error, { ...ids, ...defined({ partial: turn.content }) });
+  if (turn.error) return errorReply(turn.error, ids);
   const { content: response = '', info: execution_info } = turn;
   return {
     type: 'execution.callback',
@@ -152,10 +150,7 @@ export function turnReply(
 }
 
 /** The reply to what was refused; `about`: the run, or the task that could not be cancelled. */
-export const errorReply = (
-  error: ErrorData,
-  about: (RunIds & { partial?: string }) | { task_id?: TaskId } = {},
-): ReplyBody => {
+export const errorReply = (error: ErrorData, about: RunIds | { task_id?: TaskId } = {}): ReplyBody => {
   const { message, code, retryable, retry_after_ms, details } = error;
   const error_details = defined({ retryable, retry_after_ms, details });
   return { type: 'execution.error', data: { ...about, error: message, error_code: code, error_details } };

@@ -104,8 +104,7 @@ export const eventData = {
     execution_info: executionInfoSchema,
   }),
   'chat.cancelled': z.object({ content: z.string(), abort_ms: count }),
-  /** `partial`: the text so far of the turn that it ends, where there is any. */
-  error: errorDataSchema.extend({ partial: z.string().exactOptional() }),
+  error: errorDataSchema,
 } as const;
 
 export type EventType = keyof typeof eventData;

@@ -89,9 +89,12 @@ export const failedEnd = (error: ErrorData, info?: ExecutionInfo, text = ''): Tu
     info,
   });
 
-/** The one terminal event of a turn. `abortMs`: how long it took from the wish to stop it. */
+/**
+ * The one terminal event of a turn. An error quotes nothing that was said: what there was of an answer is in the record.
+ * `abortMs`: how long it took from the wish to stop it.
+ */
 export function terminalEvent({ status, content = '', info, error }: TurnEnd, abortMs: number): TurnEvent {
-  if (error) return { type: 'error', data: content === '' ? error : { ...error, partial: content } };
+  if (error) return { type: 'error', data: error };
   if (status === 'completed' && info)
     return { type: 'chat.response', data: { content, role: 'assistant', execution_info: info } };
   return { type: 'chat.cancelled', data: { content, abort_ms: abortMs } };
@@ -158,8 +161,7 @@ export function endOfFrame({ type, data }: Frame): TurnEnd {
     return { status: 'completed', content, info };
   }
   if (type === 'chat.cancelled') return { status: 'cancelled', content: eventData[type].parse(data).content };
-  const { partial, ...error } = eventData.error.parse(data);
-  return failedEnd(error, undefined, partial);
+  return failedEnd(eventData.error.parse(data));
 }
 
 /** The end that a record tells; undefined while the turn goes on. Where a record lacks what its status needs, it is an error. */

@@ -59,7 +59,6 @@ test('an ended turn is a callback with its text, or an error with its code', () 
     type: 'execution.error',
     data: {
       ...IDS,
-      partial: 'yes',
       error: error.message,
       error_code: 'EXECUTION_TIMEOUT',
       error_details: { retryable: true, retry_after_ms: 2, details: { max: 3 } },

@@ -105,23 +105,28 @@ test('a template of a tenant is checked in shape, tier and rules at once', () =>
 });
 
 test('a difference names each field that differs, the order of tools included, and nothing else', () => {
-  const before = { ...blank, tools: ['a', 'b'], tags: ['x'] };
-  const after = { ...before, name: 'Other', tools: ['b', 'a'], tags: ['x'] };
+  const response_format = { type: 'json_object' } as const;
+  const before = { ...blank, tools: ['a', 'b'], tags: ['x'], response_format };
+  const after = {
+    ...before,
+    name: 'Other',
+    tools: ['b', 'a'],
+    tags: ['x'],
+    response_format: { ...response_format },
+  };
 
   assert.deepEqual(diffAgents(before, after), [
     { field: 'name', from: 'Helper', to: 'Other' },
     { field: 'tools', from: ['a', 'b'], to: ['b', 'a'] },
   ]);
   assert.deepEqual(diffAgents(before, before), []);
-  const optional = {
-    fallbacks: [{ provider: 'groq', model: 'llama-3.1-8b-instant' }],
-    response_format: { type: 'json_object' as const },
-  };
-  const whole = { ...after, ...optional };
+  const whole = { ...after, fallbacks: [{ provider: 'groq', model: 'llama-3.1-8b-instant' }] };
   assert.equal(diffAgents(null, whole).length, AGENT_FIELDS.length);
-  const absent = Object.keys(optional).length;
-  assert.equal(diffAgents(null, after).length, AGENT_FIELDS.length - absent, 'what is not there is no change');
+  assert.equal(diffAgents(null, after).length, AGENT_FIELDS.length - 1, 'what is not there is no change');
   assert.deepEqual(Object.keys(fieldsOf(whole)).toSorted(), Object.keys(agentFieldsSchema.shape).toSorted());
+  const asText = { ...before, response_format: null };
+  const taken = { field: 'response_format', from: response_format, to: null };
+  assert.deepEqual([diffAgents(before, asText), diffAgents(asText, blank).length], [[taken], 2]);
 });
 
 const record: Agent = defaultRecord(

@@ -23,6 +23,8 @@ test('a run is answered with what ties it to its request, in the request’s for
       session_id: 'session-xyz',
       tools_config: { web_search: true, calculator: false },
       execution_params: { max_iterations: 2, max_execution_time: 120 },
+      response_format: { type: 'json_object' },
+      images: [{ url: 'https://example.com/a.png' }],
     },
     timeout: 3,
   });
@@ -58,6 +60,10 @@ test('a run is answered with what ties it to its request, in the request’s for
   assert.deepEqual([plan?.limits.maxIterations, plan?.limits.timeoutMs], [2, 3_000]);
   assert.equal(plan?.limits.tools.includes('calculator'), false);
   assert.equal(plan?.context.user_id, 'u-1');
+  assert.deepEqual(
+    [plan?.responseFormat, plan?.images],
+    [{ type: 'json_object' }, ['https://example.com/a.png']],
+  );
 });
 
 test('every spelling of a run means the same', async (t) => {
@@ -324,6 +330,8 @@ test('data that does not fit is answered by field, and without a queue it is dea
     ['input', 'execution.agent_run', { input: 'x'.repeat(32_001) }],
     ['conversation_id', 'execution.agent_run', { input: 'x', conversation_id: 'a b' }],
     ['tools_config.a', 'execution.agent_run', { input: 'x', tools_config: { a: 1 } }],
+    ['images.0', 'execution.agent_run', { input: 'x', images: ['https://localhost/'] }],
+    ['response_format.type', 'execution.agent_run', { input: 'x', response_format: { type: 'xml' } }],
     [
       'execution_params.max_iterations',
       'execution.execute',
