@@ -1,8 +1,10 @@
 /** How a turn leaves its session: refused before it was accepted, taken back, or ended, stored and told. Pure. */
+
+import type { Message } from '../../src/domain/conversation.ts';
 import { defined } from '../../src/domain/defined.ts';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import { dayOf } from '../../src/domain/rate-limit.ts';
-import { type TurnEnd, terminalEvent } from '../../src/domain/turn.ts';
+import { isRefusedByModel, type TurnEnd, terminalEvent } from '../../src/domain/turn.ts';
 import type { Write } from '../../src/ports/store.ts';
 import type { Release } from '../tenant/protocol.ts';
 import type { TurnText } from './event-stream.ts';
@@ -182,12 +184,16 @@ export function close(state: SessionState, turn: Ending, atMs: number): SessionS
   return [{ ...withoutTurn(state, taskId, true), history: historyWith(state, turn) }, effects];
 }
 
+/** What was said, as later turns find it. */
+const askedIn = ({ said, end: { error } }: Ending): Message =>
+  error && isRefusedByModel(error) ? { ...said, refused: true } : said;
+
 /** The conversation with a turn that ran. What never ran was never said to a model, and is not read by the next turn. */
 function historyWith(state: SessionState, turn: Ending): SessionState['history'] {
   if (!turn.ran) return state.history;
   const answer = answerOf(turn);
   const most = Math.max(2, limitsOf(state).history_messages);
-  return [...(state.history ?? []), turn.said, ...(answer ? [answer] : [])].slice(-most);
+  return [...(state.history ?? []), askedIn(turn), ...(answer ? [answer] : [])].slice(-most);
 }
 
 /** The store did not take the end: that is what its clients hear, for the answer may be lost. */

@@ -11,6 +11,8 @@ export interface Message {
   readonly atMs: number;
   /** The text so far of a turn that failed: shown, and given to no model. */
   readonly partial?: true;
+  /** The model refused to answer this for what it says, or for its length: shown, and given to no model again. */
+  readonly refused?: true;
 }
 
 /**
@@ -38,6 +40,9 @@ function quartersOf(unit: number): number {
 /** Whether it is the text so far of a turn that failed. */
 export const isPartial = ({ partial }: Message): boolean => partial === true;
 
+/** Whether no model is given it. */
+const isUnread = (message: Message): boolean => isPartial(message) || message.refused === true;
+
 /**
  * The newest messages that fit: at most `maxMessages` of them and `maxTokens` estimated tokens together,
  * never starting with an answer whose question was cut, and without what failed turns left. The last message is always
@@ -48,9 +53,7 @@ export function trimHistory(
   maxMessages: number,
   maxTokens: number,
 ): readonly Message[] {
-  const messages = conversation.some(isPartial)
-    ? conversation.filter((one) => !isPartial(one))
-    : conversation;
+  const messages = conversation.some(isUnread) ? conversation.filter((one) => !isUnread(one)) : conversation;
   let from = messages.length;
   let tokens = 0;
   while (from > 0 && messages.length - from < Math.max(1, maxMessages)) {

@@ -171,3 +171,10 @@ export function endOfRecord({ status, content, info, error }: TurnRecord): TurnE
   if (status === 'completed' && info) return { status, content: content ?? '', info };
   return failedEnd(error ?? refusal(status === 'timeout' ? 'EXECUTION_TIMEOUT' : 'INTERNAL'), info, content);
 }
+
+/**
+ * Whether a turn's error says that its question will be refused again, for what it says or for its length: a model that
+ * broke off (`cut`) did not refuse it.
+ */
+export const isRefusedByModel = ({ code, details }: ErrorData): boolean =>
+  code === 'MODEL_ERROR' && !(typeof details === 'object' && details !== null && 'cut' in details);

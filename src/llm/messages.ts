@@ -13,9 +13,9 @@ import type { ModelAnswer } from './model-call.ts';
 import { parseArgs, type ToolCall } from './tool-calls.ts';
 
 /**
- * The conversation as the model is given it: the system prompt, where there is one, then the history. What got no answer,
- * and answers without a word, stay out of it: endpoints refuse two questions in a row, and a question that was refused
- * once is refused again. `images` come with the last message. All text is well-formed Unicode.
+ * The conversation as the model is given it: the system prompt, where there is one, then the history. What got no answer
+ * is joined to what was said next, and answers without a word stay out of it: endpoints refuse two questions in a row.
+ * `images` come with the last message. All text is well-formed Unicode.
  */
 export function toModelMessages(
   prompt: string,
@@ -23,7 +23,7 @@ export function toModelMessages(
   images: readonly string[] = [],
 ): BaseMessage[] {
   const messages: BaseMessage[] = prompt === '' ? [] : [new SystemMessage(prompt.toWellFormed())];
-  for (const { role, content } of answered(history)) {
+  for (const { role, content } of inTurn(history)) {
     const text = content.toWellFormed();
     messages.push(role === 'user' ? new HumanMessage(text) : new AIMessage(text));
   }
@@ -37,10 +37,16 @@ const withImages = (text: string, images: readonly string[]): HumanMessage =>
     content: [{ type: 'text', text }, ...images.map((url) => ({ type: 'image_url', image_url: { url } }))],
   });
 
-/** Questions with their answers in turn, and the last question. */
-function answered(history: readonly Message[]): readonly Message[] {
-  const said = history.filter(({ role, content }) => role === 'user' || content.trim() !== '');
-  return said.filter(({ role }, at) => role !== said[at + 1]?.role && !(at === 0 && role === 'assistant'));
+/** Questions and answers in turn, beginning with a question: what was said twice in a row is one message. */
+function inTurn(history: readonly Message[]): readonly Pick<Message, 'role' | 'content'>[] {
+  const turns: { role: Message['role']; content: string }[] = [];
+  for (const { role, content } of history) {
+    const last = turns.at(-1);
+    if (role === 'assistant' && (content.trim() === '' || !last)) continue;
+    if (last?.role === role) last.content = `${last.content}\n\n${content}`;
+    else turns.push({ role, content });
+  }
+  return turns;
 }
 
 /** The model's own message with its tool calls. Arguments that were no JSON object go back as `{}`. */

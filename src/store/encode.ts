@@ -6,8 +6,7 @@ import { defined } from '../domain/defined.ts';
 import { domainActionSchema } from '../domain/domain-action.ts';
 import { taskIdSchema, tenantIdSchema } from '../domain/ids.ts';
 import { queueNameSchema } from '../domain/queues.ts';
-import type { TurnRecord } from '../domain/turn.ts';
-import { turnRecordSchema } from '../domain/turn.ts';
+import { isRefusedByModel, type TurnRecord, turnRecordSchema } from '../domain/turn.ts';
 import type { Outgoing, Write } from '../ports/store.ts';
 import { FLAG, type OutgoingTable, type TenantTable, type TurnTable } from './schema.ts';
 import { checkOutgoing, escaped, needsEscape, unescaped } from './text.ts';
@@ -140,7 +139,11 @@ export function endedColumns(turn: TurnRecord, answer: Message | undefined): End
     content: content.text,
     answer: said.text,
     answered_at: answer?.atMs ?? null,
-    flags: said.flag | content.flag | (answer?.partial ? FLAG.answerPartial : 0),
+    flags:
+      said.flag |
+      content.flag |
+      (answer?.partial ? FLAG.answerPartial : 0) |
+      (turn.error && isRefusedByModel(turn.error) ? FLAG.askedRefused : 0),
     info: turn.info === undefined ? null : JSON.stringify(turn.info),
     error: turn.error === undefined ? null : JSON.stringify(turn.error),
     reasoning: turn.reasoning === undefined ? null : JSON.stringify(turn.reasoning),
@@ -213,7 +216,10 @@ export const MESSAGE_COLUMNS = ['task_id', 'asked', 'asked_at', 'answer', 'answe
 export function messagesOf(row: MessageRow): readonly Message[] {
   const taskId = taskIdSchema.parse(row.task_id);
   const question = unescaped(row.asked, (row.flags & FLAG.askedEscaped) !== 0);
-  const asked: Message = { role: 'user', content: question, taskId, atMs: row.asked_at };
+  const asked: Message = {
+    ...{ role: 'user', content: question, taskId, atMs: row.asked_at },
+    ...(row.flags & FLAG.askedRefused ? { refused: true } : {}),
+  };
   const content = answerOf(row);
   if (content === undefined || row.answered_at === null) return [asked];
   const answer: Message = { role: 'assistant', content, taskId, atMs: row.answered_at };

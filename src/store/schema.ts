@@ -39,6 +39,7 @@ export interface TurnTable {
 /**
  * Bits of `turns.flags`. `effects`: it did, or was about to do, what must not happen twice. `unrun`: it ended without
  * having run, and is no part of the conversation. `answerPartial`: the answer is the text so far of a turn that failed.
+ * `askedRefused`: the model refused the question, and is not given it again.
  */
 export const FLAG = {
   askedEscaped: 1,
@@ -48,6 +49,7 @@ export const FLAG = {
   effects: 16,
   unrun: 32,
   answerPartial: 64,
+  askedRefused: 128,
 } as const;
 
 /** The bits that outlast a turn's end and its resumption: the others say how its answer is stored. */

@@ -172,7 +172,7 @@ test('an answer that its queue will never take is given up, and holds up nobody'
   await client.redis.client.set('their:setting', '1');
   await client.push(WORK, text({ callback_queue: 'their:setting' }));
   assert.equal((await client.ask('execution.agent_run', { input: 'Hi.' })).data.status, 'success');
-  await line('a kept message can never be sent: given up');
+  await line('a stored message can never be sent: given up');
   assert.equal(await client.redis.client.get('their:setting'), '1');
 });
 

@@ -157,7 +157,7 @@ test('a node runs an agent that the peer configures, remembers and serves, and t
   );
   await savedAt(python, 3);
   assert.equal((await run('s2', 'Which colour?')).code, 0);
-  assert.ok((await given(node, 2)).includes('user: My anvil is purple.'));
+  assert.ok((await given(node, 2)).some((message) => message.startsWith('user: My anvil is purple.')));
 
   const unknown = await runClient(redis.url, ['--tenant', 'globex', '--agent', 'guide', 'Hi']);
   assert.deepEqual([unknown.code, unknown.replies[0]?.data.error_code], [1, 'AGENT_NOT_FOUND']);

@@ -80,10 +80,8 @@ test('interrupt while a tool runs: the tool is let go of, and the new turn is an
   assert.equal(last(client.of(adding), 'chat.cancelled').data.content, '');
   assert.ok(!types(client.frames).includes('tool.finished'));
   const told = (await stub.request(1)).body.messages.map(({ role, content }) => [role, content]);
-  assert.deepEqual(told.slice(1), [
-    ['user', 'Add.'],
-    ['user', 'Never mind.'],
-  ]);
+  // Endpoints refuse two questions in a row.
+  assert.deepEqual(told.slice(1), [['user', 'Add.\n\nNever mind.']]);
 });
 
 test('a resend of a running turn is accepted again, and runs once', async (t) => {
