@@ -54,7 +54,8 @@ const spoil = (
 async function undate(db: Kysely<Schema>): Promise<void> {
   await sql`drop index deliveries_settled`.execute(db);
   await sql`alter table deliveries drop column settled_at`.execute(db);
-  await sql`delete from kysely_migration where name = '005-settled-deliveries'`.execute(db);
+  await sql`alter table turns drop column reasoning`.execute(db);
+  await sql`delete from kysely_migration where name >= '005'`.execute(db);
 }
 
 for (const [name, place] of Object.entries(places)) {

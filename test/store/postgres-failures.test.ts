@@ -138,6 +138,7 @@ test('what is to be sent outlives its node, and an older database gets its outbo
   await after.close();
   await withClient(url, async (client) => {
     await client.query('drop table outgoing; alter table deliveries drop column settled_at');
+    await client.query('alter table turns drop column reasoning');
     await client.query("delete from kysely_migration where name >= '004'");
     const anew = await openStores({ url, log: quiet });
     await storeOutgoing(anew.conversations, first);

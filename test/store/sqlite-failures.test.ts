@@ -128,6 +128,7 @@ test('a database from before there was an outbox gets one and keeps what it has'
   db.exec(
     'drop table outgoing; drop index deliveries_settled; alter table deliveries drop column settled_at',
   );
+  db.exec('alter table turns drop column reasoning');
   db.exec("delete from kysely_migration where name >= '004'");
   db.close();
 
