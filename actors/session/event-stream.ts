@@ -104,6 +104,8 @@ interface OpenTurn {
   flushing: boolean;
   /** The first delta is out: the next ones may be held back. */
   flowing: boolean;
+  /** When the newest delta went out, ms since the epoch. */
+  flushedAtMs: number;
   sealed: boolean;
 }
 
@@ -161,6 +163,7 @@ class SessionStream implements EventStream {
       apart: false,
       flushing: false,
       flowing: false,
+      flushedAtMs: 0,
       sealed: false,
     };
     this.#open = turn;
@@ -257,7 +260,8 @@ class SessionStream implements EventStream {
     turn.pending = turn.pending.slice(content.length);
     if (content === '') return;
     turn.flowing = true;
-    this.#publish(turn.taskId, { type: 'chat.delta', data: { content } }, this.#options.clock.now());
+    turn.flushedAtMs = this.#options.clock.now();
+    this.#publish(turn.taskId, { type: 'chat.delta', data: { content } }, turn.flushedAtMs);
   }
 
   #flushReasoning(turn: OpenTurn): void {
@@ -265,8 +269,9 @@ class SessionStream implements EventStream {
     if (content === '') return;
     turn.pendingReasoning = turn.pendingReasoning.slice(content.length);
     turn.flowing = true;
+    turn.flushedAtMs = this.#options.clock.now();
     const notice = { type: 'chat.reasoning', data: { content: content.toWellFormed() } } as const;
-    this.#send({ ...unnumbered(notice, this.#options.clock.now()), taskId: turn.taskId }, true);
+    this.#send({ ...unnumbered(notice, turn.flushedAtMs), taskId: turn.taskId }, true);
   }
 
   #write(turn: OpenTurn, event: ExecutionEvent): void {
@@ -282,7 +287,10 @@ class SessionStream implements EventStream {
     }
   }
 
-  /** Holds a piece back for the others of its kind that come within the window. The first of a kind goes out at once. */
+  /**
+   * Holds a piece back for the others of its kind that come within the window. The first of a kind goes out at once, and
+   * so does one that comes later than the window after the one before it: nothing is gained by holding that back.
+   */
   #gather(turn: OpenTurn, kind: OpenTurn['last'], content: string): void {
     if (!turn.stream || (kind === 'reasoning' && !this.#isReasoningWanted)) return;
     if (turn.last !== kind) {
@@ -294,8 +302,9 @@ class SessionStream implements EventStream {
     else turn.pendingReasoning += content;
     if (turn.flushing) return;
     turn.flushing = true;
-    const { pacer } = this.#options;
-    if (turn.flowing && this.#windowMs > 0) pacer.later(() => this.#flush(turn), this.#windowMs);
+    const { pacer, clock } = this.#options;
+    const sinceMs = turn.flowing ? clock.now() - turn.flushedAtMs : Number.POSITIVE_INFINITY;
+    if (sinceMs < this.#windowMs) pacer.later(() => this.#flush(turn), this.#windowMs);
     else pacer.soon(() => this.#flush(turn));
   }
 
