@@ -99,7 +99,7 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
     const { timeoutMs } = plan.limits;
     run.deadline = setTimeout(() => {
       actors.tell(address, { type: 'deadline', tookMs: performance.now() - startedAt });
-    }, timeoutMs).unref();
+    }, timeoutMs);
 
     const emit = (event: ExecutionEvent): void => {
       sink.emit(event);
