@@ -41,8 +41,6 @@ export interface ExecutionRef {
   /** By performance.now(), as are all times here. */
   readonly startedAt: number;
   firstTokenAt: number | null;
-  /** Tells the execution that its time is up. */
-  deadline: NodeJS.Timeout | undefined;
   /** Estimates what the newest call of the model has used. */
   spent: (() => number) | null;
 }

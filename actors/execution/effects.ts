@@ -55,7 +55,6 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
         return actors.reply(effect.replyTo, effect.reply);
       case 'report': {
         const { taskId, end, used } = effect;
-        clearTimeout(run.deadline);
         if (ref.execution === run) ref.execution = null;
         const outcome = outcomeOf(end, used, run);
         const written = ref.stream.seal(taskId);
@@ -84,7 +83,6 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
       ...{ taskId, tier, address, abort, model: agent.model },
       startedAt: performance.now(),
       firstTokenAt: null,
-      deadline: undefined,
       spent: null,
     };
     ref.execution = run;
@@ -97,9 +95,10 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
     const { signal } = run.abort;
     const { accepted } = sink;
     const { timeoutMs } = plan.limits;
-    run.deadline = setTimeout(() => {
+    const timer = setTimeout(() => {
       actors.tell(address, { type: 'deadline', tookMs: performance.now() - startedAt });
     }, timeoutMs);
+    signal.addEventListener('abort', () => clearTimeout(timer), { once: true });
 
     const emit = (event: ExecutionEvent): void => {
       sink.emit(event);
@@ -136,6 +135,7 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
         (error: unknown): ExecutionMessage => ({ type: 'broke', error: asError(error) }),
       )
       .then((message) => {
+        clearTimeout(timer);
         // A run that was aborted says nothing any more: that it was is what counts.
         const last: ExecutionMessage = signal.aborted ? { type: 'cancel' } : message;
         actors.tell(address, last);
@@ -177,7 +177,6 @@ function executionKind({
       const { taskId } = state.plan;
       const ref = registry.session(state.tenantId, state.sessionId);
       if (ref?.execution?.taskId !== taskId) return;
-      clearTimeout(ref.execution.deadline);
       ref.execution.abort.abort();
       ref.execution = null;
       if (!actors.isAlive(ref.address)) return;
