@@ -14,6 +14,7 @@ import { convertToOpenAITool } from '@langchain/core/utils/function_calling';
 import { estimateTokens } from '../domain/conversation.ts';
 import { cut } from '../domain/cut.ts';
 import { refusalError } from '../domain/errors.ts';
+import { textOf } from './message-text.ts';
 import type { ToolDefinition } from './tools/tool.ts';
 
 interface OfflineCallOptions extends BaseChatModelCallOptions {
@@ -228,12 +229,6 @@ function answerFrom(result: string, asked: string): string {
   const expression = findExpression(asked);
   return expression ? `${expression} = ${result}` : `It is ${result}.`;
 }
-
-/** LangChain's own getter reads even plain text as blocks, at a sixth of a turn's cost. */
-const textOf = (message: BaseMessage | undefined): string => {
-  const content = message?.content ?? '';
-  return typeof content === 'string' ? content : (message?.text ?? '');
-};
 
 /** In pieces of a word with the space after it, as models stream. */
 const say = (text: string): OfflineAnswer => ({ pieces: text.match(/\S+\s*|\s+/g) ?? [] });

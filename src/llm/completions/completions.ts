@@ -7,7 +7,7 @@ import { ModelFailure, refusedByStatus, tooLongForModel } from '../model-errors.
 import type { Answer, AnswerSink } from './answer.ts';
 import { type BodySpec, createBodyBuilder } from './body.ts';
 import { createGauge, fitted, type Gauge } from './gauge.ts';
-import { adapted, type Habits, learnt, NO_HABITS, type Remedy, remedyFor } from './remedies.ts';
+import { adapted, type Habits, learnt, type Remedy, remedyFor } from './remedies.ts';
 import { ask, type HttpRefusal } from './request.ts';
 
 /** Where requests go, and what they carry. */
@@ -140,5 +140,3 @@ function refused({ status, headers, text }: HttpRefusal, nowMs: number): ModelFa
   }
   return refusedByStatus({ status, header, body }, nowMs);
 }
-
-export { NO_HABITS };

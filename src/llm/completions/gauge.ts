@@ -1,6 +1,7 @@
 /** How many tokens a model makes of a text: an estimate that knows scripts, set right by what the provider counts. */
 import type { BaseMessage } from '@langchain/core/messages';
 import { estimateTokens } from '../../domain/conversation.ts';
+import { textOf } from '../message-text.ts';
 
 /** How much a new count weighs against those before it. */
 const WEIGHT = 0.3;
@@ -13,6 +14,8 @@ const IMAGE_TOKENS = 1_000;
 
 export interface Gauge {
   estimate(messages: readonly BaseMessage[]): number;
+  /** What each message adds to that. */
+  weights(messages: readonly BaseMessage[]): readonly number[];
   /** What the provider counted for these messages. */
   learn(messages: readonly BaseMessage[], counted: number): void;
 }
@@ -21,6 +24,7 @@ export function createGauge(): Gauge {
   let ratio = 1;
   return {
     estimate: (messages) => Math.ceil(plainEstimate(messages) * ratio),
+    weights: (messages) => messages.map((message) => plainTokens(message) * ratio),
     learn(messages, counted) {
       // What an image costs is every provider's own.
       if (messages.some(({ content }) => typeof content !== 'string')) return;
@@ -32,17 +36,20 @@ export function createGauge(): Gauge {
   };
 }
 
-function plainEstimate(messages: readonly BaseMessage[]): number {
-  let tokens = 0;
-  for (const message of messages) {
-    const { content } = message;
-    const { text } = message;
-    if (text !== '') tokens += estimateTokens(text);
-    if (typeof content !== 'string') tokens += IMAGE_TOKENS * content.filter(isImage).length;
-    if ('tool_calls' in message && Array.isArray(message.tool_calls))
-      tokens += estimateTokens(JSON.stringify(message.tool_calls));
-  }
-  return Math.max(1, tokens);
+const plainEstimate = (messages: readonly BaseMessage[]): number =>
+  Math.max(
+    1,
+    messages.reduce((tokens, message) => tokens + plainTokens(message), 0),
+  );
+
+function plainTokens(message: BaseMessage): number {
+  const { content } = message;
+  const text = textOf(message);
+  let tokens = text === '' ? 0 : estimateTokens(text);
+  if (typeof content !== 'string') tokens += IMAGE_TOKENS * content.filter(isImage).length;
+  if ('tool_calls' in message && Array.isArray(message.tool_calls) && message.tool_calls.length > 0)
+    tokens += estimateTokens(JSON.stringify(message.tool_calls));
+  return tokens;
 }
 
 const isImage = ({ type }: { readonly type?: string }): boolean => type === 'image_url';
@@ -56,15 +63,17 @@ export function fitted(
   tokens: number,
   gauge: Gauge,
 ): readonly BaseMessage[] {
-  if (gauge.estimate(messages) <= tokens) return messages;
+  // Weighed once: a long conversation cut message by message must not hold the loop.
+  const weights = gauge.weights(messages);
+  let left = weights.reduce((sum, weight) => sum + weight, 0);
+  if (left <= tokens) return messages;
   const first = messages[0]?.type === 'system' ? 1 : 0;
   const last = messages.findLastIndex(({ type }) => type === 'human');
   let from = first;
-  while (from < last) {
+  while (from < last && (left > tokens || messages[from]?.type === 'ai')) {
+    left -= weights[from] ?? 0;
     from += 1;
-    while (from < last && messages[from]?.type === 'ai') from += 1;
-    const rest = [...messages.slice(0, first), ...messages.slice(from)];
-    if (from >= last || gauge.estimate(rest) <= tokens) return rest;
   }
+  if (from > first) return [...messages.slice(0, first), ...messages.slice(from)];
   return messages;
 }

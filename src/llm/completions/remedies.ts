@@ -104,8 +104,6 @@ export interface Habits {
   readonly window: number | undefined;
 }
 
-export const NO_HABITS: Habits = { without: [], renamed: {}, answerTokens: undefined, window: undefined };
-
 /** With one remedy more. */
 export function learnt(habits: Habits, remedy: Remedy): Habits {
   switch (remedy.type) {
