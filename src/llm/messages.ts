@@ -74,3 +74,9 @@ export function toolCallMessage({ text, calls, thoughts }: ModelAnswer): AIMessa
 /** What a tool gave back, for the model. */
 export const toolResultMessage = (call: ToolCall, content: string): ToolMessage =>
   new ToolMessage({ content: content.toWellFormed(), tool_call_id: call.id, name: call.name });
+
+/** The text of a message, read where it is: LangChain's getter goes over plain text as if it were blocks. '' for none. */
+export function textOf(message: BaseMessage | undefined): string {
+  const content = message?.content ?? '';
+  return typeof content === 'string' ? content : (message?.text ?? '');
+}

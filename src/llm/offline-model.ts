@@ -14,7 +14,7 @@ import { convertToOpenAITool } from '@langchain/core/utils/function_calling';
 import { estimateTokens } from '../domain/conversation.ts';
 import { cut } from '../domain/cut.ts';
 import { refusalError } from '../domain/errors.ts';
-import { textOf } from './message-text.ts';
+import { textOf } from './messages.ts';
 import type { ToolDefinition } from './tools/tool.ts';
 
 interface OfflineCallOptions extends BaseChatModelCallOptions {

@@ -1,7 +1,7 @@
 /** How many tokens a model makes of a text: an estimate that knows scripts, set right by what the provider counts. */
 import type { BaseMessage } from '@langchain/core/messages';
 import { estimateTokens } from '../../domain/conversation.ts';
-import { textOf } from '../message-text.ts';
+import { textOf } from '../messages.ts';
 
 /** How much a new count weighs against those before it. */
 const WEIGHT = 0.3;
