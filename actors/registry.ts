@@ -41,8 +41,8 @@ export interface ExecutionRef {
   /** By performance.now(), as are all times here. */
   readonly startedAt: number;
   firstTokenAt: number | null;
-  /** Estimates what the newest call of the model has used. */
-  spent: (() => number) | null;
+  /** A call of the model that has begun and not ended: estimates what it has used. */
+  openCall: (() => number) | null;
 }
 
 interface LiveTurn {

@@ -83,7 +83,7 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
       ...{ taskId, tier, address, abort, model: agent.model },
       startedAt: performance.now(),
       firstTokenAt: null,
-      spent: null,
+      openCall: null,
     };
     ref.execution = run;
     actors.tell(address, { type: 'start' });
@@ -109,10 +109,10 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
         actors.tell(address, { type: 'toolFinished', callId: event.data.call_id });
     };
     const callStarted = (spent: () => number): void => {
-      run.spent = spent;
-      actors.tell(address, { type: 'callStarted' });
+      run.openCall = spent;
     };
     const callEnded = async (counts: CallCounts): Promise<number> => {
+      run.openCall = null;
       const reply = await actors.ask<ExecutionMessage, Reply<number>>(address, WORD_MS, (replyTo) => ({
         type: 'callEnded',
         counts,
@@ -137,8 +137,9 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
       .then((message) => {
         clearTimeout(timer);
         // A run that was aborted says nothing any more: that it was is what counts.
-        const last: ExecutionMessage = signal.aborted ? { type: 'cancel' } : message;
-        actors.tell(address, last);
+        if (signal.aborted) return actors.tell(address, { type: 'cancel' });
+        if (message.type === 'finished' && message.outcome.type === 'answered') run.openCall = null;
+        return actors.tell(address, message);
       });
   }
 
@@ -186,19 +187,19 @@ function executionKind({
   };
 }
 
-/** An end with its times; a call that was open counts by the estimate of whoever reads it. */
+/** An end with its times; a call that is open counts by the estimate of whoever reads it. */
 function outcomeOf(end: ExecutionEnd, used: Used, run: ExecutionRef): ExecutionOutcome {
-  const { startedAt, firstTokenAt, spent, model } = run;
-  const isOpen = used.calling || used.finish === null;
+  const { startedAt, firstTokenAt, openCall, model } = run;
+  const counted = openCall === null && used.finish !== null;
   const info: ExecutionInfo = defined({
     execution_time_ms: Math.round(performance.now() - startedAt),
     time_to_first_token_ms: firstTokenAt === null ? null : Math.round(firstTokenAt - startedAt),
-    iterations: used.iterations,
+    iterations: used.iterations + (openCall ? 1 : 0),
     tools_used: used.toolsUsed,
-    tokens_used: used.tokens + (used.calling ? (spent?.() ?? 0) : 0),
-    input_tokens: isOpen ? undefined : (used.inputTokens ?? undefined),
-    output_tokens: isOpen ? undefined : (used.outputTokens ?? undefined),
-    finish_reason: isOpen ? undefined : (used.finish ?? undefined),
+    tokens_used: used.tokens + (openCall?.() ?? 0),
+    input_tokens: counted ? (used.inputTokens ?? undefined) : undefined,
+    output_tokens: counted ? (used.outputTokens ?? undefined) : undefined,
+    finish_reason: counted ? (used.finish ?? undefined) : undefined,
     model,
   });
   return { ...end, info };

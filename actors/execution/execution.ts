@@ -15,11 +15,9 @@ export interface ExecutionState {
   readonly sessionId: SessionId;
   readonly plan: ExecutionPlan;
   readonly status: 'new' | 'running' | 'ended';
-  /** Calls of the model that have begun. */
+  /** Calls of the model that have ended. One that is open is known to the run beside the mailbox. */
   readonly iterations: number;
-  /** A call of the model has begun and not ended. */
-  readonly calling: boolean;
-  /** Tokens of the calls that have ended. */
+  /** Tokens of them. */
   readonly tokens: number;
   /** Those of them that the provider counted; null once a call was not counted. */
   readonly inputTokens: number | null;
@@ -37,8 +35,7 @@ export type ExecutionMessage =
   | { readonly type: 'cancel' }
   | { readonly type: 'deadline'; readonly tookMs: number }
   | { readonly type: 'inquire'; readonly replyTo: ReplyTo<readonly RunningTool[]> }
-  | { readonly type: 'callStarted' }
-  /** Answered with the number of calls that are left. */
+  /** A call that was not the last. Answered with the number of calls that are left. */
   | { readonly type: 'callEnded'; readonly counts: CallCounts; readonly replyTo: ReplyTo<Reply<number>> }
   | { readonly type: 'toolStarted'; readonly callId: string; readonly tool: string }
   | { readonly type: 'toolFinished'; readonly callId: string }
@@ -46,16 +43,16 @@ export type ExecutionMessage =
   /** The run threw: a bug, not an outcome. */
   | { readonly type: 'broke'; readonly error: Error };
 
-/** An end without the times and the estimate of an open call, which effects.ts adds. */
+/** An end without the times and the open call, which effects.ts adds. */
 export type ExecutionEnd =
   | { readonly type: 'answered'; readonly content: string }
   | { readonly type: 'failed'; readonly error: ErrorData }
   | { readonly type: 'aborted' };
 
-/** What an execution has used. `calling`: a call was open when it ended. */
+/** What an execution has used. */
 export type Used = Pick<
   ExecutionState,
-  'iterations' | 'tokens' | 'inputTokens' | 'outputTokens' | 'finish' | 'toolsUsed' | 'calling'
+  'iterations' | 'tokens' | 'inputTokens' | 'outputTokens' | 'finish' | 'toolsUsed'
 >;
 
 export type ExecutionEffect =
@@ -85,7 +82,6 @@ export const newExecution = (plan: ExecutionPlan): ExecutionState => ({
   plan,
   status: 'new',
   iterations: 0,
-  calling: false,
   tokens: 0,
   inputTokens: 0,
   outputTokens: 0,
@@ -103,8 +99,6 @@ export const execution: Behaviour<ExecutionState, ExecutionMessage, ExecutionEff
       return end(state, { type: 'aborted' });
     case 'deadline':
       return end(state, { type: 'failed', error: outOfTime(state.plan.limits.timeoutMs, message.tookMs) });
-    case 'callStarted':
-      return [{ ...state, iterations: state.iterations + 1, calling: true }, []];
     case 'callEnded': {
       const next = counted(state, message.counts);
       const error = overBudget(next);
@@ -138,8 +132,8 @@ export const execution: Behaviour<ExecutionState, ExecutionMessage, ExecutionEff
 /** The end, told once. A run that has not ended by itself is aborted, and nobody waits for it. */
 function end(state: ExecutionState, how: ExecutionEnd): ExecutionStep {
   if (state.status === 'ended') return [state, []];
-  const { plan, iterations, tokens, inputTokens, outputTokens, finish, toolsUsed, calling } = state;
-  const used = { iterations, tokens, inputTokens, outputTokens, finish, toolsUsed, calling };
+  const { plan, iterations, tokens, inputTokens, outputTokens, finish, toolsUsed } = state;
+  const used = { iterations, tokens, inputTokens, outputTokens, finish, toolsUsed };
   const report: ExecutionEffect = { type: 'report', taskId: plan.taskId, end: how, used };
   const abort: readonly ExecutionEffect[] = how.type === 'answered' ? [] : [{ type: 'abortRun' }];
   return [{ ...state, status: 'ended', tools: [] }, [...abort, report, { type: 'stopExecution' }]];
@@ -147,7 +141,7 @@ function end(state: ExecutionState, how: ExecutionEnd): ExecutionStep {
 
 const counted = (state: ExecutionState, counts: CallCounts): ExecutionState => ({
   ...state,
-  calling: false,
+  iterations: state.iterations + 1,
   tokens: state.tokens + counts.tokens,
   inputTokens: sum(state.inputTokens, counts.inputTokens),
   outputTokens: sum(state.outputTokens, counts.outputTokens),

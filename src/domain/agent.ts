@@ -133,11 +133,21 @@ export function historyTokens(
   limits: TierLimits,
   table: ModelTable = MODEL_TABLE,
 ): number {
+  return Math.max(1_024, Math.min(roomOf(agent, table), limits.tokens_per_run / 2));
+}
+
+/** What a model's window leaves for history. Every turn asks: each version of an agent is looked up once. */
+function roomOf(agent: AgentConfig, table: ModelTable): number {
+  const known = rooms.get(agent);
+  if (known?.table === table) return known.room;
   const window = contextTokens(table, agent.provider, agent.model);
   const answer = Math.min(agent.maxTokens ?? ANSWER_TOKENS, window / 2);
   const room = window - answer - estimateTokens(agent.systemPrompt);
-  return Math.max(1_024, Math.min(room, limits.tokens_per_run / 2));
+  rooms.set(agent, { table, room });
+  return room;
 }
+
+const rooms = new WeakMap<AgentConfig, { readonly table: ModelTable; readonly room: number }>();
 
 /** Messages of history that the model may be given. */
 export const historyMessages = ({ maxHistoryMessages }: AgentConfig, limits: TierLimits): number =>

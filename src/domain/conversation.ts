@@ -54,15 +54,23 @@ export function trimHistory(
   maxTokens: number,
 ): readonly Message[] {
   const messages = conversation.some(isUnread) ? conversation.filter((one) => !isUnread(one)) : conversation;
+  const weigh = fitsAtItsHeaviest(messages, maxTokens) ? () => 0 : estimateTokens;
   let from = messages.length;
   let tokens = 0;
   while (from > 0 && messages.length - from < Math.max(1, maxMessages)) {
     const message = messages[from - 1];
     if (!message) break;
-    tokens += estimateTokens(message.content);
+    tokens += weigh(message.content);
     if (tokens > maxTokens && from < messages.length) break;
     from -= 1;
   }
   while (from < messages.length - 1 && messages[from]?.role === 'assistant') from += 1;
   return from === 0 ? messages : messages.slice(from);
+}
+
+/** No text has more tokens than units. Most conversations are known to fit by that, without a look at their texts. */
+function fitsAtItsHeaviest(messages: readonly Message[], maxTokens: number): boolean {
+  let units = 0;
+  for (const { content } of messages) units += content.length + 1;
+  return units <= maxTokens;
 }

@@ -61,7 +61,7 @@ test('a turn accepted in the very tick in which its execution was made holds not
     client.frames.map(({ type }) => type),
     ['chat.accepted', 'chat.delta'],
   );
-  const info = { ...INFO, execution_time_ms: 0, time_to_first_token_ms: 0, iterations: 0 };
+  const info = { ...INFO, execution_time_ms: 0, time_to_first_token_ms: 0, iterations: 1 };
   const ended = outcome();
   assert.deepEqual(
     { ...ended, info: { ...ended.info, execution_time_ms: 0, time_to_first_token_ms: 0 } },

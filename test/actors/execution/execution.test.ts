@@ -65,19 +65,16 @@ const used = (...messages: readonly ExecutionMessage[]) =>
   play({ type: 'start' }, ...messages)
     .flatMap(({ effects }) => effects)
     .find((effect) => effect.type === 'report')?.used;
-const called = (counts: CallCounts): ExecutionMessage[] => [
-  { type: 'callStarted' },
-  { type: 'callEnded', counts, replyTo: 1 },
-];
-const ended = (counts: CallCounts): ExecutionMessage[] => [
-  { type: 'callStarted' },
-  { type: 'finished', outcome: { type: 'answered', content: 'hi', counts } },
-];
+const called = (counts: CallCounts): ExecutionMessage => ({ type: 'callEnded', counts, replyTo: 1 });
+const ended = (counts: CallCounts): ExecutionMessage => ({
+  type: 'finished',
+  outcome: { type: 'answered', content: 'hi', counts },
+});
 
 test('what the provider counts is added up over the calls; the last of them says how it ended', () => {
   const first: CallCounts = { tokens: 12, inputTokens: 10, outputTokens: 2, finish: 'tool_calls' };
   const last: CallCounts = { tokens: 25, inputTokens: 20, outputTokens: 5, finish: 'length' };
-  const whole = used(...called(first), ...ended(last));
+  const whole = used(called(first), ended(last));
   assert.deepEqual(
     [whole?.tokens, whole?.inputTokens, whole?.outputTokens, whole?.finish],
     [37, 30, 7, 'length'],
@@ -91,7 +88,7 @@ test('a sum that lacks a call is none, whichever call was not counted', () => {
     [counted, uncounted],
     [uncounted, counted],
   ] as const) {
-    const both = used(...called(first), ...ended(last));
+    const both = used(called(first), ended(last));
     assert.deepEqual([both?.tokens, both?.inputTokens, both?.outputTokens], [15, null, 3]);
   }
 });
