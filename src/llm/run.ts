@@ -9,6 +9,7 @@ import type {
   RunOutcome,
 } from '../ports/runner.ts';
 import type { Log } from '../ports/telemetry.ts';
+import { silentModel } from './model-errors.ts';
 
 /** Something with deadlines. `check` is called every tick with performance.now(). */
 interface Watched {
@@ -108,24 +109,27 @@ export function supervise(
     const silence = createSilenceWatch(timeouts);
     let over = false;
 
-    const settle = (outcome: RunOutcome): void => {
+    /** `reason` is what the model's request is aborted with. */
+    const settle = (outcome: RunOutcome, reason?: Error): void => {
       if (over) return; // what a cancelled stream throws is no news
       over = true;
       watchdog.remove(watched);
       context.signal.removeEventListener('abort', onAbort);
       resolve(outcome);
-      if (outcome.type !== 'answered') controller.abort();
+      if (outcome.type !== 'answered') controller.abort(reason);
     };
-    const fail = (error: ErrorData): void => settle({ type: 'failed', error });
+    const fail = (error: ErrorData, reason?: Error): void => settle({ type: 'failed', error }, reason);
     const onAbort = (): void => fail(refusal('INTERNAL', { message: 'The run was aborted.' }));
     const watched: Watched = {
       check(now) {
         const error = silence.problem(now);
         if (!error) return;
         const { provider, model } = plan.agent;
-        const reason = error.code === 'MODEL_UNAVAILABLE' ? 'silent' : 'stalled';
+        const isSilent = error.code === 'MODEL_UNAVAILABLE';
+        const reason = isSilent ? 'silent' : 'stalled';
         modelCallFailed(log, plan, { provider, model, reason, code: error.code });
-        fail(error);
+        // A failure of the model: its circuit breaker counts it.
+        fail(error, isSilent ? silentModel() : undefined);
       },
     };
 
@@ -152,11 +156,14 @@ export function supervise(
       callRead: silence.end,
       callEnded: context.callEnded,
       remainingMs: () => context.endsAt - performance.now(),
-    }).then(settle, (error: unknown) => {
-      if (!over && !(error instanceof RefusalError))
-        log.error({ err: error, task_id: plan.taskId }, 'agent run broke');
-      fail(error instanceof RefusalError ? error.data : refusal('INTERNAL'));
-    });
+    }).then(
+      (outcome) => settle(outcome),
+      (error: unknown) => {
+        if (!over && !(error instanceof RefusalError))
+          log.error({ err: error, task_id: plan.taskId }, 'agent run broke');
+        fail(error instanceof RefusalError ? error.data : refusal('INTERNAL'));
+      },
+    );
   });
 }
 

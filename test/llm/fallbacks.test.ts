@@ -56,3 +56,13 @@ test('an endpoint that fails again and again is not asked for a while; others ar
   assert.equal(answerOf(await bench.start({ agent }).done), 'Back again.');
   assert.equal(bench.stub.requests.at(-1)?.body.model, 'llama-test-8b');
 });
+
+test('an endpoint that takes requests and never answers is not asked for a while either', async () => {
+  await using bench = await startBench({ breakerFailures: 2, firstTokenTimeoutMs: 60 });
+  bench.stub.byDefault(silence);
+  for (let turn = 0; turn < 2; turn += 1)
+    assert.equal(errorOf(await bench.start().done).code, 'MODEL_UNAVAILABLE');
+  const { code, retry_after_ms } = errorOf(await bench.start().done);
+  assert.deepEqual([code, retry_after_ms], ['MODEL_UNAVAILABLE', 5_000]);
+  assert.equal(bench.stub.requests.length, 2, 'it was asked while its circuit was open');
+});
