@@ -54,7 +54,7 @@ export function createSessions(deps: SessionDeps): SessionOf {
         initial: newSession(tenantId, sessionId, config, { bucket, ephemeral }),
         interpret: (effect) => perform(ref, effect),
       }),
-      stream: createEventStream({ epoch: randomUUID(), clock, pacer, deltaWindowMs, onFault }),
+      stream: createEventStream({ tenantId, epoch: randomUUID(), clock, pacer, deltaWindowMs, onFault }),
       arriving: new Map(),
       execution: null,
     };

@@ -75,6 +75,7 @@ export interface AttachReady {
 }
 
 interface EventStreamOptions {
+  readonly tenantId: TenantId;
   readonly epoch: string;
   readonly clock: Clock;
   readonly pacer: Pacer;
@@ -302,10 +303,10 @@ class SessionStream implements EventStream {
     else turn.pendingReasoning += content;
     if (turn.flushing) return;
     turn.flushing = true;
-    const { pacer, clock } = this.#options;
+    const { pacer, clock, tenantId } = this.#options;
     const sinceMs = turn.flowing ? clock.now() - turn.flushedAtMs : Number.POSITIVE_INFINITY;
-    if (sinceMs < this.#windowMs) pacer.later(() => this.#flush(turn), this.#windowMs);
-    else pacer.soon(() => this.#flush(turn));
+    if (sinceMs < this.#windowMs) pacer.later(tenantId, () => this.#flush(turn), this.#windowMs);
+    else pacer.soon(tenantId, () => this.#flush(turn));
   }
 
   /** `chat.accepted` is out: what the execution wrote meanwhile follows it. */

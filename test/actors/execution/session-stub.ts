@@ -31,6 +31,7 @@ export function stubSession(actors: ActorSystem, clock: Clock, told: (message: S
     { name: 'session', initial: null, interpret() {} },
   );
   const stream = createEventStream({
+    tenantId: TENANT,
     epoch: 'e',
     clock,
     pacer,

@@ -33,8 +33,8 @@ function handPacer(): Pacer & { turn(): void; window(): void; readonly windows: 
   };
   return {
     windows,
-    soon: (flush) => void due.push(flush),
-    later(flush, windowMs) {
+    soon: (_tenantId, flush) => void due.push(flush),
+    later(_tenantId, flush, windowMs) {
       windows.push(windowMs);
       held.push(flush);
     },
@@ -56,6 +56,7 @@ function open(deltaWindowMs = 15) {
   const pacer = handPacer();
   const faults: unknown[] = [];
   const outbox = createEventStream({
+    tenantId: TENANT,
     epoch: 'e1',
     clock: handClock(),
     pacer,
