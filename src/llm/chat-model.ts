@@ -2,6 +2,7 @@
 import type { BaseChatModel } from '@langchain/core/language_models/chat_models';
 import type { BaseMessage } from '@langchain/core/messages';
 import type { ChatGenerationChunk } from '@langchain/core/outputs';
+import type { TenantId } from '../domain/ids.ts';
 import type { JsonFormat } from '../domain/response-format.ts';
 import type { Answer, AnswerSink } from './completions/answer.ts';
 import { readFinish, type Usage } from './completions/chunk.ts';
@@ -18,6 +19,8 @@ export interface ModelRequest {
   readonly mayBeEmpty: boolean;
   /** Tokens that prompt and answer may have together. */
   readonly budgetTokens: number;
+  /** On whose behalf: answers that stream at once are read by tenant in turn. */
+  readonly tenantId: TenantId;
 }
 
 export interface ChatModel {

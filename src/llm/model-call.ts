@@ -135,8 +135,8 @@ async function askOne(
   sink: AnswerSink,
   hasNext: boolean,
 ): Promise<Answer> {
-  const { responseFormat: format, limits } = run.plan;
-  const request = { messages, tools, mayBeEmpty, format, budgetTokens: limits.maxTokens };
+  const { responseFormat: format, limits, tenantId } = run.plan;
+  const request = { messages, tools, mayBeEmpty, format, budgetTokens: limits.maxTokens, tenantId };
   if (!hasNext) return model.ask({ ...request, signal: run.signal }, sink);
   const attempt = new AbortController();
   call.giveUp = () => attempt.abort(silentModel());

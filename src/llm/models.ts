@@ -74,7 +74,7 @@ export function createModels(settings: ModelSettings, clock: Clock): ModelProvid
         habits: habitsOf(config, factsOf(table, provider, model)),
       },
       spec: { dialect: config.dialect, model, temperature, maxTokens },
-      ...{ dispatcher: connections.dispatcher, memory, clock },
+      ...{ connections, memory, clock },
     });
     return breakers.guard(provider, endpointModel);
   }

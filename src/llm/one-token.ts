@@ -1,6 +1,7 @@
 /** Asks a model for one token, to see whether it answers: for those who set a node up. */
 import { HumanMessage } from '@langchain/core/messages';
 import { RefusalError } from '../domain/errors.ts';
+import { tenantIdSchema } from '../domain/ids.ts';
 import type { ModelTable } from '../domain/models.ts';
 import type { ProviderTable } from '../domain/providers.ts';
 import type { Answer } from './completions/answer.ts';
@@ -23,6 +24,8 @@ interface OneTokenQuestion {
 /** Models that think first refuse a limit under which no answer fits. */
 const TOKENS = [1, 256];
 const BUDGET_TOKENS = 4_096;
+/** No tenant asks. */
+const OPERATOR = tenantIdSchema.parse('operator');
 const SILENT = { onChunk() {}, onText() {}, onReasoning() {} };
 
 /** What came back, in words: of the endpoint its status and code, and nothing else that it says. Never rejects. */
@@ -55,6 +58,7 @@ async function ask(models: ModelProvider, { provider, model, timeoutMs }: OneTok
           signal,
           mayBeEmpty: true,
           budgetTokens: BUDGET_TOKENS,
+          tenantId: OPERATOR,
         },
         SILENT,
       );

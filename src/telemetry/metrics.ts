@@ -12,8 +12,7 @@ import type {
 } from '../ports/telemetry.ts';
 import type { TransportMeter } from '../ports/transport.ts';
 import { createLoopDelay, type LoopDelay } from './loop-delay.ts';
-import { createQuantiles } from './quantiles.ts';
-import { createTally } from './tally.ts';
+import { createQuantiles, createTally } from './tally.ts';
 
 const FIRST_TOKEN_BUCKETS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 const TURN_BUCKETS_S = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300];

@@ -4,7 +4,7 @@ import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
 import type { NodeStats } from '../../src/ports/telemetry.ts';
 import { createMetrics, type NodeMetrics } from '../../src/telemetry/metrics.ts';
-import { createQuantiles } from '../../src/telemetry/quantiles.ts';
+import { createQuantiles } from '../../src/telemetry/tally.ts';
 import { leakFree } from '../support/leaks.ts';
 
 const none = { running: 0, queued: 0 };

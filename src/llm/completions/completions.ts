@@ -1,11 +1,11 @@
 /** A chat model behind an endpoint that speaks chat completions, or almost: asked by HTTP, and asked again where that helps. */
 import { LRUCache } from 'lru-cache';
-import type { Dispatcher } from 'undici';
 import type { Clock } from '../../ports/telemetry.ts';
 import type { ChatModel, ModelRequest } from '../chat-model.ts';
 import { ModelFailure, refusedByStatus, tooLongForModel } from '../model-errors.ts';
 import type { Answer, AnswerSink } from './answer.ts';
 import { type BodySpec, createBodyBuilder } from './body.ts';
+import type { Connections } from './connections.ts';
 import { createGauge, fitted, type Gauge } from './gauge.ts';
 import { adapted, type Habits, learnt, type Remedy, remedyFor } from './remedies.ts';
 import { ask, type HttpRefusal } from './request.ts';
@@ -23,7 +23,7 @@ export interface CompletionsOptions {
   readonly provider: string;
   readonly endpoint: Endpoint;
   readonly spec: BodySpec;
-  readonly dispatcher: Dispatcher;
+  readonly connections: Connections;
   readonly memory: EndpointMemory;
   readonly clock: Clock;
 }
@@ -51,7 +51,7 @@ export type EndpointMemory = LRUCache<string, Remembered>;
 export const createEndpointMemory = (): EndpointMemory => new LRUCache({ max: MAX_REMEMBERED });
 
 export function createCompletions(options: CompletionsOptions): ChatModel {
-  const { provider, endpoint, spec, dispatcher, memory, clock } = options;
+  const { provider, endpoint, spec, connections, memory, clock } = options;
   const builder = createBodyBuilder(spec);
   const key = `${provider} ${endpoint.url.href} ${spec.model}`;
   const remembered = (): Remembered => {
@@ -64,7 +64,7 @@ export function createCompletions(options: CompletionsOptions): ChatModel {
 
   /** One request. A refusal that may be mended comes with what it says. */
   async function attempt(
-    { tools, format, signal, mayBeEmpty }: ModelRequest,
+    { tools, format, signal, mayBeEmpty, tenantId }: ModelRequest,
     messages: ModelRequest['messages'],
     habits: Habits,
     sink: AnswerSink,
@@ -73,7 +73,8 @@ export function createCompletions(options: CompletionsOptions): ChatModel {
     try {
       const asked = await ask(
         {
-          dispatcher,
+          connections,
+          tenantId,
           signal,
           mayBeEmpty,
           url: endpoint.url,

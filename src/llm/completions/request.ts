@@ -1,8 +1,10 @@
 /** One HTTP request for one answer: sent, read as it comes, and let go of as soon as the answer is whole. */
 import { createBrotliDecompress, createGunzip, createInflate, type Gunzip } from 'node:zlib';
 import type { Dispatcher } from 'undici';
+import type { TenantId } from '../../domain/ids.ts';
 import { classify, cutOff, type ModelFailure } from '../model-errors.ts';
 import { type Answer, AnswerReader, type AnswerSink } from './answer.ts';
+import type { Connections } from './connections.ts';
 
 /** After its finish an answer may still bring its usage: so long is waited for bytes, and for all that say nothing. */
 const AFTER_FINISH_MS = 1_500;
@@ -15,7 +17,8 @@ const AFTER_DONE_MS = 500;
 const MAX_ERROR_BYTES = 64 * 1024;
 
 export interface AnswerRequest {
-  readonly dispatcher: Dispatcher;
+  readonly connections: Pick<Connections, 'dispatcher' | 'reads'>;
+  readonly tenantId: TenantId;
   readonly url: URL;
   readonly headers: Readonly<Record<string, string>>;
   /** JSON text. */
@@ -52,6 +55,8 @@ class Exchange implements Dispatcher.DispatchHandler {
   #reading: Reading | undefined;
   #timer: NodeJS.Timeout | undefined;
   #finishedAt: number | undefined;
+  /** The turn of the loop in which it was last read. */
+  #readIn = -1;
   #isSettled = false;
 
   constructor(
@@ -67,10 +72,10 @@ class Exchange implements Dispatcher.DispatchHandler {
   }
 
   start(): void {
-    const { dispatcher, url, headers, body, signal } = this.#request;
+    const { connections, url, headers, body, signal } = this.#request;
     if (signal.aborted) return this.#onAbort();
     signal.addEventListener('abort', this.#onAbort, { once: true });
-    dispatcher.dispatch(
+    connections.dispatcher.dispatch(
       {
         origin: url.origin,
         path: `${url.pathname}${url.search}`,
@@ -101,9 +106,20 @@ class Exchange implements Dispatcher.DispatchHandler {
     this.#look();
   }
 
-  onResponseData(_controller: Dispatcher.DispatchController, bytes: Buffer): void {
+  /** In one turn of the loop all that has come is read; past the turn's share, that is done in a later one. */
+  onResponseData(controller: Dispatcher.DispatchController, bytes: Buffer): void {
     this.#reading?.push(bytes);
     this.#look();
+    const { connections, tenantId } = this.#request;
+    const { reads } = connections;
+    if (this.#readIn === reads.turn) return;
+    this.#readIn = reads.turn;
+    if (reads.take()) return;
+    controller.pause();
+    reads.soon(tenantId, () => {
+      this.#readIn = reads.turn;
+      controller.resume();
+    });
   }
 
   onResponseEnd(): void {
@@ -136,13 +152,16 @@ class Exchange implements Dispatcher.DispatchHandler {
     } else if (reading.finished) this.#waitForMore(reading);
   }
 
-  #waitForMore({ counted, amidst }: Reading): void {
+  #waitForMore(reading: Reading): void {
+    const { counted, amidst } = reading;
     const now = performance.now();
     this.#finishedAt ??= now;
     // An event that is on its way is waited for, as long as it moves.
     const left = amidst ? AFTER_FINISH_MS : this.#finishedAt + AFTER_FINISH_AT_MOST_MS - now;
     clearTimeout(this.#timer);
     const stop = (): void => {
+      // What has come and waits for its turn of the loop is no silence.
+      if (this.#controller?.paused) return this.#waitForMore(reading);
       this.#end();
       this.#letGo();
     };
