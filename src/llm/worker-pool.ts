@@ -1,10 +1,11 @@
 /**
- * One worker thread behind a bounded queue: its jobs run in order, each with a deadline that ends the thread.
+ * A few worker threads behind a bounded queue, tenants in turn: each job has a deadline that ends its thread.
  * Not tinypool: its deadlines begin with the call, so that a job would pay for those before it and for the loading of
  * the thread; an aborted job leaves those that wait without a thread; a thread that exits leaves its job without an end.
  */
 import { type ResourceLimits, Worker } from 'node:worker_threads';
 import type { z } from 'zod';
+import type { TenantId } from '../domain/ids.ts';
 
 /** Why a job has no result; `late` and `memory` are the job's own fault. */
 export type WorkerPoolFault =
@@ -32,19 +33,22 @@ interface WorkerPoolOptions<R> {
   readonly limits: ResourceLimits;
   readonly deadlineMs: number;
   readonly startDeadlineMs: number;
-  /** Jobs that may wait. */
+  /** Of several, one tenant has never all. */
+  readonly threads: number;
+  /** Jobs that may wait, of all tenants and of one. */
   readonly maxWaiting: number;
+  readonly maxWaitingOfOne: number;
   /** What a reply must be. One that is not counts as a crash. */
   readonly reply: z.ZodType<R>;
   /** For the thread, as `workerData`. */
   readonly data?: unknown;
 }
 
-/** Rejections are WorkerPoolErrors. The thread starts with the first job, and again after one that hung or crashed it. */
+/** Rejections are WorkerPoolErrors. Threads start when there are jobs for them, and again after one that hung or crashed. */
 export interface WorkerPool<J, R> {
-  /** A job that is cancelled while it runs stays in the thread until it is done; its reply is dropped. */
-  run(job: J, signal?: AbortSignal): Promise<R>;
-  /** Ends the thread. Whoever waits is refused. */
+  /** A job that is cancelled while it runs stays in its thread until it is done; its reply is dropped. */
+  run(job: J, tenantId: TenantId, signal?: AbortSignal): Promise<R>;
+  /** Ends the threads. Whoever waits is refused. */
   close(): Promise<void>;
 }
 
@@ -56,50 +60,92 @@ interface Settle<T> {
 
 type PendingJob<J, R> = Settle<R> & { readonly job: J };
 
-/** Makes a pool of one thread; nothing is started yet. */
+/** A tenant's share of the pool. */
+interface Share<J, R> {
+  readonly waiting: PendingJob<J, R>[];
+  running: number;
+}
+
+/** Makes a pool; nothing is started yet. */
 export function createWorkerPool<J, R>(options: WorkerPoolOptions<R>): WorkerPool<J, R> {
-  const waiting: PendingJob<J, R>[] = [];
-  let thread: Thread<J, R> | undefined;
-  let running = false;
+  const { maxWaiting, maxWaitingOfOne } = options;
+  const slots: { thread: Thread<J, R> | undefined; busy: boolean }[] = Array.from(
+    { length: options.threads },
+    () => ({ thread: undefined, busy: false }),
+  );
+  const mostOfOne = Math.max(1, options.threads - 1);
+  /** Tenants with jobs, the one whose turn it is first. */
+  const shares = new Map<TenantId, Share<J, R>>();
+  let waiting = 0;
   let closed = false;
 
-  async function next(): Promise<void> {
-    const pending = running ? undefined : waiting.shift();
-    if (!pending) return;
-    running = true;
-    try {
-      thread = thread && !thread.hasEnded() ? thread : startThread(options);
-      pending.resolve(await thread.run(pending.job));
-    } catch (error) {
-      pending.reject(error);
+  /** The next job, and whose it is. */
+  function taken(): { readonly pending: PendingJob<J, R>; readonly share: Share<J, R> } | undefined {
+    for (const [tenantId, share] of shares) {
+      const pending = share.running < mostOfOne ? share.waiting.shift() : undefined;
+      if (!pending) continue;
+      waiting -= 1;
+      share.running += 1;
+      shares.delete(tenantId);
+      shares.set(tenantId, share);
+      return { pending, share };
     }
-    running = false;
+    return undefined;
+  }
+
+  async function next(): Promise<void> {
+    // A thread that has loaded is taken first.
+    const slot = slots.find(({ thread, busy }) => !busy && thread) ?? slots.find(({ busy }) => !busy);
+    const job = slot && taken();
+    if (!job) return;
+    slot.busy = true;
+    try {
+      slot.thread = slot.thread && !slot.thread.hasEnded() ? slot.thread : startThread(options);
+      job.pending.resolve(await slot.thread.run(job.pending.job));
+    } catch (error) {
+      job.pending.reject(error);
+    }
+    slot.busy = false;
+    job.share.running -= 1;
     next();
   }
 
   return {
-    run(job, signal) {
+    run(job, tenantId, signal) {
       if (signal?.aborted) return Promise.reject(new WorkerPoolError('cancelled'));
       if (closed) return Promise.reject(new WorkerPoolError('closed'));
-      if (waiting.length >= options.maxWaiting) return Promise.reject(new WorkerPoolError('busy'));
+      const share = shares.get(tenantId) ?? { waiting: [], running: 0 };
+      if (waiting >= maxWaiting || share.waiting.length >= maxWaitingOfOne)
+        return Promise.reject(new WorkerPoolError('busy'));
+      shares.set(tenantId, share);
       let cancel = (): void => {};
       const reply = new Promise<R>((resolve, reject) => {
         const pending = { job, resolve, reject };
         cancel = () => {
-          const place = waiting.indexOf(pending);
-          if (place >= 0) waiting.splice(place, 1);
+          const place = share.waiting.indexOf(pending);
+          if (place >= 0) {
+            share.waiting.splice(place, 1);
+            waiting -= 1;
+          }
           reject(new WorkerPoolError('cancelled'));
         };
-        waiting.push(pending);
+        share.waiting.push(pending);
+        waiting += 1;
       });
       signal?.addEventListener('abort', cancel, { once: true });
       next();
-      return reply.finally(() => signal?.removeEventListener('abort', cancel));
+      return reply.finally(() => {
+        signal?.removeEventListener('abort', cancel);
+        if (share.running === 0 && share.waiting.length === 0 && shares.get(tenantId) === share)
+          shares.delete(tenantId);
+      });
     },
     async close() {
       closed = true;
-      for (const { reject } of waiting.splice(0)) reject(new WorkerPoolError('closed'));
-      await thread?.end('closed');
+      for (const share of shares.values())
+        for (const { reject } of share.waiting.splice(0)) reject(new WorkerPoolError('closed'));
+      waiting = 0;
+      await Promise.all(slots.map(({ thread }) => thread?.end('closed')));
     },
   };
 }

@@ -12,10 +12,15 @@ const ids = {
   taskId: taskIdSchema.parse('t'),
 };
 
-function use(tool: Tool, args: unknown, signal = new AbortController().signal): Promise<string> {
+function use(
+  tool: Tool,
+  args: unknown,
+  signal = new AbortController().signal,
+  tenantId = ids.tenantId,
+): Promise<string> {
   const prepared = tool.prepare(args);
   if (!prepared.ok) throw new Error(prepared.problem);
-  return prepared.run({ signal, ...ids });
+  return prepared.run({ signal, ...ids, tenantId });
 }
 
 test('the clock tells UTC, and the wall clock of a zone', async () => {
@@ -123,4 +128,24 @@ test('the calculator works out, keeps to arithmetic, and survives what hangs it'
     await assert.rejects(work('1 + 1'), /closed/);
     assert.ok(!process.getActiveResourcesInfo().includes('MessagePort'));
   });
+});
+
+test('expressions that take for ever keep no other tenant waiting', async (t) => {
+  const calculator = createCalculator({ deadlineMs: 300 });
+  t.after(() => calculator.close());
+  const by = (tenant: string, expression: string) =>
+    use(calculator.tool, { expression }, undefined, tenantIdSchema.parse(tenant));
+  let failed = 0;
+  const flood = Array.from({ length: 110 }, (_, index) =>
+    by('loud', `combinations(${2e12 + index}, 1e12)`).catch(() => {
+      failed += 1;
+    }),
+  );
+  assert.equal(await by('quiet', '6 * 7'), '42');
+  // Nine that the queue of one tenant does not hold, and no more than ran while a thread was started for the other.
+  assert.ok(failed < 40, `${failed} of the flood had their end before`);
+  const others = await Promise.all(['a', 'b', 'c'].map((tenant) => by(tenant, '1 + 1')));
+  assert.deepEqual(others, ['2', '2', '2']);
+  await calculator.close();
+  await Promise.all(flood);
 });

@@ -5,7 +5,7 @@ import { type RefusalError, refusalError } from '../../domain/errors.ts';
 import type { TenantId } from '../../domain/ids.ts';
 import type { Collections } from '../../ports/peers.ts';
 import type { Log } from '../../ports/telemetry.ts';
-import { createWorkerPool, type WorkerPool, WorkerPoolError, type WorkerPoolFault } from '../worker-pool.ts';
+import { createWorkerPool, WorkerPoolError, type WorkerPoolFault } from '../worker-pool.ts';
 import { isFolderName } from './folder.ts';
 import { type SearchQuery, type SearchReply, searchReplySchema } from './messages.ts';
 
@@ -19,7 +19,7 @@ const DEADLINE_MS = 10_000;
 const START_DEADLINE_MS = 20_000;
 /** Queries that may wait for the thread, of all tenants and of one. */
 const MAX_WAITING = 200;
-const MAX_WAITING_OF_ONE = 20;
+const MAX_WAITING_OF_ONE = 19;
 /** Warnings of files left out that are remembered, not to be repeated. */
 const MAX_WARNINGS = 1_000;
 const LIMITS = { maxOldGenerationSizeMb: 768, maxYoungGenerationSizeMb: 32, stackSizeMb: 4 };
@@ -40,11 +40,12 @@ export function createCollections(options: CollectionsOptions): Collections {
     limits: LIMITS,
     deadlineMs: options.deadlineMs ?? DEADLINE_MS,
     startDeadlineMs: START_DEADLINE_MS,
+    threads: 1,
     maxWaiting: MAX_WAITING,
+    maxWaitingOfOne: MAX_WAITING_OF_ONE,
     reply: searchReplySchema,
     data: { root: resolve(options.folder), readMs: options.readMs ?? READ_MS },
   });
-  const ask = createFairAsk(pool, log);
   const warned = new LRUCache<string, true>({ max: MAX_WARNINGS });
 
   /** Once for each number of files, not with each question. */
@@ -53,6 +54,16 @@ export function createCollections(options: CollectionsOptions): Collections {
     if (files === 0 || warned.get(key)) return;
     warned.set(key, true);
     log.warn({ tenant_id: tenant, collections, files }, 'files of a collection are left out');
+  }
+
+  async function ask(query: SearchQuery, tenantId: TenantId, signal?: AbortSignal): Promise<SearchReply> {
+    try {
+      return await pool.run(query, tenantId, signal);
+    } catch (error) {
+      if (!(error instanceof WorkerPoolError)) throw error;
+      if (LOGGED.has(error.fault)) log.warn({ fault: error.fault, tenant_id: tenantId }, 'a query failed');
+      throw refused(error.fault);
+    }
   }
 
   return {
@@ -76,27 +87,6 @@ export function createCollections(options: CollectionsOptions): Collections {
       }
     },
     close: () => pool.close(),
-  };
-}
-
-/** Asks the pool, with a bound on each tenant's queries that wait or run. Rejects with RefusalErrors. */
-function createFairAsk(pool: WorkerPool<SearchQuery, SearchReply>, log: Log) {
-  const counts = new Map<TenantId, number>();
-  return async (query: SearchQuery, tenantId: TenantId, signal?: AbortSignal): Promise<SearchReply> => {
-    const before = counts.get(tenantId) ?? 0;
-    if (before >= MAX_WAITING_OF_ONE) throw refused('busy');
-    counts.set(tenantId, before + 1);
-    try {
-      return await pool.run(query, signal);
-    } catch (error) {
-      if (!(error instanceof WorkerPoolError)) throw error;
-      if (LOGGED.has(error.fault)) log.warn({ fault: error.fault, tenant_id: tenantId }, 'a query failed');
-      throw refused(error.fault);
-    } finally {
-      const left = (counts.get(tenantId) ?? 1) - 1;
-      if (left > 0) counts.set(tenantId, left);
-      else counts.delete(tenantId);
-    }
   };
 }
 

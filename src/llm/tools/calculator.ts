@@ -1,12 +1,15 @@
-/** Arithmetic for the model: one worker thread with a deadline, so that no expression can hold up the node. */
+/** Arithmetic for the model, in worker threads with a deadline, so that no expression can hold up the node. */
 import { z } from 'zod';
 import { createWorkerPool, WorkerPoolError, type WorkerPoolFault } from '../worker-pool.ts';
-import { defineTool, type Tool } from './tool.ts';
+import { defineTool, type Tool, type ToolContext } from './tool.ts';
 
 /** UTF-16 units of an expression. */
 const MAX_EXPRESSION_UNITS = 1_000;
-/** Expressions that may wait for the worker. */
-const MAX_WAITING = 100;
+/** The second starts where one tenant's expressions keep another's waiting. */
+const THREADS = 2;
+/** Expressions that may wait for a thread, of all tenants and of one. */
+const MAX_WAITING = 1_000;
+const MAX_WAITING_OF_ONE = 100;
 const DEADLINE_MS = 1_000;
 /** Loading mathjs takes half a second on a quiet machine. */
 const START_DEADLINE_MS = 20_000;
@@ -23,11 +26,11 @@ const schema = z.strictObject({
 
 interface Calculator {
   readonly tool: Tool;
-  /** Ends the worker. Whoever waits is refused. */
+  /** Ends the threads. Whoever waits is refused. */
   close(): Promise<void>;
 }
 
-/** `calculator {expression}`. The worker starts with the first call, and again after one that hung or crashed it. */
+/** `calculator {expression}`. A thread starts with the first call, and again after one that hung or crashed it. */
 export function createCalculator(options: { readonly deadlineMs?: number } = {}): Calculator {
   const deadlineMs = options.deadlineMs ?? DEADLINE_MS;
   const pool = createWorkerPool<string, z.infer<typeof replySchema>>({
@@ -35,12 +38,14 @@ export function createCalculator(options: { readonly deadlineMs?: number } = {})
     limits: WORKER_LIMITS,
     deadlineMs,
     startDeadlineMs: START_DEADLINE_MS,
+    threads: THREADS,
     maxWaiting: MAX_WAITING,
+    maxWaitingOfOne: MAX_WAITING_OF_ONE,
     reply: replySchema,
   });
 
-  async function workOut(expression: string, signal: AbortSignal): Promise<string> {
-    const reply = await pool.run(expression, signal).catch((error: unknown) => {
+  async function workOut(expression: string, { tenantId, signal }: ToolContext): Promise<string> {
+    const reply = await pool.run(expression, tenantId, signal).catch((error: unknown) => {
       throw error instanceof WorkerPoolError ? new Error(textOf(error.fault, deadlineMs)) : error;
     });
     if (!reply.ok) throw new Error(reply.text);
@@ -52,7 +57,7 @@ export function createCalculator(options: { readonly deadlineMs?: number } = {})
       name: 'calculator',
       description: 'Works out an arithmetic expression exactly: operators, functions, units, percentages.',
       schema,
-      run: ({ expression }, { signal }) => workOut(expression, signal),
+      run: ({ expression }, context) => workOut(expression, context),
     }),
     close: () => pool.close(),
   };
