@@ -141,7 +141,7 @@ export interface Transport {
   send(queue: QueueName, message: Sendable, format: ActionFormat): Promise<void>;
   /**
    * Sends with a `correlation_id` (a new one unless the action has one) and `callback_queue`, and waits for the reply
-   * of the same tenant. Rejects with PEER_TIMEOUT after timeoutMs, and at once while the service's circuit is open
+   * of the same tenant. Rejects with PEER_TIMEOUT after timeoutMs, and at once while the circuit of what is asked is open
    * (then with `retry_after_ms`).
    */
   request(queue: QueueName, action: DomainAction, options: RequestOptions): Promise<DomainAction>;

@@ -1,4 +1,4 @@
-/** Leaves a service alone for a while that has left several requests in a row unanswered. */
+/** Leaves alone for a while what has left several requests in a row unanswered: what one tenant asks of a service, or the service. */
 import {
   BrokenCircuitError,
   type CircuitBreakerPolicy,
@@ -16,11 +16,11 @@ import type { TransportMeter } from '../../src/ports/transport.ts';
 /** Requests in a row that a service left unanswered before it is left alone, and for how long. */
 const MAX_TIMEOUTS = 5;
 const OPEN_MS = 5_000;
-/** Services with a circuit; beyond, the one least recently asked is forgotten. */
-const MAX_CIRCUITS = 1_000;
+/** Services, and what is asked of them, with a circuit; beyond, the one least recently asked is forgotten. */
+const MAX_CIRCUITS = 10_000;
 
 /**
- * A service's circuit. While it is closed, requests run beside the policy and only tell it how they ended: its
+ * A circuit. While it is closed, requests run beside the policy and only tell it how they ended: its
  * wrapping costs a request four promises, and it has nothing to decide.
  */
 export interface Circuit {
@@ -33,15 +33,56 @@ export interface Circuit {
   probe(work: () => Promise<DomainAction>): Promise<DomainAction>;
 }
 
-export function createCircuits(log: Log, meter: TransportMeter): (service: string) => Circuit {
-  const circuits = new LRUCache<string, Circuit>({
+/**
+ * The circuit of what a tenant asks of a service: one kind of request, of a tool registry one tool. A dead tool of one
+ * tenant opens its own circuit and no other's; the service's own opens where several of these go unanswered in a row.
+ */
+export function createCircuits(
+  log: Log,
+  meter: TransportMeter,
+): (service: string, action: DomainAction) => Circuit {
+  const services = new LRUCache<string, Circuit>({
     max: MAX_CIRCUITS,
-    memoMethod: (service) => createCircuit(service, log, meter),
+    memoMethod: (service) => createCircuit(service, {}, log, meter),
   });
-  return (service) => circuits.memo(service);
+  const own = new LRUCache<string, Circuit>({ max: MAX_CIRCUITS });
+  return (service, { tenant_id, action_type, data }) => {
+    const tool = typeof data.tool === 'string' ? data.tool : undefined;
+    const key = JSON.stringify([service, tenant_id, action_type, tool]);
+    const known = own.get(key);
+    if (known) return known;
+    const asked = { tenant_id, action_type, ...(tool === undefined ? {} : { tool }) };
+    const circuit = within(() => services.memo(service), createCircuit(service, asked, log, meter));
+    own.set(key, circuit);
+    return circuit;
+  };
 }
 
-function createCircuit(service: string, log: Log, meter: TransportMeter): Circuit {
+/** Both have to be closed. Of timeouts in a row, the outer one is told of the first. */
+function within(outer: () => Circuit, inner: Circuit): Circuit {
+  let isSilent = false;
+  const answered = (): void => {
+    isSilent = false;
+    inner.answered();
+    outer().answered();
+  };
+  return {
+    isClosed: () => inner.isClosed() && outer().isClosed(),
+    answered,
+    async timedOut(error) {
+      const isFirst = !isSilent;
+      isSilent = true;
+      if (isFirst) await outer().timedOut(error);
+      await inner.timedOut(error);
+    },
+    probe(work) {
+      if (!inner.isClosed()) return inner.probe(work);
+      return outer().probe(work);
+    },
+  };
+}
+
+function createCircuit(service: string, asked: object, log: Log, meter: TransportMeter): Circuit {
   const breaker = new ConsecutiveBreaker(MAX_TIMEOUTS);
   const policy: CircuitBreakerPolicy = circuitBreaker(handleWhen(isTimeout), {
     halfOpenAfter: OPEN_MS,
@@ -49,7 +90,10 @@ function createCircuit(service: string, log: Log, meter: TransportMeter): Circui
   });
   policy.onBreak(() => {
     meter.counted('circuit.opened', 1);
-    log.warn({ service, open_ms: OPEN_MS }, 'a service does not answer: it is left alone for a while');
+    log.warn(
+      { service, ...asked, open_ms: OPEN_MS },
+      'a service does not answer: it is left alone for a while',
+    );
   });
   const isClosed = (): boolean => policy.state === CircuitState.Closed;
   return {

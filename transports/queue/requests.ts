@@ -99,7 +99,7 @@ export function createRequests(sharedQueue: QueueName, log: Log, meter: Transpor
 
   return {
     run(queue, action, options, send) {
-      const circuit = circuitOf(serviceOf(queue));
+      const circuit = circuitOf(serviceOf(queue), action);
       return circuit.isClosed()
         ? ask(queue, action, options, send, circuit)
         : circuit.probe(() => ask(queue, action, options, send, undefined));

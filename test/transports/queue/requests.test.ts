@@ -139,3 +139,43 @@ test('close refuses all that wait and leaves no clock ticking', async (t) => {
   requests.close();
   assert.deepEqual(await Promise.all(waiting), ['TRANSPORT_UNAVAILABLE', 'TRANSPORT_UNAVAILABLE']);
 });
+
+test('what one tenant finds dead leaves everything else of the service as it is', async (t) => {
+  const { meter, ask, reply } = requesting(t);
+  const dead = { action_type: 'tool.execute', data: { tool: 'dead' } };
+  for (let n = 0; n < 5; n += 1) assert.equal(await refusedWith(ask(1, dead)), 'PEER_TIMEOUT');
+  assert.equal(meter.of('circuit.opened'), 1);
+  const others: readonly Partial<DomainAction>[] = [
+    { ...dead, data: { tool: 'healthy' } },
+    { ...dead, tenant_id: tenantIdSchema.parse('other') },
+    { action_type: 'query.request' },
+  ];
+  for (const [n, other] of others.entries()) {
+    const answered = ask(5_000, { ...other, correlation_id: `o-${n}` });
+    reply(`o-${n}`, { tenant_id: other.tenant_id ?? action(1).tenant_id });
+    await answered;
+  }
+  let sent = 0;
+  const refused = ask(5_000, dead, async () => {
+    sent += 1;
+  });
+  assert.equal(await refusedWith(refused), 'PEER_TIMEOUT');
+  assert.equal(sent, 0, 'it is left alone itself');
+});
+
+test('where whatever is asked goes unanswered, the service is left alone', async (t) => {
+  const { meter, ask } = requesting(t);
+  const tool = (name: string): Partial<DomainAction> => ({
+    action_type: 'tool.execute',
+    data: { tool: name },
+  });
+  for (const name of ['a', 'b', 'c', 'd', 'e'])
+    assert.equal(await refusedWith(ask(1, tool(name))), 'PEER_TIMEOUT');
+  assert.equal(meter.of('circuit.opened'), 1);
+  let sent = 0;
+  const refused = ask(5_000, tool('f'), async () => {
+    sent += 1;
+  });
+  assert.equal(await refusedWith(refused), 'PEER_TIMEOUT');
+  assert.equal(sent, 0);
+});
