@@ -1,4 +1,4 @@
-/** Leaves alone for a while what has left several requests in a row unanswered: what one tenant asks of a service, or the service. */
+/** Leaves alone for a while what leaves requests unanswered: what one tenant asks of a service, or the service itself. */
 import {
   BrokenCircuitError,
   type CircuitBreakerPolicy,
