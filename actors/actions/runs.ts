@@ -83,7 +83,8 @@ export function createActionRuns(deps: ActionRunDeps): PerformRun {
       const started = await start(turn, { awaitEnd: 'frame' });
       if (!started.ok) return await refuse(run, started.error);
       const before = started.accepted.deduplicated ? await replies.stored(request, name) : null;
-      if (before && (await replies.repeat(request, before))) return await recorded(run);
+      // A reply that was stored just now, with the end, is on its way.
+      if (before && !isStored() && (await replies.repeat(request, before))) return await recorded(run);
       const end = await running.of(started.ended).catch((error: unknown) => {
         if (isStored()) return null;
         throw error;

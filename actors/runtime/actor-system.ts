@@ -2,11 +2,13 @@
  * The only file that knows nact: typed addresses, bounded mailboxes, supervision with restart intensity,
  * dead letters, idleness and numbers, on top of nact's actors and their supervision.
  *
- * nact handles one message per actor and loop turn and copies the children map each time. So each actor keeps
- * its own mailbox and asks nact for one turn to drain it (docs/decisions/0001), and an actor with many children
- * has them under a quiet nursery that never gets a message (docs/decisions/0002).
+ * nact handles one message per actor and loop turn and copies the children map each time. So each actor keeps its own
+ * mailbox (docs/decisions/0001), which is drained in the turn of the loop in which a message comes, as long as that is
+ * not long yet, and else when nact's turn comes (0017). An actor with many children has them under a quiet supervisor
+ * that never gets a message (0002).
  */
 import { type ActorSystemRef, dispatch, type Ref, spawn as spawnNact, start, stop as stopNact } from 'nact';
+import { LoopShare } from '../../src/domain/loop-share.ts';
 import type { ActorKindStats } from '../../src/ports/telemetry.ts';
 import type {
   ActorKind,
@@ -61,6 +63,8 @@ const MAX_BATCH = 64;
 /** How much more than edges, as a factor, actors may put into a mailbox. */
 const INSIDE_FACTOR = 4;
 const DRAIN = { drain: true } as const;
+/** Drains in one turn of the loop that wait for no turn of nact's. One takes some 10 µs. */
+const DRAINS_PER_TURN = 64;
 
 // biome-ignore lint/suspicious/noExplicitAny: nact's references and our cells are typed by Address at the border
 type Any = any;
@@ -87,6 +91,8 @@ interface Cell {
   handled: boolean;
   stopped: boolean;
   crashes: readonly number[];
+  /** What its drain threw, for nact's supervision to see. */
+  failure: { readonly error: unknown } | null;
   activeAtMs: number;
 }
 
@@ -95,6 +101,9 @@ export function createActorSystem(options: ActorSystemOptions): ActorSystem {
   const root: ActorSystemRef = start();
   const kinds = new Map<string, KindNumbers>();
   const roots = new Set<Cell>();
+  const share = new LoopShare(DRAINS_PER_TURN);
+  /** To be drained in this turn of the loop. */
+  const ready: Cell[] = [];
   const asks = createAsks(clock);
   const idleness = createIdleTimer<Cell>(
     () => clock.now(),
@@ -133,11 +142,39 @@ export function createActorSystem(options: ActorSystemOptions): ActorSystem {
     const { numbers } = cell;
     numbers.depth += 1;
     if (waiting >= numbers.deepest) numbers.deepest = waiting + 1;
-    if (!cell.scheduled) {
-      cell.scheduled = true;
-      dispatch(cell.ref, DRAIN);
-    }
+    if (!cell.scheduled) schedule(cell);
     return 'delivered';
+  }
+
+  /** In this turn of the loop, or in a later one by nact. */
+  function schedule(cell: Cell): void {
+    cell.scheduled = true;
+    if (!share.take()) {
+      dispatch(cell.ref, DRAIN);
+      return;
+    }
+    ready.push(cell);
+    if (ready.length === 1) queueMicrotask(drainReady);
+  }
+
+  /** Those too that are told something meanwhile. */
+  function drainReady(): void {
+    for (const cell of ready)
+      try {
+        drain(cell);
+      } catch (error) {
+        cell.failure = { error };
+        dispatch(cell.ref, DRAIN);
+      }
+    ready.length = 0;
+  }
+
+  /** By nact, whose supervision hears of what is thrown here. */
+  function drainInTurn(cell: Cell): void {
+    const { failure } = cell;
+    cell.failure = null;
+    if (failure) throw failure.error;
+    drain(cell);
   }
 
   function drain(cell: Cell): void {
@@ -261,12 +298,13 @@ export function createActorSystem(options: ActorSystemOptions): ActorSystem {
         handled: false,
         stopped: false,
         crashes: [],
+        failure: null,
         activeAtMs: clock.now(),
       };
       names += 1;
       cell.ref = spawnNact(
         over ? (over.childrenSupervisor ?? over.ref) : root,
-        () => drain(cell),
+        () => drainInTurn(cell),
         names.toString(36),
         {
           onCrash: (_message, error, context) => (survives(cell, error) ? context.resume : context.stop),

@@ -49,7 +49,7 @@ test('a run is answered with what ties it to its request, in the request’s for
       session_id: 'session-xyz',
       response: 'echo: hi',
       status: 'success',
-      execution_info: { ...INFO, execution_time_ms, time_to_first_token_ms: null, iterations: 0 },
+      execution_info: { ...INFO, execution_time_ms, time_to_first_token_ms: null, iterations: 1 },
     },
     metadata: {},
     timestamp: '2026-01-01T00:00:00.000Z',
