@@ -141,6 +141,43 @@ test('an actor with much mail lets others have their turn after a batch', async 
   assert.ok(noted.filter((text) => text === 'busy').length < 500);
 });
 
+/** Two actors that tell each other `times` messages in all; `left` counts down. */
+function pingPong(t: TestContext, times: number) {
+  const { system, kind } = bench(t);
+  const told = { left: times };
+  const others: Address<Message>[] = [];
+  const spawnOne = (at: number): Address<Message> =>
+    system.spawn(null, kind(), {
+      name: `${at}`,
+      initial: [`${at}`],
+      interpret: () => {
+        told.left -= 1;
+        const other = others[1 - at];
+        if (told.left > 0 && other) system.tell(other, note('ping'));
+      },
+    });
+  others.push(spawnOne(0), spawnOne(1));
+  const begin = (): void => void system.tell(others[0] ?? assert.fail(), note('ping'));
+  return { told, begin };
+}
+
+test('actors that tell each other something run on in the same turn of the loop', async (t) => {
+  const { told, begin } = pingPong(t, 10);
+  begin();
+  assert.equal(told.left, 10, 'not in the middle of who tells');
+  await Promise.resolve();
+  assert.equal(told.left, 0);
+});
+
+test('actors that never cease to tell each other something leave the loop its turns', async (t) => {
+  const { told, begin } = pingPong(t, 10_000);
+  begin();
+  for (let turns = 0; turns < 10; turns += 1) await loopTurns();
+  assert.ok(told.left > 10_000 - 11 * 64, `${10_000 - told.left} messages in ten turns of the loop`);
+  assert.ok(told.left < 10_000 - 64);
+  told.left = 0;
+});
+
 test('an edge is refused beyond the limit while actors still have room, up to their own bound', async (t) => {
   const { system, spawn, kind, dead, letters } = bench(t);
   const address = spawn('a', kind({ mailboxLimit: 2 }));
