@@ -51,6 +51,19 @@ export function classified(error: unknown): unknown {
   return unavailable('The database does not answer; nothing was stored.', error);
 }
 
+/** PostgreSQL's word that this server takes no writes: it was the primary once, or is not yet. */
+const READ_ONLY = '25006';
+
+/** Whether a write failed since its connection leads to a server that is read-only. Then nothing of it was stored. */
+export function isReadOnly(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  return ('code' in error && error.code === READ_ONLY) || isReadOnly(error.cause);
+}
+
+/** The same, of a server that says so itself. */
+export const readOnlyServer = (): Error =>
+  Object.assign(new Error('the server is read-only'), { code: READ_ONLY });
+
 const SQLITE_TEXTS: Readonly<Record<number, string>> = {
   5: 'Another process holds the database; nothing was stored.',
   6: 'Another process holds the database; nothing was stored.',

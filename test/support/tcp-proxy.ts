@@ -17,6 +17,8 @@ export interface TcpProxy {
   refuse(): void;
   /** What was swallowed stays lost: the connections it was lost on are cut. */
   heal(): void;
+  /** New connections lead to this port. */
+  lead(port: number): void;
   close(): Promise<void>;
 }
 
@@ -25,13 +27,14 @@ export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
   const timers = new Set<NodeJS.Timeout>();
   let mode: 'pass' | 'swallow' | 'refuse' = 'pass';
   let delayMs = 0;
+  let target = targetPort;
 
   const server = createServer((near) => {
     if (mode === 'refuse') {
       near.destroy();
       return;
     }
-    const far = connect(targetPort, '127.0.0.1');
+    const far = connect(target, '127.0.0.1');
     const pair = [near, far] as const;
     pairs.add(pair);
     for (const [from, to] of [pair, [far, near] as const]) {
@@ -79,6 +82,9 @@ export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
     heal() {
       if (mode === 'swallow') cut();
       mode = 'pass';
+    },
+    lead(other) {
+      target = other;
     },
     async close() {
       for (const timer of timers) clearTimeout(timer);

@@ -6,7 +6,10 @@ import { type PlanStep, planBatch, turnKey } from './plan.ts';
 import { SCOPE, SQL } from './statements.ts';
 
 /** Stores all writes or none. The pool's connections must pipeline. Outcomes as in encode.ts. */
-export async function runBatch(pool: Pool, writes: readonly EncodedWrite[]): Promise<readonly number[]> {
+export async function runBatch(
+  pool: Pick<Pool, 'connect'>,
+  writes: readonly EncodedWrite[],
+): Promise<readonly number[]> {
   const steps = planBatch(writes);
   const client = await pool.connect().catch((error: unknown) => {
     throw classified(error);
