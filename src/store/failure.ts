@@ -16,6 +16,11 @@ export const unavailable = (message: string, cause?: unknown, retryAfterMs = RET
 export const isUnavailable = (error: unknown): boolean =>
   error instanceof RefusalError && error.data.code === 'STORE_UNAVAILABLE';
 
+/** Marks a refusal after which the write may have been stored all the same. */
+export const unsettled = (error: unknown): unknown =>
+  error instanceof RefusalError ? Object.assign(error, { unsettled: true }) : error;
+export const isUnsettled = (error: unknown): boolean => error instanceof RefusalError && 'unsettled' in error;
+
 /** SQLite's own number of a failure, extended code and all. */
 export interface SqliteFailure {
   readonly message: string;

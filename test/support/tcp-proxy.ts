@@ -11,6 +11,8 @@ export interface TcpProxy {
   delay(ms: number): void;
   /** Takes bytes and passes nothing on, on all connections present and future, until `heal`. */
   swallow(): void;
+  /** Passes on what clients say, and nothing of what is answered, until `heal`. */
+  mute(): void;
   /** Cuts what is connected; new connections work. */
   cut(): void;
   /** Cuts, and refuses new connections until `heal`. */
@@ -25,7 +27,7 @@ export interface TcpProxy {
 export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
   const pairs = new Set<readonly [Socket, Socket]>();
   const timers = new Set<NodeJS.Timeout>();
-  let mode: 'pass' | 'swallow' | 'refuse' = 'pass';
+  let mode: 'pass' | 'swallow' | 'refuse' | 'mute' = 'pass';
   let delayMs = 0;
   let target = targetPort;
 
@@ -40,7 +42,7 @@ export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
     for (const [from, to] of [pair, [far, near] as const]) {
       from.setNoDelay(true);
       from.on('data', (bytes: Buffer) => {
-        if (mode === 'swallow') return;
+        if (mode === 'swallow' || (mode === 'mute' && from === far)) return;
         if (delayMs === 0) to.write(bytes);
         else {
           const timer = setTimeout(() => {
@@ -74,13 +76,16 @@ export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
     swallow() {
       mode = 'swallow';
     },
+    mute() {
+      mode = 'mute';
+    },
     cut,
     refuse() {
       mode = 'refuse';
       cut();
     },
     heal() {
-      if (mode === 'swallow') cut();
+      if (mode === 'swallow' || mode === 'mute') cut();
       mode = 'pass';
     },
     lead(other) {
