@@ -55,7 +55,7 @@ test('a context arrives as it was sent, whatever is in it', async (t) => {
   });
   assert.equal(run.status, 200, run.text);
   const told = await ask('/api/chat/send', {
-    body: { message: 'Go.', agent_id: agent.id, context: { ...sent, list: Array(20_000).fill({}) } },
+    body: { message: 'Go.', agent_id: agent.id, context: { ...sent, list: Array(5_000).fill({}) } },
   });
   assert.equal(told.status, 202);
   assert.match(
@@ -63,4 +63,28 @@ test('a context arrives as it was sent, whatever is in it', async (t) => {
     /^To Zoë 世界 .: \[1,null,\{"":\[\]\}\] 0/u,
   );
   assert.match(String((await stub.request(1)).body.messages[0]?.content), /^To Zoë.*: \[\{\},\{\}/u);
+});
+
+test('a prompt is filled in whole up to its limit; beyond, the turn is refused by name on every way in', async (t) => {
+  const { ask, chat, stub } = await startScene(t, { env: ENV });
+  const made = (system_prompt: string) => ask('/api/agents', { body: { name: 'Guide', system_prompt } });
+  const whole = (await made('Read {{document}}')).body.id;
+  const document = 'd'.repeat(4_516);
+  const run = (agent_id: string, more: object) =>
+    ask('/api/executions', { body: { agent_id, input: 'Go.', wait: true, context: more } });
+  assert.equal((await run(whole, { document })).status, 200);
+  assert.equal((await stub.request(0)).body.messages[0]?.content, `Read ${document}`);
+  const refused = await run(whole, { document: 'd'.repeat(40_000) });
+  assert.deepEqual([refused.status, refused.body.error.details.field], [400, 'context.document']);
+  assert.match(refused.body.error.message, /context\.document .* 32000 characters/);
+
+  const many = (await made('{{a}}'.repeat(6_400))).body.id;
+  const client = await chat('acme', 's1', { query: { agent_id: many } });
+  const end = await client.ended(client.say('Go.', { context: { a: 'x'.repeat(2_000) } }));
+  assert.deepEqual([end.type, end.data.code], ['error', 'INVALID_REQUEST']);
+  const http = await ask('/api/chat/send', {
+    body: { message: 'Go.', agent_id: many, context: { a: 'x'.repeat(2_000) } },
+  });
+  assert.equal(http.status, 400);
+  assert.equal(stub.requests.length, 1);
 });
