@@ -5,11 +5,11 @@ import { createKeptEnds, type KeptEndLimits } from '../../src/outbox/kept-ends.t
 import { createRelay } from '../../src/outbox/relay.ts';
 import type { Store, Write } from '../../src/ports/store.ts';
 import { unavailable } from '../../src/store/failure.ts';
-import { createMemoryTransport } from '../../transports/queue/memory.ts';
 import { accept, answer, contents, named, page, taskOf, tenantOf } from '../store/records.ts';
 import { collectingLog } from '../support/quiet.ts';
 import { memoryStore, storeBehind } from '../support/stores.ts';
 import { until } from '../support/until.ts';
+import { fakeTransport, outgoing, QUICK } from './relay-fixtures.ts';
 
 /** A real store behind a switch; `asked` is what it was given while it was on. */
 function scene(t: TestContext, limits: Partial<KeptEndLimits> = {}) {
@@ -28,10 +28,10 @@ function scene(t: TestContext, limits: Partial<KeptEndLimits> = {}) {
   const store: Store = { ...behind, commit };
   const ends = createKeptEnds({ store, log, limits: { retryMs: 5, closeMs: 20, ...limits } });
   t.after(() => ends.close());
-  const transport = createMemoryTransport(log, { counted: () => {} });
-  t.after(() => transport.close());
-  const relay = createRelay({ store, ends, transport, log });
-  return { state, ends, store: relay.store, lines: log.lines };
+  const queues = fakeTransport();
+  const relay = createRelay({ store, ends, transport: queues.transport, log, timing: QUICK });
+  t.after(() => relay.close());
+  return { state, ends, relay, queues, store: relay.store, lines: log.lines };
 }
 
 test('ends that come while the store is out are written in order once it is back', async (t) => {
@@ -120,3 +120,31 @@ test('beginnings are refused at once, an end that the store will never take fail
   assert.equal(ends.stats().lost, 1);
   assert.equal(lines.at(-1)?.text, 'the end of a turn was lost');
 });
+
+for (const how of ['refused', 'stored, and the answer lost'] as const)
+  test(`a reply is written with its end and sent once, behind those before it: ${how}`, async (t) => {
+    const { state, store, ends, relay, queues } = scene(t);
+    relay.start();
+    const names = [named('t1'), named('t2')];
+    for (const name of names) await accept(store, name);
+    const expected = names.map((name, index) =>
+      relay.expect(tenantOf(name), taskOf(name), () => [outgoing(index + 1)]),
+    );
+    state.out = how === 'refused';
+    state.answersAreLost = how !== 'refused';
+    const outcomes = names.map((name) => answer(store, name));
+    await until('both wait', () => ends.stats().waiting === 2);
+    const refused = how === 'refused' ? relay.write([outgoing(3)]) : undefined;
+    if (refused) await assert.rejects(refused, /out/);
+    assert.deepEqual([queues.arrived('q'), expected.map((each) => each.stored())], [[], [false, false]]);
+    state.out = false;
+    state.answersAreLost = false;
+    assert.deepEqual(await Promise.all(outcomes), ['stored', 'stored']);
+    await relay.write([outgoing(4)]);
+    await until('all are sent', () => queues.arrived('q').length >= 3);
+    assert.deepEqual(queues.arrived('q'), [1, 2, 4]);
+    assert.deepEqual(
+      expected.map((each) => each.stored()),
+      [true, true],
+    );
+  });
