@@ -48,6 +48,8 @@ export interface ExecutionRef {
 interface LiveTurn {
   readonly session: SessionRef;
   readonly tier: Tier;
+  /** What it holds, roughly. */
+  readonly bytes: number;
 }
 
 export interface Registry {
@@ -62,8 +64,10 @@ export interface Registry {
   sessions(): Iterable<SessionRef>;
   /** The session a turn lives in, from the moment it is offered to its terminal event or refusal. */
   turn(tenantId: TenantId, taskId: TaskId): LiveTurn | undefined;
-  /** A turn that another session has stays there. */
-  track(session: SessionRef, taskId: TaskId, tier: Tier): void;
+  /** A turn that another session has stays there. `bytes`: what it holds, of one that is new. */
+  track(session: SessionRef, taskId: TaskId, tier: Tier, bytes?: number): void;
+  /** Whether a turn of so many bytes finds room beside the other turns of its tenant, and of the node. */
+  hasRoom(tenantId: TenantId, bytes: number): boolean;
   untrack(session: SessionRef, taskId: TaskId): void;
   /** Sessions of a tenant in which turns live. */
   busy(tenantId: TenantId): Iterable<SessionRef>;
@@ -116,11 +120,24 @@ export function pushFrame(
 /** No id may hold a slash, so two ids joined by one are unambiguous. */
 export const keyOf = (tenantId: TenantId, id: SessionId | TaskId): string => `${tenantId}/${id}`;
 
+/** Bytes that turns may hold in memory, waiting or running: those of one tenant, and of the node. */
+const MAX_TENANT_BYTES = 64 * 1024 * 1024;
+const MAX_HELD_BYTES = 256 * 1024 * 1024;
+
 export function createRegistry(): Registry {
   const tenants = new Map<TenantId, TenantRef>();
   const sessions = new Map<string, SessionRef>();
   const turns = new Map<string, LiveTurn>();
+  const bytesOf = new Map<TenantId, number>();
+  let heldBytes = 0;
   let quiet: (() => void)[] = [];
+
+  function hold(tenantId: TenantId, bytes: number): void {
+    heldBytes += bytes;
+    const ofTenant = (bytesOf.get(tenantId) ?? 0) + bytes;
+    if (ofTenant > 0) bytesOf.set(tenantId, ofTenant);
+    else bytesOf.delete(tenantId);
+  }
 
   return {
     tenants,
@@ -138,14 +155,22 @@ export function createRegistry(): Registry {
     },
     sessions: () => sessions.values(),
     turn: (tenantId, taskId) => turns.get(keyOf(tenantId, taskId)),
-    track(session, taskId, tier) {
+    track(session, taskId, tier, bytes = 0) {
       const key = keyOf(session.tenant.tenantId, taskId);
       const live = turns.get(key);
-      if (!live || live.session === session) turns.set(key, { session, tier });
+      if (live && live.session !== session) return;
+      if (!live) hold(session.tenant.tenantId, bytes);
+      turns.set(key, { session, tier, bytes: live?.bytes ?? bytes });
+    },
+    hasRoom(tenantId, bytes) {
+      const ofTenant = bytesOf.get(tenantId) ?? 0;
+      return ofTenant + bytes <= MAX_TENANT_BYTES && heldBytes + bytes <= MAX_HELD_BYTES;
     },
     untrack(session, taskId) {
       const key = keyOf(session.tenant.tenantId, taskId);
-      if (turns.get(key)?.session !== session) return;
+      const live = turns.get(key);
+      if (live?.session !== session) return;
+      hold(session.tenant.tenantId, -live.bytes);
       turns.delete(key);
       if (turns.size > 0) return;
       const waiting = quiet;

@@ -6,13 +6,16 @@ import type { TenantNotice } from '../src/domain/agent-record.ts';
 import { CLOSE, type ErrorData, RefusalError, type Reply, refusal } from '../src/domain/errors.ts';
 import type { TenantId } from '../src/domain/ids.ts';
 import type { Tier } from '../src/domain/tiers.ts';
-import type {
-  CancelReply,
-  RunningTool,
-  SayReply,
-  TurnRecord,
-  TurnRequest,
-  TurnStanding,
+import {
+  type Caller,
+  type CancelReply,
+  held,
+  type RunningTool,
+  type SayReply,
+  sizeOf,
+  type TurnRecord,
+  type TurnRequest,
+  type TurnStanding,
 } from '../src/domain/turn.ts';
 import type { AgentRunner, AgentSource } from '../src/ports/runner.ts';
 import type { Client, Directory } from '../src/ports/sessions.ts';
@@ -182,17 +185,22 @@ async function reading<T>({ options }: Parts, read: () => Promise<T>): Promise<R
   }
 }
 
-async function say(parts: Parts, request: TurnRequest, observer: Client | undefined): Promise<SayReply> {
+async function say(parts: Parts, given: TurnRequest, observer: Client | undefined): Promise<SayReply> {
   const { options, registry } = parts;
-  const { caller, taskId, sessionId } = request;
+  const { caller, taskId, sessionId } = given;
   const no = (error: ErrorData): SayReply => ({ ok: false, taskId, error });
   if (parts.draining) return no(refusal('DRAINING', { retryAfterMs: 1_000 }));
+  // First as it came: what finds no room need not be made smaller.
+  if (!registry.hasRoom(caller.tenantId, sizeOf(given, false))) return no(noRoom(parts, caller));
+  const request = held(given);
+  const bytes = sizeOf(request, observer !== undefined);
   const arrival = request.arrival ?? parts.arrival();
-  const ref = parts.sessionOf(caller.tenantId, sessionId, caller.tier, request.ephemeral);
   const live = request.taskIdGiven ? registry.turn(caller.tenantId, taskId) : undefined;
+  if (!live && !registry.hasRoom(caller.tenantId, bytes)) return no(noRoom(parts, caller));
+  const ref = parts.sessionOf(caller.tenantId, sessionId, caller.tier, request.ephemeral);
   if (live && live.session !== ref) return no(taskTaken());
   // From here on a cancel finds it, and a drain waits for it; the session takes it off again.
-  if (!live) registry.track(ref, taskId, caller.tier ?? options.defaultTier);
+  if (!live) registry.track(ref, taskId, caller.tier ?? options.defaultTier, bytes);
   if (observer) ref.stream.watch(observer);
   const tenant = ref.tenant.address;
   parts.actors.tell(tenant, { type: 'arrived', arrival });
@@ -211,6 +219,13 @@ async function say(parts: Parts, request: TurnRequest, observer: Client | undefi
   if (observer && !reply.ok) ref.stream.detach(observer.id);
   logSaid(options.log, request, reply);
   return reply;
+}
+
+/** The turns that wait and run hold as much as they may. */
+function noRoom({ options }: Parts, { tier }: Caller): ErrorData {
+  options.metrics.turnRefused(tier ?? options.defaultTier, 'OVERLOADED');
+  const message = 'Turns that wait hold too much memory already; retry later.';
+  return refusal('OVERLOADED', { message, retryAfterMs: 1_000 });
 }
 
 async function cancel(parts: Parts, tenantId: TenantId, taskId: TurnRequest['taskId']): Promise<CancelReply> {

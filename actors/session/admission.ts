@@ -1,9 +1,11 @@
 /** A turn's way into its session: said, admitted, stored and accepted, or found to be said before. Pure. */
-import { refuseAgent } from '../../src/domain/agent.ts';
+import { type AgentConfig, refuseAgent } from '../../src/domain/agent.ts';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import type { EventData } from '../../src/domain/frames.ts';
+import { contextTokens, MODEL_TABLE } from '../../src/domain/models.ts';
 import { fullBucket, type Rate, rateOf, take } from '../../src/domain/rate-limit.ts';
-import type { SayReply } from '../../src/domain/turn.ts';
+import { contextOf, type SayReply } from '../../src/domain/turn.ts';
+import { promptProblem } from '../../src/llm/prompts.ts';
 import { type Admitted, releaseOf } from '../tenant/protocol.ts';
 import { drop, end, refuse, stop, storeAccepted, storeEnd } from './ending.ts';
 import {
@@ -112,7 +114,7 @@ export function agentFound(
 ): SessionStep {
   if (turn?.phase === 'admitting') return advance(state, { ...turn, agent }, atMs);
   if (turn?.phase !== 'queued') return [state, []];
-  const refused = refuseAgent(agent, limitsOf(state), state.tier ?? 'free', state.config.models);
+  const refused = refusedPlan(state, turn, agent);
   if (refused) return end(state, turn, lostEnd({ ...turn, agent }, refused), atMs);
   return [withTurn(state, { ...turn, agent }), []];
 }
@@ -134,9 +136,20 @@ export function agentRefused(
 function advance(state: SessionState, turn: Admitting, atMs: number): SessionStep {
   const next = withTurn(state, turn);
   if (!turn.agent || turn.admission === 'requested') return [next, []];
-  const refused = refuseAgent(turn.agent, limitsOf(state), state.tier ?? 'free', state.config.models);
+  const refused = refusedPlan(state, turn, turn.agent);
   if (refused) return refuse(next, turn, refused);
   return turn.admission === 'none' ? requestAdmission(state, turn, atMs) : store(state, turn);
+}
+
+/** Why this agent can not run this turn; null: it can. */
+function refusedPlan(state: SessionState, { request }: Turn, agent: AgentConfig): ErrorData | null {
+  const { models = MODEL_TABLE } = state.config;
+  return (
+    refuseAgent(agent, limitsOf(state), state.tier ?? 'free', models) ??
+    promptProblem(agent.systemPrompt, contextTokens(models, agent.provider, agent.model), () =>
+      contextOf(request),
+    )
+  );
 }
 
 /** The first of the session wants to run as soon as it is admitted. */

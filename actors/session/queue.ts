@@ -5,6 +5,7 @@ import { defined } from '../../src/domain/defined.ts';
 import type { AgentId } from '../../src/domain/ids.ts';
 import { formatOf } from '../../src/domain/response-format.ts';
 import { capped } from '../../src/domain/tiers.ts';
+import { contextOf } from '../../src/domain/turn.ts';
 import type { ExecutionPlan } from '../../src/ports/runner.ts';
 import {
   type AgentQuery,
@@ -77,7 +78,7 @@ function planOf(state: SessionState, { taskId, agent, request, said }: Running):
       responseFormat: formatOf(request.responseFormat, agent.responseFormat),
       images: request.images,
     }),
-    context: { ...request.context, ...(caller.userId ? { user_id: caller.userId } : {}) },
+    context: { ...contextOf(request), ...(caller.userId ? { user_id: caller.userId } : {}) },
     limits: {
       timeoutMs: lowest(limits.execution_timeout_s * 1000, config.maxTimeMs, overrides?.maxTimeMs),
       maxIterations: lowest(

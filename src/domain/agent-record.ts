@@ -183,3 +183,18 @@ export const deliverySchema = z.object({
   delivered_at: time.nullable(),
 });
 export type WebhookDelivery = z.infer<typeof deliverySchema>;
+
+/** A new delivery of a notice, due since the notice was made. */
+export const deliveryTo = (webhook: Webhook, notice: TenantNotice, id: string): WebhookDelivery => ({
+  id,
+  webhook_id: webhook.id,
+  tenant_id: webhook.tenant_id,
+  event: notice.event,
+  payload: notice,
+  status: 'pending',
+  attempts: 0,
+  next_attempt_at: notice.timestamp,
+  last_error: null,
+  created_at: notice.timestamp,
+  delivered_at: null,
+});

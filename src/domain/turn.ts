@@ -119,6 +119,8 @@ export interface TurnRequest {
   readonly agentVersion?: number | undefined;
   readonly message: string;
   readonly context: Readonly<Record<string, unknown>> | undefined;
+  /** The same as JSON, in its place, while the turn waits: as objects it may take twenty times the room. */
+  readonly contextText?: string;
   readonly stream: boolean;
   readonly onBusy: OnBusy;
   readonly requestId: string | undefined;
@@ -140,6 +142,34 @@ export interface TurnRequest {
    */
   readonly arrival?: number;
 }
+
+/** A request as it waits. */
+export function held(request: TurnRequest): TurnRequest {
+  if (!request.context || request.contextText !== undefined) return request;
+  return { ...request, context: undefined, contextText: textOf(request.context) };
+}
+
+/** What a request has as its context, waiting or not. */
+export const contextOf = ({ context, contextText }: TurnRequest): Readonly<Record<string, unknown>> =>
+  contextText === undefined ? (context ?? {}) : contextSchema.parse(JSON.parse(contextText));
+
+const contextSchema = z.record(z.string(), z.unknown());
+
+/** JSON knows no whole number beyond the safe ones: as text it stays what it was. */
+const textOf = (context: Readonly<Record<string, unknown>>): string =>
+  JSON.stringify(context, (_, value: unknown) => (typeof value === 'bigint' ? String(value) : value));
+
+/** What a turn holds beside its texts. */
+const TURN_BYTES = 2_000;
+
+/** Rough bytes of a request in memory: two a unit at worst. `asObjects`: who said it has its context as objects, too. */
+export function sizeOf({ message, contextText = '', images = [] }: TurnRequest, asObjects: boolean): number {
+  const units = images.reduce((sum, { length }) => sum + length, message.length);
+  return TURN_BYTES + 2 * units + contextText.length * (asObjects ? OBJECT_FACTOR : 2);
+}
+
+/** Objects beside their JSON, at worst. */
+const OBJECT_FACTOR = 24;
 
 export type SayReply =
   | { readonly ok: true; readonly taskId: TaskId; readonly accepted: EventData['chat.accepted'] }

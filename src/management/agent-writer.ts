@@ -15,7 +15,7 @@ import {
   type ManagementOptions,
   no,
   noAgent,
-  notify,
+  noticeOf,
   type Operation,
   ok,
   rulesOf,
@@ -129,7 +129,7 @@ export function createAgentWriter(options: ManagementOptions): AgentWriter {
 const tierOf = (options: ManagementOptions, { actor }: Operation): Promise<Tier> =>
   options.tierOf(actor.tenantId, actor.tier);
 
-/** Stores a version with its audit entry; once that is done, its actor has it and the notice goes out. */
+/** Stores a version with its audit entry and its notice; once that is done, its actor has it and the notice goes out. */
 async function save(
   options: ManagementOptions,
   operation: Operation,
@@ -146,12 +146,14 @@ async function save(
     at: agent.updated_at,
     changes: [...changes],
   };
-  const outcome = await options.agents.save(tenantId, {
-    agent,
-    audit,
-    replaces: agent.version - 1,
-    maxAgents,
+  const notice = noticeOf(options, operation, event, {
+    agent_id: agent.id,
+    agent_name: agent.name,
+    version: agent.version,
+    changes: changes.map(({ field }) => field),
   });
+  const replaces = agent.version - 1;
+  const outcome = await options.agents.save(tenantId, { agent, audit, replaces, maxAgents, notice });
   if (outcome !== 'saved') return outcome;
   options.liveAgents.changed(agent);
   for (const { message } of agentWarnings(agent, options.providers))
@@ -159,12 +161,7 @@ async function save(
       { tenant_id: tenantId, agent_id: agent.id, warning: message },
       'an agent can not answer',
     );
-  notify(options, operation, event, {
-    agent_id: agent.id,
-    agent_name: agent.name,
-    version: agent.version,
-    changes: changes.map(({ field }) => field),
-  });
+  options.notices.publish(notice, true);
   return outcome;
 }
 

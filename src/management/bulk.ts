@@ -95,15 +95,26 @@ async function runAll(
       return resultOf(item, reply);
     }),
   );
-  const all = { ...progress(), results };
-  if (failed < total) notify(options, operation, 'task_completed', { status: 'completed', ...all });
-  else
-    notify(options, operation, 'task_failed', {
-      status: 'failed',
-      error: 'None of the updates could be made.',
-      error_type: 'INVALID_REQUEST',
-      ...all,
-    });
+  const event = failed < total ? 'task_completed' : 'task_failed';
+  notify(options, operation, event, {
+    status: failed < total ? 'completed' : 'failed',
+    succeeded: total - failed,
+    failed,
+    total,
+    ...whatFailed(failed, total),
+    ...progress(),
+    results,
+  });
+}
+
+/** A task of which a part failed has completed, and says so. */
+function whatFailed(failed: number, total: number): object {
+  if (failed === 0) return {};
+  const error =
+    failed < total
+      ? `${failed} of ${total} updates could not be made.`
+      : 'None of the updates could be made.';
+  return { error, error_type: 'INVALID_REQUEST' };
 }
 
 function resultOf({ id }: BulkItem, reply: Reply<Agent>): object {

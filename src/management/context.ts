@@ -1,7 +1,7 @@
 /** What every part of agent management works with: its ports, who asks for what, and its notices. */
 import type { AgentConfig } from '../domain/agent.ts';
 import type { Draft, DraftRules } from '../domain/agent-draft.ts';
-import type { Agent, NoticeEvent, RuleIssue } from '../domain/agent-record.ts';
+import type { Agent, NoticeEvent, RuleIssue, TenantNotice } from '../domain/agent-record.ts';
 import { refuseIssues, tooManyAgents } from '../domain/agent-rules.ts';
 import { type ErrorData, RefusalError, type Reply, refusal } from '../domain/errors.ts';
 import type { AgentId, TenantId } from '../domain/ids.ts';
@@ -78,23 +78,27 @@ export const rulesOf = (options: ManagementOptions): DraftRules => ({
 
 export const isoNow = (clock: Clock): string => new Date(clock.now()).toISOString();
 
-/** Publishes a notice about an operation. */
-export function notify(
-  { notices, clock }: Pick<ManagementOptions, 'notices' | 'clock'>,
+/** A notice about an operation. */
+export const noticeOf = (
+  { clock }: Pick<ManagementOptions, 'clock'>,
   { actor, taskId, globalTaskId }: Operation,
   event: NoticeEvent,
   data: Readonly<Record<string, unknown>>,
-): void {
-  notices.publish({
-    event,
-    service: SERVICE,
-    task_id: taskId,
-    global_task_id: globalTaskId ?? null,
-    tenant_id: actor.tenantId,
-    timestamp: isoNow(clock),
-    data,
-  });
-}
+): TenantNotice => ({
+  event,
+  service: SERVICE,
+  task_id: taskId,
+  global_task_id: globalTaskId ?? null,
+  tenant_id: actor.tenantId,
+  timestamp: isoNow(clock),
+  data,
+});
+
+/** Publishes a notice that tells of nothing that is stored. */
+export const notify = (
+  options: Pick<ManagementOptions, 'notices' | 'clock'>,
+  ...of: readonly [Operation, NoticeEvent, Readonly<Record<string, unknown>>]
+): void => options.notices.publish(noticeOf(options, ...of));
 
 /** Runs an operation; where the store fails, nothing was stored and the reply says so. */
 export async function guarded<T>(log: Log, operation: () => Promise<Reply<T>>): Promise<Reply<T>> {

@@ -1,5 +1,4 @@
 /** Agent management of a node, put together: rules from src/domain, its store, the live agents, and notices. */
-import type { TenantNotice } from '../domain/agent-record.ts';
 import type { AgentManagement, Notices, TaskTaker, TemplateManagement } from '../ports/management.ts';
 import type { Log } from '../ports/telemetry.ts';
 import { createAgentWriter } from './agent-writer.ts';
@@ -33,12 +32,12 @@ export function createManagement(options: ManagementOptions): Management {
 
 /** Listeners are called in the order in which they came, in the same tick as `publish`. */
 export function createNotices(log: Log): Notices {
-  const listeners = new Map<symbol, (notice: TenantNotice) => void>();
+  const listeners = new Map<symbol, Parameters<Notices['listen']>[0]>();
   return {
-    publish(notice) {
+    publish(notice, stored = false) {
       for (const listener of [...listeners.values()]) {
         try {
-          listener(notice);
+          listener(notice, stored);
         } catch (error) {
           log.error({ err: error, event: notice.event }, 'a listener of notices failed');
         }

@@ -1,5 +1,5 @@
 /** Templates as edges see them: the built-in ones for reading, and a tenant's own. */
-import type { NoticeEvent, Template, TemplateInput } from '../domain/agent-record.ts';
+import type { NoticeEvent, Template, TemplateInput, TenantNotice } from '../domain/agent-record.ts';
 import { type ErrorData, type Reply, refusal } from '../domain/errors.ts';
 import { BUILT_IN_TEMPLATES, builtInTemplate, readTemplate, templateIssue } from '../domain/templates.ts';
 import type { Tier } from '../domain/tiers.ts';
@@ -10,7 +10,7 @@ import {
   isoNow,
   type ManagementOptions,
   no,
-  notify,
+  noticeOf,
   ok,
   rulesOf,
   slugTaken,
@@ -55,8 +55,10 @@ export function createTemplateManagement(options: ManagementOptions): TemplateMa
     remove: (actor, templateId) =>
       write(actor, templateId, async () => {
         const current = await templates.get(actor.tenantId, templateId);
-        if (!current || !(await templates.remove(actor.tenantId, templateId))) return no(noTemplate());
-        announce(options, actor, 'template_updated', current, { deleted: true });
+        if (!current) return no(noTemplate());
+        const notice = noticeAbout(options, actor, 'template_updated', current, { deleted: true });
+        if (!(await templates.remove(actor.tenantId, templateId, notice))) return no(noTemplate());
+        options.notices.publish(notice, true);
         return ok(null);
       }),
   };
@@ -77,9 +79,10 @@ async function create(options: ManagementOptions, actor: Actor, raw: unknown): P
     created_at: at,
     updated_at: at,
   };
-  const outcome = await templates.save(actor.tenantId, template, 0);
+  const notice = noticeAbout(options, actor, 'agent_template_created', template);
+  const outcome = await templates.save(actor.tenantId, template, 0, notice);
   if (outcome !== 'saved') return no(slugTaken('template', input.slug));
-  announce(options, actor, 'agent_template_created', template);
+  options.notices.publish(notice, true);
   return ok(template);
 }
 
@@ -104,34 +107,34 @@ async function update(
   if (changes.length === 0) return ok(current);
   const updated_at = isoNow(options.clock);
   const template = { ...current, ...fields, version: current.version + 1, updated_at };
-  const outcome = await templates.save(actor.tenantId, template, current.version);
+  const notice = noticeAbout(options, actor, 'template_updated', template, { changes });
+  const outcome = await templates.save(actor.tenantId, template, current.version, notice);
   if (outcome === 'taken') return no(slugTaken('template', input.slug));
   if (outcome === 'stale') {
     const winner = await templates.get(actor.tenantId, templateId);
     return no(stale('template', winner?.version ?? 0));
   }
-  announce(options, actor, 'template_updated', template, { changes });
+  options.notices.publish(notice, true);
   return ok(template);
 }
 
 const tierOf = (options: ManagementOptions, actor: Actor): Promise<Tier> =>
   options.tierOf(actor.tenantId, actor.tier);
 
-function announce(
+const noticeAbout = (
   options: ManagementOptions,
   actor: Actor,
   event: NoticeEvent,
   template: Template,
   more: object = {},
-): void {
-  notify(options, { actor, taskId: options.newId() }, event, {
+): TenantNotice =>
+  noticeOf(options, { actor, taskId: options.newId() }, event, {
     template_id: template.id,
     template_name: template.name,
     slug: template.slug,
     version: template.version,
     ...more,
   });
-}
 
 /** A database may give keys back in another order. */
 const comparable = (value: string | object): string =>

@@ -185,9 +185,12 @@ interface InOrder {
 export function createInOrder(lines: Pick<Lines, 'post' | 'lag'>): InOrder {
   const slots = new Set<OrderedWrite>();
 
+  /** What was not stored waits for nothing: an end may be written for as long as the store is out. */
   function release(): void {
+    let inOrder = true;
     for (const slot of slots) {
-      if (slot.state === 'writing') return;
+      inOrder &&= slot.state !== 'writing';
+      if (slot.state === 'writing' || (slot.state === 'stored' && !inOrder)) continue;
       slots.delete(slot);
       if (slot.state === 'stored') slot.outgoing.forEach(lines.post);
       if (slot.state !== 'unknown') continue;

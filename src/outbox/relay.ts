@@ -6,6 +6,7 @@ import type { Log } from '../ports/telemetry.ts';
 import type { Transport } from '../ports/transport.ts';
 import { createCatchUp } from './catch-up.ts';
 import { checked, createExpectations, madeBy } from './expectations.ts';
+import type { KeptEnds, KeptWrite } from './kept-ends.ts';
 import { createInOrder, createLines } from './lines.ts';
 import { attempt, createAcks, createSend, giveUp, passes, RELAY_TIMING, type RelayTiming } from './sender.ts';
 
@@ -15,6 +16,8 @@ export interface RelayDeps {
   readonly store: Store;
   readonly transport: Pick<Transport, 'send' | 'ping'>;
   readonly log: Log;
+  /** Where ends wait while the store is out; absent: they are refused. */
+  readonly ends?: KeptEnds;
   /** What else is to be stored and sent with the end of a turn. Called in the tick of the commit. */
   readonly onTurnEnded?: ((write: TurnEnded) => readonly Outgoing[]) | undefined;
   readonly timing?: Partial<RelayTiming>;
@@ -30,7 +33,7 @@ export interface RelayDeps {
  * as long as it has not told of the refusal.
  */
 export function createRelay(deps: RelayDeps): Relay {
-  const { store, transport, log, onTurnEnded, random = Math.random } = deps;
+  const { store, transport, log, ends, onTurnEnded, random = Math.random } = deps;
   const timing = { ...RELAY_TIMING, ...deps.timing };
   const acks = createAcks({ store, log, timing, random });
   const send = createSend({ transport, acks, log });
@@ -41,9 +44,20 @@ export function createRelay(deps: RelayDeps): Relay {
   let started = false;
   let closing: Promise<void> | undefined;
 
+  /** Gives it to the store, or keeps it until that can take it. */
+  async function put(write: Write): Promise<WriteOutcome> {
+    if (!ends || !isKept(write)) return store.commit(write);
+    if (ends.waiting.length > 0) return ends.keep(write);
+    try {
+      return await store.commit(write);
+    } catch (error) {
+      return ends.keep(write, error);
+    }
+  }
+
   function commit(write: Write): Promise<WriteOutcome> {
     if (write.type === 'turn-ended') return commitEnd(write);
-    const result = store.commit(write);
+    const result = put(write);
     return write.type === 'outgoing' ? inOrder.add(write.outgoing, result) : result;
   }
 
@@ -52,9 +66,9 @@ export function createRelay(deps: RelayDeps): Relay {
     const hooked = onTurnEnded ? madeBy(() => onTurnEnded(write), write.turn, log) : null;
     const made = [...due.outgoing, ...(hooked ?? [])];
     const given = write.outgoing ?? [];
-    if (made.length === 0) return settling(inOrder.add(given, store.commit(write)), due.settle);
+    if (made.length === 0) return settling(inOrder.add(given, put(write)), due.settle);
     const outgoing = [...given, ...made];
-    const full = inOrder.add(outgoing, store.commit({ ...write, outgoing }));
+    const full = inOrder.add(outgoing, put({ ...write, outgoing }));
     return settling(full, due.settle).catch((error: unknown) => {
       if (error instanceof RefusalError) throw error;
       // Not the store's state but what was to be stored: the turn's end must not be lost with it.
@@ -63,7 +77,7 @@ export function createRelay(deps: RelayDeps): Relay {
         { err: error, tenant_id: tenantId, task_id: taskId },
         'what a turn had to send was not stored',
       );
-      return inOrder.add(given, store.commit(write));
+      return inOrder.add(given, put(write));
     });
   }
 
@@ -74,7 +88,11 @@ export function createRelay(deps: RelayDeps): Relay {
   }
 
   return {
-    store: { ...store, commit },
+    store: {
+      ...store,
+      commit,
+      turn: async (tenantId, taskId) => ends?.turn(tenantId, taskId) ?? store.turn(tenantId, taskId),
+    },
     expect: expectations.expect,
     async write(outgoing) {
       if (outgoing.length > 0) await commit({ type: 'outgoing', outgoing: outgoing.map(storable) });
@@ -94,6 +112,13 @@ export function createRelay(deps: RelayDeps): Relay {
     },
   };
 }
+
+const KEPT: ReadonlySet<Write['type']> = new Set<KeptWrite['type']>([
+  'turn-ended',
+  'turn-overtaken',
+  'turn-notified',
+]);
+const isKept = (write: Write): write is KeptWrite => KEPT.has(write.type);
 
 /** The message, or INVALID_REQUEST where it could not be read again. */
 function storable(outgoing: Outgoing): Outgoing {

@@ -43,6 +43,8 @@ export interface AgentChange {
   readonly replaces: number;
   /** Live agents the tenant may have after this; null: any number. Checked with the write, for new and restored ones. */
   readonly maxAgents: number | null;
+  /** Stored with it for the tenant's webhooks. */
+  readonly notice?: TenantNotice;
 }
 
 /** Every method is bound to one tenant and sees nothing of others. Any may reject; then nothing was stored. */
@@ -65,9 +67,14 @@ export interface AgentStore {
 export interface TemplateStore {
   list(tenantId: TenantId): Promise<readonly Template[]>;
   get(tenantId: TenantId, templateId: string): Promise<Template | null>;
-  /** Version before must be `replaces`; 0 for a new one. */
-  save(tenantId: TenantId, template: Template, replaces: number): Promise<Exclude<SaveOutcome, 'full'>>;
-  remove(tenantId: TenantId, templateId: string): Promise<boolean>;
+  /** Version before must be `replaces`; 0 for a new one. `notice` is stored with it for the tenant's webhooks. */
+  save(
+    tenantId: TenantId,
+    template: Template,
+    replaces: number,
+    notice?: TenantNotice,
+  ): Promise<Exclude<SaveOutcome, 'full'>>;
+  remove(tenantId: TenantId, templateId: string, notice?: TenantNotice): Promise<boolean>;
 }
 
 /** Which settled deliveries (delivered, or dead) are to be forgotten. Times: settled before, in ms since the epoch. */
@@ -267,10 +274,11 @@ export interface TenantAdmin {
 
 /**
  * Carries notices to whoever listens: sockets of the tenant, services, webhooks, queues.
- * Delivery: at most once to sockets; webhooks keep theirs. A listener that throws is logged and does not stop others.
+ * Delivery: at most once to sockets; webhooks keep theirs, from the write on that a notice tells of. A listener that throws is logged and does not stop others.
  */
 export interface Notices {
-  publish(notice: TenantNotice): void;
+  /** `stored`: the store holds what webhooks are to be sent of it. */
+  publish(notice: TenantNotice, stored?: boolean): void;
   /** Returns what ends the listening. */
-  listen(listener: (notice: TenantNotice) => void): () => void;
+  listen(listener: (notice: TenantNotice, stored: boolean) => void): () => void;
 }

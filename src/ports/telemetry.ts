@@ -69,6 +69,13 @@ export interface DeliveryStats {
   readonly waiting: number;
 }
 
+/** Ends of turns that wait for a store which is out, with rough bytes of them, and those that were lost. */
+export interface EndStats {
+  readonly waiting: number;
+  readonly bytes: number;
+  readonly lost: number;
+}
+
 /** One line of structured log; pino stands behind it. */
 export interface Log {
   debug(fields: object, text: string): void;

@@ -13,6 +13,7 @@ import type {
 } from '../ports/management.ts';
 import type { Database } from './database.ts';
 import type { DatabaseKind } from './migrations.ts';
+import { storeNotice } from './notices.ts';
 import type { Schema } from './schema.ts';
 import { searchable } from './text.ts';
 
@@ -114,7 +115,7 @@ async function save(
   db: Kysely<Schema>,
   kind: DatabaseKind,
   tenantId: TenantId,
-  { agent, audit, replaces, maxAgents }: AgentChange,
+  { agent, audit, replaces, maxAgents, notice }: AgentChange,
 ): Promise<SaveOutcome> {
   await lockTenant(db, kind, tenantId);
   const stored = await db
@@ -139,6 +140,7 @@ async function save(
   }
   await writeNewest(db, tenantId, agent);
   await writeVersion(db, tenantId, agent, audit);
+  await storeNotice(db, kind, notice);
   return 'saved';
 }
 

@@ -1,11 +1,12 @@
 /** The Store over a database: turns, messages, tenants. Writes go through group commit, reads wait for them. */
 import { type Kysely, type Selectable, sql } from 'kysely';
 import { refusal } from '../domain/errors.ts';
-import type { SessionId, TenantId } from '../domain/ids.ts';
+import type { SessionId, TaskId, TenantId } from '../domain/ids.ts';
 import { tierSchema } from '../domain/tiers.ts';
 import type { TurnRecord } from '../domain/turn.ts';
 import type { MessagePage, PageRequest, Store, TenantRecord, Write, WriteOutcome } from '../ports/store.ts';
 import type { Log } from '../ports/telemetry.ts';
+import { createAcceptances } from './acceptances.ts';
 import { createActionLog } from './action-log.ts';
 import type { Database } from './database.ts';
 import {
@@ -20,7 +21,7 @@ import {
   type TurnKey,
   turnOf,
 } from './encode.ts';
-import { unavailable } from './failure.ts';
+import { isUnsettled, unavailable } from './failure.ts';
 import { createGroupCommit, type GroupCommitLimits } from './group-commit.ts';
 import { FLAG, type Schema, type TurnTable } from './schema.ts';
 
@@ -40,7 +41,24 @@ export function createConversations(
 ): Store {
   const actions = createActionLog(database, log);
   const commits = createGroupCommit<EncodedWrite, number>({ apply: database.batch, sizeOf, limits });
+  const acceptances = createAcceptances({
+    find: ({ tenantId, taskId }) => turn(tenantId, taskId),
+    withdraw: (gone) =>
+      commits.add({ kind: 'withdrawn', row: { ...turnKey(gone), created_at: gone.createdAtMs } }),
+    log,
+  });
   let closed = false;
+
+  const turn = (tenantId: TenantId, taskId: TaskId): Promise<TurnRecord | null> =>
+    database.read(tenantId, async (db) => {
+      const row = await db
+        .selectFrom('turns')
+        .selectAll()
+        .where('tenant_id', '=', tenantId)
+        .where('task_id', '=', taskId)
+        .executeTakeFirst();
+      return row ? turnOf(row) : null;
+    });
 
   async function read<T>(body: () => Promise<T>): Promise<T> {
     if (closed) throw unavailable('The store is closed.');
@@ -61,25 +79,26 @@ export function createConversations(
       });
     else if (write.type === 'outgoing-expired')
       await inChunks({ kind: 'forgotten', row: { before_ms: write.beforeMs, most: FORGET_AT_ONCE } });
+    else if (write.type === 'turn-accepted') return accept(write);
     else if ((await commits.add(encode(write, now))) === 0) return 'duplicate';
     return 'stored';
+  }
+
+  /** In the tick of the call, what must be taken back before it. */
+  async function accept(write: Extract<Write, { type: 'turn-accepted' }>): Promise<WriteOutcome> {
+    if (acceptances.doubtful.size > 0) acceptances.withdraw();
+    try {
+      return (await commits.add(encode(write, now))) === 0 ? 'duplicate' : 'stored';
+    } catch (error) {
+      if (!isUnsettled(error)) throw error;
+      return acceptances.settle(write, error);
+    }
   }
 
   return {
     tenant: (tenantId, day) => read(() => tenantRecord(database, tenantId, day)),
     session: (tenantId, sessionId, page) => read(() => sessionPage(database, tenantId, sessionId, page)),
-    turn: (tenantId, taskId) =>
-      read(() =>
-        database.read(tenantId, async (db) => {
-          const row = await db
-            .selectFrom('turns')
-            .selectAll()
-            .where('tenant_id', '=', tenantId)
-            .where('task_id', '=', taskId)
-            .executeTakeFirst();
-          return row ? turnOf(row) : null;
-        }),
-      ),
+    turn: (tenantId, taskId) => read(() => turn(tenantId, taskId)),
     answered: (tenantId, actionId) => read(() => actions.answered(tenantId, actionId)),
     unsent: (afterSeq, limit) => read(() => actions.unsent(afterSeq, limit)),
     commit,
@@ -89,6 +108,7 @@ export function createConversations(
     },
     async close() {
       closed = true;
+      acceptances.close();
       await commits.close();
     },
   };

@@ -78,6 +78,8 @@ export type EncodedWrite =
   | { readonly kind: 'sent'; readonly sent: readonly OutgoingKey[] }
   | { readonly kind: 'effects'; readonly row: TurnKey }
   | { readonly kind: 'overtaken' | 'notified'; readonly row: TurnKey }
+  /** Unless it has ended, or is another turn of that id. */
+  | { readonly kind: 'withdrawn'; readonly row: TurnKey & Pick<TurnTable, 'created_at'> }
   | { readonly kind: 'deleted'; readonly row: Pick<TurnTable, 'tenant_id' | 'session_id'> }
   | { readonly kind: 'tier'; readonly row: Pick<TenantTable, 'tenant_id' | 'tier'> }
   | { readonly kind: 'interrupted'; readonly row: Pick<TurnTable, 'finished_at' | 'error'> }

@@ -16,6 +16,11 @@ export const unavailable = (message: string, cause?: unknown, retryAfterMs = RET
 export const isUnavailable = (error: unknown): boolean =>
   error instanceof RefusalError && error.data.code === 'STORE_UNAVAILABLE';
 
+/** Marks a refusal after which the write may have been stored all the same. */
+export const unsettled = (error: unknown): unknown =>
+  error instanceof RefusalError ? Object.assign(error, { unsettled: true }) : error;
+export const isUnsettled = (error: unknown): boolean => error instanceof RefusalError && 'unsettled' in error;
+
 /** SQLite's own number of a failure, extended code and all. */
 export interface SqliteFailure {
   readonly message: string;
@@ -50,6 +55,19 @@ export function classified(error: unknown): unknown {
   if (error instanceof TypeError || error instanceof RangeError) return error;
   return unavailable('The database does not answer; nothing was stored.', error);
 }
+
+/** PostgreSQL's word that this server takes no writes: it was the primary once, or is not yet. */
+const READ_ONLY = '25006';
+
+/** Whether a write failed since its connection leads to a server that is read-only. Then nothing of it was stored. */
+export function isReadOnly(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  return ('code' in error && error.code === READ_ONLY) || isReadOnly(error.cause);
+}
+
+/** The same, of a server that says so itself. */
+export const readOnlyServer = (): Error =>
+  Object.assign(new Error('the server is read-only'), { code: READ_ONLY });
 
 const SQLITE_TEXTS: Readonly<Record<number, string>> = {
   5: 'Another process holds the database; nothing was stored.',

@@ -3,7 +3,7 @@ import { performance } from 'node:perf_hooks';
 import { BrokenCircuitError, ConsecutiveBreaker, circuitBreaker, handleWhen } from 'cockatiel';
 import type { Log } from '../ports/telemetry.ts';
 import type { Database } from './database.ts';
-import { isUnavailable, unavailable } from './failure.ts';
+import { isUnavailable, unavailable, unsettled } from './failure.ts';
 
 export interface GuardOptions {
   readonly log: Log;
@@ -62,7 +62,7 @@ export function guarded<D extends Database>(database: D, options: GuardOptions):
 /** What comes after the time limit is dropped, errors too. By hand: cockatiel's time limit takes 9 µs a call, this 1. */
 function within<T>(limitMs: number, work: Promise<T>): Promise<T> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(unavailable('The store is too slow.')), limitMs);
+    const timer = setTimeout(() => reject(unsettled(unavailable('The store is too slow.'))), limitMs);
     work.then(resolve, reject).finally(() => clearTimeout(timer));
   });
 }

@@ -3,6 +3,7 @@ import { type Template, templateSchema } from '../domain/agent-record.ts';
 import type { TemplateStore } from '../ports/management.ts';
 import { lockTenant } from './agents.ts';
 import type { Database } from './database.ts';
+import { storeNotice } from './notices.ts';
 
 /** Makes the store; `database` stays the caller's to close. Lists come oldest first. */
 export function createTemplateStore(database: Database): TemplateStore {
@@ -28,7 +29,7 @@ export function createTemplateStore(database: Database): TemplateStore {
           .executeTakeFirst();
         return row ? templateOf(row) : null;
       }),
-    save: (tenantId, template, replaces) =>
+    save: (tenantId, template, replaces, notice) =>
       database.write(tenantId, async (db) => {
         await lockTenant(db, database.kind, tenantId);
         const mine = db.selectFrom('templates').where('tenant_id', '=', tenantId);
@@ -51,16 +52,19 @@ export function createTemplateStore(database: Database): TemplateStore {
           .values({ tenant_id: tenantId, template_id: template.id, ...row })
           .onConflict((conflict) => conflict.columns(['tenant_id', 'template_id']).doUpdateSet(row))
           .execute();
+        await storeNotice(db, database.kind, notice);
         return 'saved';
       }),
-    remove: (tenantId, templateId) =>
+    remove: (tenantId, templateId, notice) =>
       database.write(tenantId, async (db) => {
         const { numDeletedRows } = await db
           .deleteFrom('templates')
           .where('tenant_id', '=', tenantId)
           .where('template_id', '=', templateId)
           .executeTakeFirst();
-        return numDeletedRows > 0n;
+        if (numDeletedRows === 0n) return false;
+        await storeNotice(db, database.kind, notice);
+        return true;
       }),
   };
 }

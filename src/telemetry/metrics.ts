@@ -7,6 +7,7 @@ import type {
   DeliveryKind,
   DeliveryMeter,
   DeliveryStats,
+  EndStats,
   Metrics,
   NodeStats,
 } from '../ports/telemetry.ts';
@@ -27,6 +28,7 @@ interface MetricSources {
   stats(): NodeStats;
   sockets(): SocketCounts;
   deliveries(): Readonly<Record<DeliveryKind, DeliveryStats>>;
+  ends(): EndStats;
 }
 
 interface Percentiles {
@@ -76,6 +78,7 @@ export function createMetrics(sources: MetricSources): NodeMetrics {
   registerNode(registry, scraped);
   registerActors(registry, scraped);
   registerDeliveries(registry, scraped);
+  registerEnds(registry, scraped);
   registerDelay(registry, delay);
   let withProcess = false;
 
@@ -147,6 +150,7 @@ function onceAScrape(sources: MetricSources): MetricSources & { renew(): void } 
   let sockets: SocketCounts | undefined;
   return {
     deliveries: () => sources.deliveries(),
+    ends: () => sources.ends(),
     stats: () => {
       stats ??= sources.stats();
       return stats;
@@ -295,6 +299,27 @@ function registerDeliveries(registry: Registry, sources: MetricSources): void {
         for (const [kind, stats] of Object.entries(sources.deliveries())) this.set({ kind }, stats[which]);
       },
     });
+}
+
+function registerEnds(registry: Registry, sources: MetricSources): void {
+  const register = (make: typeof Gauge | typeof Counter, name: string, help: string, which: keyof EndStats) =>
+    new make({
+      name: `nooble_${name}`,
+      help,
+      registers: [registry],
+      collect() {
+        this.reset();
+        this.inc(sources.ends()[which]);
+      },
+    });
+  register(Gauge, 'ends_waiting', 'Ends of turns that wait for a store which is out', 'waiting');
+  register(Gauge, 'ends_waiting_bytes', 'What those hold, roughly', 'bytes');
+  register(
+    Counter,
+    'ends_lost_total',
+    'Ends of turns that could not be stored, nor kept until they can',
+    'lost',
+  );
 }
 
 function registerDelay(registry: Registry, delay: LoopDelay): void {

@@ -19,9 +19,15 @@ test('conversations and agents are there after a restart', async (t) => {
   let agentId = '';
   await t.test('the first life', async (own) => {
     const { ask, chat, stub, running } = await startScene(own, { env });
+    const hook = await ask('/api/webhooks', { body: { url: 'https://hooks.invalid/' } });
     const made = await ask('/api/agents', { body: { name: 'Guide', system_prompt: 'One.' } });
     agentId = made.body.id;
     await ask(`/api/agents/${agentId}`, { method: 'PATCH', body: { system_prompt: 'Two.' } });
+    const stored = (await ask(`/api/webhooks/${hook.body.id}/deliveries`)).body.items;
+    assert.deepEqual(stored.map(({ event }: { event: string }) => event).sort(), [
+      'agent_created',
+      'agent_updated',
+    ]);
     stub.next(say(text, { chunks: 1 }));
     const client = await chat('acme', 's1', { query: { agent_id: agentId } });
     last(await client.turn(text), 'chat.response');

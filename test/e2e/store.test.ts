@@ -100,14 +100,21 @@ test('a turn that can not be kept is refused, its model is let go of, and nothin
   assert.equal(stub.requests.at(-1)?.body.messages.length, 2);
 });
 
-test('an answer that can not be kept ends its turn with an error, for it may be lost', async (t) => {
+test('an answer that can not be stored now is told once it is, and what follows waits for it', async (t) => {
   const { state, parts } = unreliable();
-  const { chat } = await startScene(t, { parts });
+  const { ask, chat, line, stub } = await startScene(t, { parts });
   const client = await chat('acme', 's1');
   state.fails = (write) => write.type === 'turn-ended';
-  assert.equal(last(await client.turn('Go.'), 'error').data.code, 'STORE_UNAVAILABLE');
+  const [first, second] = [client.say('Go.'), client.say('And on.')];
+  await line('ends of turns wait for the store');
+  assert.equal((await ask(`/api/chat/tasks/${first}`)).body.status, 'processing');
+  assert.match((await ask('/metrics')).text, /^nooble_ends_waiting 1$/m);
+  assert.deepEqual(client.of(first).filter(isEnd), []);
   state.fails = () => false;
-  last(await client.turn('Go.'), 'chat.response');
+  assert.equal((await client.ended(first)).type, 'chat.response');
+  assert.equal((await client.ended(second)).type, 'chat.response');
+  assert.equal(stub.requests.at(-1)?.body.messages.length, 4);
+  assert.equal((await ask(`/api/chat/tasks/${first}`)).body.status, 'completed');
 });
 
 test('a cancel that comes before the turn is kept ends it once it is', async (t) => {

@@ -1,9 +1,10 @@
 /** Webhooks of a whole node: a change of an agent reaches a receiver, signed, and again until it is taken. */
 import assert from 'node:assert/strict';
+import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
 import { Webhook as Verifier } from 'standardwebhooks';
 import { leakFree } from '../support/leaks.ts';
-import { startTestNode, type TestNode } from '../support/node.ts';
+import { OFFLINE, spawnNode, startTestNode, type TestNode } from '../support/node.ts';
 import { temporary } from '../support/temporary.ts';
 import { until } from '../support/until.ts';
 import { openReceiver } from '../transports/webhooks/webhook-receiver.ts';
@@ -91,6 +92,31 @@ test('what a stopped node had not delivered is delivered by the next', async (t)
     await receiver.got(2);
   });
   assert.equal(receiver.requests[0]?.headers['webhook-id'], receiver.requests[1]?.headers['webhook-id']);
+});
+
+test('a notice is stored with what it tells of: a node that dies as it answers has left it behind', async (t) => {
+  const folder = temporary(t);
+  const node = await spawnNode(t, { ...OFFLINE, DATABASE_URL: folder.database });
+  for (const url of ['https://hooks.invalid/one', 'https://hooks.invalid/two'])
+    assert.equal((await node.ask('/api/webhooks', { body: { url } })).status, 201);
+  const other = await node.ask('/api/webhooks', { body: { url: 'https://hooks.invalid/' }, tenant: 'other' });
+  assert.equal(other.status, 201);
+  const { body } = await node.ask('/api/agents', { body: { name: 'Guide' } });
+  await node.ask(`/api/agents/${body.id}`, { method: 'PATCH', body: { temperature: 0.1 } });
+  const template = { name: 'T', slug: 'tt', agent: {} };
+  assert.equal((await node.ask('/api/templates', { body: template, tier: 'enterprise' })).status, 201);
+  assert.equal((await node.ask(`/api/agents/${body.id}`, { method: 'DELETE' })).status, 204);
+  await node.kill('SIGKILL');
+
+  const db = new DatabaseSync(folder.path('nooble.db'), { readOnly: true });
+  t.after(() => db.close());
+  const rows = db.prepare('select tenant_id, body from deliveries').all();
+  const events = rows.map((row) => [row.tenant_id, JSON.parse(String(row.body)).event].join(' ')).sort();
+  const expected = ['agent_created', 'agent_deleted', 'agent_template_created', 'agent_updated'];
+  assert.deepEqual(
+    events,
+    expected.flatMap((event) => [`acme ${event}`, `acme ${event}`]),
+  );
 });
 
 test('by default webhooks reach neither this machine nor its network', async (t) => {

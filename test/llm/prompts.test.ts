@@ -3,7 +3,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { defaultAgent } from '../../src/domain/default-agent.ts';
-import { MAX_CONTEXT_UNITS, MAX_VALUE_UNITS, systemPrompt } from '../../src/llm/prompts.ts';
+import {
+  MAX_CONTEXT_UNITS,
+  MAX_PROMPT_UNITS,
+  MAX_VALUE_UNITS,
+  promptProblem,
+  systemPrompt,
+} from '../../src/llm/prompts.ts';
 import { planOf } from './harness.ts';
 
 const NOW = Date.parse('2026-03-04T05:06:07.089Z');
@@ -49,6 +55,32 @@ test('any context keeps the prompt within its bounds', () => {
       assert.ok(filled.length <= MAX_VALUE_UNITS + MAX_CONTEXT_UNITS + 100);
     }),
   );
+});
+
+test('a variable behind a backslash is text', () => {
+  assert.equal(
+    prompt('\\{{a}} {{a}} \\{{ b.c }} \\{', { a: 1, b: 2 }).split('\n')[0],
+    '{{a}} 1 {{ b.c }} \\{',
+  );
+});
+
+test('what can not be filled in is refused by name, before it is built', () => {
+  const problem = (template: string, context: Readonly<Record<string, unknown>>, window = 128_000) =>
+    promptProblem(template, window, () => context)?.details;
+  const text = (units: number): string => 'x'.repeat(units);
+  const field = 'context.a';
+  assert.equal(problem('{{a}}', { a: text(MAX_VALUE_UNITS) }), undefined);
+  assert.deepEqual(problem('{{a}}', { a: text(MAX_VALUE_UNITS + 1) }), { field, limit: MAX_VALUE_UNITS });
+  const nested = problem('{{a.b}}', { a: { b: [text(MAX_VALUE_UNITS)] } });
+  assert.deepEqual(nested, { field: 'context.a.b', limit: MAX_VALUE_UNITS });
+  assert.deepEqual(problem('{{a}}'.repeat(6_400), { a: text(2_000) }), { field, limit: MAX_PROMPT_UNITS });
+  assert.deepEqual(problem('{{a}} {{a}}', { a: text(20_000) }, 8_192), { field, limit: 32_768 });
+  assert.equal(
+    problem('\\{{a}} {{tenant_id}} {{b}}', { a: text(99_999), tenant_id: text(99_999) }),
+    undefined,
+  );
+  assert.equal(problem(`${text(32_000)}{{a}}`, {}, 4_096), undefined);
+  assert.equal(problem('plain', { a: text(99_999) }), undefined);
 });
 
 test('text without braces comes through unchanged', () => {

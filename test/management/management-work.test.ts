@@ -45,6 +45,11 @@ test('a bulk update goes on past single failures and tells its progress and ever
 
   assert.equal(end.event, 'task_completed');
   assert.deepEqual(end.data.progress, { done: 8, failed: 3, total: 8 });
+  const { status, succeeded, failed, total, error } = end.data;
+  assert.deepEqual(
+    [status, succeeded, failed, total, error],
+    ['completed', 5, 3, 8, '3 of 8 updates could not be made.'],
+  );
   const results = end.data.results;
   assert.ok(Array.isArray(results));
   assert.deepEqual(
@@ -69,6 +74,15 @@ test('a bulk update of which nothing could be done has failed', async () => {
   const end = await ended(opened, taskId);
 
   assert.deepEqual([end.event, end.data.status], ['task_failed', 'failed']);
+  assert.deepEqual([end.data.succeeded, end.data.failed, end.data.total], [0, 1, 1]);
+});
+
+test('a bulk update of which all could be done speaks of no error', async () => {
+  const opened = await withAgents(1);
+  const items = opened.ids.map((id) => ({ id, changes: { temperature: 0 } }));
+  const { taskId } = value(await opened.agents.bulk(someone(), items));
+  const { event, data } = await ended(opened, taskId);
+  assert.deepEqual([event, data.succeeded, data.failed, 'error' in data], ['task_completed', 1, 0, false]);
 });
 
 test('a bulk task is bounded in items, and a tenant in tasks', async () => {

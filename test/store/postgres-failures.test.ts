@@ -3,12 +3,14 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import pg from 'pg';
 import { RefusalError } from '../../src/domain/errors.ts';
-import { tenantIdSchema } from '../../src/domain/ids.ts';
+import { agentIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
 import { openStores, type Stores } from '../../src/store/open.ts';
 import { TABLES } from '../../src/store/schema.ts';
 import { leakFree } from '../support/leaks.ts';
 import { asAdmin, type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { quiet } from '../support/quiet.ts';
+import { startTcpProxy } from '../support/tcp-proxy.ts';
+import { agent, audit } from './agent-contract.ts';
 import { endWith, outgoing, sent, storeOutgoing, unsentIds } from './outgoing-contract.ts';
 import { accept, answer, contents, named, page, taskOf } from './records.ts';
 
@@ -228,6 +230,76 @@ test('while the server is down everything is refused; once it is back the store 
   await answer(conversations, named('t2'));
   assert.deepEqual(contents(await page(conversations, named('t1'))), ['ask t1', 'ask t2', 'say t2']);
   await stores.close();
+});
+
+test('after a fail-over no connection to the old primary is used: writes and reads are those of the new one', async (t) => {
+  const next = await startPostgres();
+  t.after(() => next.close());
+  leakFree(t);
+  const old = new URL(await server.database());
+  const logged: string[] = [];
+  const proxy = await startTcpProxy(Number(old.port));
+  // The new primary has the same roles and databases, and what was stored there meanwhile.
+  let fresh = new URL(await next.database());
+  while (fresh.pathname !== old.pathname) fresh = new URL(await next.database());
+  const direct = await openStores({ url: fresh.href, log: quiet });
+  for (const task of ['t1', 't2']) await accept(direct.conversations, named(task));
+  await direct.close();
+
+  const through = new URL(old);
+  through.port = String(proxy.port);
+  const log = { ...quiet, warn: (_: object, text: string) => void logged.push(text) };
+  const { conversations, agents, close } = await openStores({ url: through.href, log });
+  await accept(conversations, named('t1'));
+  const reads = () => Promise.all(Array.from({ length: 8 }, () => page(conversations, named('t1'))));
+  await reads();
+  await asAdmin(server.adminUrl, [
+    'alter system set default_transaction_read_only = on',
+    'select pg_reload_conf()',
+  ]);
+  t.after(() =>
+    asAdmin(server.adminUrl, [
+      'set default_transaction_read_only = off',
+      'alter system reset default_transaction_read_only',
+      'select pg_reload_conf()',
+    ]),
+  );
+  proxy.lead(Number(fresh.port));
+
+  assert.equal((await conversations.turn(tenantOf('acme'), taskOf(named('t2'))))?.taskId, 't2');
+  const made = agent(agentIdSchema.parse('a1'));
+  const change = { agent: made, audit: audit(made), replaces: 0, maxAgents: null };
+  const outcomes = await Promise.all([
+    eventually(() => agents.save(made.tenant_id, change)),
+    eventually(() => accept(conversations, named('t3'))),
+  ]);
+  assert.deepEqual(outcomes, ['saved', 'stored']);
+  assert.deepEqual(
+    await reads().then((pages) => pages.map((each) => contents(each)?.length)),
+    Array(8).fill(3),
+  );
+  assert.ok(logged.includes('the database has become read-only: connecting anew'));
+  await close();
+  await proxy.close();
+});
+
+test('a database that stays read-only is read, refuses writes, and takes them when it can', async (t) => {
+  leakFree(t);
+  const url = await server.database();
+  const { conversations, close } = await openStores({ url, log: quiet, guard: { openMs: 50 } });
+  await accept(conversations, named('t1'));
+  const name = new URL(url).pathname.slice(1);
+  const cut = `select pg_terminate_backend(pid) from pg_stat_activity where datname = '${name}'`;
+  await asAdmin(server.adminUrl, [`alter database ${name} set default_transaction_read_only = on`, cut]);
+  await assert.rejects(async () => {
+    for (;;) await accept(conversations, named('t2'));
+  }, refused);
+  await eventually(async () =>
+    assert.deepEqual(contents(await page(conversations, named('t1'))), ['ask t1']),
+  );
+  await asAdmin(server.adminUrl, [`alter database ${name} reset default_transaction_read_only`]);
+  assert.equal(await eventually(() => accept(conversations, named('t2'))), 'stored');
+  await close();
 });
 
 test('a server that is not there stops the start with a line that names it, without the password', async (t) => {

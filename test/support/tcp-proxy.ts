@@ -11,33 +11,38 @@ export interface TcpProxy {
   delay(ms: number): void;
   /** Takes bytes and passes nothing on, on all connections present and future, until `heal`. */
   swallow(): void;
+  /** Passes on what clients say, and nothing of what is answered, until `heal`. */
+  mute(): void;
   /** Cuts what is connected; new connections work. */
   cut(): void;
   /** Cuts, and refuses new connections until `heal`. */
   refuse(): void;
   /** What was swallowed stays lost: the connections it was lost on are cut. */
   heal(): void;
+  /** New connections lead to this port. */
+  lead(port: number): void;
   close(): Promise<void>;
 }
 
 export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
   const pairs = new Set<readonly [Socket, Socket]>();
   const timers = new Set<NodeJS.Timeout>();
-  let mode: 'pass' | 'swallow' | 'refuse' = 'pass';
+  let mode: 'pass' | 'swallow' | 'refuse' | 'mute' = 'pass';
   let delayMs = 0;
+  let target = targetPort;
 
   const server = createServer((near) => {
     if (mode === 'refuse') {
       near.destroy();
       return;
     }
-    const far = connect(targetPort, '127.0.0.1');
+    const far = connect(target, '127.0.0.1');
     const pair = [near, far] as const;
     pairs.add(pair);
     for (const [from, to] of [pair, [far, near] as const]) {
       from.setNoDelay(true);
       from.on('data', (bytes: Buffer) => {
-        if (mode === 'swallow') return;
+        if (mode === 'swallow' || (mode === 'mute' && from === far)) return;
         if (delayMs === 0) to.write(bytes);
         else {
           const timer = setTimeout(() => {
@@ -71,14 +76,20 @@ export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
     swallow() {
       mode = 'swallow';
     },
+    mute() {
+      mode = 'mute';
+    },
     cut,
     refuse() {
       mode = 'refuse';
       cut();
     },
     heal() {
-      if (mode === 'swallow') cut();
+      if (mode === 'swallow' || mode === 'mute') cut();
       mode = 'pass';
+    },
+    lead(other) {
+      target = other;
     },
     async close() {
       for (const timer of timers) clearTimeout(timer);

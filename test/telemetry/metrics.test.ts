@@ -38,6 +38,7 @@ function metricsOf(t: TestContext, sources: Partial<Parameters<typeof createMetr
     stats: () => stats,
     sockets: () => ({ open: 4, byTier: { free: 1, enterprise: 3 } }),
     deliveries: () => ({ webhook: { running: 1, waiting: 2 }, callback: { running: 0, waiting: 4 } }),
+    ends: () => ({ waiting: 5, bytes: 600, lost: 7 }),
     ...sources,
   });
   t.after(() => metrics.close());
@@ -224,4 +225,12 @@ test('times that make no sense are counted without harm', () => {
   for (const ms of [0, -1, Number.NaN, Number.POSITIVE_INFINITY]) quantiles.observe(ms);
 
   assert.equal(typeof quantiles.quantile(0.5), 'number');
+});
+
+test('ends that wait for the store, and those that were lost, are counted', async (t) => {
+  const metrics = metricsOf(t);
+  assert.equal(await value(metrics, 'nooble_ends_waiting'), 5);
+  assert.equal(await value(metrics, 'nooble_ends_waiting_bytes'), 600);
+  assert.equal(await value(metrics, 'nooble_ends_lost_total'), 7);
+  assert.equal(await value(metrics, 'nooble_ends_lost_total'), 7);
 });

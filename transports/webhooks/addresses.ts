@@ -1,5 +1,4 @@
 /** Where a webhook may point: only at names that resolve to public addresses, looked at again at every connection. */
-import { lookup as dnsLookup } from 'node:dns/promises';
 import { isIP, type LookupFunction } from 'node:net';
 import ipaddr from 'ipaddr.js';
 
@@ -10,9 +9,6 @@ export interface ResolvedAddress {
 
 /** All addresses of a name. Rejects where it has none. */
 export type Resolve = (hostname: string) => Promise<readonly ResolvedAddress[]>;
-
-/** As the machine resolves names, `/etc/hosts` included: what it says is checked all the same. */
-export const systemResolve: Resolve = (hostname) => dnsLookup(hostname, { all: true, verbatim: true });
 
 /** Thrown into a connection that would leave the public internet. Says nothing about where it would have led. */
 export class ForbiddenAddress extends Error {

@@ -10,8 +10,9 @@ import {
   systemTimers,
   type Timers,
 } from '../../src/ports/telemetry.ts';
-import { type Resolve, systemResolve } from './addresses.ts';
+import type { Resolve } from './addresses.ts';
 import { ATTEMPT_TIMEOUT_MS } from './dispatcher.ts';
+import { systemResolve } from './names.ts';
 import { createDeliveryQueue, createHeld } from './queue.ts';
 import { judge, type RetryVerdict } from './retry.ts';
 import { createSender } from './send.ts';

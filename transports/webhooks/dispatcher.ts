@@ -1,7 +1,12 @@
 /** Brings notices to webhooks: stores each as a delivery, makes attempts as they fall due, and writes down how they ended. */
 import { randomUUID } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
-import type { TenantNotice, Webhook, WebhookDelivery } from '../../src/domain/agent-record.ts';
+import {
+  deliveryTo,
+  type TenantNotice,
+  type Webhook,
+  type WebhookDelivery,
+} from '../../src/domain/agent-record.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
 import type { Notices, WebhookStore } from '../../src/ports/management.ts';
 import {
@@ -80,7 +85,7 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
     attempt(job, signal).finally(() => due.attemptEnded(job.delivery.id)),
   );
   const due = createDueReader(deps, queue.size, enqueue);
-  const intake = createIntake(deps, enqueue);
+  const intake = createIntake(deps, enqueue, () => due.wake(clock.now()));
   /** When the last deferred delivery of a webhook is due. One that is forgotten defers its next ones less. */
   const deferredTo = new LRUCache<string, number>({ max: MAX_DEFERRING });
   let closed = false;
@@ -164,14 +169,18 @@ function createAttempt(deps: DispatcherDeps, wake: (atMs: number) => void) {
   };
 }
 
-/** Makes a delivery of a notice for every webhook that wants it, and stores it before it is sent. */
-function createIntake(deps: DispatcherDeps, enqueue: Enqueue) {
-  const { store, notices, clock, log, meter, timers } = deps;
+/**
+ * Hears notices. What tells of something stored is stored with that, and read (`wake`); of any other a delivery for
+ * every webhook that wants it is stored before it is sent.
+ */
+function createIntake(deps: DispatcherDeps, enqueue: Enqueue, wake: () => void) {
+  const { store, notices, log, meter, timers } = deps;
   const storing = new Set<Promise<void>>();
   const closing = new AbortController();
   let stopListening: (() => void) | undefined;
 
-  function onNotice(notice: TenantNotice): void {
+  function onNotice(notice: TenantNotice, stored: boolean): void {
+    if (stored) return wake();
     if (storing.size >= MAX_STORING) return lose(notice, new Error('too many notices are being stored'));
     const work = take(notice)
       .catch((error: unknown) => lose(notice, error))
@@ -190,7 +199,7 @@ function createIntake(deps: DispatcherDeps, enqueue: Enqueue) {
       webhooks
         .filter(({ events }) => events === null || events.includes(notice.event))
         .map(async (webhook) => {
-          const delivery = newDelivery(webhook, notice, clock.now());
+          const delivery = deliveryTo(webhook, notice, `msg_${randomUUID()}`);
           await insistently(() => store.saveDelivery(delivery));
           enqueue({ delivery, webhook });
         }),
@@ -281,17 +290,3 @@ function createDueReader(deps: DispatcherDeps, held: () => number, enqueue: Enqu
     },
   };
 }
-
-const newDelivery = (webhook: Webhook, notice: TenantNotice, nowMs: number): WebhookDelivery => ({
-  id: `msg_${randomUUID()}`,
-  webhook_id: webhook.id,
-  tenant_id: webhook.tenant_id,
-  event: notice.event,
-  payload: notice,
-  status: 'pending',
-  attempts: 0,
-  next_attempt_at: iso(nowMs),
-  last_error: null,
-  created_at: iso(nowMs),
-  delivered_at: null,
-});

@@ -1,4 +1,4 @@
-/** One attempt to deliver a notice or a callback: a POST, signed where there is a secret, that follows no redirect, reads no body, and can not hang. */
+/** One attempt to deliver a notice or a callback: a POST, signed where there is a secret, that follows no redirect, wants no body, and can not hang. */
 import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { isIP } from 'node:net';
@@ -14,6 +14,8 @@ import {
 
 /** Bytes of an answer's body that are read, and thrown away, so that the receiver can finish writing. */
 const MAX_ANSWER_BYTES = 64 * 1024;
+/** How long it may take to come. */
+const BODY_MS = 1_000;
 const MAX_HEADER_BYTES = 16 * 1024;
 
 /** What became of an attempt. `final`: no further one can do better. */
@@ -34,7 +36,7 @@ interface Post {
 interface SenderOptions {
   readonly resolve: Resolve;
   readonly blockPrivate: boolean;
-  /** From the first byte to the last, name resolution included. */
+  /** Until the answer's status is there, name resolution included. */
   readonly timeoutMs: number;
   /** Certificates to trust instead of the usual ones. */
   readonly ca?: string | undefined;
@@ -69,8 +71,8 @@ export function createSender(options: SenderOptions): Send {
           ? httpsRequest(url, options.ca === undefined ? settings : { ...settings, ca: options.ca })
           : httpRequest(url, settings);
       request.on('response', (response) => {
+        resolve(answered(response));
         discard(response);
-        response.on('close', () => resolve(answered(response)));
       });
       request.on('error', (error) =>
         resolve(late.aborted ? failed(`no answer within ${timeoutMs} ms`) : failure(error)),
@@ -93,13 +95,15 @@ function headersOf({ id, atMs, body, secret }: Post): Record<string, string | nu
   };
 }
 
+/** The status is the answer; how the body goes on, or whether it ends, makes no difference. */
 function discard(response: IncomingMessage): void {
   let bytes = 0;
+  const patience = setTimeout(() => response.destroy(), BODY_MS).unref();
+  response.on('close', () => clearTimeout(patience));
   response.on('data', (chunk: Buffer) => {
     bytes += chunk.length;
     if (bytes > MAX_ANSWER_BYTES) response.destroy();
   });
-  // The status came; how the body ends makes no difference.
   response.on('error', () => {});
 }
 

@@ -13,8 +13,9 @@ import {
   systemTimers,
   type Timers,
 } from '../../src/ports/telemetry.ts';
-import { type Resolve, systemResolve } from './addresses.ts';
+import type { Resolve } from './addresses.ts';
 import { createDispatcher, type DeliveryJob, DISPATCH_TIMING, type DispatchTiming } from './dispatcher.ts';
+import { systemResolve } from './names.ts';
 import { createSender, secretProblem } from './send.ts';
 
 /** Webhooks that one tenant may have. */

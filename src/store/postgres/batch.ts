@@ -1,12 +1,15 @@
 /** Carries out a batch of writes in one PostgreSQL transaction and, since all is sent at once, one round trip. */
-import type { Pool, PoolClient } from 'pg';
+import { DatabaseError, type Pool, type PoolClient } from 'pg';
 import type { EncodedWrite } from '../encode.ts';
-import { classified, isUnavailable } from '../failure.ts';
+import { classified, isUnavailable, unsettled } from '../failure.ts';
 import { type PlanStep, planBatch, turnKey } from './plan.ts';
 import { SCOPE, SQL } from './statements.ts';
 
 /** Stores all writes or none. The pool's connections must pipeline. Outcomes as in encode.ts. */
-export async function runBatch(pool: Pool, writes: readonly EncodedWrite[]): Promise<readonly number[]> {
+export async function runBatch(
+  pool: Pick<Pool, 'connect'>,
+  writes: readonly EncodedWrite[],
+): Promise<readonly number[]> {
   const steps = planBatch(writes);
   const client = await pool.connect().catch((error: unknown) => {
     throw classified(error);
@@ -15,12 +18,15 @@ export async function runBatch(pool: Pool, writes: readonly EncodedWrite[]): Pro
   try {
     return await transaction(client, writes, steps);
   } catch (error) {
-    failure = classified(error);
+    failure = isRefusal(error) ? classified(error) : unsettled(classified(error));
     throw failure;
   } finally {
     client.release(isUnavailable(failure));
   }
 }
+
+/** Whether the server itself says that it has done nothing: any other failure may come after the commit. */
+const isRefusal = (error: unknown): boolean => error instanceof DatabaseError && error.severity === 'ERROR';
 
 /** Everything is sent before the first answer is read; after a failed statement PostgreSQL skips the rest. */
 async function transaction(

@@ -3,7 +3,7 @@ import { Kysely, PostgresDialect, sql } from 'kysely';
 import pg from 'pg';
 import type { Log } from '../../ports/telemetry.ts';
 import type { Database, Scope } from '../database.ts';
-import { classified } from '../failure.ts';
+import { classified, isReadOnly, readOnlyServer } from '../failure.ts';
 import { migrate } from '../migrations.ts';
 import type { Schema } from '../schema.ts';
 import { runBatch } from './batch.ts';
@@ -19,6 +19,9 @@ const TIMEOUTS = {
   idle_in_transaction_session_timeout: 15_000,
 };
 
+/** Between two times that connections are dropped since their server is read-only. */
+const RENEW_MS = 1_000;
+
 const INT8 = 20;
 
 interface PostgresOptions {
@@ -29,54 +32,106 @@ interface PostgresOptions {
 /** Connects, brings the schema up to date, and warns where row-level security would not hold. Rejects where it can not. */
 export async function openPostgres(options: PostgresOptions, log: Log): Promise<Database> {
   await prepare(options.url, log);
-  const pool = openPool(
-    { connectionString: options.url, max: options.poolSize ?? POOL_SIZE, pipeline: true, ...TIMEOUTS },
-    log,
-  );
-  const writer = openPool({ connectionString: options.url, max: 1, pipeline: true, ...TIMEOUTS }, log);
+  const shared = { connectionString: options.url, pipeline: true, ...TIMEOUTS };
+  const pool = renewable(() => openPool({ ...shared, max: options.poolSize ?? POOL_SIZE }, log));
+  const writer = renewable(() => openPool({ ...shared, max: 1 }, log));
   const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool }) });
 
-  /** Sent together with `begin` or right behind it: the connections pipeline. */
-  const enter = (scope: Scope, trx: Kysely<Schema>): Promise<unknown> =>
-    scope === 'node'
-      ? sql`select set_config('nooble.scope', 'node', true)`.execute(trx)
-      : sql`select set_config('nooble.tenant_id', ${scope}, true)`.execute(trx);
+  /** Sent together with `begin` or right behind it: the connections pipeline. Says whether the server takes no writes. */
+  async function enter(scope: Scope, trx: Kysely<Schema>): Promise<boolean> {
+    const name = scope === 'node' ? 'nooble.scope' : 'nooble.tenant_id';
+    const { rows } = await sql<{ read_only: boolean }>`select set_config(${name}, ${scope}, true),
+      pg_is_in_recovery() or current_setting('default_transaction_read_only') = 'on' as read_only`.execute(
+      trx,
+    );
+    return rows[0]?.read_only ?? false;
+  }
 
-  async function write<T>(scope: Scope, body: (db: Kysely<Schema>) => Promise<T>): Promise<T> {
+  let renewedAtMs = Number.NEGATIVE_INFINITY;
+  /**
+   * After a fail-over warm connections lead to a server that is read-only now, where reads find what is old: the first
+   * call that is told so drops them all, and is made once more. While there is no other primary that is not done for
+   * each call.
+   */
+  async function onPrimary<T>(deed: (isLast: boolean) => Promise<T>): Promise<T> {
+    const beganAtMs = performance.now();
     try {
-      return await db.transaction().execute(async (trx) => {
-        await enter(scope, trx);
-        return body(trx);
-      });
+      return await deed(false);
     } catch (error) {
-      throw classified(error);
+      if (!isReadOnly(error)) throw classified(error);
+      if (renewedAtMs < beganAtMs && performance.now() - renewedAtMs > RENEW_MS) {
+        renewedAtMs = performance.now();
+        log.warn({}, 'the database has become read-only: connecting anew');
+        pool.renew();
+        writer.renew();
+      }
+      return deed(true).catch((again: unknown) => {
+        throw classified(again);
+      });
     }
   }
 
+  const write = <T>(scope: Scope, body: (db: Kysely<Schema>) => Promise<T>): Promise<T> =>
+    onPrimary(() =>
+      db.transaction().execute(async (trx) => {
+        await enter(scope, trx);
+        return body(trx);
+      }),
+    );
+
   /** By hand, since Kysely waits for each answer: opening a session is three round trips, not five. */
-  async function read<T>(scope: Scope, body: (db: Kysely<Schema>) => Promise<T>): Promise<T> {
-    try {
-      return await db.connection().execute(async (connection) => {
-        await Promise.all([sql`begin read only`.execute(connection), enter(scope, connection)]);
+  const read = <T>(scope: Scope, body: (db: Kysely<Schema>) => Promise<T>): Promise<T> =>
+    onPrimary((isLast) =>
+      db.connection().execute(async (connection) => {
+        const [, readOnly] = await Promise.all([
+          sql`begin read only`.execute(connection),
+          enter(scope, connection),
+        ]);
         try {
+          if (readOnly && !isLast) throw readOnlyServer();
           return await body(connection);
         } finally {
           await sql`commit`.execute(connection);
         }
-      });
-    } catch (error) {
-      throw classified(error);
-    }
-  }
+      }),
+    );
 
   return {
     kind: 'postgres',
     read,
     write,
-    batch: (writes) => runBatch(writer, writes),
+    batch: (writes) => onPrimary(() => runBatch(writer, writes)),
     async close() {
       await db.destroy();
-      await Promise.all([pool, writer].map((each) => (each.ended ? undefined : each.end())));
+      await Promise.all([pool.end(), writer.end()]);
+    },
+  };
+}
+
+/** A pool that a fresh one can take the place of. Connections of the old one are closed as they are given back. */
+function renewable(open: () => pg.Pool) {
+  let pool = open();
+  const ending = new Set<Promise<void>>();
+  const retire = (): void => {
+    if (pool.ended || pool.ending) return;
+    const end = pool
+      .end()
+      .catch(() => {})
+      .finally(() => ending.delete(end));
+    ending.add(end);
+  };
+  return {
+    connect: () => pool.connect(),
+    get options() {
+      return pool.options;
+    },
+    renew(): void {
+      retire();
+      pool = open();
+    },
+    async end(): Promise<void> {
+      retire();
+      await Promise.all(ending);
     },
   };
 }

@@ -101,6 +101,8 @@ export const SQL: Readonly<Record<PlanStep['kind'] | 'endedWithOutgoing', string
       order by created_at limit ${MOST}
     )
     delete from outgoing o using old where o.tenant_id = old.tenant_id and o.id = old.id`,
+  withdrawn: `delete from turns where tenant_id = ${value('tenant_id')} and task_id = ${value('task_id')}
+    and created_at = ${value('created_at', 'bigint')} and finished_at is null`,
   deleted: `
     with gone as (delete from turns where tenant_id = ${value('tenant_id')} and session_id = ${value('session_id')})
     delete from sessions where tenant_id = ${value('tenant_id')} and session_id = ${value('session_id')}`,

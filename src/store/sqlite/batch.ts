@@ -69,6 +69,7 @@ function apply(context: BatchContext, write: EncodedWrite): number {
     case 'effects':
     case 'overtaken':
     case 'notified':
+    case 'withdrawn':
     case 'tier':
     case 'interrupted':
       statements.run(write.kind, write.row);

@@ -4,7 +4,7 @@ import { dirname, resolve } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { Log } from '../../ports/telemetry.ts';
 import type { EncodedWrite, Param } from '../encode.ts';
-import { SqliteError, unavailable } from '../failure.ts';
+import { SqliteError, unavailable, unsettled } from '../failure.ts';
 import type { QueryResult, SqliteOptions, WorkerReply, WorkerTask } from './protocol.ts';
 
 /** The connection while one user has it. Rejects once its worker is gone, also when a new one is there. */
@@ -123,7 +123,7 @@ function startThread(options: SqliteOptions, log: Log): Thread {
   const ended = new Promise<void>((done) => {
     worker.on('exit', () => {
       alive = false;
-      for (const waiter of asked.values()) waiter.reject(unavailable('The SQLite worker ended.'));
+      for (const waiter of asked.values()) waiter.reject(unsettled(unavailable('The SQLite worker ended.')));
       asked.clear();
       done();
     });

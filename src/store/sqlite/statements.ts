@@ -45,6 +45,8 @@ const SQL = {
   deleteSent: 'delete from outgoing where tenant_id = :tenant_id and id = :id and answers is null',
   forgotten: `delete from outgoing where seq in (
       select seq from outgoing where unsent = 0 and created_at < :before_ms order by created_at limit :most)`,
+  withdrawn: `delete from turns where tenant_id = :tenant_id and task_id = :task_id
+    and created_at = :created_at and finished_at is null`,
   deleteTurns: 'delete from turns where tenant_id = :tenant_id and session_id = :session_id',
   deleteSession: 'delete from sessions where tenant_id = :tenant_id and session_id = :session_id',
   oldSessions: `select s.tenant_id, s.session_id, coalesce((

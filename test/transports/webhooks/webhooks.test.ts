@@ -1,5 +1,6 @@
 /** Webhooks against a real receiver: what is sent, how often, and what becomes of it. */
 import assert from 'node:assert/strict';
+import type { ServerResponse } from 'node:http';
 import { test } from 'node:test';
 import { Webhook as Verifier } from 'standardwebhooks';
 import { MAX_ATTEMPTS, RETRY_WAITS_MS } from '../../../transports/webhooks/retry.ts';
@@ -179,6 +180,44 @@ test('a receiver that hangs, closes, or is not there counts as a failure and hol
     );
     if (error) assert.match(after.last_error ?? '', error);
     else assert.equal(after.status, 'delivered');
+  }
+});
+
+test('an answer is its status: however its body goes on, what was delivered is not sent again', async (t) => {
+  const dispatcher = openWebhooks(t, { timing: { timeoutMs: 300 } });
+  const bodies: Readonly<Record<string, readonly [number, (response: ServerResponse) => void]>> = {
+    never: [200, (response) => response.flushHeaders()],
+    half: [204, (response) => response.flushHeaders()],
+    announced: [200, (response) => response.setHeader('content-length', '100').write('10')],
+    cut: [
+      202,
+      (response) => {
+        response.setHeader('content-length', '100').write('10', () => response.destroy());
+      },
+    ],
+    drips: [
+      201,
+      (response) => {
+        const drip = setInterval(() => response.write('.'), 20);
+        response.on('close', () => clearInterval(drip));
+      },
+    ],
+    failing: [500, (response) => response.flushHeaders()],
+  };
+  for (const [name, [status, body]] of Object.entries(bodies)) {
+    const receiver = await openReceiver(t, (response) => {
+      response.statusCode = status;
+      body(response);
+    });
+    await dispatcher.hook(`http://127.0.0.1:${receiver.port}/`, { tenant_id: tenant(name) });
+    dispatcher.notices.publish(notice('agent_updated', name));
+    const after = await dispatcher.store.until(
+      ({ tenant_id, last_error, status: now }) =>
+        tenant_id === name && (last_error !== null || now === 'delivered'),
+    );
+    const expected = status === 500 ? ['pending', 'answered 500'] : ['delivered', null];
+    assert.deepEqual([after.status, after.last_error], expected, name);
+    assert.equal(receiver.requests.length, 1);
   }
 });
 
