@@ -81,7 +81,8 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const log =
     parts.log ??
     createLog({ level: settings.logLevel, name: settings.service.name, version, nodeId: settings.nodeId });
-  const stores = parts.stores ?? (await openStores({ url: settings.databaseUrl, log }));
+  const { nodeId, databaseUrl: url } = settings;
+  const stores = parts.stores ?? (await openStores({ url, log, nodeId }));
 
   const metrics = createMetrics({
     stats: () => system.stats(),
