@@ -24,6 +24,8 @@ async function main(): Promise<void> {
   });
   const { log } = node;
   announce(settings, node);
+  const { webPageWarnings } = await import('./llm/web-pages.ts');
+  void webPageWarnings(settings.models.providers).then((found) => found.forEach(node.warn));
 
   let firstAtMs: number | undefined;
   const stop = (signal: NodeJS.Signals): void => {
