@@ -21,7 +21,9 @@ export function unknownSettings(
   return names.flatMap((name) => {
     if (known.has(name) || SERVICE_LINK.test(name)) return [];
     const isOwn = OWN.test(name);
-    const meant = isOwn ? nearest(name, [...known], (most) => most / 2) : nearest(name, unset, () => slipsIn(name));
+    const meant = isOwn
+      ? nearest(name, [...known], (most) => most / 2)
+      : nearest(name, unset, () => slipsIn(name));
     if (!isOwn && meant === undefined) return [];
     const problem = `is no setting of this node${meant === undefined ? '' : `; did you mean ${meant}?`}`;
     return [{ name, problem }];
