@@ -9,6 +9,7 @@ import { createActorSystem } from '../actors/runtime/actor-system.ts';
 import { createSystem } from '../actors/system.ts';
 import { mountHttp, openServer } from '../transports/http/adapter.ts';
 import { createHttpApp } from '../transports/http/app.ts';
+import { createDescriptors } from '../transports/http/descriptors.ts';
 import { createEmbedded } from '../transports/peers/embedded.ts';
 import { createPeers } from '../transports/peers/peers.ts';
 import { createRemoteAgents, type RemoteAgents } from '../transports/peers/remote-agents.ts';
@@ -209,8 +210,9 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     newTaskId: () => taskIdSchema.parse(randomUUID()),
   };
   const warnings = [...settings.warnings];
-  const server = openServer();
-  const chat = mountChat(server.app, { ...shared, settings, metrics });
+  const descriptors = createDescriptors(log, clock);
+  const server = openServer(descriptors);
+  const chat = mountChat(server.app, { ...shared, settings, metrics, short: descriptors.areShort });
   const services = mountTaskUpdates(server.app, {
     ...shared,
     notices,

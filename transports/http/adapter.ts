@@ -12,6 +12,7 @@ import {
 import { STATUS_CODES } from 'node:http';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import { type BodyOutcome, HTTP_LIMITS, type HttpLimits, judgeFraming, tooLarge } from './body-limits.ts';
+import type { Descriptors } from './descriptors.ts';
 
 declare module 'uWebSockets.js' {
   /** What the build has and its types leave out. */
@@ -44,9 +45,13 @@ interface Server {
   close(): void;
 }
 
-/** Opens a server that does not listen yet. */
-export function openServer(): Server {
+/** Opens a server that does not listen yet. It takes connections as long as there are descriptors for them. */
+export function openServer(descriptors?: Pick<Descriptors, 'areGone'>): Server {
   const app = App();
+  if (descriptors)
+    app.filter((res, change) => {
+      if (change > 0 && descriptors.areGone()) res.close();
+    });
   let listening: us_listen_socket | undefined;
   let closed = false;
   return {

@@ -30,6 +30,8 @@ interface ChatDeps {
   readonly settings: ChatSettings;
   readonly log: Log;
   readonly metrics: Metrics;
+  /** Whether the process has too few descriptors left to hold one more socket; absent: it has enough. */
+  readonly short?: () => boolean;
   readonly proxied: ProxyCheck;
   readonly refusals: Refusals;
   readonly clock: Clock;
@@ -145,7 +147,7 @@ function upgradeHandler({ settings, keepAlive, totals, refusals, ...deps }: Chat
     proxied: deps.proxied,
     allowedOrigins: settings.access.allowedOrigins,
     draining: deps.draining,
-    full: () => keepAlive.size() >= settings.sockets.max,
+    full: () => keepAlive.size() >= settings.sockets.max || deps.short?.() === true,
   });
 
   return (res: HttpResponse, req: HttpRequest, context: us_socket_context_t): void => {
