@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { symlinkSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { temporary } from '../support/temporary.ts';
@@ -29,7 +30,8 @@ const PROJECT = fileURLToPath(new URL('../..', import.meta.url));
 
 const shell = (file: string, args: readonly string[], cwd: string, database: string) =>
   new Promise<{ code: number; out: string; err: string }>((resolve) => {
-    const env = { PATH: process.env.PATH, HOME: cwd, DATABASE_URL: database };
+    const home = dirname(fileURLToPath(database.replace('sqlite:', 'file:')));
+    const env = { PATH: process.env.PATH, HOME: home, DATABASE_URL: database };
     execFile(file, args, { env, cwd }, (error, out, err) =>
       resolve({ code: error === null ? 0 : typeof error.code === 'number' ? error.code : -1, out, err }),
     );

@@ -49,6 +49,7 @@ interface Server {
 export function openServer(descriptors?: Pick<Descriptors, 'areGone'>): Server {
   const app = App();
   if (descriptors)
+    // biome-ignore lint/suspicious/useIterableCallbackReturn: no array's, but what uWS calls with each connection
     app.filter((res, change) => {
       if (change > 0 && descriptors.areGone()) res.close();
     });
