@@ -5,6 +5,9 @@ import { runCli } from './cli/cli.ts';
 import { parseSettings } from './settings.ts';
 import { createLog } from './telemetry/log.ts';
 
+/** A terminal signals the whole group and npm passes its own signal on: what comes within this is the same one. */
+const SAME_SIGNAL_MS = 1_000;
+
 async function main(): Promise<void> {
   const parsed = parseSettings(process.env);
   if (!parsed.ok) {
@@ -21,12 +24,17 @@ async function main(): Promise<void> {
   });
   const { log } = node;
   announce(settings, node);
+  const { webPageWarnings } = await import('./llm/web-pages.ts');
+  void webPageWarnings(settings.models.providers).then((found) => found.forEach(node.warn));
 
-  let signals = 0;
+  let firstAtMs: number | undefined;
   const stop = (signal: NodeJS.Signals): void => {
-    signals += 1;
-    if (signals > 1) process.exit(1);
-    log.info({ signal }, 'signal received; a second one exits at once');
+    if (firstAtMs !== undefined) {
+      if (performance.now() - firstAtMs > SAME_SIGNAL_MS) process.exit(1);
+      return;
+    }
+    firstAtMs = performance.now();
+    log.info({ signal }, 'signal received; a second one, after a second, exits at once');
     node.drain().then(
       () => process.exit(0),
       (error: unknown) => {

@@ -9,6 +9,7 @@ import { createActorSystem } from '../actors/runtime/actor-system.ts';
 import { createSystem } from '../actors/system.ts';
 import { mountHttp, openServer } from '../transports/http/adapter.ts';
 import { createHttpApp } from '../transports/http/app.ts';
+import { createDescriptors } from '../transports/http/descriptors.ts';
 import { createEmbedded } from '../transports/peers/embedded.ts';
 import { createPeers } from '../transports/peers/peers.ts';
 import { createRemoteAgents, type RemoteAgents } from '../transports/peers/remote-agents.ts';
@@ -19,7 +20,7 @@ import { createCallbacks } from '../transports/webhooks/callbacks.ts';
 import { createWebhooks } from '../transports/webhooks/webhooks.ts';
 import { mountChat } from '../transports/websocket/chat.ts';
 import { mountTaskUpdates } from '../transports/websocket/service-notices.ts';
-import { createAccess } from '../transports/wire/access.ts';
+import { createAccess, createProxyCheck } from '../transports/wire/access.ts';
 import { namedTools } from './domain/agent-rules.ts';
 import { defaultAgent } from './domain/default-agent.ts';
 import { CLOSE } from './domain/errors.ts';
@@ -47,11 +48,14 @@ import { openStores, type Stores } from './store/open.ts';
 import { createRetention } from './store/retention.ts';
 import { createLog, type NodeLog } from './telemetry/log.ts';
 import { createMetrics } from './telemetry/metrics.ts';
+import { createRefusals } from './telemetry/refusals.ts';
 
 export interface RunningNode {
   readonly host: string;
   readonly port: number;
   readonly log: NodeLog;
+  /** Says in the log, and from then on in `/ready`, that a setting can not work. */
+  warn(text: string): void;
   /** No new turns; running ones finish, or are cancelled after the settings' grace; then clients go and it closes. */
   drain(): Promise<void>;
   /** Ends everything at once. Safe to call twice. */
@@ -82,7 +86,8 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const log =
     parts.log ??
     createLog({ level: settings.logLevel, name: settings.service.name, version, nodeId: settings.nodeId });
-  const stores = parts.stores ?? (await openStores({ url: settings.databaseUrl, log }));
+  const { nodeId, databaseUrl: url } = settings;
+  const stores = parts.stores ?? (await openStores({ url, log, nodeId }));
 
   const metrics = createMetrics({
     stats: () => system.stats(),
@@ -198,14 +203,18 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const shared = {
     directory: system,
     access: createAccess(settings.access, clock),
+    proxied: createProxyCheck(settings.access),
+    refusals: createRefusals(log, clock, metrics.requestRefused),
     serviceToken: settings.access.serviceToken,
     log,
     clock,
     draining: () => draining,
     newTaskId: () => taskIdSchema.parse(randomUUID()),
   };
-  const server = openServer();
-  const chat = mountChat(server.app, { ...shared, settings, metrics });
+  const warnings = [...settings.warnings];
+  const descriptors = createDescriptors(log, clock);
+  const server = openServer(descriptors);
+  const chat = mountChat(server.app, { ...shared, settings, metrics, short: descriptors.areShort });
   const services = mountTaskUpdates(server.app, {
     ...shared,
     notices,
@@ -227,6 +236,8 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
       ...(settings.redisUrl === undefined ? {} : { redis: () => transport.ping() }),
     },
     providers: known,
+    openCircuits: () => models.openCircuits(),
+    warnings: () => warnings,
     metricsText: () => metrics.text(),
     overview: () => metrics.overview(),
     socketStats: () => chat.stats(),
@@ -276,6 +287,10 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     host: settings.host,
     port,
     log,
+    warn(text) {
+      warnings.push(text);
+      log.warn({}, `a setting can not work: ${text}`);
+    },
     async drain() {
       draining = true;
       log.info({ grace_ms: settings.drainMs, ...system.stats().turns }, 'draining');

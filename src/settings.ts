@@ -6,11 +6,17 @@ import { providerSchema } from './domain/agent-record.ts';
 import { ID_PATTERN } from './domain/ids.ts';
 import { MODEL_TABLE, type ModelTable, modelsFileSchema, withModels } from './domain/models.ts';
 import { problemText } from './domain/problems.ts';
-import { type Configured, configureProviders, type ProviderTable } from './domain/providers.ts';
+import {
+  configureProviders,
+  defaultProblems,
+  defaultWarnings,
+  type ProviderTable,
+} from './domain/providers.ts';
 import { providersFileSchema } from './domain/providers-file.ts';
 import { queueNameSchema } from './domain/queues.ts';
-import { isHttpUrl, READY_MADE } from './domain/ready-made-providers.ts';
+import { isHttpUrl } from './domain/ready-made-providers.ts';
 import { parseRedisUrl } from './domain/redis-url.ts';
+import { unknownSettings } from './domain/setting-names.ts';
 import {
   TIER_TABLE,
   type TierTable,
@@ -75,7 +81,8 @@ const environmentSchema = z.object({
   /** Folder of what the embedded query service knows: `{tenant_id}/{collection}/*.md`. */
   COLLECTIONS_DIR: z.string().min(1).default('./data/collections'),
 
-  AUTH_MODE: z.enum(['open', 'jwt']).default('open'),
+  /** Not set: jwt where there is a key to check tokens with. */
+  AUTH_MODE: z.enum(['open', 'jwt']).optional(),
   AUTH_JWT_SECRET: z.string().min(32, 'must have at least 32 characters').optional(),
   AUTH_JWKS_URL: httpUrl.optional(),
   AUTH_ISSUER: z.string().optional(),
@@ -151,7 +158,7 @@ export function parseSettings(
   const models = withModels(MODEL_TABLE, readJson('MODELS_FILE', given, modelsFileSchema, problems) ?? {});
   const entries = readJson('PROVIDERS_FILE', given, providersFileSchema, problems);
   const configured = configureProviders(given, entries ?? []);
-  problems.push(...configured.problems);
+  problems.push(...configured.problems, ...unknownProblems(Object.keys(given), configured.providers));
   const wrong = new Set(issues.map((issue) => String(issue.path[0])));
   const rest = Object.fromEntries(Object.entries(given).filter(([name]) => !wrong.has(name)));
   crossChecks(environmentSchema.parse(rest), wrong, problems);
@@ -169,6 +176,21 @@ type Environment = z.infer<typeof environmentSchema>;
 /** What the environment has, without what is blank. */
 type Given = Readonly<Record<string, string | undefined>>;
 
+/** Variables that the command line reads, and those of providers that stand beside their keys and addresses. */
+const OTHER_VARIABLES = ['NOOBLE_URL', 'NOOBLE_TENANT', 'NOOBLE_TOKEN'];
+const AZURE_VARIABLES = ['AZURE_OPENAI_AD_TOKEN', 'AZURE_OPENAI_API_VERSION'];
+
+function unknownProblems(names: readonly string[], providers: ProviderTable): readonly string[] {
+  const known = new Set([
+    ...environmentSchema.keyof().options,
+    ...[...providers.values()].flatMap(({ variables }) => Object.values(variables)),
+    ...OTHER_VARIABLES,
+    ...AZURE_VARIABLES,
+    ...names.filter((name) => WITHOUT_EFFECT.test(name)),
+  ]);
+  return unknownSettings(names, known).map(({ name, problem }) => `${name}: ${problem}`);
+}
+
 /** What one variable demands of another. Skipped where one of the two is wrong by itself, which is reported already. */
 function crossChecks(env: Environment, wrong: ReadonlySet<string>, problems: string[]): void {
   const refuse = (variables: readonly string[], broken: boolean, problem: string): void => {
@@ -180,10 +202,16 @@ function crossChecks(env: Environment, wrong: ReadonlySet<string>, problems: str
     'AUTH_MODE: jwt needs AUTH_JWT_SECRET or AUTH_JWKS_URL',
   );
   refuse(
-    ['AUTH_MODE', 'HOST', 'ALLOW_INSECURE'],
-    env.AUTH_MODE === 'open' && !LOOPBACK.has(env.HOST) && !env.ALLOW_INSECURE,
+    [...AUTH_VARIABLES, 'HOST', 'ALLOW_INSECURE'],
+    authModeOf(env) === 'open' && !LOOPBACK.has(env.HOST) && !env.ALLOW_INSECURE,
     `HOST: ${env.HOST} is not loopback, and AUTH_MODE=open trusts every header; set AUTH_MODE=jwt, or ALLOW_INSECURE=1 if you mean it`,
   );
+  for (const name of AUTH_VARIABLES)
+    refuse(
+      AUTH_VARIABLES,
+      name !== 'AUTH_MODE' && authModeOf(env) === 'open' && env[name] !== undefined,
+      `${name}: open mode checks no token; set AUTH_MODE=jwt with AUTH_JWT_SECRET or AUTH_JWKS_URL, or take ${name} away`,
+    );
   for (const name of PEER_VARIABLES)
     refuse(
       [name, 'REDIS_URL', 'EXECUTION_REDIS_URL', 'ORCHESTRATOR_REDIS_HOST'],
@@ -191,6 +219,17 @@ function crossChecks(env: Environment, wrong: ReadonlySet<string>, problems: str
       `${name}: redis needs REDIS_URL`,
     );
 }
+
+const AUTH_VARIABLES = [
+  'AUTH_MODE',
+  'AUTH_JWT_SECRET',
+  'AUTH_JWKS_URL',
+  'AUTH_ISSUER',
+  'AUTH_AUDIENCE',
+] as const satisfies readonly (keyof Environment)[];
+
+const authModeOf = ({ AUTH_MODE: mode, AUTH_JWT_SECRET: secret, AUTH_JWKS_URL: keys }: Environment) =>
+  mode ?? (secret === undefined && keys === undefined ? 'open' : 'jwt');
 
 const PEER_VARIABLES = [
   'MANAGEMENT_SERVICE',
@@ -238,35 +277,6 @@ function fileProblem(error: unknown): string {
   return ['is no JSON', /\(line \d+ column \d+\)/.exec(text)?.[0]].filter(Boolean).join(' ');
 }
 
-/** What is wrong with the provider and model of the agent `default`, where the environment names them. */
-function defaultProblems(
-  name: string | undefined,
-  model: string | undefined,
-  { providers, problems: found }: Configured,
-): readonly string[] {
-  if (name === undefined || name === 'offline') return [];
-  const provider = providers.get(name);
-  if (!provider)
-    return [
-      `DEFAULT_PROVIDER: there is no provider ${name}; there are ${[...providers.keys()].join(', ')}, offline`,
-    ];
-  const { missing, variables } = provider;
-  const problems: string[] = [];
-  const isKnown = found.some((each) =>
-    Object.values(variables).some((variable) => each.startsWith(`${variable}:`)),
-  );
-  if (missing !== undefined && !isKnown) {
-    const or =
-      Object.hasOwn(READY_MADE, name) && missing === variables.key
-        ? ` (or ${variables.address}, for an endpoint without keys)`
-        : '';
-    problems.push(`${missing}: DEFAULT_PROVIDER=${name} needs it${or}`);
-  }
-  if (provider.model === undefined && model === undefined)
-    problems.push(`DEFAULT_MODEL: DEFAULT_PROVIDER=${name} needs it`);
-  return problems;
-}
-
 function packageVersion(): string {
   const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
   return String(version);
@@ -284,6 +294,7 @@ interface Tables {
 
 function settle(env: Environment, tables: Tables, given: Given) {
   const names = Object.keys(given);
+  const models = modelsOf(env, tables, given);
   return {
     port: env.PORT,
     host: env.HOST,
@@ -300,7 +311,7 @@ function settle(env: Environment, tables: Tables, given: Given) {
     access: accessOf(env),
     tiers: tables.tiers,
     defaultTier: env.DEFAULT_TIER,
-    models: modelsOf(env, tables, given),
+    models,
     execution: {
       defaultAgentType: env.EXECUTION_DEFAULT_AGENT_TYPE,
       maxIterations: env.EXECUTION_MAX_ITERATIONS,
@@ -321,6 +332,8 @@ function settle(env: Environment, tables: Tables, given: Given) {
       idleMs: ms(env.SESSION_IDLE_SECONDS),
     },
     drainMs: ms(env.DRAIN_SECONDS),
+    /** What was set and can not work, though the node can: said in the log and in `/ready`. */
+    warnings: defaultWarnings(env.DEFAULT_PROVIDER, models.defaultProvider, models.defaultModel),
     /** Variables that were set and do nothing here (PROTOCOL 7); the log says so once. */
     withoutEffect: names.filter((name) => WITHOUT_EFFECT.test(name)),
   };
@@ -340,7 +353,9 @@ const peersOf = (env: Environment) => ({
 });
 
 const accessOf = (env: Environment) => ({
-  mode: env.AUTH_MODE,
+  mode: authModeOf(env),
+  /** Nobody has named the mode: it follows from the key. */
+  isModeImplied: env.AUTH_MODE === undefined && authModeOf(env) === 'jwt',
   jwtSecret: env.AUTH_JWT_SECRET,
   jwksUrl: env.AUTH_JWKS_URL,
   issuer: env.AUTH_ISSUER,

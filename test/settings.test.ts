@@ -104,6 +104,101 @@ test('jwt mode needs a way to check tokens, and may then listen anywhere', () =>
     assert.equal(settingsOf({ AUTH_MODE: 'jwt', HOST: '0.0.0.0', ...key }).access.mode, 'jwt');
 });
 
+test('a way to check tokens means jwt, also without AUTH_MODE; open mode stands beside no other of its kind', () => {
+  const secret = { AUTH_JWT_SECRET: 'x'.repeat(32) };
+  const keys = { AUTH_JWKS_URL: 'https://example.org/jwks' };
+  for (const env of [secret, keys, { ...secret, ...keys, AUTH_MODE: ' ', HOST: '0.0.0.0' }]) {
+    const { mode, isModeImplied } = settingsOf(env).access;
+    assert.deepEqual([mode, isModeImplied], ['jwt', true]);
+  }
+  assert.equal(settingsOf({ ...secret, AUTH_MODE: 'jwt' }).access.isModeImplied, false);
+  assert.equal(settingsOf({}).access.isModeImplied, false);
+  for (const env of [secret, keys, { AUTH_ISSUER: 'me' }, { AUTH_AUDIENCE: 'us' }]) {
+    const all = { ...env, AUTH_MODE: 'open', ALLOW_INSECURE: '1' };
+    assert.deepEqual(variablesIn(problemsOf(all)), Object.keys(env));
+  }
+  assert.deepEqual(variablesIn(problemsOf({ AUTH_ISSUER: 'me' })), ['AUTH_ISSUER']);
+  assert.deepEqual(variablesIn(problemsOf({ AUTH_JWT_SECRET: 'short', HOST: '0.0.0.0' })), [
+    'AUTH_JWT_SECRET',
+  ]);
+});
+
+test('a name that begins as ours do and is none stops the node, with the one that is meant', () => {
+  for (const [name, meant] of [
+    ['AUTH_SECRET', 'AUTH_JWT_SECRET'],
+    ['AUTH_JWT_SECERT', 'AUTH_JWT_SECRET'],
+    ['AUTH_JWK_URL', 'AUTH_JWKS_URL'],
+    ['EXECUTION_MAX_ITERATION', 'EXECUTION_MAX_ITERATIONS'],
+    ['ORCHESTRATOR_MAX_WEBSOCKETS_CONNECTIONS', 'ORCHESTRATOR_MAX_WEBSOCKET_CONNECTIONS'],
+    ['MODEL_IDLE_SECOND', 'MODEL_IDLE_SECONDS'],
+    ['NODE_MAX_EXECUTION', 'NODE_MAX_EXECUTIONS'],
+    ['DRAIN_SECOND', 'DRAIN_SECONDS'],
+    ['DELTA_WINDOWS_MS', 'DELTA_WINDOW_MS'],
+    ['ALLOWED_ORIGIN', 'ALLOWED_ORIGINS'],
+    ['ALLOW_UNSECURE', 'ALLOW_INSECURE'],
+    ['DATABASE_URI', 'DATABASE_URL'],
+    ['DEFAULT_TEIR', 'DEFAULT_TIER'],
+    ['OPENAI_BASEURL', 'OPENAI_BASE_URL'],
+    ['SERVICE_TOKENS', 'SERVICE_TOKEN'],
+    ['COLLECTION_DIR', undefined],
+  ] as const) {
+    const problems = problemsOf({ [name]: 'x' });
+    if (meant === undefined) assert.deepEqual(problems, []);
+    else assert.deepEqual(problems, [`${name}: is no setting of this node; did you mean ${meant}?`]);
+  }
+  assert.deepEqual(problemsOf({ EXECUTION_COLOUR: 'red' }), ['EXECUTION_COLOUR: is no setting of this node']);
+  assert.deepEqual(problemsOf({ EXECUTION_COLOUR: ' ' }), []);
+});
+
+test("others' variables are theirs", (t) => {
+  const providers = temporary(t).write(
+    'providers.json',
+    JSON.stringify([{ name: 'house', base_url: 'https://example.org/v1', api_key_env: 'MODEL_HOUSE_KEY' }]),
+  );
+  const theirs = {
+    ...{
+      NODE_ENV: 'production',
+      NODE_OPTIONS: '--x',
+      NODE_VERSION: '22',
+      NODE_PATH: '/x',
+      NODE_IP: '10.0.0.1',
+    },
+    ...{
+      NODE_EXTRA_CA_CERTS: '/x',
+      NODE_NO_WARNINGS: '1',
+      NODE_NAME: 'k8s',
+      NODE_TLS_REJECT_UNAUTHORIZED: '1',
+    },
+    ...{ HOSTNAME: 'h', HOME: '/root', PATH: '/bin', PORTS: '1', SESSION_MANAGER: 'x', SERVICE_NAME: 'x' },
+    ...{ GROK_API_KEY: 'x', OPENAI_ORG_ID: 'x', REDIS_PORT: 'tcp://10.0.0.1:6379', DEFAULT_REGION: 'eu' },
+    ...{
+      EXECUTION_SERVICE_HOST: '10.0.0.1',
+      EXECUTION_SERVICE_PORT_HTTP: '80',
+      ORCHESTRATOR_PORT: 'tcp://1',
+    },
+    ...{ ORCHESTRATOR_PORT_8000_TCP_ADDR: '10.0.0.1', AUTH_SERVICE_HOST: '10.0.0.2' },
+    ...{ NOOBLE_URL: 'http://x', NOOBLE_TENANT: 'acme', NOOBLE_TOKEN: 'x' },
+    ...{ OPENAI_API_KEY: 'k', OPENAI_API_KEY2: 'k2', AZURE_OPENAI_AD_TOKEN: 'x' },
+    ...{ PROVIDERS_FILE: providers, MODEL_HOUSE_KEY: 'k' },
+  };
+  assert.deepEqual(problemsOf(theirs), []);
+});
+
+test('a default model that nobody has is said, and keeps no node from starting', () => {
+  const warnings = (env: Environment) => settingsOf(env).warnings;
+  assert.match(
+    warnings({ DEFAULT_MODEL: 'gpt-4.1-mini' })[0] ?? '',
+    /^DEFAULT_MODEL=gpt-4.1-mini: no provider has a key/,
+  );
+  const offline = { DEFAULT_PROVIDER: 'offline' };
+  for (const model of ['offline-ecko', 'offline-', 'offline-5x', 'gpt-4.1-mini'])
+    assert.match(warnings({ ...offline, DEFAULT_MODEL: model })[0] ?? '', /there is no offline model/);
+  for (const model of ['offline-echo', 'offline-3x0', 'offline-5xtick'])
+    assert.deepEqual(warnings({ ...offline, DEFAULT_MODEL: model }), []);
+  assert.deepEqual(warnings({ OPENAI_API_KEY: 'k', DEFAULT_MODEL: 'gpt-9' }), []);
+  assert.deepEqual(warnings({}), []);
+});
+
 test('the first provider with a key is the default one, and a named one needs its key or endpoint', () => {
   const keys = { OPENAI_API_KEY: 'k1', GROQ_API_KEY: 'k2' };
   assert.equal(settingsOf(keys).models.defaultProvider, 'openai');

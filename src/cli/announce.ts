@@ -12,9 +12,10 @@ interface Listening {
 export function announce(settings: Settings, { host, port, log }: Listening): void {
   const { defaultProvider, defaultModel } = settings.models;
   const beside = Object.entries(settings.peers.modes).filter(([, mode]) => mode === 'redis');
+  const address = host.includes(':') ? `[${host}]` : host;
   log.info(
     {
-      url: `http://${host}:${port}`,
+      url: `http://${address}:${port}`,
       auth: settings.access.mode,
       provider: defaultProvider,
       model: defaultModel,
@@ -23,7 +24,12 @@ export function announce(settings: Settings, { host, port, log }: Listening): vo
     },
     'listening',
   );
-  if (defaultProvider === 'offline')
+  if (settings.access.isModeImplied)
+    log.info(
+      {},
+      'AUTH_MODE is not set: AUTH_JWT_SECRET or AUTH_JWKS_URL means jwt, so every request needs a token',
+    );
+  if (defaultProvider === 'offline' && settings.warnings.length === 0)
     log.info(
       {},
       'no model key is set: answers come from the built-in offline model; set OPENAI_API_KEY or GROQ_API_KEY',
@@ -34,6 +40,7 @@ export function announce(settings: Settings, { host, port, log }: Listening): vo
         { provider: name, variable: missing },
         'a provider of PROVIDERS_FILE can not answer: it has no key',
       );
+  for (const warning of settings.warnings) log.warn({}, `a setting can not work: ${warning}`);
   if (settings.withoutEffect.length > 0)
     log.warn(
       { variables: settings.withoutEffect },

@@ -131,14 +131,20 @@ async function checked(file: string): Promise<{ tenantId: TenantId }> {
   return { tenantId };
 }
 
+/** `npm run` prints the script that it runs before what that prints. */
+const NPM_BANNER = /^> /;
+
 async function* linesOf(file: string): AsyncGenerator<ArchiveLine> {
   const stream = createReadStream(file, 'utf8');
   const lines = createInterface({ input: stream, crlfDelay: Number.POSITIVE_INFINITY });
   let number = 0;
+  let isBegun = false;
   try {
-    for await (const text of lines) {
+    for await (const line of lines) {
       number += 1;
-      if (text === '') continue;
+      const text = number === 1 ? line.replace(/^\ufeff/, '') : line;
+      if (text === '' || (!isBegun && NPM_BANNER.test(text))) continue;
+      isBegun = true;
       const parsed = archiveLineSchema.safeParse(parseJson(text));
       if (!parsed.success)
         throw new CommandError(`${file}, line ${number}: not as \`nooble export\` writes it.`, 2);

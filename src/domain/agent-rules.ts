@@ -11,7 +11,7 @@ import {
 } from './agent-record.ts';
 import { DEFAULT_PROMPT } from './default-agent.ts';
 import { type ErrorData, refusal } from './errors.ts';
-import { type ModelTable, modelSize } from './models.ts';
+import { isOfflineModel, type ModelTable, modelSize, noOfflineModel } from './models.ts';
 import { problemsOf } from './problems.ts';
 import { promptIssue } from './prompt-syntax.ts';
 import type { KnownProviders } from './providers.ts';
@@ -195,12 +195,8 @@ function ownIssues(agent: AgentFields, { knownTools, providers }: AgentRules): R
       rule: 'collections_required',
       message: 'an agent of type rag needs at least one collection to look things up in',
     });
-  if (agent.provider === 'offline' && !/^offline-(echo|\d{1,6}x(\d{1,5}|tick))$/.test(agent.model))
-    issues.push({
-      field: 'model',
-      rule: 'unknown_model',
-      message: `there is no offline model ${agent.model}; there are offline-echo and offline-<n>x<ms>`,
-    });
+  if (agent.provider === 'offline' && !isOfflineModel(agent.model))
+    issues.push({ field: 'model', rule: 'unknown_model', message: noOfflineModel(agent.model) });
   const prompt = promptIssue(agent.system_prompt);
   if (prompt) issues.push({ field: 'system_prompt', rule: 'template_syntax', message: prompt });
   return issues;

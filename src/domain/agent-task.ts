@@ -19,7 +19,7 @@ export const agentTaskSchema = z.object({
   priority: z.number().int().min(0).max(9).default(5),
   metadata: z
     .object({
-      user_id: z.string().max(128).nullish(),
+      user_id: z.string().max(255).nullish(),
       source: z.enum(['api', 'orchestrator', 'system']).default('orchestrator'),
     })
     .default({ source: 'orchestrator' }),

@@ -10,7 +10,15 @@ export const tenantIdSchema = id().brand<'TenantId'>();
 export const sessionIdSchema = id().brand<'SessionId'>();
 export const taskIdSchema = id().brand<'TaskId'>();
 export const agentIdSchema = id().brand<'AgentId'>();
-export const userIdSchema = id().brand<'UserId'>();
+
+/** Whoever issues tokens names their subjects: `auth0|5f7c`, an e-mail address, a distinguished name. */
+export const userIdSchema = z
+  .string()
+  .min(1, 'must have 1 to 255 characters')
+  .max(255, 'must have 1 to 255 characters')
+  // What no database stores as it is, and no line of a log shows.
+  .regex(/^[^\p{Cc}\p{Cs}]+$/u, 'must be text without control characters')
+  .brand<'UserId'>();
 
 export type TenantId = z.infer<typeof tenantIdSchema>;
 export type SessionId = z.infer<typeof sessionIdSchema>;

@@ -143,3 +143,10 @@ export function modelSize(
 const SMALL_NAME = /^gpt-.*-(mini|nano)\b|\b8b\b/i;
 /** A word for it, or fewer than ten billion parameters. */
 const SMALL_ANYWHERE = /(?:^|[-_.:/])(?:mini|nano|small|tiny|lite|[1-9](?:\.\d+)?b|0?\.\d+b)(?=$|[-_.:/@])/i;
+
+/** Whether the built-in provider `offline` has a model of that name. */
+export const isOfflineModel = (model: string): boolean =>
+  /^offline-(echo|\d{1,6}x(\d{1,5}|tick))$/.test(model);
+
+export const noOfflineModel = (model: string): string =>
+  `there is no offline model ${model}; there are offline-echo and offline-<n>x<ms>`;

@@ -1,4 +1,5 @@
 /** The model providers of a node: the ready-made ones and those of the operator's file, with what the environment says. */
+import { isOfflineModel, noOfflineModel } from './models.ts';
 import type { ProviderEntry } from './providers-file.ts';
 import { isHttpUrl, type Quirks, READY_MADE, type ReadyMade } from './ready-made-providers.ts';
 
@@ -142,6 +143,49 @@ function named(entry: ProviderEntry, read: Reader): ProviderConfig {
     variables: { key: variable ?? 'PROVIDERS_FILE', address: 'PROVIDERS_FILE' },
     missing: apiKey === undefined ? variable : undefined,
   };
+}
+
+/** What is wrong with the provider and model of the agent `default`, where the environment names them. */
+export function defaultProblems(
+  name: string | undefined,
+  model: string | undefined,
+  { providers, problems: found }: Configured,
+): readonly string[] {
+  if (name === undefined || name === 'offline') return [];
+  const provider = providers.get(name);
+  if (!provider)
+    return [
+      `DEFAULT_PROVIDER: there is no provider ${name}; there are ${[...providers.keys()].join(', ')}, offline`,
+    ];
+  const { missing, variables } = provider;
+  const problems: string[] = [];
+  const isKnown = found.some((each) =>
+    Object.values(variables).some((variable) => each.startsWith(`${variable}:`)),
+  );
+  if (missing !== undefined && !isKnown) {
+    const or =
+      Object.hasOwn(READY_MADE, name) && missing === variables.key
+        ? ` (or ${variables.address}, for an endpoint without keys)`
+        : '';
+    problems.push(`${missing}: DEFAULT_PROVIDER=${name} needs it${or}`);
+  }
+  if (provider.model === undefined && model === undefined)
+    problems.push(`DEFAULT_MODEL: DEFAULT_PROVIDER=${name} needs it`);
+  return problems;
+}
+
+/** What keeps the agent `default` from answering, though the node can start. `named` is the provider that somebody has set. */
+export function defaultWarnings(
+  named: string | undefined,
+  provider: string,
+  model: string,
+): readonly string[] {
+  if (provider !== 'offline' || isOfflineModel(model)) return [];
+  const why =
+    named === undefined
+      ? 'no provider has a key, and the built-in offline one has no such model; set OPENAI_API_KEY, GROQ_API_KEY or DEFAULT_PROVIDER'
+      : noOfflineModel(model);
+  return [`DEFAULT_MODEL=${model}: ${why}`];
 }
 
 /** What agents may name, and what each of them lacks. */

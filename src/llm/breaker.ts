@@ -1,6 +1,7 @@
 /** Circuit breakers of model endpoints, one for each provider and key: what is down is not asked by every turn. */
 import {
   type CircuitBreakerPolicy,
+  CircuitState,
   ConsecutiveBreaker,
   circuitBreaker,
   handleWhen,
@@ -17,6 +18,8 @@ const MAX_BREAKERS = 500;
 export interface Breakers {
   /** The same model, not asked while the circuit of `key` is open. */
   guard(key: string, model: ChatModel): ChatModel;
+  /** The keys whose circuits are open now. */
+  open(): readonly string[];
 }
 
 /** A circuit opens after `failures` in a row: connections that break, 5xx and the like; not limits, not bad requests. */
@@ -43,5 +46,6 @@ export function createBreakers({ failures }: { readonly failures: number }): Bre
         }
       },
     }),
+    open: () => [...policies].flatMap(([key, { state }]) => (state === CircuitState.Open ? [key] : [])),
   };
 }

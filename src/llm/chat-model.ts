@@ -26,6 +26,8 @@ export interface ModelRequest {
 export interface ChatModel {
   readonly provider: string;
   readonly model: string;
+  /** Where it is asked, for the log; absent where no request leaves the process. */
+  readonly host?: string;
   /** Tokens of what the model is given, as far as has been learnt of it. */
   estimate(messages: readonly BaseMessage[]): number;
   /** One attempt. Rejects with a ModelFailure, or with the signal's reason. */

@@ -85,6 +85,7 @@ async function askWithRetries(
     const place = (attempt - 1) % models.length;
     const model = models[place] ?? models[0];
     const next = models[place + 1];
+    call.asked = { provider: model.provider, model: model.model, host: model.host };
     try {
       return { model, answer: await traced(run, call, model, question, next !== undefined) };
     } catch (error) {
@@ -174,13 +175,13 @@ function sinkOf(run: Run, call: ModelCall, onText: ((text: string) => void) | un
 
 /** What the log has of a failure. */
 function fieldsOf(
-  { provider, model }: ChatModel,
+  { provider, model, host }: ChatModel,
   { diagnosis, data }: ModelFailure,
   attempt: number,
 ): object {
   const { reason, status, providerCode, contentType, finish } = diagnosis;
   const said = { http_status: status, provider_code: providerCode, content_type: contentType, finish };
-  return { provider, model, reason, ...said, code: data.code, attempt };
+  return { provider, model, host, reason, ...said, code: data.code, attempt };
 }
 
 /** Waits as long as the provider asked, or longer with each attempt. Gives up at once where the run would end first. */

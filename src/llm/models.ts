@@ -39,6 +39,8 @@ export interface ModelProvider {
    * does not have, or that lacks its key or address, answers nothing but that (MODEL_UNAVAILABLE).
    */
   model(spec: ModelSpec): ChatModel;
+  /** Providers whose endpoints fail, and are not asked for a while. */
+  openCircuits(): readonly string[];
   /** Breaks what still runs. */
   close(): Promise<void>;
 }
@@ -88,6 +90,7 @@ export function createModels(settings: ModelSettings, clock: Clock): ModelProvid
       models.set(key, model);
       return model;
     },
+    openCircuits: () => breakers.open(),
     close: () => connections.close(),
   };
 }

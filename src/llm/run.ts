@@ -56,6 +56,8 @@ export interface ModelCall {
   text: string;
   /** Between attempts the stream is not expected to bring anything. */
   paused: boolean;
+  /** Whom the attempt under way asks; undefined before the first. */
+  asked: { readonly provider: string; readonly model: string; readonly host: string | undefined } | undefined;
   /** Set where another model can be asked: gives up one that does not begin to answer. */
   giveUp: (() => void) | undefined;
 }
@@ -124,10 +126,10 @@ export function supervise(
       check(now) {
         const error = silence.problem(now);
         if (!error) return;
-        const { provider, model } = plan.agent;
+        const { provider, model, host } = { host: undefined, ...plan.agent, ...silence.asked() };
         const isSilent = error.code === 'MODEL_UNAVAILABLE';
         const reason = isSilent ? 'silent' : 'stalled';
-        modelCallFailed(log, plan, { provider, model, reason, code: error.code });
+        modelCallFailed(log, plan, { provider, model, host, reason, code: error.code });
         // A failure of the model: its circuit breaker counts it.
         fail(error, isSilent ? silentModel() : undefined);
       },
@@ -149,7 +151,13 @@ export function supervise(
         if (!over) context.emit(event);
       },
       callStarted() {
-        const call: ModelCall = { chunks: 0, text: '', paused: false, giveUp: undefined };
+        const call: ModelCall = {
+          chunks: 0,
+          text: '',
+          paused: false,
+          asked: undefined,
+          giveUp: undefined,
+        };
         context.callStarted(() => (call.chunks > 0 ? estimatePlan(plan) + estimateTokens(call.text) : 0));
         return silence.begin(call);
       },
@@ -182,6 +190,7 @@ function createSilenceWatch({ firstTokenTimeoutMs, idleTimeoutMs }: RunDependenc
     end(): void {
       call = undefined;
     },
+    asked: () => call?.asked,
     /** Why the call is to be given up now, if it is. */
     problem(now: number): ErrorData | undefined {
       if (!call) return undefined;

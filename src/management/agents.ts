@@ -89,6 +89,7 @@ export function createAgentManagement(
         return writer.create(operationOf(actor), instantiate(template, input), { templateId: template.id });
       }),
     bulk: async (actor, items) => bulk.start(actor, items),
+    warnings: (agent) => agentWarnings(agent, options.providers),
   };
 }
 

@@ -105,7 +105,12 @@ export async function guarded<T>(log: Log, operation: () => Promise<Reply<T>>): 
   try {
     return await operation();
   } catch (error) {
-    if (error instanceof RefusalError) return no(error.data);
+    if (error instanceof RefusalError) {
+      // The client is told that it was not stored; why, only the log knows.
+      if (error.data.code === 'STORE_UNAVAILABLE')
+        log.warn({ err: error }, 'agent management could not store');
+      return no(error.data);
+    }
     log.error({ err: error }, 'agent management failed');
     return no(refusal('STORE_UNAVAILABLE', { retryAfterMs: 1_000 }));
   }

@@ -204,6 +204,8 @@ export interface AgentManagement {
   rollback(actor: Actor, agentId: AgentId, version: number, expected: Expected): Promise<Reply<Agent>>;
   /** A dry run of create, or of an update of `agentId`. */
   validate(actor: Actor, input: unknown, agentId: AgentId | undefined): Promise<Reply<Validation>>;
+  /** What would keep a stored agent from answering on this node. */
+  warnings(agent: Agent): readonly RuleIssue[];
   versions(tenantId: TenantId, agentId: AgentId): Promise<Reply<readonly Agent[]>>;
   version(tenantId: TenantId, agentId: AgentId, version: number): Promise<Reply<Agent>>;
   diff(tenantId: TenantId, agentId: AgentId, from: number, to: number): Promise<Reply<readonly Change[]>>;

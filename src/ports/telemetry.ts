@@ -1,6 +1,8 @@
 /** Time, timers, log and numbers: what every part may be handed. */
 
+import type { ErrorData } from '../domain/errors.ts';
 import type { ExecutionInfo } from '../domain/frames.ts';
+import type { TenantId } from '../domain/ids.ts';
 import type { Tier } from '../domain/tiers.ts';
 import type { TurnStatus } from '../domain/turn.ts';
 
@@ -51,6 +53,19 @@ export interface Metrics {
   modelRetried(provider: string, reason: string): void;
   socketOpened(): void;
   socketClosed(code: number): void;
+}
+
+/** Where edges report what they refused. Of all refusals it traces those of access and of rates (401, 403, 429). */
+export interface Refusals {
+  refused(
+    wire: 'http' | 'websocket' | 'service',
+    error: ErrorData,
+    fields: {
+      readonly tenant_id?: TenantId | undefined;
+      readonly path?: string | undefined;
+      readonly request_id?: string | undefined;
+    },
+  ): void;
 }
 
 /** What is delivered to addresses outside. */

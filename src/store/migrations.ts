@@ -13,8 +13,16 @@ export type DatabaseKind = 'sqlite' | 'postgres';
 export async function migrate(db: Kysely<Schema>, kind: DatabaseKind): Promise<readonly string[]> {
   const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations(kind) } });
   const { error, results = [] } = await migrator.migrateToLatest();
-  if (error) throw error;
+  if (error) throw unknownMigration(error) ?? error;
   return results.map((result) => result.migrationName);
+}
+
+/** The migrator takes a database of a newer version for a broken one. */
+function unknownMigration(error: unknown): Error | undefined {
+  const name = /previously executed migration (\S+) is missing/.exec(String(error))?.[1];
+  if (name === undefined) return undefined;
+  const message = `it was written by a newer version of Nooble, whose change ${name} this one does not know; start that version, or go back to a copy from before it`;
+  return new Error(message);
 }
 
 /** Names sort in the order of application. An applied migration is never changed: write a new one. */

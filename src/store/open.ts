@@ -16,6 +16,8 @@ interface StoreOptions {
   /** `sqlite:path`, `sqlite::memory:`, or `postgres://user:password@host/database`. */
   readonly url: string;
   readonly log: Log;
+  /** Who opens it as a node, and then has a SQLite file to itself; absent for commands, which work beside a node. */
+  readonly nodeId?: string;
   readonly guard?: Omit<GuardOptions, 'log'>;
 }
 
@@ -31,10 +33,10 @@ export interface Stores {
 
 /**
  * Opens a database, makes the folder of its file, and brings its schema up to date. Rejects with a line that names
- * the database, without its password, and what is wrong.
+ * the database, without its password, and what is wrong; where another node has it, with that node's name.
  */
-export async function openStores({ url, log, guard = {} }: StoreOptions): Promise<Stores> {
-  const opened = await openDatabase(url, log).catch((error: unknown) => {
+export async function openStores({ url, log, nodeId, guard = {} }: StoreOptions): Promise<Stores> {
+  const opened = await openDatabase(url, log, nodeId).catch((error: unknown) => {
     throw new Error(`the database ${withoutPassword(url)} can not be opened: ${reasonOf(error)}`, {
       cause: error,
     });
@@ -55,10 +57,10 @@ export async function openStores({ url, log, guard = {} }: StoreOptions): Promis
   };
 }
 
-function openDatabase(url: string, log: Log): Promise<Database> {
+function openDatabase(url: string, log: Log, nodeId: string | undefined): Promise<Database> {
   if (/^postgres(ql)?:\/\//.test(url)) return openPostgres({ url }, log);
   const path = /^sqlite:(?:\/\/(?=\/))?(.+)$/.exec(url)?.[1];
-  if (path !== undefined) return openSqlite({ path }, log);
+  if (path !== undefined) return openSqlite({ path, nodeId }, log);
   return Promise.reject(new Error('it must be sqlite:path, sqlite::memory: or postgres://…'));
 }
 

@@ -41,6 +41,8 @@ interface Overview {
   readonly uptime_s: number;
   readonly turns: Readonly<Record<string, number>>;
   readonly refused: Readonly<Record<string, number>>;
+  /** Requests refused for lack of a right, or for their rate, by code. */
+  readonly requests_refused: Readonly<Record<string, number>>;
   readonly tokens: number;
   readonly time_to_first_token_ms: Percentiles;
   readonly turn_time_ms: Percentiles;
@@ -60,6 +62,8 @@ interface Overview {
 }
 
 export interface NodeMetrics extends Metrics, TransportMeter, DeliveryMeter {
+  /** A request that lacked a right, or was one too many, on a wire. */
+  requestRefused(wire: string, code: string): void;
   /** Prometheus' text format. Ends the window of the event loop delay. */
   text(): Promise<{ readonly contentType: string; readonly body: string }>;
   overview(): Overview;
@@ -91,6 +95,7 @@ export function createMetrics(sources: MetricSources): NodeMetrics {
       if (info.time_to_first_token_ms !== null) times.firstToken(tier, info.time_to_first_token_ms);
     },
     turnRefused: (tier, code) => counts.refusals.add(1, tier, code),
+    requestRefused: (wire, code) => counts.requests.add(1, wire, code),
     deadLetter: (kind) => counts.deadLetters.add(1, kind),
     actorCrashed: (kind) => counts.crashes.add(1, kind),
     toolUsed: (tool, ok) => counts.tools.add(1, tool, String(ok)),
@@ -126,6 +131,7 @@ function overviewOf(of: {
     uptime_s: Math.round((performance.now() - of.startedAtMs) / 1000),
     turns: counts.turns.by(1),
     refused: counts.refusals.by(1),
+    requests_refused: counts.requests.by(1),
     tokens: counts.tokens.sum(),
     time_to_first_token_ms: times.firstTokenQuantiles(),
     turn_time_ms: times.turnQuantiles(),
@@ -184,6 +190,12 @@ function counters(registry: Registry) {
       'outcome',
     ),
     transport: tally('transport_events', 'What the transport of actions counts', 'event'),
+    requests: tally(
+      'requests_refused',
+      'Requests refused for lack of a right, or for their rate',
+      'wire',
+      'code',
+    ),
     opened: tally('sockets_opened', 'WebSockets opened'),
     closed: tally('sockets_closed', 'WebSockets closed, by close code', 'code'),
   };

@@ -5,6 +5,7 @@ import { type TestContext, test } from 'node:test';
 import '../../src/llm/langchain-agent.ts';
 import { last } from '../support/chatter.ts';
 import { type Env, startTestNode, type TestNode } from '../support/node.ts';
+import { freePort } from '../support/processes.ts';
 import { callTools, refuse, type StubModel, say, startStubModel } from '../support/stub-model.ts';
 import { temporary } from '../support/temporary.ts';
 
@@ -133,6 +134,25 @@ test('an agent on a provider that the node does not have is refused with the lis
   assert.deepEqual([wrong.status, wrong.body.error.code], [400, 'INVALID_REQUEST']);
 });
 
+test('a provider that fails too often is told in /ready, which does not depend on it', async (t) => {
+  const env = {
+    ...{
+      DEFAULT_PROVIDER: 'openai',
+      DEFAULT_MODEL: 'm',
+      OPENAI_BASE_URL: `http://127.0.0.1:${await freePort()}/v1`,
+    },
+    MODEL_BREAKER_FAILURES: '1',
+  };
+  const node = await startNode(t, env);
+  const before = await node.ask('/ready');
+  assert.deepEqual(before.body.providers.openai, { status: 'configured' });
+  const client = await node.chat('acme', 's1');
+  assert.equal(last(await client.turn('Hello.'), 'error').data.code, 'MODEL_UNAVAILABLE');
+  const after = await node.ask('/ready');
+  assert.deepEqual([after.status, after.body.providers.openai], [200, { status: 'failing' }]);
+  assert.deepEqual(after.body.providers.groq, { status: 'incomplete', missing: 'GROQ_API_KEY' });
+});
+
 test('an agent on a provider without its key is stored with a warning, and its turn says whose business that is', async (t) => {
   const stub = await stubFor(t);
   const node = await startNode(t, { ...azureAt(stub), DEFAULT_PROVIDER: 'offline' });
@@ -140,7 +160,14 @@ test('an agent on a provider without its key is stored with a warning, and its t
   const dry = await node.ask('/api/agents/validate', { body: { name: 'Helper', ...fields } });
   assert.equal(dry.body.valid, true);
   assert.match(dry.body.warnings[0].message, /azure can not answer yet: AZURE_OPENAI_API_KEY/);
-  const agent_id = await make(node, fields);
+  const made = await node.ask('/api/agents', { body: { name: 'Warned', ...fields } });
+  assert.match(made.body.warnings[0].message, /azure can not answer yet: AZURE_OPENAI_API_KEY/);
+  const agent_id = made.body.id;
+  assert.equal((await node.ask(`/api/agents/${agent_id}`)).body.warnings, undefined);
+  const able = await node.ask('/api/agents', {
+    body: { name: 'Able', provider: 'offline', model: 'offline-echo' },
+  });
+  assert.deepEqual([able.status, able.body.warnings], [201, undefined]);
   const line = await node.line('an agent can not answer');
   assert.deepEqual([line.level, line.agent_id], ['warn', agent_id]);
 

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:net';
 import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { readEvents } from '../support/http-client.ts';
 import { leakFree } from '../support/leaks.ts';
 import { runNode, spawnNode } from '../support/node.ts';
@@ -78,13 +79,14 @@ test('turns that outlast the grace are cancelled, with what there was of them', 
   client.check();
 });
 
-test('a second signal ends the process at once', async (t) => {
+test('a second signal, more than a second later, ends the process at once', async (t) => {
   const node = await spawnNode(t, offline('offline-16000x50'));
   const client = await node.chat('acme', 's1');
   client.say('Go.');
   await client.see('chat.delta');
   node.kill('SIGTERM');
   await client.see('server.draining');
+  await delay(1_200);
   node.kill('SIGINT');
   const { code, signal } = await node.exit;
   assert.ok(code !== 0 || signal !== null, 'it looks as if it had ended well');

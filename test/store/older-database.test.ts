@@ -56,6 +56,23 @@ test('turns of an older database are read in every state', async (t) => {
   await stores.close();
 });
 
+test('a database of a newer version is refused as one, with what it has, and nothing is changed', async (t) => {
+  leakFree(t);
+  const path = temporary(t).path('newer.db');
+  const stores = await openStores({ url: `sqlite:${path}`, log: quiet });
+  await stores.close();
+  const db = new DatabaseSync(path);
+  db.exec("insert into kysely_migration values ('999-of-tomorrow', '2030-01-01T00:00:00.000Z')");
+  db.close();
+  const before = schemaOf(path);
+  for (const nodeId of [undefined, 'one'])
+    await assert.rejects(
+      openStores({ url: `sqlite:${path}`, log: quiet, ...(nodeId === undefined ? {} : { nodeId }) }),
+      /can not be opened: it was written by a newer version of Nooble, whose change 999-of-tomorrow/,
+    );
+  assert.deepEqual(schemaOf(path), before);
+});
+
 test('an older database is written on', async (t) => {
   leakFree(t);
   const stores = await openStores({ url: `sqlite:${olderDatabase(t)}`, log: quiet });

@@ -65,6 +65,23 @@ test('while another process holds the file writes are refused, reads go on, and 
   await store.ping();
 });
 
+test('a full disk is named as the reason where agents are written, and the next write can go on', async (t) => {
+  const { database } = await scene(t, { maxPages: 60 });
+  const full = (error: unknown): boolean =>
+    refused(error) &&
+    error instanceof RefusalError &&
+    /disk of the database is full/.test(error.data.message) &&
+    error.cause instanceof Error &&
+    /full/.test(error.cause.message);
+  const put = (tenant: string, tier: string) =>
+    database.write('node', (db) => db.insertInto('tenants').values({ tenant_id: tenant, tier }).execute());
+  await assert.rejects(async () => {
+    for (let at = 0; ; at += 1) await put(`${at}`, 'x'.repeat(30_000));
+  }, full);
+  await assert.rejects(put('more', 'x'.repeat(300_000)), full);
+  await put('small', 'free');
+});
+
 test('a full disk refuses what does not fit and keeps what was stored; room makes it take writes again', async (t) => {
   const { store } = await scene(t, { maxPages: 100 });
   const text = 'x'.repeat(30_000);
@@ -216,7 +233,11 @@ test('SQLite runs in the worker alone: nothing else loads it, and nothing else l
     return found.flat().sort();
   };
 
-  assert.deepEqual(await loads(/^import (?!type).*'node:sqlite'/m), ['store/sqlite/connection.ts']);
+  assert.deepEqual(await loads(/^import (?!type).*'node:sqlite'/m), [
+    'store/sqlite/connection.ts',
+    'store/sqlite/lock.ts',
+  ]);
+  assert.deepEqual(await loads(/^import (?!type)[^;]*\/lock\.ts'/m), ['store/sqlite/connection.ts']);
   assert.deepEqual(await loads(/^import (?!type)[^;]*\/connection\.ts'/m), ['store/sqlite/worker.ts']);
   assert.deepEqual(await loads(/^import [^;]*sqlite\/worker\.ts'/m), []);
   assert.deepEqual(await loads(/^import (?!type)[^;]*'\.\.?\/(sqlite\/)?batch\.ts'/m), [

@@ -11,9 +11,9 @@ import type { Client, ResumePoint } from '../../src/ports/sessions.ts';
 import type { Metrics } from '../../src/ports/telemetry.ts';
 import { openServer } from '../../transports/http/adapter.ts';
 import { type Chat, type ChatSettings, mountChat } from '../../transports/websocket/chat.ts';
-import type { AccessSettings } from '../../transports/wire/access.ts';
+import { type AccessSettings, createProxyCheck } from '../../transports/wire/access.ts';
 import { scriptedDirectory } from './http-node.ts';
-import { logTo, uncounted } from './quiet.ts';
+import { logTo, uncounted, untraced } from './quiet.ts';
 import { accessIn } from './tokens.ts';
 
 export interface Attached {
@@ -110,6 +110,8 @@ async function openChatPort(options: PortOptions = {}): Promise<ChatPort> {
   const chat = mountChat(server.app, {
     directory,
     access: accessIn(options.mode ?? 'open', clock),
+    proxied: createProxyCheck({ mode: options.mode ?? 'open', allowInsecure: false }),
+    refusals: untraced,
     settings: {
       sockets: {
         pingIntervalMs: 30_000,

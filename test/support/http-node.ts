@@ -12,7 +12,8 @@ import { mountHttp, openServer } from '../../transports/http/adapter.ts';
 import { createHttpApp } from '../../transports/http/app.ts';
 import { HTTP_LIMITS, type HttpLimits } from '../../transports/http/body-limits.ts';
 import type { HttpDeps } from '../../transports/http/deps.ts';
-import { collectingLog } from './quiet.ts';
+import { createProxyCheck } from '../../transports/wire/access.ts';
+import { collectingLog, untraced } from './quiet.ts';
 import { accessIn } from './tokens.ts';
 
 export const NOW_MS = Date.parse('2026-01-02T03:04:05.006Z');
@@ -147,6 +148,8 @@ export async function openHttpNode(
     directory,
     observer: createTurnObserver({ directory: options.deps?.directory ?? directory, clock, log }),
     access: accessIn(mode, clock),
+    proxied: createProxyCheck({ mode, allowInsecure: false }),
+    refusals: untraced,
     guardProbes: mode === 'jwt',
     allowedOrigins: [],
     log,

@@ -1,5 +1,5 @@
 /** A log that nobody reads, one that a test reads, and metrics that nobody asks for. */
-import type { DeliveryMeter, Log, Metrics } from '../../src/ports/telemetry.ts';
+import type { DeliveryMeter, Log, Metrics, Refusals } from '../../src/ports/telemetry.ts';
 
 const nothing = (): void => {};
 
@@ -27,6 +27,8 @@ export function collectingLog(): Log & { readonly lines: LoggedLine[] } {
   const lines: LoggedLine[] = [];
   return { lines, ...logTo((line) => lines.push(line)) };
 }
+
+export const untraced: Refusals = { refused: nothing };
 
 export const uncounted: Metrics & DeliveryMeter = {
   turnEnded: nothing,

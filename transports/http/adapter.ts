@@ -3,6 +3,7 @@ import {
   App,
   type HttpRequest,
   type HttpResponse,
+  LIBUS_LISTEN_EXCLUSIVE_PORT,
   type TemplatedApp,
   type us_listen_socket,
   us_listen_socket_close,
@@ -11,6 +12,20 @@ import {
 import { STATUS_CODES } from 'node:http';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import { type BodyOutcome, HTTP_LIMITS, type HttpLimits, judgeFraming, tooLarge } from './body-limits.ts';
+import type { Descriptors } from './descriptors.ts';
+
+declare module 'uWebSockets.js' {
+  /** What the build has and its types leave out. */
+  const LIBUS_LISTEN_EXCLUSIVE_PORT: number;
+  interface TemplatedApp {
+    listen(
+      host: string,
+      port: number,
+      options: number,
+      listening: (socket: us_listen_socket | false) => void,
+    ): TemplatedApp;
+  }
+}
 
 /** This uWS build corrupts a chunked response that overflows its 16 KiB cork; the chunk's framing and headers need room. */
 const MAX_CORK_BYTES = 12 * 1024;
@@ -30,16 +45,22 @@ interface Server {
   close(): void;
 }
 
-/** Opens a server that does not listen yet. */
-export function openServer(): Server {
+/** Opens a server that does not listen yet. It takes connections as long as there are descriptors for them. */
+export function openServer(descriptors?: Pick<Descriptors, 'areGone'>): Server {
   const app = App();
+  if (descriptors)
+    // biome-ignore lint/suspicious/useIterableCallbackReturn: no array's, but what uWS calls with each connection
+    app.filter((res, change) => {
+      if (change > 0 && descriptors.areGone()) res.close();
+    });
   let listening: us_listen_socket | undefined;
   let closed = false;
   return {
     app,
     listen: (host, port) =>
       new Promise((resolve, reject) => {
-        app.listen(host, port, (socket) => {
+        // Not shared: by default uWS lets a second process listen on the same port, and each gets some of the clients.
+        app.listen(host, port, LIBUS_LISTEN_EXCLUSIVE_PORT, (socket) => {
           if (socket) {
             listening = socket;
             resolve(us_socket_local_port(socket));

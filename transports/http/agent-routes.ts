@@ -1,7 +1,8 @@
 /** The agent routes: make, read, change, delete, try out, and change many at once (PROTOCOL 5). */
+import type { Agent } from '../../src/domain/agent-record.ts';
 import { refuseIssues } from '../../src/domain/agent-rules.ts';
 import { defined } from '../../src/domain/defined.ts';
-import { mapReply } from '../../src/domain/errors.ts';
+import { mapReply, type Reply } from '../../src/domain/errors.ts';
 import { agentIdSchema } from '../../src/domain/ids.ts';
 import { problemsOf } from '../../src/domain/problems.ts';
 import type { AgentManagement } from '../../src/ports/management.ts';
@@ -17,6 +18,7 @@ import {
   ifMatchSchema,
   listQuery,
   locationAndEtag,
+  madeAgentAnswer,
   pageAnswer,
   pageBody,
   validationAnswer,
@@ -28,7 +30,7 @@ const route = routesOf<AgentManagement>('agents');
 const made = {
   status: 201,
   description: 'Made.',
-  schema: agentAnswer,
+  schema: madeAgentAnswer,
   headers: locationAndEtag('/api/agents'),
 } as const;
 
@@ -66,7 +68,7 @@ export const agentRoutes: readonly Route<AgentManagement>[] = [
     summary: 'Makes an agent; a name is enough.',
     takes: { json: described('AgentInput') },
     answer: made,
-    run: ({ json }, c, agents) => agents.create(actorOf(c), json),
+    run: async ({ json }, c, agents) => warned(agents, await agents.create(actorOf(c), json)),
   }),
   route({
     method: 'post',
@@ -110,9 +112,9 @@ export const agentRoutes: readonly Route<AgentManagement>[] = [
     takes: { json: fromTemplateSchema },
     asRuleIssues: true,
     answer: made,
-    run({ json: { template_id, name, slug, customizations } }, c, agents) {
+    async run({ json: { template_id, name, slug, customizations } }, c, agents) {
       const input = { ...customizations, ...defined({ name, slug }) };
-      return agents.fromTemplate(actorOf(c), template_id, input);
+      return warned(agents, await agents.fromTemplate(actorOf(c), template_id, input));
     },
   }),
   route({
@@ -137,6 +139,13 @@ export const agentRoutes: readonly Route<AgentManagement>[] = [
       agents.remove(actorOf(c), param.id, { version: versionOf(header) }),
   }),
 ];
+
+/** A new agent, with what would keep it from answering. */
+const warned = (agents: AgentManagement, reply: Reply<Agent>) =>
+  mapReply(reply, (agent) => {
+    const warnings = agents.warnings(agent);
+    return warnings.length > 0 ? { ...agent, warnings: [...warnings] } : agent;
+  });
 
 /** The body's fields without `name`, and that field; a body that is no object stays whole. */
 function takeOut(body: unknown, name: string): { readonly rest: unknown; readonly taken?: unknown } {

@@ -8,7 +8,7 @@ import { chatRoutes } from './chat-routes.ts';
 import type { HttpDeps, Management } from './deps.ts';
 import { failed, type HttpEnv, type KnownRoute, unknownRoute } from './errors.ts';
 import { executionRoutes } from './execution-routes.ts';
-import { allowOrigins, createGuards, type Guards, identified } from './gate.ts';
+import { allowOrigins, createGuards, type Guards, identified, notProxied, traced } from './gate.ts';
 import { internalRoutes } from './internal-routes.ts';
 import { describedBodies } from './management-schemas.ts';
 import { probeRoutes } from './probe-routes.ts';
@@ -31,7 +31,9 @@ export function createHttpApp(deps: HttpDeps): HttpApp {
   const app = new OpenAPIHono<HttpEnv>();
   const guards = createGuards(deps);
   app.use(allowOrigins(deps.allowedOrigins));
+  app.use(traced(deps.refusals));
   app.use(identified);
+  app.use(notProxied(deps.proxied));
   mountRoutes(app, guards, chatRoutes, deps);
   mountRoutes(app, guards, sessionRoutes, deps.directory);
   if (executions) mountRoutes(app, guards, executionRoutes, { ...deps, executions });

@@ -9,9 +9,9 @@ import type {
   WebhookManagement,
 } from '../../src/ports/management.ts';
 import type { Directory } from '../../src/ports/sessions.ts';
-import type { Clock, Log } from '../../src/ports/telemetry.ts';
+import type { Clock, Log, Refusals } from '../../src/ports/telemetry.ts';
 import type { TurnObserver } from '../../src/ports/turn-observer.ts';
-import type { Access } from '../wire/access.ts';
+import type { Access, ProxyCheck } from '../wire/access.ts';
 
 export interface HttpDeps {
   readonly directory: Directory;
@@ -24,6 +24,9 @@ export interface HttpDeps {
   /** What lets services in to `/internal/*`; undefined: nobody is one. */
   readonly serviceToken?: string | undefined;
   readonly access: Access;
+  /** The refusal of a request for the way it came, by the names of its headers. */
+  readonly proxied: ProxyCheck;
+  readonly refusals: Refusals;
   /** Whether `/metrics*`, `/ws/stats` and `/health/detailed` need the scope `metrics`: in jwt mode. */
   readonly guardProbes: boolean;
   readonly allowedOrigins: readonly string[];
@@ -38,6 +41,10 @@ export interface HttpDeps {
   readonly checks: Readonly<Record<string, () => Promise<void>>>;
   /** Model providers, each with the variable that it lacks; they do not keep the node from being ready. */
   readonly providers?: KnownProviders;
+  /** Those of them whose endpoints fail, and are not asked for a while. */
+  readonly openCircuits?: () => readonly string[];
+  /** What was set and can not work, though the node can. */
+  readonly warnings?: () => readonly string[];
   /** The Prometheus exposition. */
   readonly metricsText: () => Promise<{ readonly contentType: string; readonly body: string }>;
   /** The same figures as JSON, for people. */

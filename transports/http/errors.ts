@@ -10,7 +10,7 @@ import type { Exchange } from './adapter.ts';
 /** What a request carries through middlewares and handlers. */
 export interface HttpEnv extends Env {
   Bindings: Exchange;
-  Variables: { requestId: string; caller: Caller };
+  Variables: { requestId: string; caller: Caller; refusal: ErrorData };
 }
 
 /** The body of every answer that is not a success (PROTOCOL 3). */
@@ -26,6 +26,7 @@ export const failure = {
 
 /** Answers a request with a refusal: its code's status, Retry-After in whole seconds, and the request's id. */
 export function refuse(c: Context<HttpEnv>, error: ErrorData) {
+  c.set('refusal', error);
   if (error.retry_after_ms !== undefined)
     c.header('Retry-After', String(Math.ceil(error.retry_after_ms / 1000)));
   if (error.code === 'UNAUTHENTICATED') c.header('WWW-Authenticate', 'Bearer');

@@ -8,6 +8,7 @@ import { type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts'
 import { MAX_DEPTH } from '../../src/domain/frames.ts';
 import { ID_PATTERN, type TenantId } from '../../src/domain/ids.ts';
 import type { Actor } from '../../src/ports/management.ts';
+import type { Refusals } from '../../src/ports/telemetry.ts';
 import {
   createOriginCheck,
   createServiceCheck,
@@ -39,6 +40,31 @@ export const identified = createMiddleware<HttpEnv>(async (c, next) => {
   if (hasTokenInQuery(new URL(c.req.url).searchParams)) return refuse(c, MISPLACED_TOKEN);
   await next();
 });
+
+/** Reports what was refused, by whichever part of the edge. */
+export const traced = (refusals: Refusals) =>
+  createMiddleware<HttpEnv>(async (c, next) => {
+    await next();
+    const error = c.get('refusal');
+    if (!error) return;
+    const { method, path } = c.req;
+    refusals.refused('http', error, {
+      tenant_id: c.get('caller')?.tenantId,
+      path: `${method} ${path}`,
+      request_id: c.get('requestId'),
+    });
+  });
+
+/** Routes that answer however a request came: load balancers ask them. */
+const ALWAYS_ANSWERED: ReadonlySet<string> = new Set(['/health', '/ready']);
+
+/** Refuses what came through a proxy, where `check` says so. */
+export const notProxied = (check: HttpDeps['proxied']) =>
+  createMiddleware<HttpEnv>(async (c, next) => {
+    const error = ALWAYS_ANSWERED.has(c.req.path) ? undefined : check(c.req.raw.headers.keys());
+    if (error) return refuse(c, error);
+    await next();
+  });
 
 /** Lets browsers of the allowed origins in; none named means pages of the node's own host. `*` means all. */
 export function allowOrigins(allowed: readonly string[]) {

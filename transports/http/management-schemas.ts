@@ -138,6 +138,11 @@ const ruleIssue = z.object({
   tier: tierSchema.optional(),
 });
 
+/** With what would keep it from answering. */
+export const madeAgentAnswer = agentAnswer
+  .extend({ warnings: z.array(ruleIssue).optional() })
+  .openapi('MadeAgent');
+
 export const validationAnswer = z
   .object({
     valid: z.boolean(),

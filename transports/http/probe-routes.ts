@@ -16,13 +16,20 @@ const readinessSchema = z
     providers: z
       .record(
         z.string(),
-        z.object({ status: z.enum(['configured', 'incomplete']), missing: z.string().optional() }),
+        z.object({
+          status: z.enum(['configured', 'incomplete', 'failing']),
+          missing: z.string().optional(),
+        }),
       )
       .optional()
       .meta({
         description:
-          'Model providers: which could answer, and which variable the others lack. Nobody is asked for it.',
+          'Model providers: which could answer, which variable others lack, and which fail so often that they are not asked for some seconds. Nobody is asked for it.',
       }),
+    warnings: z
+      .array(z.string())
+      .optional()
+      .meta({ description: 'Settings that can not work, though the node can.' }),
   })
   .meta({ id: 'Readiness' });
 type Readiness = z.infer<typeof readinessSchema>;
@@ -141,15 +148,24 @@ async function readiness(deps: HttpDeps): Promise<Readiness> {
   const healthy = results.every(([, { status }]) => status === 'ok');
   const status = deps.draining() ? 'draining' : healthy ? 'ready' : 'not_ready';
   const checks = Object.fromEntries(results);
-  return deps.providers ? { status, checks, providers: providersIn(deps.providers) } : { status, checks };
+  const warnings = deps.warnings?.() ?? [];
+  return {
+    status,
+    checks,
+    ...(deps.providers ? { providers: providersIn(deps.providers, deps.openCircuits?.() ?? []) } : {}),
+    ...(warnings.length > 0 ? { warnings: [...warnings] } : {}),
+  };
 }
 
-const providersIn = (providers: KnownProviders): NonNullable<Readiness['providers']> =>
+const providersIn = (
+  providers: KnownProviders,
+  failing: readonly string[],
+): NonNullable<Readiness['providers']> =>
   Object.fromEntries(
-    [...providers].map(([name, missing]) => [
-      name,
-      missing === undefined ? { status: 'configured' } : { status: 'incomplete', missing },
-    ]),
+    [...providers].map(([name, missing]) => {
+      if (missing !== undefined) return [name, { status: 'incomplete', missing }];
+      return [name, { status: failing.includes(name) ? 'failing' : 'configured' }];
+    }),
   );
 
 async function runCheck({ checks, timing, log }: HttpDeps, name: string): Promise<CheckResult> {

@@ -6,9 +6,9 @@ import type { TaskId, TenantId } from '../../src/domain/ids.ts';
 import type { Caller } from '../../src/domain/turn.ts';
 import { requestOf } from '../../src/domain/turn-schemas.ts';
 import type { Directory } from '../../src/ports/sessions.ts';
-import type { Clock, Log, Metrics } from '../../src/ports/telemetry.ts';
+import type { Clock, Log, Metrics, Refusals } from '../../src/ports/telemetry.ts';
 import type { Settings } from '../../src/settings.ts';
-import type { Access } from '../wire/access.ts';
+import type { Access, ProxyCheck } from '../wire/access.ts';
 import { decodeClientFrame, type Format, wrongKindOfFrame } from '../wire/codec.ts';
 import { createSocketClients, errorFrame, type SocketClient } from './connection.ts';
 import { createKeepAlive, type MonitoredSocket, uwsIdleSeconds } from './keep-alive.ts';
@@ -30,6 +30,10 @@ interface ChatDeps {
   readonly settings: ChatSettings;
   readonly log: Log;
   readonly metrics: Metrics;
+  /** Whether the process has too few descriptors left to hold one more socket; absent: it has enough. */
+  readonly short?: () => boolean;
+  readonly proxied: ProxyCheck;
+  readonly refusals: Refusals;
   readonly clock: Clock;
   readonly draining: () => boolean;
   readonly newTaskId: () => TaskId;
@@ -137,16 +141,18 @@ function createTenantCounts() {
 
 // --- 1. The handshake: refused over HTTP, or upgraded ----------------------------------------------------------
 
-function upgradeHandler({ settings, keepAlive, totals, log, ...deps }: ChatContext) {
+function upgradeHandler({ settings, keepAlive, totals, refusals, ...deps }: ChatContext) {
   const check = createUpgradeCheck({
     access: deps.access,
+    proxied: deps.proxied,
     allowedOrigins: settings.access.allowedOrigins,
     draining: deps.draining,
-    full: () => keepAlive.size() >= settings.sockets.max,
+    full: () => keepAlive.size() >= settings.sockets.max || deps.short?.() === true,
   });
 
   return (res: HttpResponse, req: HttpRequest, context: us_socket_context_t): void => {
     const handshake = readHandshake(req);
+    const path = req.getUrl();
     const { echo, format } = handshake.subprotocol;
     const key = req.getHeader('sec-websocket-key');
     const extensions = req.getHeader('sec-websocket-extensions');
@@ -154,7 +160,7 @@ function upgradeHandler({ settings, keepAlive, totals, log, ...deps }: ChatConte
     const perform = (decision: UpgradeDecision): void => {
       if (decision.type === 'refuse') {
         totals.refused += 1;
-        log.debug({ code: decision.error.code }, 'socket refused');
+        refusals.refused('websocket', decision.error, { path });
         refuseHandshake(res, decision.error, handshake.requestId);
         return;
       }
@@ -290,8 +296,10 @@ function takeFrame(
   frame: ClientFrame,
 ): void {
   const { directory, clock, log } = chat;
-  const refuse = (error: ErrorData, taskId: TaskId): void =>
+  const refuse = (error: ErrorData, taskId: TaskId): void => {
+    chat.refusals.refused('websocket', error, { tenant_id: caller.tenantId });
     client.send(errorFrame(error, taskId, clock.now()));
+  };
   const broken = (taskId: TaskId) => (error: unknown) => {
     log.error({ client: client.id, task_id: taskId, err: error }, 'the directory failed');
     refuse(refusal('INTERNAL'), taskId);

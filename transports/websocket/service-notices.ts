@@ -12,8 +12,14 @@ import { MAX_DEPTH, MAX_FRAME_BYTES } from '../../src/domain/frames.ts';
 import { tenantIdSchema } from '../../src/domain/ids.ts';
 import { problemText } from '../../src/domain/problems.ts';
 import type { Notices } from '../../src/ports/management.ts';
-import type { Clock, Log, Metrics } from '../../src/ports/telemetry.ts';
-import { createServiceCheck, hasTokenInQuery, MISPLACED_TOKEN, NO_SERVICE_TOKEN } from '../wire/access.ts';
+import type { Clock, Log, Metrics, Refusals } from '../../src/ports/telemetry.ts';
+import {
+  createServiceCheck,
+  hasTokenInQuery,
+  MISPLACED_TOKEN,
+  NO_SERVICE_TOKEN,
+  type ProxyCheck,
+} from '../wire/access.ts';
 import { jsonTooDeep } from '../wire/depth-limit.ts';
 import { refuseHandshake } from './upgrade.ts';
 
@@ -36,6 +42,8 @@ export interface TaskUpdatesDeps {
   readonly clock: Clock;
   readonly metrics: Pick<Metrics, 'socketOpened' | 'socketClosed'>;
   readonly draining: () => boolean;
+  readonly proxied: ProxyCheck;
+  readonly refusals: Refusals;
   /** Only tests change these. */
   readonly timing?: { readonly authTimeoutMs?: number; readonly idleSeconds?: number };
 }
@@ -103,7 +111,7 @@ export function mountTaskUpdates(app: TemplatedApp, deps: TaskUpdatesDeps): Task
 const NO_TEXT = new ArrayBuffer(0);
 
 function upgrade(
-  { isToken, draining, open }: ServicesContext,
+  { isToken, draining, open, proxied, refusals }: ServicesContext,
   res: HttpResponse,
   req: HttpRequest,
   context: us_socket_context_t,
@@ -111,11 +119,20 @@ function upgrade(
   const refused = (): ErrorData | undefined => {
     if (hasTokenInQuery(new URLSearchParams(req.getQuery()))) return MISPLACED_TOKEN;
     if (!isToken) return NO_SERVICE_TOKEN;
+    const names: string[] = [];
+    req.forEach((name) => {
+      names.push(name);
+    });
+    const cameByProxy = proxied(names);
+    if (cameByProxy) return cameByProxy;
     if (draining()) return refusal('DRAINING');
     return open.size >= MAX_SERVICES ? TOO_MANY : undefined;
   };
   const error = refused();
-  if (error) return refuseHandshake(res, error, req.getHeader('x-request-id'));
+  if (error) {
+    refusals.refused('service', error, { path: req.getUrl() });
+    return refuseHandshake(res, error, req.getHeader('x-request-id'));
+  }
   const header = (name: string): string => req.getHeader(`sec-websocket-${name}`);
   const service: ServiceState = { name: undefined, timer: undefined };
   res.upgrade({ service }, header('key'), '', header('extensions'), context);
@@ -139,12 +156,14 @@ function closeSocket({ open, authenticated, metrics }: ServicesContext, ws: Sock
   metrics.socketClosed(code);
 }
 
+const NOT_AUTHENTICATED = refusal('UNAUTHENTICATED', { message: 'A service gave no valid service_token.' });
+
 /** Takes the first frame of a service, which says who it is. */
 function authenticate(context: ServicesContext, ws: Socket, service: ServiceState, bytes: ArrayBuffer): void {
   const read = readJson(bytes);
   const parsed = introductionSchema.safeParse(read.ok ? read.value : undefined);
   if (!parsed.success || !context.isToken?.(parsed.data.service_token)) {
-    context.log.info({ service: parsed.data?.service_name }, 'a service was not authenticated');
+    context.refusals.refused('service', NOT_AUTHENTICATED, { path: '/ws/task_updates' });
     ws.end(CLOSE.unauthenticated.code, CLOSE.unauthenticated.reason);
     return;
   }

@@ -25,6 +25,7 @@ import {
   hasTokenInQuery,
   IDENTITY_HEADERS,
   MISPLACED_TOKEN,
+  type ProxyCheck,
   readBearer,
 } from '../wire/access.ts';
 import type { Format } from '../wire/codec.ts';
@@ -38,6 +39,7 @@ interface Handshake {
   readonly origin: string;
   readonly host: string;
   readonly requestId: string;
+  readonly headerNames: readonly string[];
   /** The headers that name a caller; empty where absent. */
   readonly identity: ReadonlyMap<string, string>;
 }
@@ -46,6 +48,10 @@ interface Handshake {
 export function readHandshake(req: HttpRequest): Handshake {
   const query = new URLSearchParams(req.getQuery());
   const subprotocol = readSubprotocol(req.getHeader('sec-websocket-protocol'));
+  const headerNames: string[] = [];
+  req.forEach((name) => {
+    headerNames.push(name);
+  });
   const segment = (index: number): string => req.getParameter(index) ?? '';
   return {
     subprotocol,
@@ -55,6 +61,7 @@ export function readHandshake(req: HttpRequest): Handshake {
     origin: req.getHeader('origin'),
     host: req.getHeader('host'),
     requestId: req.getHeader('x-request-id'),
+    headerNames,
     identity: new Map(IDENTITY_HEADERS.map((name) => [name, req.getHeader(name)])),
   };
 }
@@ -74,6 +81,7 @@ export type UpgradeDecision = Upgrade | { readonly type: 'refuse'; readonly erro
 
 interface UpgradeDeps {
   readonly access: Access;
+  readonly proxied: ProxyCheck;
   readonly allowedOrigins: readonly string[];
   readonly draining: () => boolean;
   /** Whether the node has as many sockets as it may. */
@@ -91,7 +99,7 @@ export function createUpgradeCheck(
   };
 
   return ({ origin, host, path, bearer, identity, ...handshake }) => {
-    const error = unavailable();
+    const error = unavailable() ?? deps.proxied(handshake.headerNames);
     if (error) return { type: 'refuse', error };
     if (!isAllowed(origin, host)) return { type: 'refuse', error: FOREIGN_ORIGIN };
     if (handshake.hasTokenInQuery) return { type: 'refuse', error: MISPLACED_TOKEN };

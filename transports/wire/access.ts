@@ -1,13 +1,14 @@
 /** Who is asking: open mode trusts headers, jwt mode trusts a verified token (PROTOCOL 1). */
 
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { createRemoteJWKSet, errors, type JWTVerifyGetKey, jwtVerify } from 'jose';
+import { errors, type JWTVerifyGetKey, jwtVerify } from 'jose';
 import { z } from 'zod';
 import { type ErrorCode, type ErrorData, refusal } from '../../src/domain/errors.ts';
 import { tenantIdSchema, userIdSchema } from '../../src/domain/ids.ts';
 import { TIERS, tierSchema } from '../../src/domain/tiers.ts';
 import type { Caller } from '../../src/domain/turn.ts';
 import type { Clock } from '../../src/ports/telemetry.ts';
+import { createKeySet, KeysUnavailable } from './key-set.ts';
 
 export type Scope = 'chat' | 'agents:read' | 'agents:write' | 'metrics' | 'admin';
 
@@ -49,6 +50,32 @@ export interface AccessSettings {
   readonly jwksUrl: string | undefined;
   readonly issuer: string | undefined;
   readonly audience: string | undefined;
+}
+
+/** Headers that only proxies add. */
+const PROXY_HEADER = /^(x-forwarded-.+|forwarded|x-real-ip|via)$/i;
+
+const BEHIND_PROXY: ErrorData = refusal('FORBIDDEN', {
+  message:
+    'This request came through a proxy, and the node is in open mode, in which anybody may claim to be anybody: set AUTH_MODE=jwt, or ALLOW_INSECURE=1 if that is meant.',
+});
+
+/** Whether a request must be refused for the way it came, by the names of its headers. */
+export type ProxyCheck = (headerNames: Iterable<string>) => ErrorData | undefined;
+
+/** In open mode a proxy would make its clients anybody they like: it is refused, unless the operator insists. */
+export function createProxyCheck({
+  mode,
+  allowInsecure,
+}: {
+  readonly mode: AccessSettings['mode'];
+  readonly allowInsecure: boolean;
+}): ProxyCheck {
+  if (mode === 'jwt' || allowInsecure) return () => undefined;
+  return (headerNames) => {
+    for (const name of headerNames) if (PROXY_HEADER.test(name)) return BEHIND_PROXY;
+    return undefined;
+  };
 }
 
 /** The headers that name a caller; an edge that must copy headers copies these. */
@@ -132,7 +159,8 @@ function checkOpen(credentials: Credentials): AccessReply {
       field: 'tier',
     });
   const userId = userIdSchema.optional().safeParse(user);
-  if (!userId.success) return refuse('INVALID_REQUEST', `The user id ${ID_RULE}`, { field: 'user_id' });
+  if (!userId.success)
+    return refuse('INVALID_REQUEST', `The user id ${userId.error.issues[0]?.message}.`, { field: 'user_id' });
 
   const caller = { tenantId: tenantId.data, tier: tierName.data, userId: userId.data };
   return { ok: true, admitted: { caller, scopes: SCOPES, expiresAtMs: undefined } };
@@ -142,19 +170,19 @@ const ID_RULE = 'must be 1 to 128 characters out of A-Z a-z 0-9 . _ : @ -';
 
 // --- JWT mode ----------------------------------------------------------------------------------------------
 
+const absent = <T extends z.ZodType>(schema: T) => schema.nullish().transform((value) => value ?? undefined);
+
 const claimsSchema = z.object({
   tenant_id: tenantIdSchema,
-  tier: tierSchema.optional(),
-  sub: userIdSchema.optional(),
-  scope: z.string().default(''),
+  tier: absent(tierSchema),
+  sub: absent(userIdSchema),
+  /** Words with blanks between them, or a list of words. */
+  scope: z.union([z.string(), z.array(z.string())]).nullish(),
   exp: z.number().optional(),
 });
 
-/** Thrown by the key lookup when the key set itself cannot be had: our trouble, not the token's. */
-class KeysUnavailable extends Error {}
-
 function createVerifier(settings: AccessSettings, clock: Clock): (token: string) => Promise<AccessReply> {
-  const { getKey, algorithms } = keysOf(settings);
+  const { getKey, algorithms } = keysOf(settings, clock);
   const fixed = {
     algorithms,
     clockTolerance: CLOCK_TOLERANCE_S,
@@ -172,20 +200,14 @@ function createVerifier(settings: AccessSettings, clock: Clock): (token: string)
 }
 
 /** Which key checks which algorithm: a shared secret only HS256, a published key only RS256 and ES256. */
-function keysOf(settings: AccessSettings): { getKey: JWTVerifyGetKey; algorithms: string[] } {
+function keysOf(settings: AccessSettings, clock: Clock): { getKey: JWTVerifyGetKey; algorithms: string[] } {
   const secret = settings.jwtSecret === undefined ? undefined : new TextEncoder().encode(settings.jwtSecret);
-  const remote = settings.jwksUrl === undefined ? undefined : createRemoteJWKSet(new URL(settings.jwksUrl));
+  const remote = settings.jwksUrl === undefined ? undefined : createKeySet(settings.jwksUrl, clock);
   if (!secret && !remote) throw new Error('AUTH_MODE: jwt needs AUTH_JWT_SECRET or AUTH_JWKS_URL');
   const getKey: JWTVerifyGetKey = async (header, token) => {
     if (header.alg === 'HS256' && secret) return secret;
     if (!remote) throw new errors.JOSEAlgNotAllowed();
-    try {
-      return await remote(header, token);
-    } catch (error) {
-      if (error instanceof errors.JWKSNoMatchingKey || error instanceof errors.JWKSMultipleMatchingKeys)
-        throw error;
-      throw new KeysUnavailable('the key set cannot be fetched', { cause: error });
-    }
+    return remote(header, token);
   };
   return { getKey, algorithms: [...(secret ? ['HS256'] : []), ...(remote ? ['RS256', 'ES256'] : [])] };
 }
@@ -197,7 +219,7 @@ function admit(payload: unknown): AccessReply {
     return refuse('UNAUTHENTICATED', `The token's claims are missing or malformed: ${names}.`);
   }
   const { tenant_id: tenantId, tier, sub: userId, scope, exp } = claims.data;
-  const named = new Set(scope.split(' '));
+  const named = new Set([scope ?? []].flat().flatMap((words) => words.split(/\s+/)));
   const scopes = named.has('admin') ? SCOPES : new Set([...SCOPES].filter((one) => named.has(one)));
   const expiresAtMs = exp === undefined ? undefined : (exp + CLOCK_TOLERANCE_S) * 1000;
   return { ok: true, admitted: { caller: { tenantId, tier, userId }, scopes, expiresAtMs } };

@@ -95,6 +95,7 @@ export function createCompletions(options: CompletionsOptions): ChatModel {
   return {
     provider,
     model: spec.model,
+    host: endpoint.url.host,
     estimate: (messages) => remembered().gauge.estimate(messages),
     async ask(request, sink) {
       const known = remembered();

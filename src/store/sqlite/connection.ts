@@ -3,6 +3,7 @@ import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { LRUCache } from 'lru-cache';
 import type { Param } from '../encode.ts';
 import { createBatch, type RunBatch } from './batch.ts';
+import { lockFile } from './lock.ts';
 import type { QueryResult, SqliteOptions } from './protocol.ts';
 
 /** Prepared statements; Kysely's are made of few shapes. */
@@ -15,10 +16,29 @@ export interface Connection {
   readonly db: DatabaseSync;
   readonly batch: RunBatch;
   query(sql: string, params: readonly Param[]): QueryResult;
+  close(): void;
 }
 
-/** Opens the file, or memory. Throws where the file can not be used now. */
+/** Opens the file, or memory; before anything is written a node takes the file's lock. Throws where it can not be used now. */
 export function openConnection(options: SqliteOptions): Connection {
+  const { path, nodeId } = options;
+  const lock = nodeId === undefined || path === ':memory:' ? undefined : lockFile(path, nodeId);
+  try {
+    const connection = openUnlocked(options);
+    return {
+      ...connection,
+      close() {
+        connection.close();
+        lock?.release();
+      },
+    };
+  } catch (error) {
+    lock?.release();
+    throw error;
+  }
+}
+
+function openUnlocked(options: SqliteOptions): Connection {
   const db = new DatabaseSync(options.path, { enableForeignKeyConstraints: true });
   db.exec(`pragma busy_timeout = ${options.busyTimeoutMs ?? BUSY_TIMEOUT_MS}`);
   db.exec('pragma journal_mode = wal');
@@ -41,5 +61,6 @@ export function openConnection(options: SqliteOptions): Connection {
       }
       return { rows: [], changes: Number(statement.run(...params).changes) };
     },
+    close: () => db.close(),
   };
 }

@@ -10,7 +10,7 @@ import {
   SqliteQueryCompiler,
 } from 'kysely';
 import type { Param } from '../encode.ts';
-import { classified } from '../failure.ts';
+import { classified, SqliteError } from '../failure.ts';
 import type { SqliteClient, SqliteSession } from './client.ts';
 
 export const sqliteDialect = (client: SqliteClient): Dialect => ({
@@ -46,7 +46,11 @@ function createDriver(client: SqliteClient): Driver {
       await run(connection, 'commit');
     },
     async rollbackTransaction(connection) {
-      await run(connection, 'rollback');
+      // After some failures, as after that of a full disk, SQLite has rolled back by itself: the failure is what matters.
+      await run(connection, 'rollback').catch((error: unknown) => {
+        if (!(error instanceof SqliteError && error.message.includes('no transaction is active')))
+          throw error;
+      });
     },
     async releaseConnection(connection) {
       sessions.get(connection)?.release();

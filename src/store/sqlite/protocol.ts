@@ -5,6 +5,8 @@ import type { SqliteFailure } from '../failure.ts';
 export interface SqliteOptions {
   /** File, or `:memory:`. */
   readonly path: string;
+  /** The node that has the file to itself; absent for those who may use it beside one, as commands do. */
+  readonly nodeId?: string | undefined;
   /**
    * FULL (default): a commit is on the disk before it is acknowledged, also over a power cut. NORMAL: a power cut
    * (never the death of the process alone) may take back the last commits.

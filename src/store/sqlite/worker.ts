@@ -13,7 +13,7 @@ function serve(
     const { id } = request;
     try {
       if (request.type === 'close') {
-        opened?.db.close();
+        opened?.close();
         answer({ id, type: 'closed' });
         return;
       }

@@ -322,6 +322,10 @@ function checkWarning(end: Received, { warning, once }: Failed, lines: readonly 
   assert.ok(warnings.length > 0, 'no warning names the task');
   if (once) assert.equal(warnings.length, 1, JSON.stringify(warnings));
   assert.ok(warnings.every(({ model }) => typeof model === 'string' && model !== ''));
+  for (const { host, tenant_id } of warnings) {
+    assert.match(String(host), /^127\.0\.0\.1:\d+$/);
+    assert.equal(typeof tenant_id, 'string');
+  }
   if (warning) assert.match(JSON.stringify(warnings), warning);
 }
 

@@ -8,7 +8,7 @@ import { createNotices } from '../../../src/management/management.ts';
 import { openServer } from '../../../transports/http/adapter.ts';
 import { mountTaskUpdates, type TaskUpdatesDeps } from '../../../transports/websocket/service-notices.ts';
 import { leakFree } from '../../support/leaks.ts';
-import { quiet } from '../../support/quiet.ts';
+import { quiet, untraced } from '../../support/quiet.ts';
 import { connect, HandshakeRefused, type TestClient } from '../../support/websocket-client.ts';
 import { notice } from '../webhooks/webhook-receiver.ts';
 
@@ -29,6 +29,8 @@ async function openNode(t: TestContext, more: Partial<TaskUpdatesDeps> = {}) {
     clock: { now: () => NOW },
     metrics: { socketOpened: () => {}, socketClosed: (code) => closed.push(code) },
     draining: () => false,
+    proxied: () => undefined,
+    refusals: untraced,
     ...more,
   });
   const port = await server.listen('127.0.0.1', 0);

@@ -11,6 +11,7 @@ import {
   type Credentials,
   createAccess,
   createOriginCheck,
+  createProxyCheck,
   hasTokenInQuery,
   readBearer,
   type Scope,
@@ -109,7 +110,7 @@ test('open mode refuses a missing tenant, unknown tiers and bad ids', () => {
     { 'x-tenant-id': 'x'.repeat(129) },
     { 'x-tenant-id': 'acme', 'x-tenant-tier': 'gold' },
     { 'x-tenant-id': 'acme', 'x-tenant-tier': 'Free' },
-    { 'x-tenant-id': 'acme', 'x-user-id': '../ann' },
+    { 'x-tenant-id': 'acme', 'x-user-id': 'a\u0007n' },
   ])
     assert.equal(code(openly(headers)), 'INVALID_REQUEST');
 });
@@ -179,6 +180,60 @@ test('tokens that prove nothing are refused, with a text that never shows them',
     if (bearer) assert.ok(!JSON.stringify(reply.error).includes(bearer));
   }
   assert.ok((await check(jwt(), await token({}, { exp: inMinutes(0) - 2 }))).ok, 'within the tolerance');
+});
+
+test('a subject is any text of 1 to 255 characters, and what the token names may be repeated', async () => {
+  for (const sub of [
+    'auth0|5f7c',
+    'ann@example.com',
+    'CN=Ann, O=Übung',
+    'x'.repeat(255),
+    '用户 7',
+    '../etc',
+  ]) {
+    const reply = admitted(await check(jwt(), await token({ sub }), 'chat', { 'x-user-id': sub }));
+    assert.equal(reply.caller.userId, sub);
+  }
+  for (const sub of ['', 'x'.repeat(256), 'a\u0000b', 'a\nb', 'a\ud800', 42, ['ann']])
+    assert.equal(code(await check(jwt(), await token({ sub }))), 'UNAUTHENTICATED', JSON.stringify(sub));
+  assert.equal(admitted(await check(jwt(), await token({ sub: null, tier: null }))).caller.userId, undefined);
+});
+
+test('scopes are a text of words, or a list of them', async () => {
+  for (const scope of [
+    'chat metrics',
+    ['chat', 'metrics'],
+    ['chat metrics'],
+    ' chat\tmetrics ',
+    ['chat', 'x', 'metrics'],
+  ])
+    assert.deepEqual(
+      [...admitted(await check(jwt(), await token({ scope }))).scopes].sort(),
+      ['chat', 'metrics'],
+      JSON.stringify(scope),
+    );
+  for (const scope of [null, '', [], ['chatter'], 'chat,metrics'])
+    assert.equal(code(await check(jwt(), await token({ scope }))), 'FORBIDDEN', JSON.stringify(scope));
+  for (const scope of [7, [7], { chat: true }])
+    assert.equal(code(await check(jwt(), await token({ scope }))), 'UNAUTHENTICATED', JSON.stringify(scope));
+});
+
+test('open mode refuses what a proxy sends on, unless the operator insists; tokens go through proxies', () => {
+  const refused = createProxyCheck({ mode: 'open', allowInsecure: false });
+  for (const name of [
+    'x-forwarded-for',
+    'x-forwarded-proto',
+    'X-Forwarded-Host',
+    'x-forwarded-client-cert',
+    'forwarded',
+    'x-real-ip',
+    'via',
+  ])
+    assert.equal(refused(['host', name])?.code, 'FORBIDDEN', name);
+  for (const name of ['x-forwarded', 'forwarded-by', 'x-tenant-id', 'host', 'x-request-id'])
+    assert.equal(refused([name]), undefined, name);
+  assert.equal(createProxyCheck({ mode: 'open', allowInsecure: true })(['forwarded']), undefined);
+  assert.equal(createProxyCheck({ mode: 'jwt', allowInsecure: false })(['forwarded']), undefined);
 });
 
 test('issuer and audience are checked where they are set', async () => {
