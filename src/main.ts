@@ -1,6 +1,6 @@
 /** The process: settings of the environment, the command line, and the signals on which a node drains and goes. */
 import { pathToFileURL } from 'node:url';
-import { announce } from './cli/announce.ts';
+import { announce, warn } from './cli/announce.ts';
 import { runCli } from './cli/cli.ts';
 import { parseSettings } from './settings.ts';
 import { createLog } from './telemetry/log.ts';
@@ -25,7 +25,12 @@ async function main(): Promise<void> {
   const { log } = node;
   announce(settings, node);
   const { webPageWarnings } = await import('./llm/web-pages.ts');
-  void webPageWarnings(settings.models.providers).then((found) => found.forEach(node.warn));
+  void webPageWarnings(settings.models.providers).then((found) => {
+    for (const text of found) {
+      node.warn(text);
+      warn(log, text);
+    }
+  });
 
   let firstAtMs: number | undefined;
   const stop = (signal: NodeJS.Signals): void => {

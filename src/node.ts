@@ -54,7 +54,7 @@ export interface RunningNode {
   readonly host: string;
   readonly port: number;
   readonly log: NodeLog;
-  /** Says in the log, and from then on in `/ready`, that a setting can not work. */
+  /** Says in `/ready`, from then on, that a setting can not work. */
   warn(text: string): void;
   /** No new turns; running ones finish, or are cancelled after the settings' grace; then clients go and it closes. */
   drain(): Promise<void>;
@@ -82,11 +82,9 @@ const CLOSE_GRACE_MS = 1_000;
 /** Starts a node. Rejects if its database can not be opened or it can not listen. */
 export async function startNode(settings: Settings, parts: NodeParts = {}): Promise<RunningNode> {
   const clock: Clock = { now: Date.now };
+  const { nodeId, logLevel: level, databaseUrl: url } = settings;
   const { version } = settings.service;
-  const log =
-    parts.log ??
-    createLog({ level: settings.logLevel, name: settings.service.name, version, nodeId: settings.nodeId });
-  const { nodeId, databaseUrl: url } = settings;
+  const log = parts.log ?? createLog({ ...settings.service, level, nodeId });
   const stores = parts.stores ?? (await openStores({ url, log, nodeId }));
 
   const metrics = createMetrics({
@@ -229,7 +227,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     guardProbes: settings.access.mode === 'jwt',
     allowedOrigins: settings.access.allowedOrigins,
     newSessionId: () => sessionIdSchema.parse(randomUUID()),
-    nodeId: settings.nodeId,
+    nodeId,
     version,
     checks: {
       store: () => store.ping(),
@@ -287,10 +285,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     host: settings.host,
     port,
     log,
-    warn(text) {
-      warnings.push(text);
-      log.warn({}, `a setting can not work: ${text}`);
-    },
+    warn: (text) => void warnings.push(text),
     async drain() {
       draining = true;
       log.info({ grace_ms: settings.drainMs, ...system.stats().turns }, 'draining');

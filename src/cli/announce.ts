@@ -8,6 +8,9 @@ interface Listening {
   readonly log: Log;
 }
 
+/** Logs that a setting can not work, though the node can. */
+export const warn = (log: Log, text: string): void => log.warn({}, `a setting can not work: ${text}`);
+
 /** Logs where the node listens, and which settings have another effect than one might expect. */
 export function announce(settings: Settings, { host, port, log }: Listening): void {
   const { defaultProvider, defaultModel } = settings.models;
@@ -40,7 +43,7 @@ export function announce(settings: Settings, { host, port, log }: Listening): vo
         { provider: name, variable: missing },
         'a provider of PROVIDERS_FILE can not answer: it has no key',
       );
-  for (const warning of settings.warnings) log.warn({}, `a setting can not work: ${warning}`);
+  for (const warning of settings.warnings) warn(log, warning);
   if (settings.withoutEffect.length > 0)
     log.warn(
       { variables: settings.withoutEffect },
