@@ -185,14 +185,20 @@ async function reading<T>({ options }: Parts, read: () => Promise<T>): Promise<R
   }
 }
 
-async function say(parts: Parts, given: TurnRequest, observer: Client | undefined): Promise<SayReply> {
+/** Not asynchronous: what waits for the reply must not hold the request as it came. */
+function say(parts: Parts, given: TurnRequest, observer: Client | undefined): Promise<SayReply> {
+  const { taskId, caller } = given;
+  // First as it came: what finds no room need not be made smaller.
+  if (parts.registry.hasRoom(caller.tenantId, sizeOf(given, false)))
+    return sayHeld(parts, held(given), observer);
+  return Promise.resolve({ ok: false, taskId, error: noRoom(parts, caller) });
+}
+
+async function sayHeld(parts: Parts, request: TurnRequest, observer: Client | undefined): Promise<SayReply> {
   const { options, registry } = parts;
-  const { caller, taskId, sessionId } = given;
+  const { caller, taskId, sessionId } = request;
   const no = (error: ErrorData): SayReply => ({ ok: false, taskId, error });
   if (parts.draining) return no(refusal('DRAINING', { retryAfterMs: 1_000 }));
-  // First as it came: what finds no room need not be made smaller.
-  if (!registry.hasRoom(caller.tenantId, sizeOf(given, false))) return no(noRoom(parts, caller));
-  const request = held(given);
   const bytes = sizeOf(request, observer !== undefined);
   const arrival = request.arrival ?? parts.arrival();
   const live = request.taskIdGiven ? registry.turn(caller.tenantId, taskId) : undefined;

@@ -35,7 +35,7 @@ import { createAgentRunner } from './llm/runner.ts';
 import { createTools, type NodeTools } from './llm/tools/tool-set.ts';
 import { createManagement, createNotices } from './management/management.ts';
 import { createTenantAdmin } from './management/tenants.ts';
-import { createKeptEnds, type KeptEnds } from './outbox/kept-ends.ts';
+import { createKeptEnds } from './outbox/kept-ends.ts';
 import { createRelay } from './outbox/relay.ts';
 import type { AgentManagement } from './ports/management.ts';
 import type { Relay } from './ports/outbox.ts';
@@ -91,7 +91,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     stats: () => system.stats(),
     sockets: () => ({ open: chat.count() }),
     deliveries: () => ({ webhook: webhooks.stats(), callback: callbacks.stats() }),
-    ends: () => beside.ends.stats(),
+    ends: () => relay.endStats(),
   });
   const transport =
     parts.transport ??
@@ -324,7 +324,6 @@ interface PeerSide {
   readonly tools: NodeTools;
   /** `relay.store` is the store that the rest of the node uses. */
   readonly relay: Relay;
-  readonly ends: KeptEnds;
   /** Where agents come from that an external service keeps; undefined: from this node's own store. */
   readonly remoteAgents: RemoteAgents | undefined;
   /** The tier that counts: the tenant's own, else the one that was named, else the node's default. */
@@ -386,12 +385,10 @@ function createPeerSide(deps: PeerSideDeps): PeerSide {
     peers,
     tools,
     relay,
-    ends,
     remoteAgents,
     tierOf,
     async close() {
       remoteAgents?.close();
-      await ends.close();
       await collections.close();
     },
   };

@@ -155,9 +155,16 @@ export const contextOf = ({ context, contextText }: TurnRequest): Readonly<Recor
 
 const contextSchema = z.record(z.string(), z.unknown());
 
-/** JSON knows no whole number beyond the safe ones: as text it stays what it was. */
-const textOf = (context: Readonly<Record<string, unknown>>): string =>
-  JSON.stringify(context, (_, value: unknown) => (typeof value === 'bigint' ? String(value) : value));
+function textOf(context: Readonly<Record<string, unknown>>): string {
+  try {
+    return JSON.stringify(context);
+  } catch {
+    // JSON knows no whole number beyond the safe ones: as text it stays what it was.
+    return JSON.stringify(context, (_, value: unknown) =>
+      typeof value === 'bigint' ? String(value) : value,
+    );
+  }
+}
 
 /** What a turn holds beside its texts. */
 const TURN_BYTES = 2_000;

@@ -16,7 +16,7 @@ export interface RelayDeps {
   readonly store: Store;
   readonly transport: Pick<Transport, 'send' | 'ping'>;
   readonly log: Log;
-  /** Where ends wait while the store is out; absent: they are refused. */
+  /** Where ends wait while the store is out, closed with the relay; absent: they are refused. */
   readonly ends?: KeptEnds;
   /** What else is to be stored and sent with the end of a turn. Called in the tick of the commit. */
   readonly onTurnEnded?: ((write: TurnEnded) => readonly Outgoing[]) | undefined;
@@ -82,6 +82,7 @@ export function createRelay(deps: RelayDeps): Relay {
   }
 
   async function close(): Promise<void> {
+    await ends?.close();
     await within(timing.closeMs, Promise.all([catchUp.close(), lines.drain()]));
     lines.abandon();
     await within(timing.closeMs, acks.close());
@@ -102,6 +103,7 @@ export function createRelay(deps: RelayDeps): Relay {
       if (error && passes(error)) throw error;
       if (error) giveUp(log, outgoing, error);
     },
+    endStats: () => ends?.stats() ?? { waiting: 0, bytes: 0, lost: 0 },
     start() {
       started = true;
       catchUp.wake('now');

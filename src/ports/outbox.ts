@@ -2,6 +2,7 @@
 import type { TaskId, TenantId } from '../domain/ids.ts';
 import type { TurnRecord } from '../domain/turn.ts';
 import type { Outgoing, Store } from './store.ts';
+import type { EndStats } from './telemetry.ts';
 
 /** Something that is to be stored with the end of a turn. */
 export interface Expectation {
@@ -15,7 +16,7 @@ export interface Expectation {
  * Sends what is stored to be sent: at once after the write, and repeatedly for as long as the transport is away.
  * Delivery: at least once; what no transport would ever take is logged and given up. Order: what goes to one queue
  * goes in the order in which it was stored; a queue that refuses holds up no other.
- * close(): sends what is on its way, then stops; what is left is sent by the next start.
+ * close(): writes ends that wait, if the store is back in a moment, sends what is on its way, then stops; what is left is sent by the next start.
  */
 export interface Relay {
   /** The store, as all of the node must use it: it adds what is expected to the ends of turns. */
@@ -26,6 +27,8 @@ export interface Relay {
   write(outgoing: readonly Outgoing[]): Promise<void>;
   /** Sends something stored once more. Resolves once sent, or given up; rejects with TRANSPORT_UNAVAILABLE. */
   resend(outgoing: Outgoing): Promise<void>;
+  /** Ends that wait for a store which is out. */
+  endStats(): EndStats;
   /** Begins with what an earlier process left. */
   start(): void;
   close(): Promise<void>;

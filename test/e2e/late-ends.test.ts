@@ -16,10 +16,12 @@ const MODEL = { DEFAULT_PROVIDER: 'offline', DEFAULT_MODEL: 'offline-40x12' };
 const statusOf = async (node: NodeClient, task: string): Promise<string> =>
   (await node.ask(`/api/chat/tasks/${task}`)).body.status;
 
-/** Ends its turns once somebody else writes the file. */
+/** Holds the file, as another process would; returns what lets it go. */
 function lock(t: TestContext, path: string): () => void {
   const other = new DatabaseSync(path);
   t.after(() => other.close());
+  // A write of the node's may be under way, in a thread of its own.
+  other.exec('pragma busy_timeout = 5000');
   other.exec('begin exclusive');
   return () => other.exec('rollback');
 }
