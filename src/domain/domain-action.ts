@@ -87,6 +87,9 @@ const FLAT_DATA: ReadonlySet<string> = new Set([
   'error_details',
 ]);
 
+/** Names under which a field of the envelope may come. */
+export const ENVELOPE_NAMES: ReadonlySet<string> = ENVELOPE;
+
 /** Ids that senders put into the envelope, into `data` or into the context; read from the envelope afterwards. */
 const SHARED_IDS = ['agent_id', 'session_id', 'user_id'] as const;
 
@@ -127,7 +130,29 @@ const refused = (message: string): ParsedAction => ({
   error: refusal('INVALID_REQUEST', { message }),
 });
 
-type Fields = Record<string, unknown>;
+export type Fields = Record<string, unknown>;
+
+/** A type that stands for one that can not be read: it is no reply's. */
+const UNREADABLE_TYPE = 'unreadable';
+
+/**
+ * The envelope of an action that is refused, without what is wrong with it and without its data: enough to tell its
+ * sender. Undefined where it names no tenant, whose queues are not known then. `now`, `newId`: as in parseDomainAction.
+ */
+export function readableEnvelope(raw: unknown, now: number, newId: () => string): DomainAction | undefined {
+  if (!isObject(raw)) return undefined;
+  const given: Fields = {};
+  for (const name of ENVELOPE) if (Object.hasOwn(raw, name)) given[name] = raw[name];
+  const settled = settle(withoutNulls(given), new Date(now).toISOString(), newId);
+  const readable = domainActionSchema.safeParse({ ...settled, data: {}, metadata: {} });
+  if (readable.success) return readable.data;
+  const wrong = new Set(readable.error.issues.map(({ path }) => path[0]));
+  const fields: Fields = { action_id: newId(), action_type: UNREADABLE_TYPE, data: {}, metadata: {} };
+  for (const name of ENVELOPE_FIELDS)
+    if (!wrong.has(name) && name !== 'data' && name !== 'metadata')
+      fields[name] = settled[name] ?? fields[name];
+  return domainActionSchema.safeParse(fields).data;
+}
 
 const isObject = (value: unknown): value is Fields =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
@@ -290,7 +315,26 @@ function settle(fields: Fields, timestamp: string, newId: () => string): Fields 
   fields.data = data;
   fields.metadata = metadata;
   fields.timestamp = timestamp;
+  if (fields.timeout !== undefined) fields.timeout = secondsOf(fields.timeout);
   return fields;
+}
+
+const NUMBER = /^\d{1,9}(?:\.\d{1,9})?$/;
+const PART = String.raw`(\d{1,9}(?:[.,]\d{1,9})?)`;
+const DURATION = new RegExp(
+  `^P(?=[\\dT])(?:${PART}W)?(?:${PART}D)?(?:T(?=\\d)(?:${PART}H)?(?:${PART}M)?(?:${PART}S)?)?$`,
+  'i',
+);
+/** Seconds of each part of a duration. Years and months have no length. */
+const PART_SECONDS = [604_800, 86_400, 3_600, 60, 1] as const;
+
+/** Seconds out of a number's text or an ISO 8601 duration; whatever else it is stays, for the schema to refuse. */
+function secondsOf(value: unknown): unknown {
+  if (typeof value !== 'string') return value;
+  if (NUMBER.test(value)) return Number(value);
+  const parts = DURATION.exec(value)?.slice(1);
+  if (!parts) return value;
+  return PART_SECONDS.reduce((sum, each, at) => sum + each * Number((parts[at] ?? '0').replace(',', '.')), 0);
 }
 
 /** Sets a field that is absent, unless there is nothing to set it to. */

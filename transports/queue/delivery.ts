@@ -5,7 +5,6 @@ import { type ErrorData, errorDataSchema, RefusalError, refusal } from '../../sr
 import { type QueueName, queueNameSchema } from '../../src/domain/queues.ts';
 import type { Log } from '../../src/ports/telemetry.ts';
 import {
-  type ActionDelivery,
   type ConsumeOptions,
   type DeadLetter,
   type Listener,
@@ -71,15 +70,14 @@ function readBody(queue: QueueName, body: Uint8Array, read?: ReadMessage): Decod
 /** Tells a consumer of an action that is dead, as far as it can read it. */
 export type TellDead = (queue: QueueName, body: Uint8Array, error: ErrorData) => void;
 
-export function tellingDead({ onDead, read }: ConsumeOptions, log: Log): TellDead {
+export function tellingDead({ onDead, onRefused, read }: ConsumeOptions, log: Log): TellDead {
   return (queue, body, error) => {
-    if (!onDead) return;
     const decoded = readBody(queue, body, read);
-    if (!decoded.ok) return;
-    const { action, idGiven, format } = decoded;
-    const delivery: ActionDelivery = { action, idGiven, format, queue };
+    const { format } = decoded;
     try {
-      onDead(delivery, error);
+      if (decoded.ok) onDead?.({ action: decoded.action, idGiven: decoded.idGiven, format, queue }, error);
+      else if (decoded.envelope)
+        onRefused?.({ action: decoded.envelope, idGiven: false, format, queue }, error);
     } catch (thrown) {
       const text = thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown);
       log.error({ queue, error: text }, 'who was told of a dead action crashed');

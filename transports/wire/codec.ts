@@ -1,10 +1,14 @@
 /** Turns bytes from a wire into checked values and back: the only file that knows msgpackr. */
+import { isUtf8 } from 'node:buffer';
 import { Packr } from 'msgpackr';
 import {
   type DomainAction,
   ENVELOPE_FIELDS,
+  ENVELOPE_NAMES,
+  type Fields,
   type ParsedAction,
   parseDomainAction,
+  readableEnvelope,
 } from '../../src/domain/domain-action.ts';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import {
@@ -18,6 +22,8 @@ import { type TaskId, taskIdSchema } from '../../src/domain/ids.ts';
 import { problemText } from '../../src/domain/problems.ts';
 import type { Sendable } from '../../src/ports/transport.ts';
 import { jsonTooDeep, mayNestDeeper, msgpackProblem, startsLikeJson } from './depth-limit.ts';
+import { jsonFields, msgpackFields } from './envelope.ts';
+import { hasLargeNumbers, parseExactly } from './numbers.ts';
 
 /** How a peer writes: JSON text, or msgpack maps. */
 export type Format = 'json' | 'msgpack';
@@ -29,7 +35,6 @@ export type Format = 'json' | 'msgpack';
 export const MAX_ACTION_BYTES = 4 * 1024 * 1024;
 
 // To strangers plain maps, as small as they get; what JSON leaves out (undefined) is left out here too.
-// 64-bit integers become numbers: a bigint could not be written as JSON afterwards.
 const PLAIN = {
   useRecords: false,
   mapsAsObjects: true,
@@ -37,8 +42,11 @@ const PLAIN = {
   skipValues: [undefined],
   encodeUndefinedAsNil: true,
   int64AsType: 'number',
+  largeBigIntToString: true,
 } as const;
 const plain = new Packr({ ...PLAIN });
+// Whole numbers beyond 2^53 become bigints, as those of JSON (numbers.ts); msgpackr's types do not name this value.
+Object.assign(plain, { int64AsType: 'auto' });
 
 const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
@@ -50,10 +58,11 @@ const bad = (problem: string): Raw => ({ ok: false, problem });
 function decode(bytes: Uint8Array, format: Format): Raw {
   try {
     if (format === 'json') {
+      if (!isUtf8(bytes)) return bad('not UTF-8');
       const text = asBuffer(bytes).toString();
       if (mayNestDeeper(text, MAX_DEPTH) && jsonTooDeep(bytes, MAX_DEPTH))
         return bad(`nested deeper than ${MAX_DEPTH}`);
-      return { ok: true, value: JSON.parse(text) };
+      return { ok: true, value: hasLargeNumbers(text) ? parseExactly(text) : JSON.parse(text) };
     }
     const problem = msgpackProblem(bytes, MAX_DEPTH);
     return problem === null ? { ok: true, value: plain.unpack(bytes) } : bad(problem);
@@ -149,26 +158,65 @@ function frameText(frame: Frame): string {
 
 // --- Actions -----------------------------------------------------------------------------------------------
 
-export type DecodedAction = ParsedAction & { readonly format: Format };
+/** What became of a body: its value, or why it is refused, with those of the envelope's fields that can be read. */
+type Body = Raw & { readonly format: Format; readonly fields?: Fields };
+
+type RefusedAction = Extract<ParsedAction, { readonly ok: false }> & {
+  /** As far as it can be read: who is to be told. */
+  readonly envelope: DomainAction | undefined;
+};
+
+export type DecodedAction = (Extract<ParsedAction, { readonly ok: true }> | RefusedAction) & {
+  readonly format: Format;
+};
 
 /**
  * Reads a DomainAction off a queue; JSON and msgpack are told apart by the first byte, and `format` says which it
  * was, so that a reply can have the same. `now` and `newId` as in parseDomainAction, which `read` stands in for.
  */
-export function decodeAction(
+export const decodeAction = (
   bytes: Uint8Array,
   now: number,
   newId: () => string,
   read = parseDomainAction,
-): DecodedAction {
+): DecodedAction => actionOf(readBody(bytes), now, newId, read);
+
+/** The first half of decodeAction: from bytes to a value. */
+function readBody(given: Uint8Array): Body {
+  const bytes = withoutMark(given);
   const format = startsLikeJson(bytes) ? 'json' : 'msgpack';
-  if (bytes.length > MAX_ACTION_BYTES)
-    return { ...refuseAction(`larger than ${MAX_ACTION_BYTES} bytes`), format };
-  const raw = decode(bytes, format);
-  return { ...(raw.ok ? read(raw.value, now, newId) : refuseAction(raw.problem)), format };
+  const raw =
+    bytes.length > MAX_ACTION_BYTES ? bad(`larger than ${MAX_ACTION_BYTES} bytes`) : decode(bytes, format);
+  if (raw.ok) return { ...raw, format };
+  const fieldsOf = format === 'json' ? jsonFields : msgpackFields;
+  return { ...raw, format, fields: fieldsOf(bytes, ENVELOPE_NAMES, (value) => valueIn(value, format)) };
 }
 
-const refuseAction = (problem: string): ParsedAction => ({
+const MARK = [0xef, 0xbb, 0xbf] as const;
+
+/** Without the byte order mark that some editors and clients put before JSON. */
+const withoutMark = (bytes: Uint8Array): Uint8Array =>
+  MARK.every((byte, at) => bytes[at] === byte) ? bytes.subarray(MARK.length) : bytes;
+
+function valueIn(bytes: Uint8Array, format: Format): unknown {
+  const raw = decode(bytes, format);
+  return raw.ok ? raw.value : undefined;
+}
+
+/** The second half. */
+function actionOf(
+  body: Body,
+  now: number,
+  newId: () => string,
+  read: typeof parseDomainAction,
+): DecodedAction {
+  const { format } = body;
+  const parsed = body.ok ? read(body.value, now, newId) : refuseAction(body.problem);
+  if (parsed.ok) return { ...parsed, format };
+  return { ...parsed, format, envelope: readableEnvelope(body.ok ? body.value : body.fields, now, newId) };
+}
+
+const refuseAction = (problem: string): Extract<ParsedAction, { ok: false }> => ({
   ok: false,
   error: refusal('INVALID_REQUEST', { message: `The action is malformed: ${problem}.` }),
 });
