@@ -161,5 +161,7 @@ export interface Transport {
   readonly dead: DeadLetters;
   /** Resolves if the medium would take an action now. */
   ping(): Promise<void>;
+  /** The same, and that every queue of its consumers can be taken from. `details.reason` says why not, to anybody. */
+  ready(): Promise<void>;
   close(): Promise<void>;
 }

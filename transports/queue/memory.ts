@@ -85,6 +85,10 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
     log.warn({ queue: letter.queue, id: letter.id, code: letter.error.code }, 'an action is dead');
   };
 
+  const ping = async (): Promise<void> => {
+    if (isClosed) throw closed();
+  };
+
   return {
     push,
     async send(queue: QueueName, message: Sendable, format: ActionFormat) {
@@ -114,9 +118,8 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
     },
     replied: (reply) => requests.replied(reply),
     dead: deadLetters(dead, push),
-    async ping() {
-      if (isClosed) throw closed();
-    },
+    ping,
+    ready: ping,
     async close() {
       isClosed = true;
       await Promise.all([...consumers].map((consumer) => consumer.stop()));

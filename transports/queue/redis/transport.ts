@@ -7,7 +7,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
-import { RefusalError, refusal } from '../../../src/domain/errors.ts';
+import { type ErrorData, RefusalError, refusal } from '../../../src/domain/errors.ts';
 import { type QueueName, repliesQueue } from '../../../src/domain/queues.ts';
 import type { Log } from '../../../src/ports/telemetry.ts';
 import type {
@@ -20,13 +20,21 @@ import type {
 import { encodeAction } from '../../wire/codec.ts';
 import { sized } from '../delivery.ts';
 import { closed, createRequests } from '../requests.ts';
-import { closeConnection, connected, type Endpoint, openConnection, unavailable } from './connection.ts';
+import {
+  closeConnection,
+  connected,
+  type Endpoint,
+  notWritable,
+  openConnection,
+  unavailable,
+} from './connection.ts';
 import { type NodeConsumer, startConsumer } from './consumer.ts';
 import { createDeadLetters } from './dead-letters.ts';
 import { openKeyTracking } from './key-tracking.ts';
 import { LEASE_TIMES, type LeaseTimes } from './lease.ts';
 import { createProducer } from './producer.ts';
 import { createReplyReader } from './reply-reader.ts';
+import { readyKey } from './scripts.ts';
 import { redisOptions } from './url.ts';
 
 interface RedisTransportOptions {
@@ -61,6 +69,14 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
     if (closing) throw closed();
     const body = sized(encodeAction(message, format));
     await producer.push(queue, Buffer.from(body.buffer, body.byteOffset, body.byteLength));
+  };
+
+  const ping = async (): Promise<void> => {
+    if (closing) throw closed();
+    // A server that refuses to write answers a PING as always.
+    await sender.set(readyKey(start), '1', 'PX', READY_TTL_MS).catch((error: unknown) => {
+      throw notWritable(error);
+    });
   };
 
   const close = async (): Promise<void> => {
@@ -106,11 +122,11 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
     },
     replied: (reply) => requests.replied(reply),
     dead: createDeadLetters(sender),
-    async ping() {
-      if (closing) throw closed();
-      await sender.ping().catch((error: unknown) => {
-        throw unavailable(error);
-      });
+    ping,
+    async ready() {
+      await ping();
+      const barred = [...consumers].flatMap((consumer) => consumer.barred());
+      if (barred.length > 0) throw new RefusalError(notReadable(barred));
     },
     close() {
       closing ??= close();
@@ -118,6 +134,13 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
     },
   };
 }
+
+const READY_TTL_MS = 60_000;
+
+const notReadable = (queues: readonly QueueName[]): ErrorData => {
+  const reason = `Redis does not let this node take from ${queues.join(', ')}`;
+  return refusal('TRANSPORT_UNAVAILABLE', { message: reason, details: { reason } });
+};
 
 async function openConnections(endpoint: Endpoint) {
   const sender = openConnection(endpoint, 'sender', 0);
