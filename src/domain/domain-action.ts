@@ -120,8 +120,10 @@ export function parseInFull(raw: Readonly<Fields>, now: number, newId: () => str
   const timestamp = isoTime(fields.timestamp, now);
   if (timestamp === null) return refused('The action is malformed: timestamp: must be an ISO 8601 time.');
   const idGiven = fields.action_id !== undefined;
-  const parsed = domainActionSchema.safeParse(settle(fields, timestamp, newId));
-  if (parsed.success) return { ok: true, action: parsed.data, idGiven };
+  const settled = settle(fields, timestamp, newId);
+  // Objects of any size, and already of their kind: a schema would look at each of their fields.
+  const parsed = domainActionSchema.safeParse({ ...settled, data: NONE, metadata: NONE });
+  if (parsed.success) return { ok: true, action: { ...parsed.data, ...objectsOf(settled) }, idGiven };
   return refused(`The action is malformed: ${problemText(parsed.error)}.`);
 }
 
@@ -159,7 +161,9 @@ const isObject = (value: unknown): value is Fields =>
 
 const NONE: Readonly<Fields> = {};
 
-const objectOf = (value: unknown): Readonly<Fields> => (isObject(value) ? value : NONE);
+const objectOf = (value: unknown): Fields => (isObject(value) ? value : {});
+
+const objectsOf = ({ data, metadata }: Fields) => ({ data: objectOf(data), metadata: objectOf(metadata) });
 
 // --- The short path ----------------------------------------------------------------------------------------
 
@@ -312,6 +316,7 @@ function settle(fields: Fields, timestamp: string, newId: () => string): Fields 
   fill(fields, 'tenant_id', () => context.tenant_id);
   fill(fields, 'tenant_tier', () => context.tenant_tier ?? context.tier);
   fill(fields, 'callback_queue', () => fields.callback_queue_name);
+  for (const each of [data, metadata]) Reflect.deleteProperty(each, '__proto__');
   fields.data = data;
   fields.metadata = metadata;
   fields.timestamp = timestamp;

@@ -11,17 +11,11 @@ import {
   readableEnvelope,
 } from '../../src/domain/domain-action.ts';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
-import {
-  type ClientFrame,
-  clientFrameSchema,
-  type Frame,
-  MAX_DEPTH,
-  MAX_FRAME_BYTES,
-} from '../../src/domain/frames.ts';
+import { type ClientFrame, clientFrameSchema, type Frame, MAX_FRAME_BYTES } from '../../src/domain/frames.ts';
 import { type TaskId, taskIdSchema } from '../../src/domain/ids.ts';
 import { problemText } from '../../src/domain/problems.ts';
 import type { Sendable } from '../../src/ports/transport.ts';
-import { jsonTooDeep, mayNestDeeper, msgpackProblem, startsLikeJson } from './depth-limit.ts';
+import { jsonProblem, msgpackProblem, startsLikeJson } from './depth-limit.ts';
 import { jsonFields, msgpackFields } from './envelope.ts';
 import { hasLargeNumbers, parseExactly } from './numbers.ts';
 
@@ -29,10 +23,11 @@ import { hasLargeNumbers, parseExactly } from './numbers.ts';
 export type Format = 'json' | 'msgpack';
 
 /**
- * Bytes of one action on a queue; embeddings of a batch fit, a runaway sender does not. One is decoded in one go: text
- * of that size takes some 15 ms, the worst JSON (hundreds of thousands of small lists) some 100.
+ * Bytes of one action on a queue; long texts fit, a runaway sender does not. What is longer than MAX_INLINE_BYTES is
+ * read in a worker (queue/body-reader.ts): text of that size takes some 15 ms.
  */
 export const MAX_ACTION_BYTES = 4 * 1024 * 1024;
+export const MAX_INLINE_BYTES = 64 * 1024;
 
 // To strangers plain maps, as small as they get; what JSON leaves out (undefined) is left out here too.
 const PLAIN = {
@@ -54,17 +49,17 @@ type Raw = { readonly ok: true; readonly value: unknown } | { readonly ok: false
 
 const bad = (problem: string): Raw => ({ ok: false, problem });
 
-/** Bytes as a plain value of JSON's kind, nested at most MAX_DEPTH deep. */
+/** Bytes as a plain value of JSON's kind, within the limits of depth-limit.ts. */
 function decode(bytes: Uint8Array, format: Format): Raw {
   try {
     if (format === 'json') {
       if (!isUtf8(bytes)) return bad('not UTF-8');
+      const limit = jsonProblem(bytes);
+      if (limit !== null) return bad(limit);
       const text = asBuffer(bytes).toString();
-      if (mayNestDeeper(text, MAX_DEPTH) && jsonTooDeep(bytes, MAX_DEPTH))
-        return bad(`nested deeper than ${MAX_DEPTH}`);
       return { ok: true, value: hasLargeNumbers(text) ? parseExactly(text) : JSON.parse(text) };
     }
-    const problem = msgpackProblem(bytes, MAX_DEPTH);
+    const problem = msgpackProblem(bytes);
     return problem === null ? { ok: true, value: plain.unpack(bytes) } : bad(problem);
   } catch {
     // The parsers' own texts quote the input, and say no more than this.
@@ -159,7 +154,7 @@ function frameText(frame: Frame): string {
 // --- Actions -----------------------------------------------------------------------------------------------
 
 /** What became of a body: its value, or why it is refused, with those of the envelope's fields that can be read. */
-type Body = Raw & { readonly format: Format; readonly fields?: Fields };
+export type Body = Raw & { readonly format: Format; readonly fields?: Fields };
 
 type RefusedAction = Extract<ParsedAction, { readonly ok: false }> & {
   /** As far as it can be read: who is to be told. */
@@ -182,7 +177,7 @@ export const decodeAction = (
 ): DecodedAction => actionOf(readBody(bytes), now, newId, read);
 
 /** The first half of decodeAction: from bytes to a value. */
-function readBody(given: Uint8Array): Body {
+export function readBody(given: Uint8Array): Body {
   const bytes = withoutMark(given);
   const format = startsLikeJson(bytes) ? 'json' : 'msgpack';
   const raw =
@@ -204,7 +199,7 @@ function valueIn(bytes: Uint8Array, format: Format): unknown {
 }
 
 /** The second half. */
-function actionOf(
+export function actionOf(
   body: Body,
   now: number,
   newId: () => string,
@@ -255,7 +250,7 @@ export function createPeerCodec(): PeerCodec {
     },
     decode(bytes, now, newId) {
       if (bytes.length > MAX_ACTION_BYTES) return refuseAction(`larger than ${MAX_ACTION_BYTES} bytes`);
-      const problem = msgpackProblem(bytes, MAX_DEPTH, sizes);
+      const problem = msgpackProblem(bytes, sizes);
       if (problem !== null) return refuseAction(problem);
       try {
         return parseDomainAction(packr.unpack(bytes), now, newId);

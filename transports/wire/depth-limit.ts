@@ -1,41 +1,68 @@
-/** Bounds the nesting of bytes from strangers before anything recurses over them; allocates nothing. */
+/** Bounds the nesting of bytes from strangers, and how much they hold, before anything is made of them; allocates nothing. */
 import { isUtf8 } from 'node:buffer';
+import { MAX_DEPTH } from '../../src/domain/frames.ts';
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 
 /**
- * Whether JSON text may nest deeper than `maxDepth`: whether it has more opening brackets than that, those in strings
- * included. False is certain, true is not; most texts have so few that no closer look is needed.
+ * What the values of one body may weigh: what it costs to make them, to copy them and to check them grows with their
+ * number and kind, not with their bytes. At the limit all of it takes 2 to 4 ms. A number weighs 1, a text 4, a list or
+ * an object 8, a field 12 beside its name and value.
  */
-export function mayNestDeeper(text: string, maxDepth: number): boolean {
-  return occurrences(text, '{', maxDepth) + occurrences(text, '[', maxDepth) > maxDepth;
-}
+export const MAX_WEIGHT = 48_000;
+const TEXT_WEIGHT = 4;
+const CONTAINER_WEIGHT = 8;
+const FIELD_WEIGHT = 12;
 
-/** At most `limit` + 1. */
-function occurrences(text: string, character: string, limit: number): number {
-  let count = 0;
-  for (let at = text.indexOf(character); at >= 0 && count <= limit; at = text.indexOf(character, at + 1))
-    count += 1;
-  return count;
-}
+/** Where a body is so short that it can not weigh too much. */
+const LIGHT_BYTES = MAX_WEIGHT / FIELD_WEIGHT;
 
-/** Whether JSON text (UTF-8) nests arrays and objects deeper than `maxDepth`. About 1 ns a byte; stops at the first such bracket. */
-export function jsonTooDeep(bytes: Uint8Array, maxDepth: number): boolean {
+const TOO_DEEP = `nested deeper than ${MAX_DEPTH}`;
+const TOO_HEAVY = 'more values and fields than are taken at once';
+
+/**
+ * What is wrong with JSON text (UTF-8), or null: it nests deeper than MAX_DEPTH, or its values weigh more than
+ * MAX_WEIGHT. Whether it is JSON is not asked. About 1 ns a byte; stops where the first limit is passed.
+ */
+export function jsonProblem(bytes: Uint8Array): string | null {
+  if (bytes.length <= LIGHT_BYTES && !mayNestTooDeep(bytes)) return null;
   let depth = 0;
+  let weight = 0;
   let inText = false;
   for (let at = 0; at < bytes.length; at += 1) {
     const byte = bytes[at];
     if (inText) {
       if (byte === BACKSLASH) at += 1;
       else if (byte === QUOTE) inText = false;
-    } else if (byte === QUOTE) inText = true;
+    } else if (byte === QUOTE) {
+      inText = true;
+      weight += TEXT_WEIGHT;
+    } else if (byte === 0x2c) weight += 1;
+    else if (byte === 0x3a) weight += FIELD_WEIGHT;
     else if (byte === 0x7b || byte === 0x5b) {
       depth += 1;
-      if (depth > maxDepth) return true;
+      weight += CONTAINER_WEIGHT;
+      if (depth > MAX_DEPTH) return TOO_DEEP;
     } else if (byte === 0x7d || byte === 0x5d) depth -= 1;
+    if (weight > MAX_WEIGHT) return TOO_HEAVY;
   }
-  return false;
+  return null;
+}
+
+/**
+ * Whether JSON text may nest deeper than MAX_DEPTH: whether it has more opening brackets than that, those in strings
+ * included. False is certain, true is not; most short texts have so few that no closer look is needed.
+ */
+const mayNestTooDeep = (bytes: Uint8Array): boolean =>
+  occurrences(bytes, 0x7b) + occurrences(bytes, 0x5b) > MAX_DEPTH;
+
+/** At most MAX_DEPTH + 1. */
+function occurrences(bytes: Uint8Array, byte: number): number {
+  let count = 0;
+  for (let at = bytes.indexOf(byte); at >= 0 && count <= MAX_DEPTH; at = bytes.indexOf(byte, at + 1))
+    count += 1;
+  return count;
 }
 
 /** Whether a body can only be JSON: it starts with a brace or bracket, which no msgpack map and no record of ours does. */
@@ -68,15 +95,15 @@ const item: Item = { size: 0, items: 0, container: false, keyed: false, text: fa
 
 /**
  * What is wrong with a msgpack body, or null: it must be one whole value out of what JSON can say (no extensions,
- * timestamps, binaries, or keys that are not strings), nested at most `maxDepth` deep, with no length header that
- * promises more than there is. `recordSizes`: how many fields each record structure agreed with a peer has.
+ * timestamps, binaries, or keys that are not strings), nested at most MAX_DEPTH deep, no heavier than MAX_WEIGHT, with no
+ * length header that promises more than there is. `recordSizes`: how many fields each record structure agreed with a peer has.
  */
 export function msgpackProblem(
   bytes: Uint8Array,
-  maxDepth: number,
   recordSizes: readonly number[] = NO_RECORDS,
 ): string | null {
   let depth = 0;
+  let weight = 0;
   let at = 0;
   do {
     const inner = depth === 0 ? undefined : stack[depth - 1];
@@ -90,8 +117,10 @@ export function msgpackProblem(
     if (isNoNumber(bytes, at)) return 'NaN and infinite numbers are not taken';
     at = end;
     if (inner) inner.left -= 1;
+    weight += weightOf(inner?.keyed === true);
+    if (weight > MAX_WEIGHT) return TOO_HEAVY;
     if (item.container) {
-      if (depth >= maxDepth) return `nested deeper than ${maxDepth}`;
+      if (depth >= MAX_DEPTH) return TOO_DEEP;
       open(depth);
       depth += 1;
     }
@@ -99,6 +128,10 @@ export function msgpackProblem(
   } while (depth > 0);
   return at === bytes.length ? null : 'the msgpack body holds more than one value';
 }
+
+/** Of the item whose header was read; in a map the name and the value have half of the field's each. */
+const weightOf = (inMap: boolean): number =>
+  (item.container ? CONTAINER_WEIGHT : item.text ? TEXT_WEIGHT : 1) + (inMap ? FIELD_WEIGHT / 2 : 0);
 
 const NO_RECORDS: readonly number[] = [];
 

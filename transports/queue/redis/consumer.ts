@@ -11,6 +11,7 @@ import { enrolled, noTurns, served, shares, type Turns } from '../../../src/doma
 import type { QueueName, Subscription } from '../../../src/domain/queues.ts';
 import type { Log } from '../../../src/ports/telemetry.ts';
 import type { ConsumeOptions, Consumption, Listener, TransportMeter } from '../../../src/ports/transport.ts';
+import type { BodyReader } from '../body-reader.ts';
 import { type TellDead, tellingDead } from '../delivery.ts';
 import {
   BLOCK_MS,
@@ -51,6 +52,7 @@ interface ConsumerSetup {
   /** Unique for every consumer of every start of every node. */
   readonly holder: string;
   readonly lease: LeaseTimes;
+  readonly bodies: BodyReader;
   /** All consumers of this node; this one is added while it runs. */
   readonly consumers: Set<NodeConsumer>;
   readonly log: Log;
@@ -143,7 +145,7 @@ interface ConsumerParts {
 }
 
 function createParts(
-  { tracking, log, meter, holder, consumers }: ConsumerSetup,
+  { tracking, log, meter, holder, consumers, bodies }: ConsumerSetup,
   blocker: Redis,
   listener: Listener,
   options: ConsumeOptions,
@@ -193,11 +195,11 @@ function createParts(
   const self: NodeConsumer = {
     covers: queueSet.covers,
     barred: queueSet.barred,
-    tellDead: tellingDead(options, log),
+    tellDead: tellingDead(options, { log, bodies }),
   };
   const inFlight = createInFlight(
     {
-      ...{ tracking, taken, log, meter, read, left, returned: changed },
+      ...{ tracking, taken, log, meter, bodies, read, left, returned: changed },
       tellDead(queue, body, error) {
         const reads = [self, ...consumers].find(({ covers }) => covers(queue)) ?? self;
         reads.tellDead(queue, body, error);

@@ -18,6 +18,7 @@ import type {
   TransportMeter,
 } from '../../../src/ports/transport.ts';
 import { encodeAction } from '../../wire/codec.ts';
+import { createBodyReader } from '../body-reader.ts';
 import { sized } from '../delivery.ts';
 import { closed, createRequests } from '../requests.ts';
 import {
@@ -57,7 +58,8 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
   const { sender, tracking } = await openConnections(endpoint);
   const start = `${nodeId}:${randomUUID()}`;
   const shared = repliesQueue(start);
-  const requests = createRequests(shared, log, meter);
+  const bodies = createBodyReader();
+  const requests = createRequests(shared, { log, meter, bodies });
   const replies = createReplyReader(endpoint, tracking, shared, requests, log);
   const consumptions = new Set<Consumption>();
   const consumers = new Set<NodeConsumer>();
@@ -84,6 +86,7 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
     requests.close();
     await producer.close();
     await replies.close();
+    await bodies.close();
     tracking.close();
     closeConnection(sender);
   };
@@ -111,7 +114,7 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
       consumersStarted += 1;
       const holder = `${start}:${consumersStarted}`;
       const lease = settings.lease ?? LEASE_TIMES;
-      const setup = { endpoint, tracking, holder, lease, consumers, log, meter };
+      const setup = { endpoint, tracking, holder, lease, consumers, bodies, log, meter };
       const consumption = await startConsumer(setup, subscriptions, listener, options);
       consumptions.add(consumption);
       const stop = async (): Promise<void> => {
