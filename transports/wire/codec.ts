@@ -17,7 +17,6 @@ import { problemText } from '../../src/domain/problems.ts';
 import type { Sendable } from '../../src/ports/transport.ts';
 import { jsonProblem, msgpackProblem, startsLikeJson } from './depth-limit.ts';
 import { jsonFields, msgpackFields } from './envelope.ts';
-import { hasLargeNumbers, parseExactly } from './numbers.ts';
 
 /** How a peer writes: JSON text, or msgpack maps. */
 export type Format = 'json' | 'msgpack';
@@ -40,7 +39,7 @@ const PLAIN = {
   largeBigIntToString: true,
 } as const;
 const plain = new Packr({ ...PLAIN });
-// Whole numbers beyond 2^53 become bigints, as those of JSON (numbers.ts); msgpackr's types do not name this value.
+// Whole numbers beyond 2^53 become bigints, as those of JSON (parseExactly); msgpackr's types do not name this value.
 Object.assign(plain, { int64AsType: 'auto' });
 
 const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -66,6 +65,40 @@ function decode(bytes: Uint8Array, format: Format): Raw {
     return bad(format === 'json' ? 'not valid JSON' : 'not valid msgpack');
   }
 }
+
+// --- Numbers: whole ones of JSON stay as they were written, also those that a double can not hold ------------
+
+/** Digits of a number that is kept; nobody counts further. */
+const MAX_DIGITS = 40;
+
+/** A number that a double may not hold, where one can stand: most texts have none, and are parsed at full speed. */
+const LARGE = /[:,[]\s*-?(?:\d{16}|[\d.]+e\+?\d{3})/i;
+const WHOLE = /^-?\d+$/;
+
+const hasLargeNumbers = (text: string): boolean => LARGE.test(text);
+
+/** As JSON.parse; throws too for numbers that would be read as infinite, or have more than MAX_DIGITS digits. */
+const parseExactly = (text: string): unknown => JSON.parse(text, exact);
+
+function exact(_key: string, value: unknown, { source = '' }: { readonly source?: string } = {}): unknown {
+  if (typeof value !== 'number' || Number.isSafeInteger(value)) return value;
+  if (!Number.isFinite(value)) throw new RangeError('A number is too large.');
+  if (!WHOLE.test(source)) return value;
+  if (source.length > MAX_DIGITS) throw new RangeError('A number has too many digits.');
+  return BigInt(source);
+}
+
+/** JSON.stringify asks for this, wherever in the process a bigint is written: it becomes those digits again. */
+Object.defineProperty(BigInt.prototype, 'toJSON', {
+  configurable: true,
+  writable: true,
+  value(this: bigint) {
+    return rawJson(String(this));
+  },
+});
+
+/** Node has it since version 21; the language's own types do not name it yet. */
+const { rawJSON: rawJson }: { readonly rawJSON: (text: string) => unknown } = Object.assign(JSON);
 
 // --- Frames ------------------------------------------------------------------------------------------------
 
