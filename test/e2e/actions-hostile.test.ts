@@ -44,7 +44,7 @@ const DEAD: readonly (readonly [string, string | Uint8Array, RegExp])[] = [
     tenant_id: [undefined, {}, 42, '', 'a/b', '*'],
     tenant_tier: [{}, 42, 'platinum'],
     session_id: [[], 42, 'a b'],
-    user_id: [[], 42, 'a b'],
+    user_id: [[], 42, '', 'x'.repeat(256)],
     agent_id: [[], 42, 'a b'],
     correlation_id: [{}, 42, ''],
     trace_id: [{}, 42, ''],

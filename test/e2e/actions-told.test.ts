@@ -28,7 +28,7 @@ const latin1 = (list: string): Uint8Array =>
 const REFUSED: Readonly<Record<string, (list: string) => string | Uint8Array>> = {
   ...Object.fromEntries(
     Object.entries({
-      user_id: [{}, []],
+      user_id: [42, {}, []],
       tenant_tier: ['gold', 42, {}],
       action_type: ['execution.agent_rum', 'a b', 42, '', undefined],
       timestamp: ['', 'yesterday', 42],
