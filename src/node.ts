@@ -231,7 +231,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     version,
     checks: {
       store: () => store.ping(),
-      ...(settings.redisUrl === undefined ? {} : { redis: () => transport.ping() }),
+      ...(settings.redisUrl === undefined ? {} : { redis: () => transport.ready() }),
     },
     providers: known,
     openCircuits: () => models.openCircuits(),

@@ -1,8 +1,8 @@
 /** The action worker of a node: takes actions off the work queues, performs them, and has each answered once. */
 import { LRUCache } from 'lru-cache';
-import { callbackProblem, errorReply, replyQueue, replyStatus } from '../../src/domain/action-replies.ts';
+import { callbackProblem, errorReply, isReplyType, replyStatus } from '../../src/domain/action-replies.ts';
 import { type Command, type CommandOf, expectsReply, readCommand } from '../../src/domain/action-types.ts';
-import { parseDomainAction } from '../../src/domain/domain-action.ts';
+import { type DomainAction, parseDomainAction } from '../../src/domain/domain-action.ts';
 import { type ErrorData, RefusalError, refusal } from '../../src/domain/errors.ts';
 import type { AgentId, TenantId } from '../../src/domain/ids.ts';
 import {
@@ -76,16 +76,16 @@ export function createActionWorker(deps: ActionWorkerDeps): ActionWorker {
   const pauses = createAbortable(deps.timers);
   const running = createAbortable(deps.timers);
   const replies = createReplies(deps);
+  /** What the actions ask for that were read and are worked on. */
+  const commands = new WeakMap<DomainAction, Command>();
   const perform = createPerform({ ...deps, replies, pauses, running });
   let consumptions: readonly Consumption[] = [];
   let stopping: Promise<void> | undefined;
 
   const listener = oneAtATime(async (delivery) => {
     const request = requestOf(delivery, taken);
-    const read = readCommand(delivery.action);
-    if (read.ok) return perform(delivery, request, read.command);
-    // Without a queue it went to the dead list when it was read. Repeated, it is refused alike: nothing is stored.
-    await replies.send(request, errorReply(read.error));
+    const command = commands.get(delivery.action);
+    if (command) await perform(delivery, request, command);
   });
 
   /** Whoever waits for an action that nobody will work on any more is told why. */
@@ -97,9 +97,20 @@ export function createActionWorker(deps: ActionWorkerDeps): ActionWorker {
     );
   }
 
+  /** Whoever sent what no node can work on is told, on whatever queue of its own it names. It is found again alike. */
+  function onRefused(delivery: ActionDelivery, error: ErrorData): void {
+    const request = requestOf(delivery, taken);
+    if (request.queue === undefined || isReplyType(delivery.action.action_type)) return;
+    replies
+      .send(request, errorReply(error))
+      .catch((failure: unknown) =>
+        log.warn({ err: failure, queue: request.queue }, 'a refused action was not answered'),
+      );
+  }
+
   async function consume(some: readonly Subscription[], credits: number): Promise<void> {
     if (some.length === 0) return;
-    const options = { credits, read: readWork(taken), onDead };
+    const options = { credits, read: readWork(taken, commands), onDead, onRefused };
     consumptions = [...consumptions, await transport.consume(some, listener, options)];
   }
 
@@ -233,19 +244,19 @@ function createPush({ directory }: PerformDeps) {
 
 /**
  * Refuses at once what no delivery will do better with: what no node works on, what names a queue that it may not name,
- * and data that does not fit where nobody could be told. `taken`: the queues that the node takes from.
+ * and data that does not fit. `taken`: the queues that the node takes from.
  */
 const readWork =
-  (taken: ReadonlySet<string>): ReadMessage =>
+  (taken: ReadonlySet<string>, commands: WeakMap<DomainAction, Command>): ReadMessage =>
   (raw, _queue, nowMs, newId) => {
     const parsed = parseDomainAction(raw, nowMs, newId);
     if (!parsed.ok) return parsed;
-    const { action } = parsed;
-    const problem = callbackProblem(action, taken);
+    const problem = callbackProblem(parsed.action, taken);
     if (problem !== null) return { ok: false, error: refusal('FORBIDDEN', { message: problem }) };
-    if (replyQueue(action, taken) !== undefined && expectsReply(action.action_type)) return parsed;
-    const read = readCommand(action);
-    return read.ok ? parsed : read;
+    const read = readCommand(parsed.action);
+    if (!read.ok) return read;
+    commands.set(parsed.action, read.command);
+    return parsed;
   };
 
 /**

@@ -9,6 +9,7 @@ import {
   executionParamsSchema,
   MAX_BATCH_CONCURRENCY,
   MAX_BATCH_ITEMS,
+  MAX_NAMED_TOOLS,
   toolsConfigSchema,
 } from './execution-params.ts';
 import { type PushedFrame, sayFields } from './frames.ts';
@@ -20,6 +21,7 @@ import {
   type TaskId,
   taskIdSchema,
 } from './ids.ts';
+import { hasJsonUnits } from './json-size.ts';
 import { problemsOf, problemText } from './problems.ts';
 
 // --- Their data ------------------------------------------------------------------------------------------------
@@ -34,7 +36,7 @@ const MAX_ATTACHED_UNITS = 256 * 1024;
 
 const recordSchema = z
   .record(z.string(), z.unknown())
-  .refine((fields) => JSON.stringify(fields).length <= MAX_ATTACHED_UNITS, 'must have at most 256 KiB');
+  .refine((fields) => hasJsonUnits(fields, MAX_ATTACHED_UNITS), 'must have at most 256 KiB');
 
 export const runSchema = z.object({
   input: sayFields.message,
@@ -164,11 +166,18 @@ function fieldsOf({ data, task_id, agent_id, session_id }: DomainAction): Fields
   return fields;
 }
 
+/** Names that are each looked at and complained of: a text in place of too many is refused just as well, by its field. */
+const notTooMany = (names: unknown): unknown => {
+  const count = isRecord(names) ? Object.keys(names).length : 0;
+  return count > MAX_NAMED_TOOLS ? `${count} names` : names;
+};
+
 /** The fields of one run under the names that we use. */
 const withRunNames = (fields: Fields): Fields => ({
   ...fields,
   input: fields.input ?? fields.message,
   user_info: fields.user_info ?? fields.user,
+  tools_config: notTooMany(fields.tools_config),
   execution_params: isRecord(fields.execution_params)
     ? withoutNulls(fields.execution_params)
     : fields.execution_params,

@@ -87,6 +87,9 @@ const FLAT_DATA: ReadonlySet<string> = new Set([
   'error_details',
 ]);
 
+/** Names under which a field of the envelope may come. */
+export const ENVELOPE_NAMES: ReadonlySet<string> = ENVELOPE;
+
 /** Ids that senders put into the envelope, into `data` or into the context; read from the envelope afterwards. */
 const SHARED_IDS = ['agent_id', 'session_id', 'user_id'] as const;
 
@@ -117,8 +120,10 @@ export function parseInFull(raw: Readonly<Fields>, now: number, newId: () => str
   const timestamp = isoTime(fields.timestamp, now);
   if (timestamp === null) return refused('The action is malformed: timestamp: must be an ISO 8601 time.');
   const idGiven = fields.action_id !== undefined;
-  const parsed = domainActionSchema.safeParse(settle(fields, timestamp, newId));
-  if (parsed.success) return { ok: true, action: parsed.data, idGiven };
+  const settled = settle(fields, timestamp, newId);
+  // Objects of any size, and already of their kind: a schema would look at each of their fields.
+  const parsed = domainActionSchema.safeParse({ ...settled, data: NONE, metadata: NONE });
+  if (parsed.success) return { ok: true, action: { ...parsed.data, ...objectsOf(settled) }, idGiven };
   return refused(`The action is malformed: ${problemText(parsed.error)}.`);
 }
 
@@ -127,14 +132,38 @@ const refused = (message: string): ParsedAction => ({
   error: refusal('INVALID_REQUEST', { message }),
 });
 
-type Fields = Record<string, unknown>;
+export type Fields = Record<string, unknown>;
+
+/** A type that stands for one that can not be read: it is no reply's. */
+const UNREADABLE_TYPE = 'unreadable';
+
+/**
+ * The envelope of an action that is refused, without what is wrong with it and without its data: enough to tell its
+ * sender. Undefined where it names no tenant, whose queues are not known then. `now`, `newId`: as in parseDomainAction.
+ */
+export function readableEnvelope(raw: unknown, now: number, newId: () => string): DomainAction | undefined {
+  if (!isObject(raw)) return undefined;
+  const given: Fields = {};
+  for (const name of ENVELOPE) if (Object.hasOwn(raw, name)) given[name] = raw[name];
+  const settled = settle(withoutNulls(given), new Date(now).toISOString(), newId);
+  const readable = domainActionSchema.safeParse({ ...settled, data: {}, metadata: {} });
+  if (readable.success) return readable.data;
+  const wrong = new Set(readable.error.issues.map(({ path }) => path[0]));
+  const fields: Fields = { action_id: newId(), action_type: UNREADABLE_TYPE, data: {}, metadata: {} };
+  for (const name of ENVELOPE_FIELDS)
+    if (!wrong.has(name) && name !== 'data' && name !== 'metadata')
+      fields[name] = settled[name] ?? fields[name];
+  return domainActionSchema.safeParse(fields).data;
+}
 
 const isObject = (value: unknown): value is Fields =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
 const NONE: Readonly<Fields> = {};
 
-const objectOf = (value: unknown): Readonly<Fields> => (isObject(value) ? value : NONE);
+const objectOf = (value: unknown): Fields => (isObject(value) ? value : {});
+
+const objectsOf = ({ data, metadata }: Fields) => ({ data: objectOf(data), metadata: objectOf(metadata) });
 
 // --- The short path ----------------------------------------------------------------------------------------
 
@@ -287,10 +316,30 @@ function settle(fields: Fields, timestamp: string, newId: () => string): Fields 
   fill(fields, 'tenant_id', () => context.tenant_id);
   fill(fields, 'tenant_tier', () => context.tenant_tier ?? context.tier);
   fill(fields, 'callback_queue', () => fields.callback_queue_name);
+  for (const each of [data, metadata]) Reflect.deleteProperty(each, '__proto__');
   fields.data = data;
   fields.metadata = metadata;
   fields.timestamp = timestamp;
+  if (fields.timeout !== undefined) fields.timeout = secondsOf(fields.timeout);
   return fields;
+}
+
+const NUMBER = /^\d{1,9}(?:\.\d{1,9})?$/;
+const PART = String.raw`(\d{1,9}(?:[.,]\d{1,9})?)`;
+const DURATION = new RegExp(
+  `^P(?=[\\dT])(?:${PART}W)?(?:${PART}D)?(?:T(?=\\d)(?:${PART}H)?(?:${PART}M)?(?:${PART}S)?)?$`,
+  'i',
+);
+/** Seconds of each part of a duration. Years and months have no length. */
+const PART_SECONDS = [604_800, 86_400, 3_600, 60, 1] as const;
+
+/** Seconds out of a number's text or an ISO 8601 duration; whatever else it is stays, for the schema to refuse. */
+function secondsOf(value: unknown): unknown {
+  if (typeof value !== 'string') return value;
+  if (NUMBER.test(value)) return Number(value);
+  const parts = DURATION.exec(value)?.slice(1);
+  if (!parts) return value;
+  return PART_SECONDS.reduce((sum, each, at) => sum + each * Number((parts[at] ?? '0').replace(',', '.')), 0);
 }
 
 /** Sets a field that is absent, unless there is nothing to set it to. */

@@ -9,7 +9,7 @@ export interface Overrides {
   readonly maxTimeMs?: number;
 }
 
-const MAX_NAMED_TOOLS = 64;
+export const MAX_NAMED_TOOLS = 64;
 const MAX_TOOL_NAME = 128;
 export const MAX_BATCH_ITEMS = 100;
 export const MAX_BATCH_CONCURRENCY = 20;

@@ -37,11 +37,11 @@ export const imagesSchema = z
   .array(imageSchema)
   .max(MAX_IMAGES)
   .superRefine((images, context) => {
-    if (images.reduce((units, image) => units + urlOf(image).length, 0) > MAX_IMAGE_UNITS)
-      context.addIssue({
-        code: 'custom',
-        message: `must have at most ${MAX_IMAGE_UNITS} characters together`,
-      });
+    if (images.reduce((units, image) => units + urlOf(image).length, 0) > MAX_IMAGE_UNITS) {
+      const message = `must have at most ${MAX_IMAGE_UNITS} characters together`;
+      context.addIssue({ code: 'custom', message });
+      return;
+    }
     for (const [place, image] of images.entries()) {
       const message = imageProblem(urlOf(image));
       if (message === null) continue;

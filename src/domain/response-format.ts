@@ -1,6 +1,7 @@
 /** The form in which an agent is to answer: text, any JSON object, or JSON by a schema that the caller gives. */
 import { z } from 'zod';
 import { type ErrorData, refusal } from './errors.ts';
+import { hasJsonUnits } from './json-size.ts';
 
 /** UTF-16 units of a schema, as JSON: it goes out with every call of the model. */
 const MAX_SCHEMA_UNITS = 64 * 1024;
@@ -66,7 +67,7 @@ function schemaProblem(schema: unknown, path = '', depth = 0): string | undefine
 }
 
 const jsonSchema = z.record(z.string(), z.unknown()).superRefine((schema, context) => {
-  const isLong = JSON.stringify(schema).length > MAX_SCHEMA_UNITS;
+  const isLong = !hasJsonUnits(schema, MAX_SCHEMA_UNITS);
   const problem = isLong ? `must have at most ${MAX_SCHEMA_UNITS} characters` : schemaProblem(schema);
   if (problem !== undefined) context.addIssue({ code: 'custom', message: problem });
 });

@@ -46,9 +46,11 @@ export interface ConsumeOptions {
   readonly patterns?: readonly QueuePattern[] | undefined;
   /**
    * Told of what went to the dead list by this consumer's doing, or by the death of those that had it (POISON), as
-   * far as its body can be read: its sender may want to know. At least once where it is told at all.
+   * far as it was read: its sender may want to know. At least once where it is told at all.
    */
   readonly onDead?: ((delivery: ActionDelivery, error: ErrorData) => void) | undefined;
+  /** The same of what was refused when it was read: its action is as much of the envelope as is valid, without data. */
+  readonly onRefused?: ((delivery: ActionDelivery, error: ErrorData) => void) | undefined;
 }
 
 /** Refusals that say nothing about the action: the node goes away, or what it needs is out. */
@@ -159,5 +161,7 @@ export interface Transport {
   readonly dead: DeadLetters;
   /** Resolves if the medium would take an action now. */
   ping(): Promise<void>;
+  /** The same, and that every queue of its consumers can be taken from. `details.reason` says why not, to anybody. */
+  ready(): Promise<void>;
   close(): Promise<void>;
 }

@@ -145,11 +145,28 @@ test('what does not fit is refused with the name of the field', () => {
     [{ ...minimal, metadata: 5 }, /metadata/],
     [{ ...minimal, execution_context: 'x' }, /execution_context/],
     [{ ...minimal, timeout: -1 }, /timeout/],
-    [{ ...minimal, timeout: '30' }, /timeout/],
+    ...['', 'soon', '-1', '0', '1e3', 'P', 'PT', 'PT1', 'P1Y', 'P1M', 'P2D', 'PT-1S', '30S'].map(
+      (timeout): [unknown, RegExp] => [{ ...minimal, timeout }, /timeout/],
+    ),
     [{ ...minimal, callback_queue: 'a b\n' }, /callback_queue/],
     [{ ...minimal, correlation_id: {} }, /correlation_id/],
   ];
   for (const [raw, problem] of cases) assert.match(refusal(raw), problem);
+});
+
+test('a timeout is seconds, as a number, its text, or a duration', () => {
+  const cases: readonly (readonly [unknown, number])[] = [
+    ['30', 30],
+    ['2.5', 2.5],
+    ['PT30S', 30],
+    ['pt30s', 30],
+    ['PT0.5S', 0.5],
+    ['PT1,5M', 90],
+    ['PT1H30M', 5_400],
+    ['P1D', 86_400],
+    ['P0DT0H1M0S', 60],
+  ];
+  for (const [timeout, seconds] of cases) assert.equal(accepted({ ...minimal, timeout }).timeout, seconds);
 });
 
 test('whatever comes, it is refused or brought to the one form', () => {

@@ -44,7 +44,7 @@ const DEAD: readonly (readonly [string, string | Uint8Array, RegExp])[] = [
     tenant_id: [undefined, {}, 42, '', 'a/b', '*'],
     tenant_tier: [{}, 42, 'platinum'],
     session_id: [[], 42, 'a b'],
-    user_id: [[], 42, 'a b'],
+    user_id: [[], 42, '', 'x'.repeat(256)],
     agent_id: [[], 42, 'a b'],
     correlation_id: [{}, 42, ''],
     trace_id: [{}, 42, ''],
@@ -53,7 +53,7 @@ const DEAD: readonly (readonly [string, string | Uint8Array, RegExp])[] = [
     metadata: ['text', 42, []],
     execution_context: ['text', 42, []],
     callback_queue: [{}, 42, '', 'a b', 'a\nb', 'x'.repeat(600)],
-    timeout: [{}, '5', -1, 0, 1e12],
+    timeout: [{}, 'soon', '', 'P1Y', -1, 0, 1e12],
     timestamp: [{}, 42, 'yesterday', '2026-99-99T00:00:00'],
   }).flatMap(([name, values]) =>
     values.map(
@@ -161,7 +161,7 @@ test('keys that reach for prototypes reach nothing', async (t) => {
     `{${head},"data":{"__proto__":{"input":"Hi."}}}`,
   );
   assert.equal((await client.reply(list)).data.error_code, 'INVALID_REQUEST');
-  await until('the dead', async () => (await client.redis.client.llen(`${WORK}:dead`)) === 1);
+  await until('the dead', async () => (await client.redis.client.llen(`${WORK}:dead`)) === 2);
   const empty: Record<string, unknown> = {};
   assert.equal(empty.polluted, undefined);
   assert.equal(stub.requests.length, 1);

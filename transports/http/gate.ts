@@ -5,7 +5,6 @@ import type { Context, MiddlewareHandler } from 'hono';
 import { cors } from 'hono/cors';
 import { createMiddleware } from 'hono/factory';
 import { type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
-import { MAX_DEPTH } from '../../src/domain/frames.ts';
 import { ID_PATTERN, type TenantId } from '../../src/domain/ids.ts';
 import type { Actor } from '../../src/ports/management.ts';
 import type { Refusals } from '../../src/ports/telemetry.ts';
@@ -18,7 +17,7 @@ import {
   readBearer,
   type Scope,
 } from '../wire/access.ts';
-import { jsonTooDeep } from '../wire/depth-limit.ts';
+import { jsonProblem } from '../wire/depth-limit.ts';
 import type { HttpDeps } from './deps.ts';
 import { type HttpEnv, refuse } from './errors.ts';
 
@@ -149,14 +148,15 @@ export function actorOf(c: Context<HttpEnv>): Actor {
 
 // --- Bodies ----------------------------------------------------------------------------------------------------
 
-/** Reads a body that is safe to parse: named as JSON, UTF-8, and nested at most MAX_DEPTH deep. */
+/** Reads a body that is safe to parse: named as JSON, UTF-8, and within the limits of depth-limit.ts. */
 export async function readJson(c: Context<HttpEnv>): Promise<Reply<unknown>> {
   const refused = (message: string) => ({ ok: false as const, error: invalid(message) });
   if (!/^application\/json(;|$)/i.test(c.req.header('content-type') ?? ''))
     return refused('The body must be JSON, sent with Content-Type: application/json.');
   const bytes = new Uint8Array(await c.req.arrayBuffer());
   if (!isUtf8(bytes)) return refused('The body is not UTF-8.');
-  if (jsonTooDeep(bytes, MAX_DEPTH)) return refused(`The body is nested deeper than ${MAX_DEPTH} levels.`);
+  const problem = jsonProblem(bytes);
+  if (problem !== null) return refused(`The body is not taken: ${problem}.`);
   try {
     return { ok: true, value: await c.req.json() };
   } catch {

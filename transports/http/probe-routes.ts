@@ -168,6 +168,9 @@ const providersIn = (
     }),
   );
 
+/** A refusal whose reason names nothing that is not to be seen by anybody. */
+const reasonSchema = z.object({ data: z.object({ details: z.object({ reason: z.string() }) }) });
+
 async function runCheck({ checks, timing, log }: HttpDeps, name: string): Promise<CheckResult> {
   const { checkTimeoutMs } = { ...HTTP_TIMING, ...timing };
   const startedMs = performance.now();
@@ -180,9 +183,9 @@ async function runCheck({ checks, timing, log }: HttpDeps, name: string): Promis
       await checks[name]?.();
       return undefined;
     } catch (error) {
-      // The reason may name hosts and users, and this route is open: the log has it.
+      // The reason may name hosts and users, and this route is open: the log has it, unless it is meant for anybody.
       log.warn({ err: error, check: name }, 'a readiness check failed');
-      return 'failed';
+      return reasonSchema.safeParse(error).data?.data.details.reason ?? 'failed';
     }
   };
   const error = await Promise.race([check(), late]);

@@ -1,21 +1,25 @@
 /** Brings a body off a queue to its listener and says what came of it; and the form of a dead letter. */
+import { isUtf8 } from 'node:buffer';
 import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
 import { type ErrorData, errorDataSchema, RefusalError, refusal } from '../../src/domain/errors.ts';
 import { type QueueName, queueNameSchema } from '../../src/domain/queues.ts';
+import { WorkerPoolError } from '../../src/llm/worker-pool.ts';
 import type { Log } from '../../src/ports/telemetry.ts';
 import {
-  type ActionDelivery,
   type ConsumeOptions,
   type DeadLetter,
   type Listener,
   NOT_ITS_FAULT,
   type ReadMessage,
 } from '../../src/ports/transport.ts';
-import { type DecodedAction, decodeAction, MAX_ACTION_BYTES } from '../wire/codec.ts';
+import { decodeAction, MAX_ACTION_BYTES } from '../wire/codec.ts';
+import type { BodyReader } from './body-reader.ts';
 
 /** Dead letters of a queue; beyond, the oldest go. */
 export const MAX_DEAD_LETTERS = 10_000;
+/** Bytes of a body that its dead letter shows as text; a larger one is written as base64, in a fraction of the time. */
+const MAX_TEXT_BYTES = 512 * 1024;
 /** Bytes that a dead letter has of a body that is larger than an action may be. */
 const MAX_HEAD_BYTES = 4_096;
 
@@ -37,15 +41,19 @@ type DeliveryVerdict =
 
 const DONE: DeliveryVerdict = { type: 'done' };
 
-/** Never rejects. The listener is called in this tick. */
+/** Never rejects. The listener is called in this tick where the body is read in it. */
 export async function deliver(
   queue: QueueName,
   body: Uint8Array,
   listener: Listener,
-  log: Log,
-  read?: ReadMessage,
+  { log, bodies, read }: DeliveryDeps,
 ): Promise<DeliveryVerdict> {
-  const decoded = readBody(queue, body, read);
+  let decoded = bodies.read(queue, body, read);
+  if (decoded instanceof Promise) {
+    const reading = await decoded.catch(unread);
+    if ('type' in reading) return reading;
+    decoded = reading;
+  }
   if (!decoded.ok) return { type: 'malformed', error: decoded.error };
   const { action, idGiven, format } = decoded;
   try {
@@ -63,23 +71,37 @@ export async function deliver(
   }
 }
 
-function readBody(queue: QueueName, body: Uint8Array, read?: ReadMessage): DecodedAction {
-  const readHere = read && ((raw: unknown, now: number, newId: () => string) => read(raw, queue, now, newId));
-  return decodeAction(body, Date.now(), randomUUID, readHere);
+interface DeliveryDeps {
+  readonly log: Log;
+  readonly bodies: BodyReader;
+  readonly read: ReadMessage | undefined;
+}
+
+/** Of a body that its worker gave no value of. */
+function unread(error: unknown): DeliveryVerdict {
+  const fault = error instanceof WorkerPoolError ? error.fault : 'crashed';
+  if (fault === 'late' || fault === 'memory') {
+    const message = 'The action is malformed: reading it takes too long, or too much memory.';
+    return { type: 'malformed', error: refusal('INVALID_REQUEST', { message }) };
+  }
+  if (fault === 'crashed') return { type: 'failed', error: refusal('INTERNAL') };
+  return { type: 'requeue', error: refusal(fault === 'closed' ? 'DRAINING' : 'TRANSPORT_UNAVAILABLE') };
 }
 
 /** Tells a consumer of an action that is dead, as far as it can read it. */
 export type TellDead = (queue: QueueName, body: Uint8Array, error: ErrorData) => void;
 
-export function tellingDead({ onDead, read }: ConsumeOptions, log: Log): TellDead {
-  return (queue, body, error) => {
-    if (!onDead) return;
-    const decoded = readBody(queue, body, read);
-    if (!decoded.ok) return;
-    const { action, idGiven, format } = decoded;
-    const delivery: ActionDelivery = { action, idGiven, format, queue };
+export function tellingDead(
+  { onDead, onRefused, read }: ConsumeOptions,
+  { log, bodies }: Pick<DeliveryDeps, 'log' | 'bodies'>,
+): TellDead {
+  return async (queue, body, error) => {
     try {
-      onDead(delivery, error);
+      const decoded = await bodies.read(queue, body, read);
+      const { format } = decoded;
+      if (decoded.ok) onDead?.({ action: decoded.action, idGiven: decoded.idGiven, format, queue }, error);
+      else if (decoded.envelope)
+        onRefused?.({ action: decoded.envelope, idGiven: false, format, queue }, error);
     } catch (thrown) {
       const text = thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown);
       log.error({ queue, error: text }, 'who was told of a dead action crashed');
@@ -98,22 +120,52 @@ const deadLetterSchema = z.object({
   replayable: z.boolean(),
 });
 
-/** A body with the reason why nobody works on it. */
-export function deadLetter(queue: QueueName, body: Uint8Array, error: ErrorData): DeadLetter {
+/** All of a dead letter but its body, and the bytes to be shown as that. */
+function letterOf(queue: QueueName, body: Uint8Array, error: ErrorData) {
   const replayable = body.length <= MAX_ACTION_BYTES;
-  const shown = Buffer.from(replayable ? body : body.subarray(0, MAX_HEAD_BYTES));
-  const text = shown.toString('utf8');
-  const encoding = Buffer.from(text, 'utf8').equals(shown) ? 'utf8' : 'base64';
-  return {
+  const shown = asBuffer(replayable ? body : body.subarray(0, MAX_HEAD_BYTES));
+  const encoding = shown.length <= MAX_TEXT_BYTES && isUtf8(shown) ? 'utf8' : 'base64';
+  const size = body.length;
+  const letter = {
     id: randomUUID(),
     queue,
     error,
     diedAtMs: Date.now(),
-    size: body.length,
+    size,
     encoding,
-    body: encoding === 'utf8' ? text : shown.toString('base64'),
     replayable,
-  };
+  } as const;
+  return { letter, shown };
+}
+
+const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+
+/** A body with the reason why nobody works on it. */
+export function deadLetter(queue: QueueName, body: Uint8Array, error: ErrorData): DeadLetter {
+  const { letter, shown } = letterOf(queue, body, error);
+  return { ...letter, body: shown.toString(letter.encoding) };
+}
+
+/** Bytes that are made base64 at once; a multiple of three. */
+const BASE64_BYTES = 48 * 1024;
+
+/** The same as JSON text, without its body beside it. No text of the size of a large body is ever made: that takes long. */
+export function deadLetterJson(queue: QueueName, body: Uint8Array, error: ErrorData) {
+  const { letter, shown } = letterOf(queue, body, error);
+  if (letter.encoding === 'utf8')
+    return { letter, json: Buffer.from(JSON.stringify({ ...letter, body: shown.toString() })) };
+  const head = `${JSON.stringify(letter).slice(0, -1)},"body":"`;
+  const headBytes = Buffer.byteLength(head);
+  const json = Buffer.allocUnsafe(headBytes + 4 * Math.ceil(shown.length / 3) + 2);
+  let at = json.write(head);
+  for (let from = 0; from < shown.length; from += BASE64_BYTES)
+    at += json.write(
+      shown.toString('base64', from, Math.min(from + BASE64_BYTES, shown.length)),
+      at,
+      'latin1',
+    );
+  json.write('"}', at);
+  return { letter, json };
 }
 
 /** A dead letter out of its JSON text; null where it is none (another program may write to the list, too). */

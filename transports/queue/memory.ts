@@ -30,6 +30,7 @@ import type {
   TransportMeter,
 } from '../../src/ports/transport.ts';
 import { encodeAction } from '../wire/codec.ts';
+import { type BodyReader, createBodyReader } from './body-reader.ts';
 import {
   bodyOf,
   createPauses,
@@ -63,7 +64,8 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
   });
   const dead = new Map<QueueName, DeadLetter[]>();
   const shared = repliesQueue('here');
-  const requests = createRequests(shared, log, meter);
+  const bodies = createBodyReader();
+  const requests = createRequests(shared, { log, meter, bodies });
   /** Reply queues of single requests, each with its correlation id: a late reply is known as such for a while. */
   const replyQueues = new LRUCache<QueueName, string>({ max: MAX_REPLY_QUEUES });
   let isClosed = false;
@@ -85,6 +87,10 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
     log.warn({ queue: letter.queue, id: letter.id, code: letter.error.code }, 'an action is dead');
   };
 
+  const ping = async (): Promise<void> => {
+    if (isClosed) throw closed();
+  };
+
   return {
     push,
     async send(queue: QueueName, message: Sendable, format: ActionFormat) {
@@ -100,7 +106,12 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
     },
     async consume(subscriptions, listener, options): Promise<Consumption> {
       if (isClosed) throw closed();
-      const consumer = createConsumer({ queues, addDead, log, meter }, subscriptions, listener, options);
+      const consumer = createConsumer(
+        { queues, addDead, bodies, log, meter },
+        subscriptions,
+        listener,
+        options,
+      );
       consumers.add(consumer);
       queueMicrotask(consumer.takeMore);
       return {
@@ -114,14 +125,14 @@ export function createMemoryTransport(log: Log, meter: TransportMeter): MemoryTr
     },
     replied: (reply) => requests.replied(reply),
     dead: deadLetters(dead, push),
-    async ping() {
-      if (isClosed) throw closed();
-    },
+    ping,
+    ready: ping,
     async close() {
       isClosed = true;
       await Promise.all([...consumers].map((consumer) => consumer.stop()));
       consumers.clear();
       requests.close();
+      await bodies.close();
     },
   };
 }
@@ -190,6 +201,7 @@ function createQueues(filled: () => void): Queues {
 interface ConsumerDeps {
   readonly queues: Queues;
   readonly addDead: (letter: DeadLetter) => void;
+  readonly bodies: BodyReader;
   readonly log: Log;
   readonly meter: TransportMeter;
 }
@@ -201,13 +213,13 @@ interface Consumer extends Consumption {
 }
 
 function createConsumer(
-  { queues, addDead, log, meter }: ConsumerDeps,
+  { queues, addDead, bodies, log, meter }: ConsumerDeps,
   first: readonly Subscription[],
   listener: Listener,
   options: ConsumeOptions,
 ): Consumer {
   const { credits, read, patterns = [] } = options;
-  const tellDead = tellingDead(options, log);
+  const tellDead = tellingDead(options, { log, bodies });
   const subscriptions = new Map(first.map((subscription) => [subscription.queue, subscription]));
   const running = new Set<Promise<void>>();
   let turns = noTurns;
@@ -224,7 +236,7 @@ function createConsumer(
     });
   };
   const work = async (queue: QueueName, item: Item): Promise<void> => {
-    const verdict = await deliver(queue, item.body, listener, log, read);
+    const verdict = await deliver(queue, item.body, listener, { log, bodies, read });
     if (verdict.type === 'done') return;
     const deliveries = item.deliveries + 1;
     if (verdict.type === 'requeue') {

@@ -5,7 +5,8 @@ import { RefusalError, refusal } from '../../src/domain/errors.ts';
 import { type QueueName, serviceOf } from '../../src/domain/queues.ts';
 import type { Log } from '../../src/ports/telemetry.ts';
 import type { RequestOptions, TransportMeter } from '../../src/ports/transport.ts';
-import { decodeAction } from '../wire/codec.ts';
+import type { DecodedAction } from '../wire/codec.ts';
+import type { BodyReader } from './body-reader.ts';
 import { type Circuit, createCircuits } from './circuit-breaker.ts';
 
 /** Requests of one node that may wait at once. */
@@ -48,7 +49,13 @@ export interface Requests {
   close(): void;
 }
 
-export function createRequests(sharedQueue: QueueName, log: Log, meter: TransportMeter): Requests {
+interface RequestDeps {
+  readonly log: Log;
+  readonly meter: TransportMeter;
+  readonly bodies: BodyReader;
+}
+
+export function createRequests(sharedQueue: QueueName, { log, meter, bodies }: RequestDeps): Requests {
   const waiting = new Map<string, Pending>();
   const settled = createSettled();
   const circuitOf = createCircuits(log, meter);
@@ -96,6 +103,18 @@ export function createRequests(sharedQueue: QueueName, log: Log, meter: Transpor
   };
 
   const matched = createMatching(waiting, settled, log, meter);
+  const malformed = (problem: string): void => {
+    meter.counted('reply.malformed', 1);
+    log.warn({ problem }, 'a reply is malformed');
+  };
+  const received = (decoded: DecodedAction, only: string | undefined): void => {
+    if (!decoded.ok) return malformed(decoded.error.message);
+    const { action: reply } = decoded;
+    // On a reply queue for one request a reply need not say what it answers; but it must not say something else.
+    const correlationId = reply.correlation_id ?? only;
+    const wanted = only === undefined || correlationId === only ? correlationId : undefined;
+    matched(reply, wanted);
+  };
 
   return {
     run(queue, action, options, send) {
@@ -105,12 +124,12 @@ export function createRequests(sharedQueue: QueueName, log: Log, meter: Transpor
         : circuit.probe(() => ask(queue, action, options, send, undefined));
     },
     reply(body, only) {
-      const reply = readReply(body, log, meter);
-      if (!reply) return;
-      // On a reply queue for one request a reply need not say what it answers; but it must not say something else.
-      const correlationId = reply.correlation_id ?? only;
-      const wanted = only === undefined || correlationId === only ? correlationId : undefined;
-      matched(reply, wanted);
+      const decoded = bodies.read(sharedQueue, body);
+      if (!(decoded instanceof Promise)) return received(decoded, only);
+      decoded.then(
+        (each) => received(each, only),
+        (error: unknown) => malformed(String(error)),
+      );
     },
     replied: (reply) => matched(reply, reply.correlation_id),
     close() {
@@ -152,14 +171,6 @@ function createMatching(
     record(how === 'answered' ? 'duplicate' : how === 'expired' ? 'late' : 'foreign', reply);
     return false;
   };
-}
-
-function readReply(body: Uint8Array, log: Log, meter: TransportMeter): DomainAction | null {
-  const decoded = decodeAction(body, Date.now(), randomUUID);
-  if (decoded.ok) return decoded.action;
-  meter.counted('reply.malformed', 1);
-  log.warn({ problem: decoded.error.message }, 'a reply is malformed');
-  return null;
 }
 
 export const closed = (): RefusalError =>

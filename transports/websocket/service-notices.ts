@@ -8,7 +8,7 @@ import {
   tenantNoticeSchema,
 } from '../../src/domain/agent-record.ts';
 import { CLOSE, type Close, type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
-import { MAX_DEPTH, MAX_FRAME_BYTES } from '../../src/domain/frames.ts';
+import { MAX_FRAME_BYTES } from '../../src/domain/frames.ts';
 import { tenantIdSchema } from '../../src/domain/ids.ts';
 import { problemText } from '../../src/domain/problems.ts';
 import type { Notices } from '../../src/ports/management.ts';
@@ -20,7 +20,7 @@ import {
   NO_SERVICE_TOKEN,
   type ProxyCheck,
 } from '../wire/access.ts';
-import { jsonTooDeep } from '../wire/depth-limit.ts';
+import { jsonProblem } from '../wire/depth-limit.ts';
 import { refuseHandshake } from './upgrade.ts';
 
 /** How long a service may take to say who it is. */
@@ -206,7 +206,8 @@ const refuse = (problem: string) => ({
 });
 
 function readJson(bytes: ArrayBuffer): Reply<unknown> {
-  if (jsonTooDeep(new Uint8Array(bytes), MAX_DEPTH)) return refuse(`nested deeper than ${MAX_DEPTH}`);
+  const problem = jsonProblem(new Uint8Array(bytes));
+  if (problem !== null) return refuse(problem);
   try {
     return { ok: true, value: JSON.parse(Buffer.from(bytes).toString()) };
   } catch {

@@ -1,35 +1,34 @@
 /** Turns bytes from a wire into checked values and back: the only file that knows msgpackr. */
+import { isUtf8 } from 'node:buffer';
 import { Packr } from 'msgpackr';
 import {
   type DomainAction,
   ENVELOPE_FIELDS,
+  ENVELOPE_NAMES,
+  type Fields,
   type ParsedAction,
   parseDomainAction,
+  readableEnvelope,
 } from '../../src/domain/domain-action.ts';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
-import {
-  type ClientFrame,
-  clientFrameSchema,
-  type Frame,
-  MAX_DEPTH,
-  MAX_FRAME_BYTES,
-} from '../../src/domain/frames.ts';
+import { type ClientFrame, clientFrameSchema, type Frame, MAX_FRAME_BYTES } from '../../src/domain/frames.ts';
 import { type TaskId, taskIdSchema } from '../../src/domain/ids.ts';
 import { problemText } from '../../src/domain/problems.ts';
 import type { Sendable } from '../../src/ports/transport.ts';
-import { jsonTooDeep, mayNestDeeper, msgpackProblem, startsLikeJson } from './depth-limit.ts';
+import { jsonProblem, msgpackProblem, startsLikeJson } from './depth-limit.ts';
+import { jsonFields, msgpackFields } from './envelope.ts';
 
 /** How a peer writes: JSON text, or msgpack maps. */
 export type Format = 'json' | 'msgpack';
 
 /**
- * Bytes of one action on a queue; embeddings of a batch fit, a runaway sender does not. One is decoded in one go: text
- * of that size takes some 15 ms, the worst JSON (hundreds of thousands of small lists) some 100.
+ * Bytes of one action on a queue; long texts fit, a runaway sender does not. What is longer than MAX_INLINE_BYTES is
+ * read in a worker (queue/body-reader.ts): text of that size takes some 15 ms.
  */
 export const MAX_ACTION_BYTES = 4 * 1024 * 1024;
+export const MAX_INLINE_BYTES = 64 * 1024;
 
 // To strangers plain maps, as small as they get; what JSON leaves out (undefined) is left out here too.
-// 64-bit integers become numbers: a bigint could not be written as JSON afterwards.
 const PLAIN = {
   useRecords: false,
   mapsAsObjects: true,
@@ -37,8 +36,11 @@ const PLAIN = {
   skipValues: [undefined],
   encodeUndefinedAsNil: true,
   int64AsType: 'number',
+  largeBigIntToString: true,
 } as const;
 const plain = new Packr({ ...PLAIN });
+// Whole numbers beyond 2^53 become bigints, as those of JSON (parseExactly); msgpackr's types do not name this value.
+Object.assign(plain, { int64AsType: 'auto' });
 
 const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
@@ -46,22 +48,57 @@ type Raw = { readonly ok: true; readonly value: unknown } | { readonly ok: false
 
 const bad = (problem: string): Raw => ({ ok: false, problem });
 
-/** Bytes as a plain value of JSON's kind, nested at most MAX_DEPTH deep. */
+/** Bytes as a plain value of JSON's kind, within the limits of depth-limit.ts. */
 function decode(bytes: Uint8Array, format: Format): Raw {
   try {
     if (format === 'json') {
+      if (!isUtf8(bytes)) return bad('not UTF-8');
+      const limit = jsonProblem(bytes);
+      if (limit !== null) return bad(limit);
       const text = asBuffer(bytes).toString();
-      if (mayNestDeeper(text, MAX_DEPTH) && jsonTooDeep(bytes, MAX_DEPTH))
-        return bad(`nested deeper than ${MAX_DEPTH}`);
-      return { ok: true, value: JSON.parse(text) };
+      return { ok: true, value: hasLargeNumbers(text) ? parseExactly(text) : JSON.parse(text) };
     }
-    const problem = msgpackProblem(bytes, MAX_DEPTH);
+    const problem = msgpackProblem(bytes);
     return problem === null ? { ok: true, value: plain.unpack(bytes) } : bad(problem);
   } catch {
     // The parsers' own texts quote the input, and say no more than this.
     return bad(format === 'json' ? 'not valid JSON' : 'not valid msgpack');
   }
 }
+
+// --- Numbers: whole ones of JSON stay as they were written, also those that a double can not hold ------------
+
+/** Digits of a number that is kept; nobody counts further. */
+const MAX_DIGITS = 40;
+
+/** A number that a double may not hold, where one can stand: most texts have none, and are parsed at full speed. */
+const LARGE = /[:,[]\s*-?(?:\d{16}|[\d.]+e\+?\d{3})/i;
+const WHOLE = /^-?\d+$/;
+
+const hasLargeNumbers = (text: string): boolean => LARGE.test(text);
+
+/** As JSON.parse; throws too for numbers that would be read as infinite, or have more than MAX_DIGITS digits. */
+const parseExactly = (text: string): unknown => JSON.parse(text, exact);
+
+function exact(_key: string, value: unknown, { source = '' }: { readonly source?: string } = {}): unknown {
+  if (typeof value !== 'number' || Number.isSafeInteger(value)) return value;
+  if (!Number.isFinite(value)) throw new RangeError('A number is too large.');
+  if (!WHOLE.test(source)) return value;
+  if (source.length > MAX_DIGITS) throw new RangeError('A number has too many digits.');
+  return BigInt(source);
+}
+
+/** JSON.stringify asks for this, wherever in the process a bigint is written: it becomes those digits again. */
+Object.defineProperty(BigInt.prototype, 'toJSON', {
+  configurable: true,
+  writable: true,
+  value(this: bigint) {
+    return rawJson(String(this));
+  },
+});
+
+/** Node has it since version 21; the language's own types do not name it yet. */
+const { rawJSON: rawJson }: { readonly rawJSON: (text: string) => unknown } = Object.assign(JSON);
 
 // --- Frames ------------------------------------------------------------------------------------------------
 
@@ -149,26 +186,65 @@ function frameText(frame: Frame): string {
 
 // --- Actions -----------------------------------------------------------------------------------------------
 
-export type DecodedAction = ParsedAction & { readonly format: Format };
+/** What became of a body: its value, or why it is refused, with those of the envelope's fields that can be read. */
+export type Body = Raw & { readonly format: Format; readonly fields?: Fields };
+
+type RefusedAction = Extract<ParsedAction, { readonly ok: false }> & {
+  /** As far as it can be read: who is to be told. */
+  readonly envelope: DomainAction | undefined;
+};
+
+export type DecodedAction = (Extract<ParsedAction, { readonly ok: true }> | RefusedAction) & {
+  readonly format: Format;
+};
 
 /**
  * Reads a DomainAction off a queue; JSON and msgpack are told apart by the first byte, and `format` says which it
  * was, so that a reply can have the same. `now` and `newId` as in parseDomainAction, which `read` stands in for.
  */
-export function decodeAction(
+export const decodeAction = (
   bytes: Uint8Array,
   now: number,
   newId: () => string,
   read = parseDomainAction,
-): DecodedAction {
+): DecodedAction => actionOf(readBody(bytes), now, newId, read);
+
+/** The first half of decodeAction: from bytes to a value. */
+export function readBody(given: Uint8Array): Body {
+  const bytes = withoutMark(given);
   const format = startsLikeJson(bytes) ? 'json' : 'msgpack';
-  if (bytes.length > MAX_ACTION_BYTES)
-    return { ...refuseAction(`larger than ${MAX_ACTION_BYTES} bytes`), format };
-  const raw = decode(bytes, format);
-  return { ...(raw.ok ? read(raw.value, now, newId) : refuseAction(raw.problem)), format };
+  const raw =
+    bytes.length > MAX_ACTION_BYTES ? bad(`larger than ${MAX_ACTION_BYTES} bytes`) : decode(bytes, format);
+  if (raw.ok) return { ...raw, format };
+  const fieldsOf = format === 'json' ? jsonFields : msgpackFields;
+  return { ...raw, format, fields: fieldsOf(bytes, ENVELOPE_NAMES, (value) => valueIn(value, format)) };
 }
 
-const refuseAction = (problem: string): ParsedAction => ({
+const MARK = [0xef, 0xbb, 0xbf] as const;
+
+/** Without the byte order mark that some editors and clients put before JSON. */
+const withoutMark = (bytes: Uint8Array): Uint8Array =>
+  MARK.every((byte, at) => bytes[at] === byte) ? bytes.subarray(MARK.length) : bytes;
+
+function valueIn(bytes: Uint8Array, format: Format): unknown {
+  const raw = decode(bytes, format);
+  return raw.ok ? raw.value : undefined;
+}
+
+/** The second half. */
+export function actionOf(
+  body: Body,
+  now: number,
+  newId: () => string,
+  read: typeof parseDomainAction,
+): DecodedAction {
+  const { format } = body;
+  const parsed = body.ok ? read(body.value, now, newId) : refuseAction(body.problem);
+  if (parsed.ok) return { ...parsed, format };
+  return { ...parsed, format, envelope: readableEnvelope(body.ok ? body.value : body.fields, now, newId) };
+}
+
+const refuseAction = (problem: string): Extract<ParsedAction, { ok: false }> => ({
   ok: false,
   error: refusal('INVALID_REQUEST', { message: `The action is malformed: ${problem}.` }),
 });
@@ -207,7 +283,7 @@ export function createPeerCodec(): PeerCodec {
     },
     decode(bytes, now, newId) {
       if (bytes.length > MAX_ACTION_BYTES) return refuseAction(`larger than ${MAX_ACTION_BYTES} bytes`);
-      const problem = msgpackProblem(bytes, MAX_DEPTH, sizes);
+      const problem = msgpackProblem(bytes, sizes);
       if (problem !== null) return refuseAction(problem);
       try {
         return parseDomainAction(packr.unpack(bytes), now, newId);

@@ -1,40 +1,68 @@
-/** Bounds the nesting of bytes from strangers before anything recurses over them; allocates nothing. */
+/** Bounds the nesting of bytes from strangers, and how much they hold, before anything is made of them; allocates nothing. */
+import { isUtf8 } from 'node:buffer';
+import { MAX_DEPTH } from '../../src/domain/frames.ts';
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 
 /**
- * Whether JSON text may nest deeper than `maxDepth`: whether it has more opening brackets than that, those in strings
- * included. False is certain, true is not; most texts have so few that no closer look is needed.
+ * What the values of one body may weigh: what it costs to make them, to copy them and to check them grows with their
+ * number and kind, not with their bytes. At the limit all of it takes 2 to 4 ms. A number weighs 1, a text 4, a list or
+ * an object 8, a field 12 beside its name and value.
  */
-export function mayNestDeeper(text: string, maxDepth: number): boolean {
-  return occurrences(text, '{', maxDepth) + occurrences(text, '[', maxDepth) > maxDepth;
-}
+export const MAX_WEIGHT = 48_000;
+const TEXT_WEIGHT = 4;
+const CONTAINER_WEIGHT = 8;
+const FIELD_WEIGHT = 12;
 
-/** At most `limit` + 1. */
-function occurrences(text: string, character: string, limit: number): number {
-  let count = 0;
-  for (let at = text.indexOf(character); at >= 0 && count <= limit; at = text.indexOf(character, at + 1))
-    count += 1;
-  return count;
-}
+/** Where a body is so short that it can not weigh too much. */
+const LIGHT_BYTES = MAX_WEIGHT / FIELD_WEIGHT;
 
-/** Whether JSON text (UTF-8) nests arrays and objects deeper than `maxDepth`. About 1 ns a byte; stops at the first such bracket. */
-export function jsonTooDeep(bytes: Uint8Array, maxDepth: number): boolean {
+const TOO_DEEP = `nested deeper than ${MAX_DEPTH}`;
+const TOO_HEAVY = 'more values and fields than are taken at once';
+
+/**
+ * What is wrong with JSON text (UTF-8), or null: it nests deeper than MAX_DEPTH, or its values weigh more than
+ * MAX_WEIGHT. Whether it is JSON is not asked. About 1 ns a byte; stops where the first limit is passed.
+ */
+export function jsonProblem(bytes: Uint8Array): string | null {
+  if (bytes.length <= LIGHT_BYTES && !mayNestTooDeep(bytes)) return null;
   let depth = 0;
+  let weight = 0;
   let inText = false;
   for (let at = 0; at < bytes.length; at += 1) {
     const byte = bytes[at];
     if (inText) {
       if (byte === BACKSLASH) at += 1;
       else if (byte === QUOTE) inText = false;
-    } else if (byte === QUOTE) inText = true;
+    } else if (byte === QUOTE) {
+      inText = true;
+      weight += TEXT_WEIGHT;
+    } else if (byte === 0x2c) weight += 1;
+    else if (byte === 0x3a) weight += FIELD_WEIGHT;
     else if (byte === 0x7b || byte === 0x5b) {
       depth += 1;
-      if (depth > maxDepth) return true;
+      weight += CONTAINER_WEIGHT;
+      if (depth > MAX_DEPTH) return TOO_DEEP;
     } else if (byte === 0x7d || byte === 0x5d) depth -= 1;
+    if (weight > MAX_WEIGHT) return TOO_HEAVY;
   }
-  return false;
+  return null;
+}
+
+/**
+ * Whether JSON text may nest deeper than MAX_DEPTH: whether it has more opening brackets than that, those in strings
+ * included. False is certain, true is not; most short texts have so few that no closer look is needed.
+ */
+const mayNestTooDeep = (bytes: Uint8Array): boolean =>
+  occurrences(bytes, 0x7b) + occurrences(bytes, 0x5b) > MAX_DEPTH;
+
+/** At most MAX_DEPTH + 1. */
+function occurrences(bytes: Uint8Array, byte: number): number {
+  let count = 0;
+  for (let at = bytes.indexOf(byte); at >= 0 && count <= MAX_DEPTH; at = bytes.indexOf(byte, at + 1))
+    count += 1;
+  return count;
 }
 
 /** Whether a body can only be JSON: it starts with a brace or bracket, which no msgpack map and no record of ours does. */
@@ -57,23 +85,25 @@ interface Item {
   container: boolean;
   keyed: boolean;
   text: boolean;
+  /** Bytes before a text begins. */
+  head: number;
 }
 
 // Both are used again for every body: this runs for every action, and within one tick.
 const stack: Open[] = [];
-const item: Item = { size: 0, items: 0, container: false, keyed: false, text: false };
+const item: Item = { size: 0, items: 0, container: false, keyed: false, text: false, head: 0 };
 
 /**
  * What is wrong with a msgpack body, or null: it must be one whole value out of what JSON can say (no extensions,
- * timestamps, binaries, or keys that are not strings), nested at most `maxDepth` deep, with no length header that
- * promises more than there is. `recordSizes`: how many fields each record structure agreed with a peer has.
+ * timestamps, binaries, or keys that are not strings), nested at most MAX_DEPTH deep, no heavier than MAX_WEIGHT, with no
+ * length header that promises more than there is. `recordSizes`: how many fields each record structure agreed with a peer has.
  */
 export function msgpackProblem(
   bytes: Uint8Array,
-  maxDepth: number,
   recordSizes: readonly number[] = NO_RECORDS,
 ): string | null {
   let depth = 0;
+  let weight = 0;
   let at = 0;
   do {
     const inner = depth === 0 ? undefined : stack[depth - 1];
@@ -81,11 +111,16 @@ export function msgpackProblem(
     if (!readHeader(bytes, at, recordSizes))
       return 'binaries, timestamps and msgpack extensions are not taken';
     if (inner?.keyed && inner.left % 2 === 0 && !item.text) return 'map keys must be strings';
-    at += item.size;
-    if (at > bytes.length || item.items > bytes.length - at) return 'the msgpack body ends too early';
+    const end = at + item.size;
+    if (end > bytes.length || item.items > bytes.length - end) return 'the msgpack body ends too early';
+    if (item.text && !isUtf8Within(bytes, at + item.head, end)) return 'not UTF-8';
+    if (isNoNumber(bytes, at)) return 'NaN and infinite numbers are not taken';
+    at = end;
     if (inner) inner.left -= 1;
+    weight += weightOf(inner?.keyed === true);
+    if (weight > MAX_WEIGHT) return TOO_HEAVY;
     if (item.container) {
-      if (depth >= maxDepth) return `nested deeper than ${maxDepth}`;
+      if (depth >= MAX_DEPTH) return TOO_DEEP;
       open(depth);
       depth += 1;
     }
@@ -93,6 +128,10 @@ export function msgpackProblem(
   } while (depth > 0);
   return at === bytes.length ? null : 'the msgpack body holds more than one value';
 }
+
+/** Of the item whose header was read; in a map the name and the value have half of the field's each. */
+const weightOf = (inMap: boolean): number =>
+  (item.container ? CONTAINER_WEIGHT : item.text ? TEXT_WEIGHT : 1) + (inMap ? FIELD_WEIGHT / 2 : 0);
 
 const NO_RECORDS: readonly number[] = [];
 
@@ -105,18 +144,47 @@ function open(depth: number): void {
   } else stack[depth] = { left: item.items, keyed: item.keyed };
 }
 
-function fill(size: number, items: number, container: boolean, keyed: boolean, text: boolean): true {
+function fill(
+  size: number,
+  items: number,
+  container: boolean,
+  keyed: boolean,
+  text: boolean,
+  head: number,
+): true {
   item.size = size;
   item.items = items;
   item.container = container;
   item.keyed = keyed;
   item.text = text;
+  item.head = head;
   return true;
 }
-const scalar = (size: number): true => fill(size, 0, false, false, false);
-const text = (size: number): true => fill(size, 0, false, false, true);
-const list = (size: number, items: number): true => fill(size, items, true, false, false);
-const map = (size: number, pairs: number): true => fill(size, pairs * 2, true, true, false);
+const scalar = (size: number): true => fill(size, 0, false, false, false, 0);
+const text = (head: number, length: number): true => fill(head + length, 0, false, false, true, head);
+const list = (size: number, items: number): true => fill(size, items, true, false, false, 0);
+const map = (size: number, pairs: number): true => fill(size, pairs * 2, true, true, false, 0);
+
+/** Texts so short are looked at here: for a native call most keys and ids are too small. */
+const SHORT_TEXT = 64;
+
+function isUtf8Within(bytes: Uint8Array, from: number, to: number): boolean {
+  if (to - from <= SHORT_TEXT) {
+    let at = from;
+    while (at < to && (bytes[at] ?? 0) < 0x80) at += 1;
+    if (at === to) return true;
+  }
+  return isUtf8(bytes.subarray(from, to));
+}
+
+/** Whether the number that begins there is a float of which all bits of the exponent are set: none that JSON could say. */
+function isNoNumber(bytes: Uint8Array, at: number): boolean {
+  const token = bytes[at];
+  if (token !== 0xca && token !== 0xcb) return false;
+  const [first = 0, second = 0] = [bytes[at + 1], bytes[at + 2]];
+  const exponentEnd = token === 0xca ? 0x80 : 0xf0;
+  return (first & 0x7f) === 0x7f && (second & exponentEnd) === exponentEnd;
+}
 
 /** Bytes that numbers take, by token from 0xca (float 32) to 0xd3 (int 64). */
 const NUMBER_SIZES = [5, 9, 2, 3, 5, 9, 2, 3, 5, 9] as const;
@@ -130,17 +198,17 @@ function readHeader(bytes: Uint8Array, at: number, recordSizes: readonly number[
   }
   if (token < 0x90) return map(1, token - 0x80);
   if (token < 0xa0) return list(1, token - 0x90);
-  if (token < 0xc0) return text(1 + token - 0xa0);
+  if (token < 0xc0) return text(1, token - 0xa0);
   if (token >= 0xe0 || token === 0xc0 || token === 0xc2 || token === 0xc3) return scalar(1);
   const number = NUMBER_SIZES[token - 0xca];
   if (number !== undefined) return scalar(number);
   switch (token) {
     case 0xd9:
-      return text(2 + lengthAt(bytes, at + 1, 1));
+      return text(2, lengthAt(bytes, at + 1, 1));
     case 0xda:
-      return text(3 + lengthAt(bytes, at + 1, 2));
+      return text(3, lengthAt(bytes, at + 1, 2));
     case 0xdb:
-      return text(5 + lengthAt(bytes, at + 1, 4));
+      return text(5, lengthAt(bytes, at + 1, 4));
     case 0xdc:
       return list(3, lengthAt(bytes, at + 1, 2));
     case 0xdd:
@@ -152,6 +220,39 @@ function readHeader(bytes: Uint8Array, at: number, recordSizes: readonly number[
     default:
       return false;
   }
+}
+
+// --- Passing over items whose insides do not matter -----------------------------------------------------------
+
+/** Where the pairs of the map that a body is begin, and how many there are; null where it is none. */
+export function itemsOfMap(bytes: Uint8Array): { readonly at: number; readonly pairs: number } | null {
+  if (!readHeader(bytes, 0, NO_RECORDS) || !item.keyed) return null;
+  return { at: item.size, pairs: item.items / 2 };
+}
+
+export const isText = (bytes: Uint8Array, at: number): boolean =>
+  at < bytes.length && readHeader(bytes, at, NO_RECORDS) && item.text;
+
+/** Where the item that begins there is over, with all that it holds; beyond the body where that is cut off or none. */
+export function afterItem(bytes: Uint8Array, from: number): number {
+  let at = from;
+  for (let left = 1; left > 0 && at < bytes.length; left -= 1) {
+    if (readHeader(bytes, at, NO_RECORDS)) {
+      at += item.size;
+      left += item.items;
+    } else at += opaqueSize(bytes, at);
+    if (left - 1 > bytes.length - at) return bytes.length + 1;
+  }
+  return at;
+}
+
+/** Bytes of a binary or an extension. */
+function opaqueSize(bytes: Uint8Array, at: number): number {
+  const token = bytes[at] ?? 0;
+  if (token >= 0xd4 && token <= 0xd8) return 2 + 2 ** (token - 0xd4);
+  if (token < 0xc4 || token > 0xc9) return Number.POSITIVE_INFINITY;
+  const width = token === 0xc4 || token === 0xc7 ? 1 : token === 0xc5 || token === 0xc8 ? 2 : 4;
+  return 1 + width + (token >= 0xc7 ? 1 : 0) + lengthAt(bytes, at + 1, width);
 }
 
 /** A big-endian length of `width` bytes; where bytes are missing the caller sees that the item ends beyond the body. */

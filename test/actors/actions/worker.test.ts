@@ -82,7 +82,7 @@ test('every spelling of a run means the same', async (t) => {
     run('s5', 'hi', {}, { execution_params: { max_iterations: null } }),
     run('s6', 'hi', { user: { id: 'u-1', name: 'Ann' } }),
     run('s7', 'hi', {}, { user_info: { user_id: 'u-1' } }),
-    run('s8', 'hi', {}, { user_info: { id: 'not an id' } }),
+    run('s8', 'hi', {}, { user_info: { id: 7 } }),
     { ...run('s9', 'hi'), execution_context: { tenant_id: 'acme', tenant_tier: 'free' }, tenant_id: null },
   ];
   for (const body of spellings) node.push(body);
@@ -98,7 +98,7 @@ test('every spelling of a run means the same', async (t) => {
   const contexts = new Map(node.script.plans.map(({ taskId, context }) => [taskId, context]));
   assert.deepEqual(contexts.get(task('s6')), { user_info: { id: 'u-1', name: 'Ann' }, user_id: 'u-1' });
   assert.deepEqual(contexts.get(task('s7')), { user_info: { user_id: 'u-1' }, user_id: 'u-1' });
-  assert.deepEqual(contexts.get(task('s8')), { user_info: { id: 'not an id' } });
+  assert.deepEqual(contexts.get(task('s8')), { user_info: { id: 7 } });
 });
 
 test('msgpack is answered in msgpack, older senders’ queues are taken, and a conversation goes on', async (t) => {
@@ -300,7 +300,7 @@ test('replies of other services reach who waits for them, and are always acknowl
   assert.deepEqual(await node.transport.dead.queues(), []);
 });
 
-test('what nobody works on, replies among it, is dead at once and never answered', async (t) => {
+test('what nobody works on is dead at once, and answered unless it is a reply itself', async (t) => {
   const node = await openActionNode(t);
   const types = [
     'execution.callback',
@@ -318,11 +318,14 @@ test('what nobody works on, replies among it, is dead at once and never answered
   const reply = letters.find(({ body }) => body.includes('execution.callback'));
   assert.match(reply?.error.message ?? '', /a reply/);
   await node.settled();
-  assert.deepEqual(node.replies(), []);
+  const [told, ...others] = node.replies();
+  assert.deepEqual([told?.action_type, told?.data.error_code], ['execution.error', 'INVALID_REQUEST']);
+  assert.match(String(told?.data.error), /x\.y is not worked on/);
+  assert.deepEqual(others, []);
   assert.deepEqual(node.script.plans, []);
 });
 
-test('data that does not fit is answered by field, and without a queue it is dead', async (t) => {
+test('data that does not fit is dead, and answered by field where somebody waits', async (t) => {
   const node = await openActionNode(t);
   const wrong: readonly (readonly [string, string, object])[] = [
     ['input', 'execution.agent_run', {}],
@@ -382,7 +385,7 @@ test('data that does not fit is answered by field, and without a queue it is dea
     ['execution.cache.invalidate', {}],
   ];
   for (const [at, [type, data]] of nobody.entries()) node.push({ ...envelope(type, `n${at}`), data });
-  await node.dead(nobody.length);
+  await node.dead(wrong.length + nobody.length);
   assert.deepEqual(node.script.plans, []);
 });
 

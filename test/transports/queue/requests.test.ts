@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import type { DomainAction } from '../../../src/domain/domain-action.ts';
 import { tenantIdSchema } from '../../../src/domain/ids.ts';
+import { createBodyReader } from '../../../transports/queue/body-reader.ts';
 import { createRequests } from '../../../transports/queue/requests.ts';
 import { encodeAction } from '../../../transports/wire/codec.ts';
 import { leakFree } from '../../support/leaks.ts';
@@ -14,7 +15,7 @@ const PEER = named('query_service:free:default');
 function requesting(t: TestContext) {
   leakFree(t);
   const meter = counting();
-  const requests = createRequests(named('replies'), quiet, meter);
+  const requests = createRequests(named('replies'), { log: quiet, meter, bodies: createBodyReader() });
   t.after(() => requests.close());
   const ask = (timeoutMs: number, more: Partial<DomainAction> = {}, send = async (): Promise<void> => {}) =>
     requests.run(PEER, action(1, more), { timeoutMs, format: 'json' }, send);

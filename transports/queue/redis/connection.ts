@@ -172,6 +172,21 @@ export function unavailable(error: unknown): RefusalError {
   );
 }
 
+/** Errors by which a server that answers refuses to write: a full one, a replica, one without replicas or disk. */
+const REFUSED_WRITE = /^(?:OOM|READONLY|NOREPLICAS|MISCONF)\b/;
+const MAX_REASON = 200;
+
+/** As `unavailable`. Where the server refuses writes `details.reason` has its words, which name no hosts or users. */
+export function notWritable(error: unknown): RefusalError {
+  const text = textOf(error);
+  if (!REFUSED_WRITE.test(text)) return unavailable(error);
+  const reason = `Redis refuses writes: ${text.slice(0, MAX_REASON)}`;
+  return new RefusalError(refusal('TRANSPORT_UNAVAILABLE', { message: reason, details: { reason } }));
+}
+
+/** Whether the server said no, rather than that nobody answered. */
+export const isReply = (error: unknown): boolean => error instanceof Error && error.name === 'ReplyError';
+
 export const textOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
 const CHANNEL = '+switch-master';

@@ -4,12 +4,14 @@
  * One loop: while anything is known to wait and there is room, a script takes a batch; when all is known to be empty,
  * a BLMOVE waits on the queue that was busy last (blocking-reader.ts), and key tracking tells of all others.
  */
+import { setTimeout as wait } from 'node:timers/promises';
 import type { Redis } from 'ioredis';
 import { refusal } from '../../../src/domain/errors.ts';
 import { enrolled, noTurns, served, shares, type Turns } from '../../../src/domain/fair-queue.ts';
 import type { QueueName, Subscription } from '../../../src/domain/queues.ts';
 import type { Log } from '../../../src/ports/telemetry.ts';
 import type { ConsumeOptions, Consumption, Listener, TransportMeter } from '../../../src/ports/transport.ts';
+import type { BodyReader } from '../body-reader.ts';
 import { type TellDead, tellingDead } from '../delivery.ts';
 import {
   BLOCK_MS,
@@ -17,7 +19,7 @@ import {
   type BlockingReaderEvents,
   createBlockingReader,
 } from './blocking-reader.ts';
-import { connected, type Endpoint, openConnection, textOf, unavailable } from './connection.ts';
+import { connected, type Endpoint, isReply, openConnection, textOf, unavailable } from './connection.ts';
 import { createInFlight, type InFlight, reconcile } from './in-flight.ts';
 import type { KeyTracking } from './key-tracking.ts';
 import { holdLease, type LeaseTimes } from './lease.ts';
@@ -31,12 +33,16 @@ const MAX_BATCH_BYTES = 8 * 1024 * 1024;
 const MAX_SUBSCRIPTIONS = 256;
 /** Everything is looked at anew that often, for whatever nobody has thought of. */
 const AUDIT_MS = 5_000;
+/** How long nothing is asked of a Redis that answers, but refuses. */
+const REFUSED_MS = 1_000;
 /** How long stop() tries to tell Redis what is done, while Redis is away. */
 const MAX_SETTLE_MS = 2_000;
 
 /** A consumer as others of its node see it: they may have to write dead letters of what it would have read. */
 export interface NodeConsumer {
   covers(queue: QueueName): boolean;
+  /** Queues that Redis does not let it take from. */
+  barred(): readonly QueueName[];
   readonly tellDead: TellDead;
 }
 
@@ -46,6 +52,7 @@ interface ConsumerSetup {
   /** Unique for every consumer of every start of every node. */
   readonly holder: string;
   readonly lease: LeaseTimes;
+  readonly bodies: BodyReader;
   /** All consumers of this node; this one is added while it runs. */
   readonly consumers: Set<NodeConsumer>;
   readonly log: Log;
@@ -138,20 +145,31 @@ interface ConsumerParts {
 }
 
 function createParts(
-  { tracking, log, meter, holder, consumers }: ConsumerSetup,
+  { tracking, log, meter, holder, consumers, bodies }: ConsumerSetup,
   blocker: Redis,
   listener: Listener,
   options: ConsumeOptions,
 ): ConsumerParts {
   const { credits, read, patterns = [] } = options;
   const taken = takenKey(holder);
+  /** What Redis said when it refused last, while it does. */
+  let refused: string | undefined;
   const loop = createLoop(async () => {
     if (!tracking.armed()) return;
-    await advance(parts).catch((error: unknown) => {
-      // The reset that follows a reconnect, or the next audit, brings us back.
+    try {
+      await advance(parts);
+      if (refused !== undefined) log.info({ error: refused }, 'Redis lets actions be taken again');
+      refused = undefined;
+    } catch (error) {
       parts.auditDue = true;
-      log.warn({ error: textOf(error) }, 'taking actions broke off');
-    });
+      if (refused !== textOf(error)) log.warn({ error: textOf(error) }, 'taking actions broke off');
+      // The reset that follows a reconnect, or the next audit, brings us back.
+      if (!isReply(error)) return;
+      refused = textOf(error);
+      // Whatever wakes us now would be refused alike.
+      await wait(REFUSED_MS);
+      loop.wake();
+    }
   });
   let lastId = 0;
   const nextId = (count: number): number => {
@@ -174,10 +192,14 @@ function createParts(
   };
   const room = (): number => credits - inFlight.running() - (waitingOn() === undefined ? 0 : 1);
   const queueSet = createQueueSet(tracking, patterns, { changed, wake: loop.wake, lost: audit, waitingOn });
-  const self: NodeConsumer = { covers: queueSet.covers, tellDead: tellingDead(options, log) };
+  const self: NodeConsumer = {
+    covers: queueSet.covers,
+    barred: queueSet.barred,
+    tellDead: tellingDead(options, { log, bodies }),
+  };
   const inFlight = createInFlight(
     {
-      ...{ tracking, taken, log, meter, read, left, returned: changed },
+      ...{ tracking, taken, log, meter, bodies, read, left, returned: changed },
       tellDead(queue, body, error) {
         const reads = [self, ...consumers].find(({ covers }) => covers(queue)) ?? self;
         reads.tellDead(queue, body, error);
@@ -263,12 +285,18 @@ async function take(
   asked: readonly SubscriptionState[],
   counts: ReadonlyMap<Subscription, number>,
 ): Promise<void> {
-  const { tracking, taken, inFlight, pace, nextId } = parts;
+  const { tracking, taken, inFlight, pace, queueSet, nextId } = parts;
   const before = asked.map(({ changes }) => changes);
   const keys = [taken, ...asked.map(({ subscription }) => subscription.queue)];
   const wanted = asked.map(({ subscription }) => counts.get(subscription) ?? 0);
   const firstId = nextId(wanted.reduce((sum, count) => sum + count, 0));
-  const reply = itemsOf(await takeScript(tracking.reader, keys, [firstId, MAX_BATCH_BYTES, ...wanted]));
+  const args = [firstId, MAX_BATCH_BYTES, ...wanted];
+  let reply: readonly unknown[];
+  try {
+    reply = itemsOf(await takeScript(tracking.reader, keys, args));
+  } catch (error) {
+    return bar(parts, asked, error);
+  }
   const items = itemsOf(reply[0]);
   let last: QueueName | undefined;
   for (let at = 0; at < items.length; at += 3) {
@@ -282,9 +310,30 @@ async function take(
   pace.took(items.length / 3, last);
   const lengths = itemsOf(reply[1]);
   for (const [at, state] of asked.entries()) {
+    queueSet.unbar(state.subscription.queue);
     const length = Number(lengths[at] ?? 0);
     state.length = length === 0 && state.changes !== before[at] ? Number.POSITIVE_INFINITY : length;
   }
+}
+
+/** Finds the queues that this user of Redis may not take from, so that the others are served; rejects where there are none. */
+async function bar(
+  { tracking, taken, queueSet }: ConsumerParts,
+  asked: readonly SubscriptionState[],
+  refused: unknown,
+): Promise<void> {
+  const isBarred = (error: unknown): boolean => textOf(error).startsWith('NOPERM');
+  if (!isBarred(refused)) throw refused;
+  const found = await Promise.all(
+    asked.map(({ subscription: { queue } }) =>
+      takeScript(tracking.reader, [taken, queue], [0, 0, 0]).then(
+        () => false,
+        (error: unknown) => isBarred(error),
+      ),
+    ),
+  );
+  if (!found.includes(true)) throw refused;
+  for (const [at, { subscription }] of asked.entries()) if (found[at]) queueSet.bar(subscription.queue);
 }
 
 interface Loop {

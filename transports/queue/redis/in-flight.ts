@@ -2,6 +2,7 @@
 import type { ErrorData } from '../../../src/domain/errors.ts';
 import { type QueueName, queueNameSchema } from '../../../src/domain/queues.ts';
 import type { Listener, ReadMessage } from '../../../src/ports/transport.ts';
+import type { BodyReader } from '../body-reader.ts';
 import { deliver } from '../delivery.ts';
 import type { BlockingReader } from './blocking-reader.ts';
 import type { KeyTracking } from './key-tracking.ts';
@@ -27,6 +28,7 @@ export interface InFlight {
 }
 
 interface InFlightDeps extends SettlementDeps {
+  readonly bodies: BodyReader;
   readonly read: ReadMessage | undefined;
   /** A listener has settled: there is room for another. */
   readonly freed: () => void;
@@ -39,7 +41,7 @@ export function createInFlight(deps: InFlightDeps, listener: Listener): InFlight
   const settlements = createSettlements(deps);
 
   const work = async (entry: InFlightEntry): Promise<void> => {
-    const verdict = await deliver(entry.queue, entry.body, listener, deps.log, deps.read);
+    const verdict = await deliver(entry.queue, entry.body, listener, deps);
     running.delete(entry);
     if (verdict.type === 'done') settlements.add(entry, { type: 'ack' });
     else if (verdict.type === 'requeue') {

@@ -1,5 +1,5 @@
 /** The queues that a consumer takes from, and what it knows of each: listed ones, and those that match its patterns while they last. */
-import type { ErrorData } from '../../../src/domain/errors.ts';
+import { type ErrorData, refusal } from '../../../src/domain/errors.ts';
 import {
   patternSubscription,
   type QueueName,
@@ -38,12 +38,20 @@ export interface QueueSet {
   mistrustAll(): void;
   pause(queue: QueueName, error: ErrorData): void;
   isPaused(queue: QueueName): boolean;
+  /** Redis does not let us take from it: tried again after a while. */
+  bar(queue: QueueName): void;
+  /** It was taken from. */
+  unbar(queue: QueueName): void;
+  barred(): readonly QueueName[];
   /** Finds queues that match the patterns, and lets those go that were found and are empty. */
   search(): Promise<void>;
   /** Hears of queues that match the patterns from now on. Rejects where Redis is away. */
   listen(endpoint: Endpoint): Promise<void>;
   close(): void;
 }
+
+/** A queue that Redis bars is left alone for that long. */
+const BARRED = refusal('TRANSPORT_UNAVAILABLE', { retryAfterMs: 5_000 });
 
 export function createQueueSet(
   tracking: KeyTracking,
@@ -62,6 +70,7 @@ export function createQueueSet(
   let found = 0;
   const discovery = createDiscovery(tracking, patterns);
   const pauses = createPauses(() => events.wake());
+  const barred = new Set<QueueName>();
 
   const add = (subscription: Subscription, isFound: boolean): void => {
     if (subscriptions.has(subscription.queue)) return;
@@ -77,6 +86,7 @@ export function createQueueSet(
     if (!state) return;
     state.untrack();
     subscriptions.delete(queue);
+    barred.delete(queue);
     if (state.found) found -= 1;
   };
   const mistrust = (queue: QueueName): void => {
@@ -113,6 +123,12 @@ export function createQueueSet(
     },
     pause: (queue, error) => pauses.pause(queue, error),
     isPaused: (queue) => pauses.has(queue),
+    bar(queue) {
+      barred.add(queue);
+      pauses.pause(queue, BARRED);
+    },
+    unbar: (queue) => barred.delete(queue),
+    barred: () => [...barred],
     async search() {
       for (const state of [...subscriptions.values()])
         if (state.found && state.length === 0 && state.subscription.queue !== events.waitingOn())

@@ -43,6 +43,9 @@ export const DEAD_QUEUES = 'nooble:dead-queues';
 /** There while its holder lives. */
 export const leaseKey = (holder: string): string => `nooble:lease:${holder}`;
 
+/** Written by a node that wants to know whether it may write. */
+export const readyKey = (start: string): string => `nooble:ready:${start}`;
+
 /** What a holder has taken: delivery id → queue, newline, body; and `hot:<list>` → queue. */
 export const takenKey = (holder: string): string => `nooble:taken:${holder}`;
 

@@ -3,7 +3,7 @@ import type { ErrorData } from '../../../src/domain/errors.ts';
 import { deadQueue, MAX_DELIVERIES, type QueueName } from '../../../src/domain/queues.ts';
 import type { Log } from '../../../src/ports/telemetry.ts';
 import type { TransportMeter } from '../../../src/ports/transport.ts';
-import { deadLetter, MAX_DEAD_LETTERS, type TellDead } from '../delivery.ts';
+import { deadLetterJson, MAX_DEAD_LETTERS, type TellDead } from '../delivery.ts';
 import { textOf } from './connection.ts';
 import type { KeyTracking } from './key-tracking.ts';
 import { DEAD_QUEUES, deadLetterScript, failScript, recoverScript, requeueScript } from './scripts.ts';
@@ -171,9 +171,9 @@ async function writeDeadLetter(
   error: ErrorData,
   isRepeated: boolean,
 ): Promise<void> {
-  const letter = deadLetter(entry.queue, entry.body, error);
+  const { letter, json } = deadLetterJson(entry.queue, entry.body, error);
   const keys = [taken, deadQueue(letter.queue), DEAD_QUEUES];
-  const args = [entry.id, JSON.stringify(letter), letter.queue, MAX_DEAD_LETTERS];
+  const args = [entry.id, json, letter.queue, MAX_DEAD_LETTERS];
   pending.set(entry, { type: 'dead', error, isRepeated: true });
   const trimmed = Number(await deadLetterScript(tracking.reader, keys, args));
   pending.delete(entry);

@@ -7,7 +7,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
-import { RefusalError, refusal } from '../../../src/domain/errors.ts';
+import { type ErrorData, RefusalError, refusal } from '../../../src/domain/errors.ts';
 import { type QueueName, repliesQueue } from '../../../src/domain/queues.ts';
 import type { Log } from '../../../src/ports/telemetry.ts';
 import type {
@@ -18,15 +18,24 @@ import type {
   TransportMeter,
 } from '../../../src/ports/transport.ts';
 import { encodeAction } from '../../wire/codec.ts';
+import { createBodyReader } from '../body-reader.ts';
 import { sized } from '../delivery.ts';
 import { closed, createRequests } from '../requests.ts';
-import { closeConnection, connected, type Endpoint, openConnection, unavailable } from './connection.ts';
+import {
+  closeConnection,
+  connected,
+  type Endpoint,
+  notWritable,
+  openConnection,
+  unavailable,
+} from './connection.ts';
 import { type NodeConsumer, startConsumer } from './consumer.ts';
 import { createDeadLetters } from './dead-letters.ts';
 import { openKeyTracking } from './key-tracking.ts';
 import { LEASE_TIMES, type LeaseTimes } from './lease.ts';
 import { createProducer } from './producer.ts';
 import { createReplyReader } from './reply-reader.ts';
+import { readyKey } from './scripts.ts';
 import { redisOptions } from './url.ts';
 
 interface RedisTransportOptions {
@@ -49,7 +58,8 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
   const { sender, tracking } = await openConnections(endpoint);
   const start = `${nodeId}:${randomUUID()}`;
   const shared = repliesQueue(start);
-  const requests = createRequests(shared, log, meter);
+  const bodies = createBodyReader();
+  const requests = createRequests(shared, { log, meter, bodies });
   const replies = createReplyReader(endpoint, tracking, shared, requests, log);
   const consumptions = new Set<Consumption>();
   const consumers = new Set<NodeConsumer>();
@@ -63,11 +73,20 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
     await producer.push(queue, Buffer.from(body.buffer, body.byteOffset, body.byteLength));
   };
 
+  const ping = async (): Promise<void> => {
+    if (closing) throw closed();
+    // A server that refuses to write answers a PING as always.
+    await sender.set(readyKey(start), '1', 'PX', READY_TTL_MS).catch((error: unknown) => {
+      throw notWritable(error);
+    });
+  };
+
   const close = async (): Promise<void> => {
     await Promise.all([...consumptions].map((consumption) => consumption.stop()));
     requests.close();
     await producer.close();
     await replies.close();
+    await bodies.close();
     tracking.close();
     closeConnection(sender);
   };
@@ -95,7 +114,7 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
       consumersStarted += 1;
       const holder = `${start}:${consumersStarted}`;
       const lease = settings.lease ?? LEASE_TIMES;
-      const setup = { endpoint, tracking, holder, lease, consumers, log, meter };
+      const setup = { endpoint, tracking, holder, lease, consumers, bodies, log, meter };
       const consumption = await startConsumer(setup, subscriptions, listener, options);
       consumptions.add(consumption);
       const stop = async (): Promise<void> => {
@@ -106,11 +125,11 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
     },
     replied: (reply) => requests.replied(reply),
     dead: createDeadLetters(sender),
-    async ping() {
-      if (closing) throw closed();
-      await sender.ping().catch((error: unknown) => {
-        throw unavailable(error);
-      });
+    ping,
+    async ready() {
+      await ping();
+      const barred = [...consumers].flatMap((consumer) => consumer.barred());
+      if (barred.length > 0) throw new RefusalError(notReadable(barred));
     },
     close() {
       closing ??= close();
@@ -118,6 +137,13 @@ export async function openRedisTransport(settings: RedisTransportOptions): Promi
     },
   };
 }
+
+const READY_TTL_MS = 60_000;
+
+const notReadable = (queues: readonly QueueName[]): ErrorData => {
+  const reason = `Redis does not let this node take from ${queues.join(', ')}`;
+  return refusal('TRANSPORT_UNAVAILABLE', { message: reason, details: { reason } });
+};
 
 async function openConnections(endpoint: Endpoint) {
   const sender = openConnection(endpoint, 'sender', 0);

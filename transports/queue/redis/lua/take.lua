@@ -15,8 +15,12 @@ local taken, lengths = {}, {}
 for at = 2, #KEYS do
   local wanted = tonumber(ARGV[at + 1])
   while wanted > 0 and budget > 0 do
-    -- A key of another type is somebody's mistake: it must not stop the other queues.
     local body = redis.pcall('RPOP', KEYS[at])
+    if type(body) == 'table' and body.err and #taken == 0 and not string.find(body.err, 'WRONGTYPE', 1, true) then
+      -- Redis refuses to write: whoever asks must wait, and not ask again at once.
+      return body
+    end
+    -- A key of another type is somebody's mistake: it must not stop the other queues.
     if type(body) ~= 'string' then break end
     redis.call('HSET', KEYS[1], id, KEYS[at] .. '\n' .. body)
     taken[#taken + 1] = id
