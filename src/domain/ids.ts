@@ -11,6 +11,9 @@ export const sessionIdSchema = id().brand<'SessionId'>();
 export const taskIdSchema = id().brand<'TaskId'>();
 export const agentIdSchema = id().brand<'AgentId'>();
 
+/** A user as a client names itself in open mode: an id like the others. */
+export const claimedUserIdSchema = id().brand<'UserId'>();
+
 /** Whoever issues tokens names their subjects: `auth0|5f7c`, an e-mail address, a distinguished name. */
 export const userIdSchema = z
   .string()

@@ -7,11 +7,11 @@ import { CLOSE, type Close, ERRORS, type ErrorData, type Reply, refusal } from '
 import {
   type AgentId,
   agentIdSchema,
+  claimedUserIdSchema,
   ID_PATTERN,
   type SessionId,
   sessionIdSchema,
   tenantIdSchema,
-  userIdSchema,
 } from '../../src/domain/ids.ts';
 import { problemText } from '../../src/domain/problems.ts';
 import { tierSchema } from '../../src/domain/tiers.ts';
@@ -190,7 +190,7 @@ const wholeNumber = (most: number) =>
 
 const optionsSchema = z.object({
   tier: tierSchema.optional(),
-  user_id: userIdSchema.optional(),
+  user_id: claimedUserIdSchema.optional(),
   agent_id: agentIdSchema.optional(),
   last_seq: wholeNumber(Number.MAX_SAFE_INTEGER).optional(),
   epoch: z.string().max(128).optional(),

@@ -4,7 +4,7 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import { errors, type JWTVerifyGetKey, jwtVerify } from 'jose';
 import { z } from 'zod';
 import { type ErrorCode, type ErrorData, refusal } from '../../src/domain/errors.ts';
-import { tenantIdSchema, userIdSchema } from '../../src/domain/ids.ts';
+import { claimedUserIdSchema, tenantIdSchema, userIdSchema } from '../../src/domain/ids.ts';
 import { TIERS, tierSchema } from '../../src/domain/tiers.ts';
 import type { Caller } from '../../src/domain/turn.ts';
 import type { Clock } from '../../src/ports/telemetry.ts';
@@ -158,7 +158,7 @@ function checkOpen(credentials: Credentials): AccessReply {
     return refuse('INVALID_REQUEST', `Unknown tier; it must be one of ${TIERS.join(', ')}.`, {
       field: 'tier',
     });
-  const userId = userIdSchema.optional().safeParse(user);
+  const userId = claimedUserIdSchema.optional().safeParse(user);
   if (!userId.success)
     return refuse('INVALID_REQUEST', `The user id ${userId.error.issues[0]?.message}.`, { field: 'user_id' });
 
