@@ -87,6 +87,9 @@ const FLAT_DATA: ReadonlySet<string> = new Set([
   'error_details',
 ]);
 
+/** Whether a name is one of the envelope's, or of data that may lie beside it: senders repeat them where they are not needed. */
+export const isEnvelopeName = (name: string): boolean => ENVELOPE.has(name) || FLAT_DATA.has(name);
+
 /** Ids that senders put into the envelope, into `data` or into the context; read from the envelope afterwards. */
 const SHARED_IDS = ['agent_id', 'session_id', 'user_id'] as const;
 

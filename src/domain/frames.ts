@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { errorDataSchema } from './errors.ts';
 import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from './ids.ts';
 import { imagesSchema } from './images.ts';
+import { strictObject, withoutNulls } from './request-object.ts';
 import { responseFormatSchema } from './response-format.ts';
 import { tierSchema } from './tiers.ts';
 
@@ -41,11 +42,13 @@ export const sayFields = {
   images: imagesSchema.optional(),
 };
 
-export const clientFrameSchema = z.discriminatedUnion('type', [
-  z.object({ type: z.literal('chat.send'), ...sayFields }),
-  z.object({ type: z.literal('chat.cancel'), task_id: taskIdSchema }),
-  z.object({ type: z.literal('ping') }),
+export const clientFrames = z.discriminatedUnion('type', [
+  strictObject({ type: z.literal('chat.send'), ...sayFields }),
+  strictObject({ type: z.literal('chat.cancel'), task_id: taskIdSchema }),
+  strictObject({ type: z.literal('ping') }),
 ]);
+/** A frame as it comes: null is absence. */
+export const clientFrameSchema = z.preprocess(withoutNulls, clientFrames);
 export type ClientFrame = z.infer<typeof clientFrameSchema>;
 
 const count = z.number().int().nonnegative();

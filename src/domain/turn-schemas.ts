@@ -22,6 +22,7 @@ import {
   taskIdSchema,
 } from './ids.ts';
 import { imageUrls } from './images.ts';
+import { requestObject } from './request-object.ts';
 import {
   type CancelReply,
   type TurnRecord,
@@ -35,14 +36,12 @@ const MAX_PAGE = 100;
 const time = z.iso.datetime();
 const count = z.number().int().nonnegative();
 
-export const sendBodySchema = z
-  .object({
-    ...sayFields,
-    session_id: sessionIdSchema.optional(),
-    /** With `Accept: text/event-stream`: the stream has `chat.reasoning` too. */
-    reasoning: z.boolean().default(false),
-  })
-  .meta({ id: 'ChatSend' });
+export const sendBodySchema = requestObject({
+  ...sayFields,
+  session_id: sessionIdSchema.optional(),
+  /** With `Accept: text/event-stream`: the stream has `chat.reasoning` too. */
+  reasoning: z.boolean().default(false),
+}).meta({ id: 'ChatSend' });
 
 type Said = Omit<z.infer<typeof sendBodySchema>, 'session_id' | 'reasoning'>;
 
@@ -119,7 +118,7 @@ export const turnFrameSchema = z
   ])
   .meta({ id: 'TurnFrame' });
 
-export const taskBodySchema = z.object({ task_id: taskIdSchema }).meta({ id: 'TaskReference' });
+export const taskBodySchema = requestObject({ task_id: taskIdSchema }).meta({ id: 'TaskReference' });
 export const taskPathSchema = z.object({ task_id: taskIdSchema });
 export const sessionPathSchema = z.object({ session_id: sessionIdSchema });
 

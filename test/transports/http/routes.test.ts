@@ -54,9 +54,10 @@ test('ids may travel as headers, a missing session is a new one, and a missing t
   assert.equal(node.script.said.at(-1)?.agentId, 'a9');
   assert.equal(node.script.said.at(-1)?.taskIdGiven, false);
 
-  const fresh = await send({ message: 'hi', tenant_id: 'globex' });
+  const fresh = await send({ message: 'hi' });
   assert.match((await idsOf(fresh)).session_id, /^session-/);
-  assert.equal(node.script.said.at(-1)?.caller.tenantId, 'acme', 'a body cannot name a tenant');
+  const foreign = await send({ message: 'hi', tenant_id: 'globex' });
+  assert.match((await refused(foreign, 400, 'INVALID_REQUEST')).message, /^tenant_id: /);
 });
 
 test('a resend answers the session that the turn is in', async () => {
