@@ -219,6 +219,7 @@ const isIn = (code: number, alphabet: number): boolean =>
 /** As ID_PATTERN. */
 function isId(value: unknown): boolean {
   if (typeof value !== 'string' || value.length === 0 || value.length > MAX_ID_LENGTH) return false;
+  if (value === '.' || value === '..') return false;
   for (let at = 0; at < value.length; at += 1) if (!isIn(value.charCodeAt(at), ID)) return false;
   return true;
 }

@@ -70,6 +70,12 @@ export const requestOf = (
 export const sendHeadersSchema = z.object({
   'x-session-id': sessionIdSchema.optional(),
   'x-agent-id': agentIdSchema.optional(),
+  /** The `id:` of the last event that a client has of this turn; as browsers send it, empty for none. */
+  'last-event-id': z
+    .string()
+    .regex(/^\d{0,15}$/, 'must be the number of an event')
+    .transform((text) => (text === '' ? undefined : Number(text)))
+    .optional(),
 });
 
 export const acceptedSchema = z

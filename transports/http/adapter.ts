@@ -1,4 +1,6 @@
 /** Carries HTTP between uWebSockets.js and fetch handlers: bounded bodies in, back-pressured bodies out, no leak on abort. */
+// Before uWebSockets.js, which reads its settings when it is loaded.
+import './header-limit.ts';
 import {
   App,
   type HttpRequest,
@@ -174,6 +176,12 @@ function readHead(req: HttpRequest): RequestHead | ErrorData {
   const path = req.getUrl();
   if (!METHODS.has(method) || !path.startsWith('/'))
     return refusal('INVALID_REQUEST', { message: 'The request line is not taken.' });
+  // A URL takes . and .. segments out, turns \ into /, and ends at #: the path that is guarded is the one that was written.
+  if (!URL.canParse(BASE + path) || new URL(BASE + path).pathname !== path)
+    return refusal('INVALID_REQUEST', {
+      message:
+        'The path is not taken: it may have no segments . and .., and no characters that a URL has not.',
+    });
   const query = req.getQuery();
   const headers = new Headers();
   try {

@@ -13,7 +13,7 @@ import {
   webhookInputSchema,
   webhookSchema,
 } from '../../src/domain/agent-record.ts';
-import { agentIdSchema, ID_PATTERN, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
+import { agentIdSchema, ID_PATTERN, ID_RULE, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
 import { boundedArray, requestObject } from '../../src/domain/request-object.ts';
 import { tierSchema } from '../../src/domain/tiers.ts';
 import type { ListQuery, Page } from '../../src/ports/management.ts';
@@ -28,7 +28,7 @@ const MAX_BULK_ITEMS = 500;
 
 // --- Addresses -----------------------------------------------------------------------------------------------
 
-const otherId = z.string().regex(ID_PATTERN, 'must be 1 to 128 characters out of A-Z a-z 0-9 . _ : @ -');
+const otherId = z.string().regex(ID_PATTERN, ID_RULE);
 const versionNumber = z.number().int().min(1).max(1_000_000_000);
 const versionText = z.coerce.number().pipe(versionNumber);
 
