@@ -1,7 +1,7 @@
 /** The one table of action types (PROTOCOL 4): what their data must be, what they ask for, and how they are answered. */
 import { z } from 'zod';
 import { isReplyType, type ReplyType } from './action-replies.ts';
-import { defined } from './defined.ts';
+import { defined, withoutNulls } from './defined.ts';
 import { type DomainAction, isEnvelopeName } from './domain-action.ts';
 import { type ErrorData, refusal } from './errors.ts';
 import {
@@ -21,7 +21,7 @@ import {
   taskIdSchema,
 } from './ids.ts';
 import { problemsOf, problemText } from './problems.ts';
-import { boundedArray, strictObject, withoutNulls } from './request-object.ts';
+import { boundedArray, strictObject } from './request-object.ts';
 
 // --- Their data ------------------------------------------------------------------------------------------------
 

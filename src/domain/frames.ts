@@ -1,9 +1,10 @@
 /** The frames of the chat WebSocket and of a turn's SSE stream (PROTOCOL 2), as schemas. */
 import { z } from 'zod';
+import { withoutNulls } from './defined.ts';
 import { errorDataSchema } from './errors.ts';
 import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from './ids.ts';
 import { imagesSchema } from './images.ts';
-import { strictObject, withoutNulls } from './request-object.ts';
+import { strictObject } from './request-object.ts';
 import { responseFormatSchema } from './response-format.ts';
 import { tierSchema } from './tiers.ts';
 

@@ -1,5 +1,6 @@
 /** Objects as requests write them: null is absence, and a field that nobody knows is refused by its name. */
 import { z } from 'zod';
+import { withoutNulls } from './defined.ts';
 
 /** Unknown fields that one refusal names; a body may bring tens of thousands. */
 const MAX_NAMED = 100;
@@ -27,17 +28,6 @@ export function strictObject<S extends z.core.$ZodLooseShape>(shape: S) {
 /** The same, where null stands for a field that is absent. */
 export const requestObject = <S extends z.core.$ZodLooseShape>(shape: S) =>
   z.preprocess(withoutNulls, strictObject(shape));
-
-/** A copy of an object without the fields that are null; anything else, and an object that has none, as it is. */
-export function withoutNulls(value: Record<string, unknown>): Record<string, unknown>;
-export function withoutNulls(value: unknown): unknown;
-export function withoutNulls(value: unknown): unknown {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
-  const fields = Object.entries(value);
-  return fields.some(([, each]) => each === null)
-    ? Object.fromEntries(fields.filter(([, each]) => each !== null))
-    : value;
-}
 
 /** A list of `least` to `most` items. One that is longer is refused for that alone: none of its items is looked at. */
 export const boundedArray = <T extends z.ZodType>(item: T, most: number, least = 0) =>
