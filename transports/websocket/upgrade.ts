@@ -53,10 +53,15 @@ export function readHandshake(req: HttpRequest): Handshake {
   req.forEach((name) => {
     headerNames.push(name);
   });
-  const segment = (index: number): string => req.getParameter(index) ?? '';
+  const [tenant = '', ...rest] = req
+    .getUrl()
+    .replace(/^\/ws\//, '')
+    .split('/');
+  // Proxies and clients that join paths leave a slash at the end.
+  const session = (rest.at(-1) === '' ? rest.slice(0, -1) : rest).join('/');
   return {
     subprotocol,
-    path: readSessionPath(segment(0), segment(1), query, req.getHeader('x-agent-id')),
+    path: readSessionPath(tenant, session, query, req.getHeader('x-agent-id')),
     hasTokenInQuery: hasTokenInQuery(query),
     bearer: readBearer(req.getHeader('authorization')) ?? subprotocol.bearer,
     origin: req.getHeader('origin'),
