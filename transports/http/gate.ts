@@ -18,7 +18,7 @@ import {
   readBearer,
   type Scope,
 } from '../wire/access.ts';
-import { jsonTooDeep } from '../wire/depth-limit.ts';
+import { jsonTooDeep, mayNestDeeper } from '../wire/depth-limit.ts';
 import type { HttpDeps } from './deps.ts';
 import { type HttpEnv, refuse } from './errors.ts';
 import { isJson } from './media-types.ts';
@@ -153,11 +153,13 @@ export async function readJson(c: Context<HttpEnv>): Promise<Reply<unknown>> {
   const refused = (message: string) => ({ ok: false as const, error: invalid(message) });
   if (!isJson(c.req.header('content-type')))
     return refused('The body must be JSON in UTF-8, sent with Content-Type: application/json.');
-  const bytes = new Uint8Array(await c.req.arrayBuffer());
+  const bytes = Buffer.from(await c.req.arrayBuffer());
   if (!isUtf8(bytes)) return refused('The body is not UTF-8.');
-  if (jsonTooDeep(bytes, MAX_DEPTH)) return refused(`The body is nested deeper than ${MAX_DEPTH} levels.`);
+  const text = bytes.toString().replace(/^\ufeff/, '');
+  if (mayNestDeeper(text, MAX_DEPTH) && jsonTooDeep(bytes, MAX_DEPTH))
+    return refused(`The body is nested deeper than ${MAX_DEPTH} levels.`);
   try {
-    return { ok: true, value: await c.req.json() };
+    return { ok: true, value: JSON.parse(text) };
   } catch {
     return refused('The body is not valid JSON.');
   }
