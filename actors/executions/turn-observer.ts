@@ -29,13 +29,15 @@ export function createTurnObserver({ directory, clock, log }: TurnObserverDeps):
   /** Watches what is left of a turn that was accepted before. */
   async function resume<W extends TurnWatcher>(
     request: TurnRequest,
-    accepted: Accepted,
+    before: Accepted,
     makeWatcher: MakeWatcher<W>,
     after: number | undefined,
   ): Promise<ObservedTurn<W>> {
     const { caller, taskId } = request;
     const found = await directory.turn(caller.tenantId, taskId);
     const sessionId = found.ok ? found.value.sessionId : request.sessionId;
+    const isOver = found.ok && isEndStatus(found.value.status);
+    const accepted: Accepted = isOver ? { ...before, status: found.value.status } : before;
     // Read again once attached: a turn that ended in between has sent its end to others.
     const watch = watches.open(request, sessionId, makeWatcher, (recovered) => {
       if (after !== undefined && !recovered) tellAcceptance();

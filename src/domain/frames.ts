@@ -83,10 +83,20 @@ const snapshotMessageSchema = z.object({
   partial: z.literal(true).optional(),
 });
 
+/** How a turn stands as it is accepted: a resend of one that is over is told how it ended. */
+export const acceptedStatusSchema = z.enum([
+  'processing',
+  'queued',
+  'completed',
+  'failed',
+  'cancelled',
+  'timeout',
+]);
+
 /** Data of each frame that is numbered and kept for replay. */
 export const eventData = {
   'chat.accepted': z.object({
-    status: z.enum(['processing', 'queued']),
+    status: acceptedStatusSchema,
     position: count,
     deduplicated: z.literal(true).optional(),
   }),

@@ -5,6 +5,7 @@ import type { Message } from './conversation.ts';
 import { defined } from './defined.ts';
 import { errorDataSchema } from './errors.ts';
 import {
+  acceptedStatusSchema,
   type EventData,
   type EventType,
   eventData,
@@ -82,7 +83,7 @@ export const acceptedSchema = z
   .object({
     task_id: taskIdSchema,
     session_id: sessionIdSchema,
-    status: z.enum(['processing', 'queued']),
+    status: acceptedStatusSchema,
     deduplicated: z.literal(true).optional(),
   })
   .meta({ id: 'ChatAccepted' });

@@ -2,7 +2,7 @@
 import type { Context } from 'hono';
 import { mapReply, refusal } from '../../src/domain/errors.ts';
 import type { SessionId, TaskId } from '../../src/domain/ids.ts';
-import type { TurnRequest } from '../../src/domain/turn.ts';
+import { isEndStatus, type TurnRequest } from '../../src/domain/turn.ts';
 import {
   acceptedBody,
   acceptedSchema,
@@ -112,7 +112,11 @@ async function send({ directory }: HttpDeps, request: TurnRequest) {
   // A resend may name another session, or none; the turn is where it was.
   const turn = accepted.deduplicated ? await directory.turn(request.caller.tenantId, taskId) : undefined;
   const sessionId = turn?.ok ? turn.value.sessionId : request.sessionId;
-  return { ok: true as const, value: acceptedBody({ taskId, sessionId, accepted }) };
+  const status = turn?.ok && isEndStatus(turn.value.status) ? turn.value.status : accepted.status;
+  return {
+    ok: true as const,
+    value: acceptedBody({ taskId, sessionId, accepted: { ...accepted, status } }),
+  };
 }
 
 const WHICH_TURN = refusal('INVALID_REQUEST', {

@@ -67,7 +67,7 @@ test('a resend answers the session that the turn is in', async () => {
   assert.deepEqual(await response.json(), {
     task_id: 'again',
     session_id: 's1',
-    status: 'processing',
+    status: 'completed',
     deduplicated: true,
   });
 });
