@@ -4,7 +4,7 @@
  */
 import type { TenantNotice } from '../src/domain/agent-record.ts';
 import { CLOSE, type ErrorData, RefusalError, type Reply, refusal } from '../src/domain/errors.ts';
-import type { TenantId } from '../src/domain/ids.ts';
+import type { SessionId, TenantId } from '../src/domain/ids.ts';
 import type { Tier } from '../src/domain/tiers.ts';
 import {
   type Caller,
@@ -134,17 +134,9 @@ function createDirectory(parts: Parts): Directory {
     },
     push: (tenantId, sessions, frame) => pushFrame(registry, tenantId, sessions, frame, clock.now()),
     async forget(tenantId, sessionId) {
-      const stored = await reading(parts, () =>
-        options.store.session(tenantId, sessionId, { limit: 1, before: undefined }),
-      );
-      if (!stored.ok) return stored;
-      if (!stored.value && !registry.session(tenantId, sessionId)) return { ok: false, error: noSession() };
-      return ask<Reply<null>>(
-        parts,
-        sessionOf(tenantId, sessionId, undefined),
-        (replyTo) => ({ type: 'forget', replyTo, atMs: clock.now() }),
-        (error) => ({ ok: false, error }),
-      );
+      const reply = await forget(parts, tenantId, sessionId);
+      // It came as the session left, deleted by another or idle: who looks again knows which.
+      return !reply.ok && reply.error.code === 'BUSY' ? forget(parts, tenantId, sessionId) : reply;
     },
     stats() {
       const agents = options.agents.stats?.();
@@ -156,6 +148,21 @@ function createDirectory(parts: Parts): Directory {
       };
     },
   };
+}
+
+async function forget(parts: Parts, tenantId: TenantId, sessionId: SessionId): Promise<Reply<null>> {
+  const { options, registry, sessionOf } = parts;
+  const stored = await reading(parts, () =>
+    options.store.session(tenantId, sessionId, { limit: 1, before: undefined }),
+  );
+  if (!stored.ok) return stored;
+  if (!stored.value && !registry.session(tenantId, sessionId)) return { ok: false, error: noSession() };
+  return ask<Reply<null>>(
+    parts,
+    sessionOf(tenantId, sessionId, undefined),
+    (replyTo) => ({ type: 'forget', replyTo, atMs: options.clock.now() }),
+    (error) => ({ ok: false, error }),
+  );
 }
 
 /** Asks a session, and turns a lost question into a refusal. */

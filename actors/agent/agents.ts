@@ -56,7 +56,10 @@ interface Published {
 interface AgentRef {
   readonly key: string;
   readonly tenantId: TenantId;
+  /** As it was asked for: an id, or a slug. */
   readonly agentId: AgentId;
+  /** The id of what is published; undefined before. */
+  id: AgentId | undefined;
   readonly address: Address<AgentMessage>;
   published: Published | null;
   /** Nothing older may be published: such a version is stored. */
@@ -111,15 +114,20 @@ export function createAgents(options: AgentsOptions): Agents {
       return ask(options, ref ?? live.begin(key, tenantId, agentId), version);
     },
     changed(stored) {
+      // Whoever asked by its slug, or asks by the slug that it has now.
+      for (const ref of live.bySlug(stored.tenant_id, stored.id, stored.slug))
+        outdate(ref, 0, { type: 'invalidated', atMs: clock.now() });
       const ref = live.found(keyOf(stored.tenant_id, stored.id));
       if (ref && stored.version <= ref.expected) return;
       if (ref) outdate(ref, stored.version, { type: 'changed', agent: stored, atMs: clock.now() });
       for (const listener of listeners) listener(stored.tenant_id, stored.id);
     },
     invalidate(tenantId, agentId) {
-      const ref = live.found(keyOf(tenantId, agentId));
-      if (ref) outdate(ref, 0, { type: 'invalidated', atMs: clock.now() });
-      for (const listener of listeners) listener(tenantId, agentId);
+      const named = live.found(keyOf(tenantId, agentId));
+      const id = named?.id ?? agentId;
+      const refs = [named, live.found(keyOf(tenantId, id)), ...live.bySlug(tenantId, id)];
+      for (const ref of new Set(refs)) if (ref) outdate(ref, 0, { type: 'invalidated', atMs: clock.now() });
+      for (const listener of listeners) listener(tenantId, id);
     },
     onChange: (listener) => void listeners.push(listener),
     stats: () => ({ live: live.size(), hits, misses }),
@@ -156,6 +164,8 @@ function createLiveAgents(options: AgentsOptions) {
   const refs = new Map<string, AgentRef>();
   /** Until when they count as absent, in ms since the epoch. */
   const absent = new LRUCache<string, number>({ max: MAX_ABSENT });
+  /** Agents that were asked for by a slug, by the key of their id. */
+  const slugs = new Map<string, Set<AgentRef>>();
 
   const kind: ActorKind<AgentState, AgentMessage, AgentEffect> = {
     kind: 'agent',
@@ -164,7 +174,10 @@ function createLiveAgents(options: AgentsOptions) {
     mailboxLimit: 1_000,
     restarts: { max: 3, withinMs: 60_000 },
     onStopped(state) {
-      refs.delete(keyOf(state.tenantId, state.agentId));
+      const key = keyOf(state.tenantId, state.agentId);
+      const ref = refs.get(key);
+      if (ref) unlink(ref);
+      refs.delete(key);
       for (const { replyTo } of state.waiting) actors.reply(replyTo, gone());
     },
     onDeadLetter(message) {
@@ -172,6 +185,24 @@ function createLiveAgents(options: AgentsOptions) {
     },
     idle: { afterMs: options.idleMs, message: { type: 'idle' } },
   };
+
+  function unlink(ref: AgentRef): void {
+    const key = ref.id && keyOf(ref.tenantId, ref.id);
+    const linked = key && slugs.get(key);
+    if (!linked) return;
+    linked.delete(ref);
+    if (linked.size === 0) slugs.delete(key);
+  }
+
+  /** What is published of `ref` is the agent of that id. */
+  function link(ref: AgentRef, id: AgentId): void {
+    if (ref.id === id) return;
+    unlink(ref);
+    ref.id = id;
+    if (id === ref.agentId) return;
+    const key = keyOf(ref.tenantId, id);
+    slugs.set(key, (slugs.get(key) ?? new Set()).add(ref));
+  }
 
   function makeRoom(): void {
     for (const ref of refs.values()) if (ref.published && actors.passivate(ref.address)) return;
@@ -184,15 +215,24 @@ function createLiveAgents(options: AgentsOptions) {
       absent.delete(key);
       return refs.get(key);
     },
+    /** Those that were asked for by a slug and are that agent, or may now be. */
+    bySlug(tenantId: TenantId, id: AgentId, slug?: string): readonly AgentRef[] {
+      const linked = slugs.get(keyOf(tenantId, id)) ?? [];
+      const named = slug === undefined || slug === id ? undefined : this.found(`${tenantId}/${slug}`);
+      return [...new Set([...linked, ...(named ? [named] : [])])];
+    },
     isAbsent: (key: string): boolean => (absent.get(key) ?? 0) > clock.now(),
     begin(key: string, tenantId: TenantId, agentId: AgentId): AgentRef {
       if (refs.size >= MAX_LIVE) makeRoom();
       const address = actors.spawn(null, kind, {
         name: key,
         initial: newAgent(tenantId, agentId),
-        interpret: (effect) => interpret(options, absent, ref, effect),
+        interpret(effect) {
+          if (effect.type === 'publish') link(ref, effect.current.id);
+          interpret(options, absent, ref, effect);
+        },
       });
-      const state = { published: null, expected: 0, used: false, asking: new Map() };
+      const state = { id: undefined, published: null, expected: 0, used: false, asking: new Map() };
       const ref: AgentRef = { key, tenantId, agentId, address, ...state };
       refs.set(key, ref);
       return ref;

@@ -29,19 +29,32 @@ export function createTurnObserver({ directory, clock, log }: TurnObserverDeps):
   /** Watches what is left of a turn that was accepted before. */
   async function resume<W extends TurnWatcher>(
     request: TurnRequest,
-    accepted: Accepted,
+    before: Accepted,
     makeWatcher: MakeWatcher<W>,
+    after: number | undefined,
   ): Promise<ObservedTurn<W>> {
     const { caller, taskId } = request;
     const found = await directory.turn(caller.tenantId, taskId);
     const sessionId = found.ok ? found.value.sessionId : request.sessionId;
+    const isOver = found.ok && isEndStatus(found.value.status);
+    const accepted: Accepted = isOver ? { ...before, status: found.value.status } : before;
     // Read again once attached: a turn that ended in between has sent its end to others.
-    const watch = watches.open(request, sessionId, makeWatcher, () => void lookForEnd(request, watch.end));
+    const watch = watches.open(request, sessionId, makeWatcher, (recovered) => {
+      if (after !== undefined && !recovered) tellAcceptance();
+      void lookForEnd(request, watch.end);
+    });
     const { watcher, client, ended } = watch;
-    const event: TurnEvent = { type: 'chat.accepted', data: accepted };
-    watcher.onFrame({ ...event, seq: undefined, atMs: clock.now(), taskId });
-    if (found.ok && isEndStatus(found.value.status)) watch.end({ type: 'record', turn: found.value });
-    else directory.attach(caller, sessionId, client, undefined);
+    const tellAcceptance = (): void => {
+      const event: TurnEvent = { type: 'chat.accepted', data: accepted };
+      watcher.onFrame({ ...event, seq: undefined, atMs: clock.now(), taskId });
+    };
+    if (after !== undefined)
+      directory.attach(caller, sessionId, client, { ...NO_EPOCH, lastSeq: after, taskId });
+    else {
+      tellAcceptance();
+      if (found.ok && isEndStatus(found.value.status)) watch.end({ type: 'record', turn: found.value });
+      else directory.attach(caller, sessionId, client, undefined);
+    }
     return { ok: true, accepted, sessionId, watcher, ended };
   }
 
@@ -57,7 +70,7 @@ export function createTurnObserver({ directory, clock, log }: TurnObserverDeps):
   }
 
   return {
-    async say(request, makeWatcher) {
+    async say(request, makeWatcher, after) {
       const { caller, sessionId } = request;
       const watch = watches.open(request, sessionId, makeWatcher);
       const { watcher, client, ended } = watch;
@@ -71,11 +84,19 @@ export function createTurnObserver({ directory, clock, log }: TurnObserverDeps):
         return { ok: true, accepted: reply.accepted, sessionId, watcher, ended };
       }
       watch.leave();
-      return reply.ok ? resume(request, reply.accepted, makeWatcher) : { ok: false, error: reply.error };
+      return reply.ok
+        ? resume(request, reply.accepted, makeWatcher, after)
+        : { ok: false, error: reply.error };
     },
     close: () => watches.close(),
   };
 }
+
+const NO_EPOCH = { epoch: undefined };
+
+/** Whether a `session.ready` says that what was missed follows. */
+const isRecovery = (data: unknown): boolean =>
+  typeof data === 'object' && data !== null && 'recovered' in data && data.recovered === true;
 
 /** The watches of a node that are not over. */
 function createWatches(directory: Pick<Directory, 'detach'>) {
@@ -87,7 +108,7 @@ function createWatches(directory: Pick<Directory, 'detach'>) {
       { caller, taskId }: TurnRequest,
       sessionId: SessionId,
       makeWatcher: MakeWatcher<W>,
-      onReady?: () => void,
+      onReady?: (recovered: boolean) => void,
     ) {
       opened += 1;
       const id = `turn-observer-${opened}`;
@@ -118,7 +139,7 @@ function createWatches(directory: Pick<Directory, 'detach'>) {
         reasoning: watcher.reasoning ?? false,
         send(frame) {
           if (left) return;
-          if (frame.type === 'session.ready') onReady?.();
+          if (frame.type === 'session.ready') onReady?.(isRecovery(frame.data));
           if (frame.taskId !== taskId) return;
           watcher.onFrame(frame);
           if (isTerminal(frame.type)) end({ type: 'frame', frame });

@@ -66,6 +66,12 @@ export function createSessions(deps: SessionDeps): SessionOf {
   };
 }
 
+/** What came to a session as it left: it is heard by the one that is made next. */
+const JUST_CLOSED = refusal('BUSY', {
+  message: 'The session was just closed; try again.',
+  retryAfterMs: 100,
+});
+
 function sessionKind(deps: SessionDeps): ActorKind<SessionState, SessionMessage, SessionEffect> {
   const { actors, registry } = deps;
   return {
@@ -77,7 +83,7 @@ function sessionKind(deps: SessionDeps): ActorKind<SessionState, SessionMessage,
     idle: { afterMs: deps.idleMs, message: { type: 'idle' } },
     onStopped: (state, reason) => stopped(deps, state, reason),
     onDeadLetter(message, { tenantId, sessionId }) {
-      answer(deps, registry.session(tenantId, sessionId), message, refusal('INTERNAL'));
+      answer(deps, registry.session(tenantId, sessionId), message, JUST_CLOSED);
       const release = releaseUnheard(message);
       const tenant = registry.tenants.get(tenantId);
       if (release && tenant && actors.isAlive(tenant.address)) actors.tell(tenant.address, release);

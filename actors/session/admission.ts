@@ -112,7 +112,8 @@ export function agentFound(
   turn: Turn | undefined,
   { agent, atMs }: Extract<SessionMessage, { type: 'agentFound' }>,
 ): SessionStep {
-  if (turn?.phase === 'admitting') return advance(state, { ...turn, agent }, atMs);
+  // It may have been asked for by its slug.
+  if (turn?.phase === 'admitting') return advance(state, { ...turn, agent, agentId: agent.id }, atMs);
   if (turn?.phase !== 'queued') return [state, []];
   const refused = refusedPlan(state, turn, agent);
   if (refused) return end(state, turn, lostEnd({ ...turn, agent }, refused), atMs);

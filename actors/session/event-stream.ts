@@ -199,7 +199,7 @@ class SessionStream implements EventStream {
   attach(client: Client, ready: AttachReady): void {
     if (this.#open) this.#flush(this.#open);
     const { resume } = ready;
-    const missed = resume && resume.epoch === this.epoch ? this.#log.after(resume.lastSeq) : null;
+    const missed = resume ? this.#missed(resume) : null;
     const data = {
       tenant_id: ready.tenantId,
       session_id: ready.sessionId,
@@ -213,6 +213,13 @@ class SessionStream implements EventStream {
     if (missed) for (const frame of missed) client.send(frame);
     else if (resume) client.send(unnumbered(snapshot(ready, this.#open), ready.atMs));
     this.watch(client);
+  }
+
+  /** The frames after that point, or null where they are not all there. */
+  #missed({ lastSeq, epoch, taskId }: ResumePoint): readonly Frame[] | null {
+    if (taskId === undefined) return epoch === this.epoch ? this.#log.after(lastSeq) : null;
+    const ofTurn = this.#log.after(lastSeq)?.filter((frame) => frame.taskId === taskId) ?? [];
+    return ofTurn.length > 0 ? ofTurn : null;
   }
 
   watch(client: Client): void {

@@ -49,6 +49,9 @@ async function writeFileOf(stores: CliStores, tenantId: TenantId, output: string
   }
 }
 
+/** More than any agent has. */
+const ALL = { page: 1, pageSize: 1_000_000 };
+
 async function writeTenant(
   { agents, archive }: CliStores,
   tenantId: TenantId,
@@ -61,7 +64,7 @@ async function writeTenant(
   const counts = { agents: 0, turns: 0 };
   let deleted = 0;
   for await (const agentId of cursor((after: AgentId | undefined) => archive.agents(tenantId, after, PAGE))) {
-    const versions = [...(await agents.versions(tenantId, agentId))].reverse();
+    const versions = [...(await agents.versions(tenantId, agentId, ALL)).items].reverse();
     if (versions.length === 0) continue;
     await put({ type: 'agent', versions });
     counts.agents += 1;

@@ -1,8 +1,8 @@
 /** The one table of action types (PROTOCOL 4): what their data must be, what they ask for, and how they are answered. */
 import { z } from 'zod';
 import { isReplyType, type ReplyType } from './action-replies.ts';
-import { defined } from './defined.ts';
-import type { DomainAction } from './domain-action.ts';
+import { defined, withoutNulls } from './defined.ts';
+import { type DomainAction, isEnvelopeName } from './domain-action.ts';
 import { type ErrorData, refusal } from './errors.ts';
 import {
   DEFAULT_BATCH_CONCURRENCY,
@@ -23,6 +23,7 @@ import {
 } from './ids.ts';
 import { hasJsonUnits } from './json-size.ts';
 import { problemsOf, problemText } from './problems.ts';
+import { boundedArray, strictObject } from './request-object.ts';
 
 // --- Their data ------------------------------------------------------------------------------------------------
 
@@ -38,7 +39,7 @@ const recordSchema = z
   .record(z.string(), z.unknown())
   .refine((fields) => hasJsonUnits(fields, MAX_ATTACHED_UNITS), 'must have at most 256 KiB');
 
-export const runSchema = z.object({
+export const runSchema = strictObject({
   input: sayFields.message,
   agent_id: agentIdSchema.optional(),
   agent_version: sayFields.agent_version,
@@ -54,11 +55,15 @@ export const runSchema = z.object({
 });
 export type RunFields = z.infer<typeof runSchema>;
 
-export const chatSchema = runSchema.extend({ stream: sayFields.stream, on_busy: sayFields.on_busy });
+export const chatSchema = strictObject({
+  ...runSchema.shape,
+  stream: sayFields.stream,
+  on_busy: sayFields.on_busy,
+});
 type ChatFields = z.infer<typeof chatSchema>;
 
-export const batchSchema = z.object({
-  items: z.array(runSchema).min(1).max(MAX_BATCH_ITEMS).refine(haveOwnIds, 'must have ids of their own'),
+export const batchSchema = strictObject({
+  items: boundedArray(runSchema, MAX_BATCH_ITEMS, 1).refine(haveOwnIds, 'must have ids of their own'),
   concurrency: z.number().int().min(1).max(MAX_BATCH_CONCURRENCY).default(DEFAULT_BATCH_CONCURRENCY),
 });
 
@@ -67,9 +72,9 @@ function haveOwnIds(items: readonly RunFields[]): boolean {
   return new Set(ids).size === ids.length;
 }
 
-export const taskSchema = z.object({ task_id: taskIdSchema });
-export const agentSchema = z.object({ agent_id: agentIdSchema });
-export const historySchema = z.object({
+export const taskSchema = strictObject({ task_id: taskIdSchema });
+export const agentSchema = strictObject({ agent_id: agentIdSchema });
+export const historySchema = strictObject({
   session_id: sessionIdSchema,
   limit: z.number().int().min(1).max(MAX_HISTORY).optional(),
 });
@@ -80,10 +85,10 @@ const frameFields = {
     .regex(/^[A-Za-z0-9._-]{1,64}$/, 'must be 1 to 64 characters out of A-Z a-z 0-9 . _ -'),
   message_data: recordSchema.default({}),
 };
-export const sendSchema = z.object({ ...frameFields, session_id: sessionIdSchema });
-export const broadcastSchema = z.object({
+export const sendSchema = strictObject({ ...frameFields, session_id: sessionIdSchema });
+export const broadcastSchema = strictObject({
   ...frameFields,
-  target_sessions: z.array(sessionIdSchema).max(MAX_TARGETS).optional(),
+  target_sessions: boundedArray(sessionIdSchema, MAX_TARGETS).optional(),
 });
 
 // --- What they ask for -----------------------------------------------------------------------------------------
@@ -133,7 +138,7 @@ interface Definition<S extends z.ZodObject> {
 function define<S extends z.ZodObject>(definition: Definition<S>): ActionType {
   const { summary, data, command, replies = [], fields = fieldsOf } = definition;
   const read = (action: DomainAction): ReadCommand => {
-    const parsed = data.safeParse(fields(action));
+    const parsed = data.safeParse(onlyOf(data, fields(action)));
     return parsed.success ? { ok: true, command: command(parsed.data, action) } : malformed(parsed.error);
   };
   return { summary, data, command: read, replies };
@@ -153,13 +158,18 @@ type Fields = Record<string, unknown>;
 const isRecord = (value: unknown): value is Fields =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
-/** A copy without nulls, which mean "absent" here too. */
-const withoutNulls = (fields: Readonly<Fields>): Fields =>
-  Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null));
+/**
+ * The fields without those that an action may have and this one does not need: a sender may repeat its envelope in
+ * `data`, and write the fields of another action. What no action has is left, to be refused by its name.
+ */
+const onlyOf = (data: z.ZodObject, fields: Fields): Fields =>
+  Object.fromEntries(
+    Object.entries(fields).filter(([name]) => Object.hasOwn(data.shape, name) || !isEnvelopeName(name)),
+  );
 
 /** The data, with the ids of the envelope, which has gathered them from wherever they may stand. */
 function fieldsOf({ data, task_id, agent_id, session_id }: DomainAction): Fields {
-  const fields = withoutNulls(data);
+  const fields = { ...withoutNulls(data) };
   if (agent_id !== undefined) fields.agent_id = agent_id;
   if (session_id !== undefined) fields.session_id = session_id;
   if (task_id !== undefined) fields.task_id ??= task_id;
@@ -173,14 +183,11 @@ const notTooMany = (names: unknown): unknown => {
 };
 
 /** The fields of one run under the names that we use. */
-const withRunNames = (fields: Fields): Fields => ({
+const withRunNames = ({ message, user, ...fields }: Fields): Fields => ({
   ...fields,
-  input: fields.input ?? fields.message,
-  user_info: fields.user_info ?? fields.user,
+  input: fields.input ?? message,
+  user_info: fields.user_info ?? user,
   tools_config: notTooMany(fields.tools_config),
-  execution_params: isRecord(fields.execution_params)
-    ? withoutNulls(fields.execution_params)
-    : fields.execution_params,
 });
 
 /** The envelope names the turn of a run; `data` names one only where an action is about another's turn. */
@@ -202,7 +209,7 @@ function batchFields(action: DomainAction): Fields {
   if (items.length > MAX_BATCH_ITEMS) return { ...fields, items: `${items.length} items` };
   const agent = defined({ agent_id: action.agent_id });
   const read = items.map((item: unknown) =>
-    isRecord(item) ? withRunNames({ ...agent, ...withoutNulls(item) }) : item,
+    isRecord(item) ? onlyOf(runSchema, withRunNames({ ...agent, ...withoutNulls(item) })) : item,
   );
   return { ...fields, items: read };
 }

@@ -50,7 +50,7 @@ export function draftChange(
   options: { readonly replace: boolean; readonly tier: Tier; readonly rules: DraftRules },
 ): DraftChange {
   const { replace, tier, rules } = options;
-  const { patch, issues } = readFields(withoutOwn(raw, current));
+  const { patch, issues } = readFields(withoutUnchanged(raw, current, OWN));
   const blank = { ...blankAgent(patch.name ?? UNNAMED, rules.defaults), slug: current.slug };
   const fields = patched(replace ? blank : fieldsOf(current), patch);
   const changes = diffAgents(fieldsOf(current), fields);
@@ -65,7 +65,10 @@ export function draftChange(
 }
 
 const nameIssue = (raw: unknown): RuleIssue[] =>
-  typeof raw === 'object' && raw !== null && !Array.isArray(raw) && Reflect.get(raw, 'name') === undefined
+  typeof raw === 'object' &&
+  raw !== null &&
+  !Array.isArray(raw) &&
+  (Reflect.get(raw, 'name') ?? undefined) === undefined
     ? [NAME_REQUIRED]
     : [];
 
@@ -80,8 +83,7 @@ const HARMLESS: ReadonlySet<string> = new Set<AgentField>(['name', 'slug', 'desc
 const isHarmless = ({ field, to }: Change): boolean =>
   HARMLESS.has(field) || (field === 'is_active' && to === false);
 
-/** Fields that the store adds may come back unchanged, so that an agent can be read, changed and sent. */
-const OWN: ReadonlySet<string> = new Set<keyof Agent>([
+const OWN: readonly (keyof Agent)[] = [
   'id',
   'tenant_id',
   'template_id',
@@ -89,11 +91,24 @@ const OWN: ReadonlySet<string> = new Set<keyof Agent>([
   'created_at',
   'updated_at',
   'deleted_at',
-]);
+];
 
-function withoutOwn(raw: unknown, current: Agent): unknown {
+/** Fields that the store adds (`own`) may come back unchanged, so that what was read can be changed and sent. */
+export function withoutUnchanged<T extends object>(
+  raw: unknown,
+  current: T,
+  own: readonly (keyof T & string)[],
+): unknown {
   if (typeof raw !== 'object' || raw === null || Array.isArray(raw)) return raw;
-  return Object.fromEntries(
-    Object.entries(raw).filter(([field, value]) => !OWN.has(field) || value !== Reflect.get(current, field)),
-  );
+  const isUnchanged = ([field, value]: [string, unknown]): boolean =>
+    own.some((name) => name === field && current[name] === value);
+  return Object.fromEntries(Object.entries(raw).filter((entry) => !isUnchanged(entry)));
 }
+
+/** Whether a body that was read before, and changed, names another version than there is now. */
+export const isOfOtherVersion = (raw: unknown, current: { readonly version: number }): boolean =>
+  typeof raw === 'object' &&
+  raw !== null &&
+  'version' in raw &&
+  Number.isInteger(raw.version) &&
+  raw.version !== current.version;

@@ -1,6 +1,7 @@
 /** Agents, templates and their history as they are stored and shown (PROTOCOL 5): schemas first, types from them. */
 import { z } from 'zod';
 import { agentIdSchema, tenantIdSchema } from './ids.ts';
+import { boundedArray, requestObject, strictObject } from './request-object.ts';
 import { responseFormatSchema } from './response-format.ts';
 import { tierSchema } from './tiers.ts';
 
@@ -28,26 +29,26 @@ export const agentFieldsSchema = z.strictObject({
   provider: providerSchema,
   model: z.string().min(1).max(128),
   /** Models that stand in, in this order, while the agent's own is away, limited or slow. */
-  fallbacks: z
-    .array(z.strictObject({ provider: providerSchema, model: z.string().min(1).max(128) }))
-    .max(4)
-    .optional(),
+  fallbacks: boundedArray(
+    strictObject({ provider: providerSchema, model: z.string().min(1).max(128) }),
+    4,
+  ).optional(),
   temperature: z.number().min(0).max(2),
   max_tokens: z.number().int().min(1).max(1_000_000).nullable(),
   /** Template; `{{name}}` stands for a variable of the turn's context. */
   system_prompt: z.string().max(32_000),
-  tools: z.array(toolName).max(100).refine(unique, 'must not name a tool twice'),
-  collections: z
-    .array(z.string().min(1).max(128))
-    .max(1_000)
-    .refine(unique, 'must not name a collection twice'),
+  tools: boundedArray(toolName, 100).refine(unique, 'must not name a tool twice'),
+  collections: boundedArray(z.string().min(1).max(128), 1_000).refine(
+    unique,
+    'must not name a collection twice',
+  ),
   max_iterations: z.number().int().min(1).max(100).nullable(),
   max_history_messages: z.number().int().min(1).max(1_000).nullable(),
   /** The form in which it answers; absent or null: text. */
   response_format: responseFormatSchema.nullable().exactOptional(),
   is_active: z.boolean(),
   minimum_tier: tierSchema,
-  tags: z.array(z.string().min(1).max(50)).max(50).refine(unique, 'must not name a tag twice'),
+  tags: boundedArray(z.string().min(1).max(50), 50).refine(unique, 'must not name a tag twice'),
 });
 export type AgentFields = z.infer<typeof agentFieldsSchema>;
 
@@ -105,9 +106,9 @@ export const templateFieldsSchema = z.strictObject({
   slug: z.string().regex(/^[a-z0-9_-]{2,50}$/, 'must be 2 to 50 characters out of a-z 0-9 _ -'),
   description: z.string().max(2_000),
   /** What an agent made from it starts with. */
-  agent: agentFieldsSchema.omit({ name: true, slug: true }).partial(),
+  agent: strictObject(agentFieldsSchema.omit({ name: true, slug: true }).partial().shape),
 });
-export const templateInputSchema = templateFieldsSchema.partial({ description: true });
+export const templateInputSchema = requestObject(templateFieldsSchema.partial({ description: true }).shape);
 export type TemplateInput = z.infer<typeof templateInputSchema>;
 
 export const templateSchema = templateFieldsSchema.extend({
@@ -149,7 +150,7 @@ export type TenantNotice = z.infer<typeof tenantNoticeSchema>;
 
 export const webhookInputSchema = z.strictObject({
   url: z.url().max(2_000),
-  events: z.array(noticeEventSchema).min(1).optional(),
+  events: boundedArray(noticeEventSchema, 100, 1).optional(),
   /** Standard Webhooks: `whsec_` and base64 of 24 to 64 bytes. Made, and shown once, where it is missing. */
   secret: z
     .string()

@@ -15,6 +15,7 @@ import { isOfflineModel, type ModelTable, modelSize, noOfflineModel } from './mo
 import { problemsOf } from './problems.ts';
 import { promptIssue } from './prompt-syntax.ts';
 import type { KnownProviders } from './providers.ts';
+import { shownName, unknownField } from './request-object.ts';
 import { slugOf } from './slug.ts';
 import { lowestTier, type Tier, type TierLimits, type TierTable } from './tiers.ts';
 
@@ -82,10 +83,14 @@ export function readFields(raw: unknown): ReadFields {
   for (const [field, value] of Object.entries(raw)) {
     if (value === undefined) continue;
     if (!isField(field)) {
-      issues.push({ field, rule: 'unknown_field', message: 'is not a field of an agent' });
+      const message = unknownField(field, AGENT_FIELDS, 'is not a field of an agent');
+      issues.push({ field: shownName(field), rule: 'unknown_field', message });
+      if (issues.length >= MAX_ISSUES) break;
       continue;
     }
     const parsed = agentFieldsSchema.shape[field].safeParse(value);
+    // Null is absence where it is no value of the field.
+    if (value === null && !parsed.success) continue;
     if (parsed.success) good.push([field, value]);
     else
       for (const issue of problemsOf(parsed.error))

@@ -90,6 +90,9 @@ const FLAT_DATA: ReadonlySet<string> = new Set([
 /** Names under which a field of the envelope may come. */
 export const ENVELOPE_NAMES: ReadonlySet<string> = ENVELOPE;
 
+/** Whether a name is one of the envelope's, or of data that may lie beside it: senders repeat them where they are not needed. */
+export const isEnvelopeName = (name: string): boolean => ENVELOPE.has(name) || FLAT_DATA.has(name);
+
 /** Ids that senders put into the envelope, into `data` or into the context; read from the envelope afterwards. */
 const SHARED_IDS = ['agent_id', 'session_id', 'user_id'] as const;
 
@@ -245,6 +248,7 @@ const isIn = (code: number, alphabet: number): boolean =>
 /** As ID_PATTERN. */
 function isId(value: unknown): boolean {
   if (typeof value !== 'string' || value.length === 0 || value.length > MAX_ID_LENGTH) return false;
+  if (value === '.' || value === '..') return false;
   for (let at = 0; at < value.length; at += 1) if (!isIn(value.charCodeAt(at), ID)) return false;
   return true;
 }

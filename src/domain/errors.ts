@@ -96,6 +96,10 @@ export const CLOSE = {
 
 export type Close = (typeof CLOSE)[keyof typeof CLOSE];
 
+/** Whether a code is one of the protocol's or of this node: a client may close with any of thousands. */
+export const isKnownClose = (code: number): boolean =>
+  (code >= 1000 && code <= 1015) || Object.values(CLOSE).some((close) => close.code === code);
+
 /** Thrown only where a promise must reject with a refusal; edges turn it back into its data. */
 export class RefusalError extends Error {
   readonly data: ErrorData;

@@ -1,5 +1,6 @@
 /** What an execution may be asked, on every wire: its own lower limits, and the bounds of a batch. */
 import { z } from 'zod';
+import { boundedRecord, requestObject } from './request-object.ts';
 
 /** What a request asks of its own run, under the limits of tier, node and agent: it can only lower them. */
 export interface Overrides {
@@ -16,15 +17,14 @@ export const MAX_BATCH_CONCURRENCY = 20;
 export const DEFAULT_BATCH_CONCURRENCY = 5;
 
 /** `false` takes one of the agent's tools away for this run; `true` leaves it, and adds none. */
-export const toolsConfigSchema = z
-  .record(z.string().min(1).max(MAX_TOOL_NAME), z.boolean())
-  .refine(
-    (tools) => Object.keys(tools).length <= MAX_NAMED_TOOLS,
-    `must name at most ${MAX_NAMED_TOOLS} tools`,
-  );
+export const toolsConfigSchema = boundedRecord(
+  z.string().min(1).max(MAX_TOOL_NAME),
+  z.boolean(),
+  MAX_NAMED_TOOLS,
+);
 
 /** Lower limits than the tier's for this run; `max_execution_time` in seconds. */
-export const executionParamsSchema = z.object({
+export const executionParamsSchema = requestObject({
   max_iterations: z.number().int().positive().optional(),
   max_execution_time: z.number().positive().optional(),
 });

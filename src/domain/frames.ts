@@ -1,8 +1,10 @@
 /** The frames of the chat WebSocket and of a turn's SSE stream (PROTOCOL 2), as schemas. */
 import { z } from 'zod';
+import { withoutNulls } from './defined.ts';
 import { errorDataSchema } from './errors.ts';
 import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from './ids.ts';
 import { imagesSchema } from './images.ts';
+import { strictObject } from './request-object.ts';
 import { responseFormatSchema } from './response-format.ts';
 import { tierSchema } from './tiers.ts';
 
@@ -41,11 +43,13 @@ export const sayFields = {
   images: imagesSchema.optional(),
 };
 
-export const clientFrameSchema = z.discriminatedUnion('type', [
-  z.object({ type: z.literal('chat.send'), ...sayFields }),
-  z.object({ type: z.literal('chat.cancel'), task_id: taskIdSchema }),
-  z.object({ type: z.literal('ping') }),
+export const clientFrames = z.discriminatedUnion('type', [
+  strictObject({ type: z.literal('chat.send'), ...sayFields }),
+  strictObject({ type: z.literal('chat.cancel'), task_id: taskIdSchema }),
+  strictObject({ type: z.literal('ping') }),
 ]);
+/** A frame as it comes: null is absence. */
+export const clientFrameSchema = z.preprocess(withoutNulls, clientFrames);
 export type ClientFrame = z.infer<typeof clientFrameSchema>;
 
 const count = z.number().int().nonnegative();
@@ -79,10 +83,20 @@ const snapshotMessageSchema = z.object({
   partial: z.literal(true).optional(),
 });
 
+/** How a turn stands as it is accepted: a resend of one that is over is told how it ended. */
+export const acceptedStatusSchema = z.enum([
+  'processing',
+  'queued',
+  'completed',
+  'failed',
+  'cancelled',
+  'timeout',
+]);
+
 /** Data of each frame that is numbered and kept for replay. */
 export const eventData = {
   'chat.accepted': z.object({
-    status: z.enum(['processing', 'queued']),
+    status: acceptedStatusSchema,
     position: count,
     deduplicated: z.literal(true).optional(),
   }),

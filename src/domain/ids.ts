@@ -1,10 +1,11 @@
 /** The identifiers that cross a wire: one alphabet, branded, refused rather than cleaned up. */
 import { z } from 'zod';
 
-/** 1 to 128 characters out of `A-Z a-z 0-9 . _ : @ -` (PROTOCOL, head). */
-export const ID_PATTERN = /^[A-Za-z0-9._:@-]{1,128}$/;
+/** 1 to 128 characters out of `A-Z a-z 0-9 . _ : @ -` (PROTOCOL, head); `.` and `..` are no ids: no URL can name them. */
+export const ID_PATTERN = /^(?!\.{1,2}$)[A-Za-z0-9._:@-]{1,128}$/;
+export const ID_RULE = 'must be 1 to 128 characters out of A-Z a-z 0-9 . _ : @ -, and not . or ..';
 
-const id = () => z.string().regex(ID_PATTERN, 'must be 1 to 128 characters out of A-Z a-z 0-9 . _ : @ -');
+const id = () => z.string().regex(ID_PATTERN, ID_RULE);
 
 export const tenantIdSchema = id().brand<'TenantId'>();
 export const sessionIdSchema = id().brand<'SessionId'>();

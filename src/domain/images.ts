@@ -1,6 +1,7 @@
 /** Images that come with a message: the model is given them with it, and the conversation holds a marker in their place. */
 import { z } from 'zod';
 import { urlProblem } from './public-url.ts';
+import { boundedArray } from './request-object.ts';
 
 const MAX_IMAGES = 4;
 /** UTF-16 units of all images of a message: what a frame and a body can bring. */
@@ -33,22 +34,19 @@ type Image = z.infer<typeof imageSchema>;
 const urlOf = (image: Image): string => (typeof image === 'string' ? image : image.url);
 
 /** Up to four: `{url}`, or the URL itself; https or data. */
-export const imagesSchema = z
-  .array(imageSchema)
-  .max(MAX_IMAGES)
-  .superRefine((images, context) => {
-    if (images.reduce((units, image) => units + urlOf(image).length, 0) > MAX_IMAGE_UNITS) {
-      const message = `must have at most ${MAX_IMAGE_UNITS} characters together`;
-      context.addIssue({ code: 'custom', message });
-      return;
-    }
-    for (const [place, image] of images.entries()) {
-      const message = imageProblem(urlOf(image));
-      if (message === null) continue;
-      const path = typeof image === 'string' ? [place] : [place, 'url'];
-      context.addIssue({ code: 'custom', path, message });
-    }
-  });
+export const imagesSchema = boundedArray(imageSchema, MAX_IMAGES).superRefine((images, context) => {
+  if (images.reduce((units, image) => units + urlOf(image).length, 0) > MAX_IMAGE_UNITS) {
+    const message = `must have at most ${MAX_IMAGE_UNITS} characters together`;
+    context.addIssue({ code: 'custom', message });
+    return;
+  }
+  for (const [place, image] of images.entries()) {
+    const message = imageProblem(urlOf(image));
+    if (message === null) continue;
+    const path = typeof image === 'string' ? [place] : [place, 'url'];
+    context.addIssue({ code: 'custom', path, message });
+  }
+});
 
 /** Their URLs; undefined where there are none. */
 export const imageUrls = (images: readonly Image[] | undefined): readonly string[] | undefined =>

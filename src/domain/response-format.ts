@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { type ErrorData, refusal } from './errors.ts';
 import { hasJsonUnits } from './json-size.ts';
+import { requestObject, strictObject } from './request-object.ts';
 
 /** UTF-16 units of a schema, as JSON: it goes out with every call of the model. */
 const MAX_SCHEMA_UNITS = 64 * 1024;
@@ -74,11 +75,11 @@ const jsonSchema = z.record(z.string(), z.unknown()).superRefine((schema, contex
 
 /** As OpenAI's `response_format`. `text` takes an agent's own format away for one turn. */
 export const responseFormatSchema = z.discriminatedUnion('type', [
-  z.strictObject({ type: z.literal('text') }),
-  z.strictObject({ type: z.literal('json_object') }),
-  z.strictObject({
+  strictObject({ type: z.literal('text') }),
+  strictObject({ type: z.literal('json_object') }),
+  strictObject({
     type: z.literal('json_schema'),
-    json_schema: z.strictObject({
+    json_schema: requestObject({
       name: z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, 'must be 1 to 64 characters out of A-Z a-z 0-9 _ -'),
       description: z.string().max(1_024).exactOptional(),
       schema: jsonSchema,

@@ -5,6 +5,7 @@ import type { Message } from './conversation.ts';
 import { defined } from './defined.ts';
 import { errorDataSchema } from './errors.ts';
 import {
+  acceptedStatusSchema,
   type EventData,
   type EventType,
   eventData,
@@ -22,6 +23,7 @@ import {
   taskIdSchema,
 } from './ids.ts';
 import { imageUrls } from './images.ts';
+import { requestObject } from './request-object.ts';
 import {
   type CancelReply,
   type TurnRecord,
@@ -35,14 +37,12 @@ const MAX_PAGE = 100;
 const time = z.iso.datetime();
 const count = z.number().int().nonnegative();
 
-export const sendBodySchema = z
-  .object({
-    ...sayFields,
-    session_id: sessionIdSchema.optional(),
-    /** With `Accept: text/event-stream`: the stream has `chat.reasoning` too. */
-    reasoning: z.boolean().default(false),
-  })
-  .meta({ id: 'ChatSend' });
+export const sendBodySchema = requestObject({
+  ...sayFields,
+  session_id: sessionIdSchema.optional(),
+  /** With `Accept: text/event-stream`: the stream has `chat.reasoning` too. */
+  reasoning: z.boolean().default(false),
+}).meta({ id: 'ChatSend' });
 
 type Said = Omit<z.infer<typeof sendBodySchema>, 'session_id' | 'reasoning'>;
 
@@ -71,13 +71,19 @@ export const requestOf = (
 export const sendHeadersSchema = z.object({
   'x-session-id': sessionIdSchema.optional(),
   'x-agent-id': agentIdSchema.optional(),
+  /** The `id:` of the last event that a client has of this turn; as browsers send it, empty for none. */
+  'last-event-id': z
+    .string()
+    .regex(/^\d{0,15}$/, 'must be the number of an event')
+    .transform((text) => (text === '' ? undefined : Number(text)))
+    .optional(),
 });
 
 export const acceptedSchema = z
   .object({
     task_id: taskIdSchema,
     session_id: sessionIdSchema,
-    status: z.enum(['processing', 'queued']),
+    status: acceptedStatusSchema,
     deduplicated: z.literal(true).optional(),
   })
   .meta({ id: 'ChatAccepted' });
@@ -119,7 +125,7 @@ export const turnFrameSchema = z
   ])
   .meta({ id: 'TurnFrame' });
 
-export const taskBodySchema = z.object({ task_id: taskIdSchema }).meta({ id: 'TaskReference' });
+export const taskBodySchema = requestObject({ task_id: taskIdSchema }).meta({ id: 'TaskReference' });
 export const taskPathSchema = z.object({ task_id: taskIdSchema });
 export const sessionPathSchema = z.object({ session_id: sessionIdSchema });
 

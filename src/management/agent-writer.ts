@@ -1,6 +1,6 @@
 /** Every write to an agent: checked, stored with its audit entry as a new version, passed to its actor, and announced. */
 import { diffAgents, fieldsOf } from '../domain/agent-diff.ts';
-import { draftChange, draftNew } from '../domain/agent-draft.ts';
+import { draftChange, draftNew, isOfOtherVersion } from '../domain/agent-draft.ts';
 import type { Agent, AgentFields, AuditEntry, Change, NoticeEvent } from '../domain/agent-record.ts';
 import { agentWarnings, checkAgent, refuseIssues, tooManyAgents } from '../domain/agent-rules.ts';
 import { type ErrorData, type Reply, refusal } from '../domain/errors.ts';
@@ -248,6 +248,7 @@ const updating =
   (options: ManagementOptions, raw: unknown, replace: boolean): Decide =>
   async (current, operation) => {
     if (current.deleted_at !== null) return refuse(noAgent());
+    if (isOfOtherVersion(raw, current)) return refuse(stale('agent', current.version));
     const tier = await tierOf(options, operation);
     const draft = draftChange(raw, current, { replace, tier, rules: rulesOf(options) });
     if (draft.issues.length === 0) return storeChanges(draft.fields, draft.changes, 'updated');

@@ -114,11 +114,12 @@ function createAgentReads({ agents, builtIn, log }: ManagementOptions): AgentRea
         const found = await agents.get(tenantId, agentId);
         return found && found.deleted_at === null ? ok(found) : no(noAgent());
       }),
-    versions: (tenantId, agentId) =>
+    versions: (tenantId, agentId, page) =>
       guarded(log, async () => {
-        if (agentId === builtIn.id) return ok([defaultRecord(builtIn, tenantId)]);
-        const found = await agents.versions(tenantId, agentId);
-        return found.length > 0 ? ok(found) : no(noAgent());
+        if (agentId === builtIn.id)
+          return ok({ items: page.page === 1 ? [defaultRecord(builtIn, tenantId)] : [], total: 1 });
+        const found = await agents.versions(tenantId, agentId, page);
+        return found.total > 0 ? ok(found) : no(noAgent());
       }),
     version: (tenantId, agentId, version) => guarded(log, () => versionOf(tenantId, agentId, version)),
     diff: (tenantId, agentId, from, to) =>

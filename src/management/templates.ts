@@ -1,4 +1,6 @@
 /** Templates as edges see them: the built-in ones for reading, and a tenant's own. */
+
+import { isOfOtherVersion, withoutUnchanged } from '../domain/agent-draft.ts';
 import type { NoticeEvent, Template, TemplateInput, TenantNotice } from '../domain/agent-record.ts';
 import { type ErrorData, type Reply, refusal } from '../domain/errors.ts';
 import { BUILT_IN_TEMPLATES, builtInTemplate, readTemplate, templateIssue } from '../domain/templates.ts';
@@ -96,9 +98,11 @@ async function update(
   const { templates } = options;
   const current = await templates.get(actor.tenantId, templateId);
   if (!current) return no(noTemplate());
-  const { input, issues } = readTemplate(raw, await tierOf(options, actor), rulesOf(options));
+  if (isOfOtherVersion(raw, current) || (expected !== undefined && expected !== current.version))
+    return no(stale('template', current.version));
+  const said = withoutUnchanged(raw, current, OWN);
+  const { input, issues } = readTemplate(said, await tierOf(options, actor), rulesOf(options));
   if (!input) return broken(issues);
-  if (expected !== undefined && expected !== current.version) return no(stale('template', current.version));
   if (builtInTemplate(input.slug)) return no(slugTaken('template', input.slug));
   const fields = fieldsFrom(input);
   const changes = (['name', 'slug', 'description', 'agent'] as const).filter(
@@ -135,6 +139,8 @@ const noticeAbout = (
     version: template.version,
     ...more,
   });
+
+const OWN = ['id', 'tenant_id', 'version', 'created_at', 'updated_at'] as const;
 
 /** A database may give keys back in another order. */
 const comparable = (value: string | object): string =>

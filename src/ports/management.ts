@@ -17,10 +17,16 @@ import type { Tier } from '../domain/tiers.ts';
 import type { TurnRecord } from '../domain/turn.ts';
 import type { TenantRecord } from './store.ts';
 
-export interface ListQuery {
+/** Versions of an agent that are stored: with a newer one the oldest goes. */
+export const MAX_VERSIONS = 1_000;
+
+export interface PageOf {
   /** From 1. */
   readonly page: number;
   readonly pageSize: number;
+}
+
+export interface ListQuery extends PageOf {
   readonly type?: string | undefined;
   readonly tag?: string | undefined;
   /** Part of a name, a slug or a description; case does not matter. */
@@ -49,18 +55,17 @@ export interface AgentChange {
 
 /** Every method is bound to one tenant and sees nothing of others. Any may reject; then nothing was stored. */
 export interface AgentStore {
-  /** Live agents, newest change first. */
+  /** Live agents in the order in which they were made: pages stay as they are while others are made and changed. */
   list(tenantId: TenantId, query: ListQuery): Promise<Page<Agent>>;
-  /** The newest version, or the one asked for; deleted ones too (`deleted_at`). */
-  get(tenantId: TenantId, agentId: AgentId, version?: number): Promise<Agent | null>;
-  /** All versions, newest first. */
-  versions(tenantId: TenantId, agentId: AgentId): Promise<readonly Agent[]>;
+  /**
+   * The newest version, or the one asked for; deleted ones too (`deleted_at`). `name` is, here and below, an id, else the
+   * slug of a live agent.
+   */
+  get(tenantId: TenantId, name: AgentId, version?: number): Promise<Agent | null>;
+  /** The MAX_VERSIONS newest, newest first. */
+  versions(tenantId: TenantId, name: AgentId, page: PageOf): Promise<Page<Agent>>;
   /** Audit entries, newest first. */
-  history(
-    tenantId: TenantId,
-    agentId: AgentId,
-    page: Pick<ListQuery, 'page' | 'pageSize'>,
-  ): Promise<Page<AuditEntry>>;
+  history(tenantId: TenantId, name: AgentId, page: PageOf): Promise<Page<AuditEntry>>;
   save(tenantId: TenantId, change: AgentChange): Promise<SaveOutcome>;
 }
 
@@ -87,11 +92,7 @@ export interface SettledLimits {
 
 export interface DeliveryStore {
   /** Newest first. */
-  deliveries(
-    tenantId: TenantId,
-    webhookId: string,
-    query: Pick<ListQuery, 'page' | 'pageSize'>,
-  ): Promise<Page<WebhookDelivery>>;
+  deliveries(tenantId: TenantId, webhookId: string, query: PageOf): Promise<Page<WebhookDelivery>>;
   delivery(tenantId: TenantId, deliveryId: string): Promise<WebhookDelivery | null>;
   /** Writes a delivery, new or changed. One whose webhook was removed meanwhile is dropped. */
   saveDelivery(delivery: WebhookDelivery): Promise<void>;
@@ -206,14 +207,10 @@ export interface AgentManagement {
   validate(actor: Actor, input: unknown, agentId: AgentId | undefined): Promise<Reply<Validation>>;
   /** What would keep a stored agent from answering on this node. */
   warnings(agent: Agent): readonly RuleIssue[];
-  versions(tenantId: TenantId, agentId: AgentId): Promise<Reply<readonly Agent[]>>;
+  versions(tenantId: TenantId, agentId: AgentId, page: PageOf): Promise<Reply<Page<Agent>>>;
   version(tenantId: TenantId, agentId: AgentId, version: number): Promise<Reply<Agent>>;
   diff(tenantId: TenantId, agentId: AgentId, from: number, to: number): Promise<Reply<readonly Change[]>>;
-  history(
-    tenantId: TenantId,
-    agentId: AgentId,
-    page: Pick<ListQuery, 'page' | 'pageSize'>,
-  ): Promise<Reply<Page<AuditEntry>>>;
+  history(tenantId: TenantId, agentId: AgentId, page: PageOf): Promise<Reply<Page<AuditEntry>>>;
   /** `input`: a name, perhaps a slug, and whatever else shall differ from the template. */
   fromTemplate(actor: Actor, templateId: string, input: unknown): Promise<Reply<Agent>>;
   /** Answers at once; progress and end come as task notices. */
@@ -257,11 +254,7 @@ export interface WebhookManagement {
   /** The secret is shown here and never again. */
   create(tenantId: TenantId, input: WebhookInput): Promise<Reply<Webhook>>;
   remove(tenantId: TenantId, webhookId: string): Promise<Reply<null>>;
-  deliveries(
-    tenantId: TenantId,
-    webhookId: string,
-    page: Pick<ListQuery, 'page' | 'pageSize'>,
-  ): Promise<Reply<Page<WebhookDelivery>>>;
+  deliveries(tenantId: TenantId, webhookId: string, page: PageOf): Promise<Reply<Page<WebhookDelivery>>>;
   /** Sends a dead delivery again. */
   replay(tenantId: TenantId, deliveryId: string): Promise<Reply<WebhookDelivery>>;
 }

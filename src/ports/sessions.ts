@@ -26,6 +26,8 @@ export interface Client {
 export interface ResumePoint {
   readonly lastSeq: number;
   readonly epoch: string | undefined;
+  /** Who was told of no epoch wants the frames of this turn alone, where they are still there. */
+  readonly taskId?: TaskId;
 }
 
 /**

@@ -39,8 +39,9 @@ export interface ObservedTurn<W extends TurnWatcher> {
 
 /**
  * Says turns and watches them as a client of their sessions; nothing is polled. Delivery: the watcher is attached before
- * the turn's first frame, hears every one, and then `ended` settles, once. Of a repeated request it hears the acceptance
- * without a number, then what the turn still brings. close(): every watch ends as closed by the node, and so do later
+ * the turn's first frame, hears every one, and then `ended` settles, once. Of a repeated request it hears the frames
+ * after `after`, where that is given and the session still has them; else the acceptance without a number, then what the
+ * turn still brings. close(): every watch ends as closed by the node, and so do later
  * ones; the turns go on.
  */
 export interface TurnObserver {
@@ -52,6 +53,7 @@ export interface TurnObserver {
   say<W extends TurnWatcher>(
     request: TurnRequest,
     watch: (leave: () => void) => W,
+    after?: number,
   ): Promise<ObservedTurn<W> | { readonly ok: false; readonly error: ErrorData }>;
   close(): void;
 }

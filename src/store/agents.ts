@@ -1,15 +1,17 @@
 /** Agents over a database: the newest version for lists and rules, every version and audit entry beside it. */
-import { type Kysely, sql } from 'kysely';
+import { type Kysely, type SelectQueryBuilder, sql } from 'kysely';
 import { type Agent, type AuditEntry, agentSchema, auditEntrySchema } from '../domain/agent-record.ts';
 import type { AgentId, TenantId } from '../domain/ids.ts';
-import type {
-  AgentChange,
-  AgentStore,
-  Archive,
-  ArchivedVersion,
-  ListQuery,
-  Page,
-  SaveOutcome,
+import {
+  type AgentChange,
+  type AgentStore,
+  type Archive,
+  type ArchivedVersion,
+  type ListQuery,
+  MAX_VERSIONS,
+  type Page,
+  type PageOf,
+  type SaveOutcome,
 } from '../ports/management.ts';
 import type { Database } from './database.ts';
 import type { DatabaseKind } from './migrations.ts';
@@ -21,43 +23,56 @@ import { searchable } from './text.ts';
 export function createAgentStore(database: Database): AgentStore {
   return {
     list: (tenantId, query) => database.read(tenantId, (db) => list(db, database.kind, tenantId, query)),
-    get: (tenantId, agentId, version) =>
+    get: (tenantId, name, version) =>
       database.read(tenantId, async (db) => {
-        const row =
-          version === undefined
-            ? await db
-                .selectFrom('agents')
-                .select('body')
-                .where('tenant_id', '=', tenantId)
-                .where('agent_id', '=', agentId)
-                .executeTakeFirst()
-            : await db
-                .selectFrom('agent_versions')
-                .select('body')
-                .where('tenant_id', '=', tenantId)
-                .where('agent_id', '=', agentId)
-                .where('version', '=', version)
-                .executeTakeFirst();
-        return row ? agentOf(row) : null;
-      }),
-    versions: (tenantId, agentId) =>
-      database.read(tenantId, async (db) => {
-        const rows = await db
+        const newest = await named(db, tenantId, name);
+        if (!newest || version === undefined) return newest;
+        const row = await db
           .selectFrom('agent_versions')
           .select('body')
           .where('tenant_id', '=', tenantId)
-          .where('agent_id', '=', agentId)
-          .orderBy('version', 'desc')
-          .execute();
-        return rows.map(agentOf);
+          .where('agent_id', '=', newest.id)
+          .where('version', '=', version)
+          .executeTakeFirst();
+        return row ? agentOf(row) : null;
       }),
-    history: (tenantId, agentId, page) =>
-      database.read(tenantId, (db) => history(db, tenantId, agentId, page)),
+    versions: (tenantId, name, page) => database.read(tenantId, (db) => versions(db, tenantId, name, page)),
+    history: (tenantId, name, page) => database.read(tenantId, (db) => history(db, tenantId, name, page)),
     save: (tenantId, change) => database.write(tenantId, (db) => save(db, database.kind, tenantId, change)),
   };
 }
 
 const agentOf = (row: { readonly body: string }): Agent => agentSchema.parse(JSON.parse(row.body));
+
+/** The newest version of the agent of that id, else of the live one of that slug. */
+async function named(db: Kysely<Schema>, tenantId: TenantId, name: AgentId): Promise<Agent | null> {
+  const agents = db.selectFrom('agents').select('body').where('tenant_id', '=', tenantId);
+  const row =
+    (await agents.where('agent_id', '=', name).executeTakeFirst()) ??
+    (await agents.where('slug', '=', name).where('deleted', '=', 0).executeTakeFirst());
+  return row ? agentOf(row) : null;
+}
+
+async function versions(
+  db: Kysely<Schema>,
+  tenantId: TenantId,
+  name: AgentId,
+  { page, pageSize }: PageOf,
+): Promise<Page<Agent>> {
+  const newest = await named(db, tenantId, name);
+  if (!newest) return { items: [], total: 0 };
+  const found = db
+    .selectFrom('agent_versions')
+    .where('tenant_id', '=', tenantId)
+    .where('agent_id', '=', newest.id);
+  const rows = await found
+    .select('body')
+    .orderBy('version', 'desc')
+    .limit(pageSize)
+    .offset((page - 1) * pageSize)
+    .execute();
+  return { items: rows.map(agentOf), total: await count(found) };
+}
 
 /** Whether the column holds the text as it is, without wildcards; `search` is in lower case already. */
 const contains = (kind: DatabaseKind, column: 'search' | 'tags', text: string) =>
@@ -78,37 +93,39 @@ async function list(
     .$if(text !== undefined, (query) => query.where(contains(kind, 'search', searchable(text ?? ''))));
   const rows = await found
     .select('body')
-    .orderBy('updated_at', 'desc')
+    .orderBy('created_at')
     .orderBy('agent_id')
     .limit(pageSize)
     .offset((page - 1) * pageSize)
     .execute();
-  const { total } = await found
-    .select(({ fn }) => fn.countAll<number>().as('total'))
-    .executeTakeFirstOrThrow();
-  return { items: rows.map(agentOf), total };
+  return { items: rows.map(agentOf), total: await count(found) };
+}
+
+async function count<T extends keyof Schema>(found: SelectQueryBuilder<Schema, T, object>): Promise<number> {
+  const counted = found.select(({ fn }) => fn.countAll<number>().as('total'));
+  return (await counted.executeTakeFirstOrThrow()).total;
 }
 
 async function history(
   db: Kysely<Schema>,
   tenantId: TenantId,
-  agentId: AgentId,
-  { page, pageSize }: Pick<ListQuery, 'page' | 'pageSize'>,
+  name: AgentId,
+  { page, pageSize }: PageOf,
 ): Promise<Page<AuditEntry>> {
+  const newest = await named(db, tenantId, name);
+  if (!newest) return { items: [], total: 0 };
   const found = db
     .selectFrom('agent_history')
     .where('tenant_id', '=', tenantId)
-    .where('agent_id', '=', agentId);
+    .where('agent_id', '=', newest.id);
   const rows = await found
     .select('body')
     .orderBy('entry', 'desc')
     .limit(pageSize)
     .offset((page - 1) * pageSize)
     .execute();
-  const { total } = await found
-    .select(({ fn }) => fn.countAll<number>().as('total'))
-    .executeTakeFirstOrThrow();
-  return { items: rows.map((row) => auditEntrySchema.parse(JSON.parse(row.body))), total };
+  const items = rows.map((row) => auditEntrySchema.parse(JSON.parse(row.body)));
+  return { items, total: await count(found) };
 }
 
 async function save(
@@ -178,6 +195,7 @@ async function writeNewest(db: Kysely<Schema>, tenantId: TenantId, agent: Agent)
     tags: JSON.stringify(agent.tags),
     search: searchable(`${agent.name}\n${agent.slug}\n${agent.description}`),
     deleted: agent.deleted_at === null ? 0 : 1,
+    created_at: Date.parse(agent.created_at),
     updated_at: Date.parse(agent.updated_at),
     body: JSON.stringify(agent),
   };
@@ -200,6 +218,13 @@ async function writeVersion(
     .values({ tenant_id: tenantId, agent_id: agent.id, version: agent.version, body })
     .onConflict((conflict) => conflict.columns(['tenant_id', 'agent_id', 'version']).doUpdateSet({ body }))
     .execute();
+  if (agent.version > MAX_VERSIONS)
+    await db
+      .deleteFrom('agent_versions')
+      .where('tenant_id', '=', tenantId)
+      .where('agent_id', '=', agent.id)
+      .where('version', '<=', agent.version - MAX_VERSIONS)
+      .execute();
   const { last } = await db
     .selectFrom('agent_history')
     .select(({ fn }) => fn.max<number | null>('entry').as('last'))

@@ -171,7 +171,7 @@ function tenantRecord(database: Database, tenantId: TenantId, day: string): Prom
   });
 }
 
-/** A page holds whole turns, and parts one only where it alone is more than was asked for. */
+/** A page holds whole turns, and at least one: `before` names a turn, so a part of one could not be asked for. */
 function sessionPage(
   database: Database,
   tenantId: TenantId,
@@ -230,14 +230,11 @@ function pageOf(rows: readonly MessageRow[], limit: number): MessagePage {
   let count = 0;
   for (const row of rows) {
     const both = messagesOf(row);
-    if (count + both.length > limit) break;
+    if (count > 0 && count + both.length > limit) break;
     pages.push(both);
     count += both.length;
   }
-  const hasMore = pages.length < rows.length;
-  const cut = rows[0];
-  if (count === 0 && cut && limit > 0) return { messages: messagesOf(cut).slice(-limit), hasMore };
-  return { messages: pages.reverse().flat(), hasMore };
+  return { messages: pages.reverse().flat(), hasMore: pages.length < rows.length };
 }
 
 async function exists(db: Kysely<Schema>, tenantId: TenantId, sessionId: SessionId): Promise<boolean> {

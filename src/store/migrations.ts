@@ -36,6 +36,7 @@ function migrations(kind: DatabaseKind): Record<string, Migration> {
     '004-outgoing': { up: (db) => createOutgoing(db, kind) },
     '005-settled-deliveries': { up: (db) => dateDeliveries(db, kind) },
     '006-reasoning': { up: addReasoning },
+    '007-agents-by-creation': { up: (db) => dateAgents(db, kind) },
   };
 }
 
@@ -236,6 +237,26 @@ async function dateDeliveries(db: Kysely<unknown>, kind: DatabaseKind): Promise<
 
 async function addReasoning(db: Kysely<unknown>): Promise<void> {
   await db.schema.alterTable('turns').addColumn('reasoning', 'text').execute();
+}
+
+/** Lists are in the order of creation, which no later write changes. */
+async function dateAgents(db: Kysely<unknown>, kind: DatabaseKind): Promise<void> {
+  await db.schema
+    .alterTable('agents')
+    .addColumn('created_at', 'bigint', (column) => column.notNull().defaultTo(0))
+    .execute();
+  if (kind === 'postgres') {
+    await sql`select set_config('nooble.scope', 'node', true)`.execute(db);
+    // No function of PostgreSQL reads JSON that holds \u0000.
+    await sql`update agents set created_at = coalesce(
+      extract(epoch from substring(body from '"created_at":"([0-9TZ:.-]+)"')::timestamptz) * 1000, 0)`.execute(
+      db,
+    );
+  } else
+    await sql`update agents set created_at =
+      cast(round(unixepoch(json_extract(body, '$.created_at'), 'subsec') * 1000) as integer)`.execute(db);
+  await sql`drop index agents_by_change`.execute(db);
+  await sql`create index agents_by_creation on agents (tenant_id, deleted, created_at, agent_id)`.execute(db);
 }
 
 /** The tables from before row-level security; later migrations secure their own. */

@@ -93,6 +93,7 @@ interface AgentTable {
   readonly search: string;
   /** 0 or 1. */
   readonly deleted: number;
+  readonly created_at: number;
   readonly updated_at: number;
   readonly body: string;
 }

@@ -1,5 +1,6 @@
 /** The node's numbers: counted where things happen, read from the actors when Prometheus or a console asks. */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { isKnownClose } from '../domain/errors.ts';
 import { TIERS } from '../domain/tiers.ts';
 import type {
   ActorKindStats,
@@ -103,7 +104,7 @@ export function createMetrics(sources: MetricSources): NodeMetrics {
     deliveryAttempted: (kind, outcome) => counts.deliveries.add(1, kind, outcome),
     counted: (event, count) => counts.transport.add(count, event),
     socketOpened: () => counts.opened.add(1),
-    socketClosed: (code) => counts.closed.add(1, String(code)),
+    socketClosed: (code) => counts.closed.add(1, isKnownClose(code) ? String(code) : 'other'),
     text: async () => {
       /** With the first scrape: prom-client's observer of garbage collection cannot be removed again. */
       if (!withProcess) collectDefaultMetrics({ register: registry });

@@ -86,7 +86,14 @@ async function everything(stores: Stores, name: string) {
     const found = await stores.archive.turns(tenantId, session, undefined, 1_000);
     turns.push(...found.map((one) => ({ ...one, turn: { ...one.turn, tenantId: '' } })));
   }
-  const versions = await stores.agents.versions(tenantId, agentSchema.shape.id.parse('agent-acme'));
+  const { items: versions } = await stores.agents.versions(
+    tenantId,
+    agentSchema.shape.id.parse('agent-acme'),
+    {
+      page: 1,
+      pageSize: 20,
+    },
+  );
   return { sessions, turns, versions: versions.map((version) => ({ ...version, tenant_id: '' })) };
 }
 

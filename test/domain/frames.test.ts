@@ -24,7 +24,7 @@ test('the shortest chat.send gets the promised defaults', () => {
   });
 });
 
-test('a full chat.send is taken as it stands, and unknown fields are left out', () => {
+test('a full chat.send is taken as it stands, nulls are absent, and unknown fields are refused', () => {
   const frame = {
     type: 'chat.send',
     message: '\u0000 \ud800 lone and nul',
@@ -35,7 +35,9 @@ test('a full chat.send is taken as it stands, and unknown fields are left out', 
     on_busy: 'interrupt',
   };
 
-  assert.deepEqual(clientFrameSchema.parse({ ...frame, extra: 1 }), frame);
+  assert.deepEqual(clientFrameSchema.parse({ ...frame, images: null, agent_version: null }), frame);
+  assert.equal(accepts({ ...frame, extra: 1 }), false);
+  assert.equal(accepts({ ...frame, extra: null }), true);
 });
 
 test('a message has 1 to 32,000 UTF-16 units', () => {
@@ -80,7 +82,7 @@ test('parsing never throws anything but its own refusal, whatever comes', () => 
 });
 
 test('ids are 1 to 128 characters of the alphabet, and nothing is cleaned up', () => {
-  for (const good of ['a', 'A-Z_a.z:0@9', 'x'.repeat(128), '-', '..'])
+  for (const good of ['a', 'A-Z_a.z:0@9', 'x'.repeat(128), '-', '...', '.a'])
     assert.equal(taskIdSchema.parse(good), good);
   for (const wrong of [
     '',
@@ -94,6 +96,8 @@ test('ids are 1 to 128 characters of the alphabet, and nothing is cleaned up', (
     '😀',
     'a%20b',
     '*',
+    '.',
+    '..',
     null,
     1,
   ])

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { z } from 'zod';
 import { problemsOf, problemText } from '../../src/domain/problems.ts';
+import { requestObject } from '../../src/domain/request-object.ts';
 
 const schema = z.strictObject({ name: z.string(), items: z.array(z.object({ n: z.number() })) });
 
@@ -32,7 +33,39 @@ test('no more problems are named than the caller wants', () => {
   assert.equal(problemsOf(error).length, 3);
   assert.equal(problemsOf(error, '', 2).length, 2);
   assert.deepEqual(problemText(error, 'body', 2).split('; '), [
+    problemText({ issues: error.issues.slice(2, 3) }),
     problemText({ issues: error.issues.slice(0, 1) }),
-    problemText({ issues: error.issues.slice(1, 2) }),
   ]);
+});
+
+test('an unknown field is named with the known one that it is near, and the first hundred are', () => {
+  const shape = { session_id: z.string(), page_size: z.number(), on_busy: z.string(), q: z.string() };
+  const strict = requestObject(shape);
+  const text = (value: unknown): string =>
+    problemText(strict.safeParse(value).error ?? { issues: [] }, '', 1);
+  for (const [name, near] of [
+    ['sesion_id', 'session_id'],
+    ['sessionId', 'session_id'],
+    ['SESSION-ID', 'session_id'],
+    ['session', 'session_id'],
+    ['pagesize', 'page_size'],
+    ['page_sise', 'page_size'],
+    ['onbsuy', 'on_busy'],
+  ])
+    assert.equal(text({ [name ?? '']: 1 }), `${name}: is not a field here; did you mean \`${near}\`?`);
+  for (const name of ['query', 'x', '', '😀', 'constructor', 'busybody', 's'.repeat(40)])
+    assert.match(text({ [name]: 1 }), /is not a field here$/, name);
+  assert.ok(text({ [`session_id${'x'.repeat(10_000)}`]: 1 }).length < 200);
+
+  const many = Object.fromEntries(Array.from({ length: 50_000 }, (_, at) => [`sesion_${at}`, 1]));
+  const { error } = strict.safeParse(many);
+  assert.ok(error);
+  assert.equal(problemsOf(error).length, 100);
+  assert.equal(error.issues.length, 5);
+});
+
+test('null is absence, where the object is one that a request writes', () => {
+  const strict = requestObject({ a: z.string().optional(), b: z.record(z.string(), z.unknown()).optional() });
+  assert.deepEqual(strict.parse({ a: null, b: { kept: null } }), { b: { kept: null } });
+  for (const wrong of [null, [], 'x', [null]]) assert.equal(strict.safeParse(wrong).success, false);
 });

@@ -149,9 +149,12 @@ test('keys that reach for prototypes reach nothing', async (t) => {
   const list = ownList();
   const reaching = '"__proto__":{"polluted":true},"constructor":{"prototype":{"polluted":true}}';
   const head = `"action_type":"execution.agent_run","tenant_id":"acme","callback_queue":"${list}"`;
+  await client.push(WORK, `{${reaching},${head},"data":{${reaching},"input":"Hi."}}`);
+  const refused = await client.reply(list);
+  assert.match(refused.data.error, /constructor: is not a field here/);
   await client.push(
     WORK,
-    `{${reaching},${head},"data":{${reaching},"input":"Hi.","context":{${reaching}},"user_info":{${reaching}}},"metadata":{${reaching}}}`,
+    `{${reaching},${head},"data":{"__proto__":{"polluted":true},"input":"Hi.","context":{${reaching}},"user_info":{${reaching}}},"metadata":{${reaching}}}`,
   );
   assert.equal((await client.reply(list)).data.status, 'success');
   // An envelope must not lie in a prototype.

@@ -221,8 +221,8 @@ test('a message sent again without a session is the same turn, while it runs and
   await ask('/api/chat/cancel', { body: { task_id: 't1' } });
   const later = await ask('/api/chat/send', send);
   assert.deepEqual(
-    [later.status, later.body.deduplicated, later.body.session_id],
-    [202, true, first.body.session_id],
+    [later.status, later.body.deduplicated, later.body.session_id, later.body.status],
+    [202, true, first.body.session_id, 'cancelled'],
   );
   assert.equal(stub.requests.length, 1);
 });

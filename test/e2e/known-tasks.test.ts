@@ -33,7 +33,7 @@ for (const tier of ['professional', 'hasty'])
       const sent = await ask('/api/chat/send', {
         body: { message: 'Go.', ...SESSION, task_id: 'http-task' },
       });
-      assert.deepEqual([sent.status, sent.body.deduplicated], [202, true]);
+      assert.deepEqual([sent.status, sent.body.deduplicated, sent.body.status], [202, true, 'completed']);
 
       const streamed = await fetch('/api/chat/send', {
         body: { message: 'Go.', ...SESSION, task_id: 'sse-task' },

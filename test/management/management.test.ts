@@ -7,6 +7,7 @@ import { openManagement, refused, someone, value } from '../actors/agent/agent-f
 import { TENANT, tenantId } from '../actors/fixtures.ts';
 import { memoryStores } from '../support/stores.ts';
 
+const FIRST = { page: 1, pageSize: 20 };
 const ANY = { version: undefined };
 const PATCH = { version: undefined, replace: false };
 const PAGE = { page: 1, pageSize: 20 };
@@ -57,7 +58,7 @@ test('an update is a new version with what changed, and one that changes nothing
     { field: 'tags', from: [], to: ['x'] },
   ]);
   assert.deepEqual(
-    value(await agents.versions(TENANT, id)).map(({ version }) => version),
+    value(await agents.versions(TENANT, id, FIRST)).items.map(({ version }) => version),
     [2, 1],
   );
   assert.deepEqual(value(await agents.diff(TENANT, id, 1, 2)), entry?.changes);
@@ -190,7 +191,7 @@ test('a deleted agent is gone but for its past, and comes back where there is ro
   assert.equal(refused(await agents.update(someone(), one.id, { name: 'x' }, PATCH)).code, 'NOT_FOUND');
   assert.equal(refused(await agents.remove(someone(), one.id, ANY)).code, 'NOT_FOUND');
   assert.equal(value(await agents.list(TENANT, PAGE)).total, 0);
-  assert.equal(value(await agents.versions(TENANT, one.id)).length, 2);
+  assert.equal(value(await agents.versions(TENANT, one.id, FIRST)).total, 2);
   assert.equal(notices.at(-1)?.event, 'agent_deleted');
   assert.notEqual(changed.at(-1)?.deleted_at, null);
 
@@ -216,7 +217,7 @@ test('the agent default can be read and not changed', async () => {
   const found = value(await agents.get(TENANT, DEFAULT_AGENT_ID));
 
   assert.deepEqual([found.id, found.version, found.tenant_id], ['default', 1, 'acme']);
-  assert.equal(value(await agents.versions(TENANT, DEFAULT_AGENT_ID)).length, 1);
+  assert.equal(value(await agents.versions(TENANT, DEFAULT_AGENT_ID, FIRST)).items.length, 1);
   assert.deepEqual(value(await agents.diff(TENANT, DEFAULT_AGENT_ID, 1, 1)), []);
   for (const write of [
     agents.update(someone(), DEFAULT_AGENT_ID, { name: 'Mine' }, PATCH),
@@ -234,7 +235,7 @@ test('a tenant neither sees nor changes what another has', async () => {
   const stranger = { ...someone(), tenantId: tenantId('other') };
 
   assert.equal(refused(await agents.get(stranger.tenantId, id)).code, 'NOT_FOUND');
-  assert.equal(refused(await agents.versions(stranger.tenantId, id)).code, 'NOT_FOUND');
+  assert.equal(refused(await agents.versions(stranger.tenantId, id, FIRST)).code, 'NOT_FOUND');
   assert.equal(refused(await agents.history(stranger.tenantId, id, PAGE)).code, 'NOT_FOUND');
   assert.equal(refused(await agents.update(stranger, id, { name: 'Mine' }, PATCH)).code, 'NOT_FOUND');
   assert.equal(refused(await agents.remove(stranger, id, ANY)).code, 'NOT_FOUND');

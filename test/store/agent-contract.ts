@@ -59,6 +59,8 @@ const save = (
 const ids = async (store: AgentStore, query: Partial<ListQuery> = {}): Promise<readonly string[]> =>
   (await store.list(acme, { page: 1, pageSize: 20, ...query })).items.map((each) => each.id);
 
+const FIRST = { page: 1, pageSize: 20 };
+
 export interface OpenAgents {
   readonly agents: AgentStore;
   close(): Promise<void>;
@@ -71,7 +73,7 @@ export function agentContract(name: string, open: () => Promise<OpenAgents>): vo
 
   over('what nobody saved is not there', async (store) => {
     assert.equal(await store.get(acme, id('a1')), null);
-    assert.deepEqual(await store.versions(acme, id('a1')), []);
+    assert.deepEqual(await store.versions(acme, id('a1'), FIRST), { items: [], total: 0 });
     assert.deepEqual(await store.list(acme, { page: 1, pageSize: 20 }), { items: [], total: 0 });
     assert.deepEqual(await store.history(acme, id('a1'), { page: 1, pageSize: 20 }), { items: [], total: 0 });
   });
@@ -84,7 +86,11 @@ export function agentContract(name: string, open: () => Promise<OpenAgents>): vo
     assert.deepEqual(await store.get(acme, id('a1')), second);
     assert.deepEqual(await store.get(acme, id('a1'), 1), first);
     assert.equal(await store.get(acme, id('a1'), 3), null);
-    assert.deepEqual(await store.versions(acme, id('a1')), [second, first]);
+    assert.deepEqual(await store.versions(acme, id('a1'), FIRST), { items: [second, first], total: 2 });
+    assert.deepEqual(await store.versions(acme, id('a1'), { page: 2, pageSize: 1 }), {
+      items: [first],
+      total: 2,
+    });
     assert.deepEqual(await store.history(acme, id('a1'), { page: 1, pageSize: 20 }), {
       items: [audit(second), audit(first)],
       total: 2,
@@ -102,7 +108,7 @@ export function agentContract(name: string, open: () => Promise<OpenAgents>): vo
     assert.equal(await save(store, agent('a1', { version: 2, name: 'late' })), 'stale');
     assert.equal(await save(store, agent('a1', { name: 'again' })), 'stale');
     assert.equal(await save(store, agent('new', { version: 2 })), 'stale');
-    assert.equal((await store.versions(acme, id('a1'))).length, 2);
+    assert.equal((await store.versions(acme, id('a1'), FIRST)).total, 2);
     assert.equal((await store.history(acme, id('a1'), { page: 1, pageSize: 20 })).total, 2);
   });
 
@@ -146,6 +152,21 @@ export function agentContract(name: string, open: () => Promise<OpenAgents>): vo
     assert.equal((await ids(store)).length, 2);
   });
 
+  over('a slug names its live agent where no id does', async (store) => {
+    const [first, second] = [agent('a1', { slug: 'front' }), agent('a1', { version: 2, slug: 'front' })];
+    for (const each of [first, second, agent('front-2', { slug: 'other' })]) await save(store, each);
+    await save(store, agent('a9', { slug: 'front-2' }));
+
+    assert.deepEqual(await store.get(acme, id('front')), second);
+    assert.deepEqual(await store.get(acme, id('front'), 1), first);
+    assert.deepEqual((await store.versions(acme, id('front'), FIRST)).items, [second, first]);
+    assert.equal((await store.history(acme, id('front'), FIRST)).total, 2);
+    assert.equal((await store.get(acme, id('front-2')))?.slug, 'other', 'an id is looked for first');
+    assert.equal(await store.get(umbrella, id('front')), null);
+    await save(store, agent('a1', { version: 3, slug: 'front', deleted_at: at(3) }));
+    assert.equal(await store.get(acme, id('front')), null);
+  });
+
   over('a deleted agent is in no list, but is found by its id', async (store) => {
     await save(store, agent('a1'));
     const deleted = agent('a1', { version: 2, deleted_at: at(2) });
@@ -155,13 +176,16 @@ export function agentContract(name: string, open: () => Promise<OpenAgents>): vo
     assert.deepEqual(await store.get(acme, id('a1')), deleted);
   });
 
-  over('lists come newest change first, in pages', async (store) => {
-    for (const each of ['a1', 'a2', 'a3']) await save(store, agent(each));
-    await save(store, agent('a2', { version: 2 }));
+  over('lists come in the order of creation, and pages stay while others write', async (store) => {
+    await save(store, agent('a3', { created_at: at(1) }));
+    for (const each of ['a1', 'a2']) await save(store, agent(each, { created_at: at(2) }));
+    assert.deepEqual(await ids(store, { page: 1, pageSize: 2 }), ['a3', 'a1']);
+    await save(store, agent('a1', { version: 2, created_at: at(2) }));
+    await save(store, agent('a0', { created_at: at(3) }));
 
-    assert.deepEqual(await ids(store), ['a2', 'a1', 'a3']);
-    assert.deepEqual(await ids(store, { page: 2, pageSize: 2 }), ['a3']);
-    assert.equal((await store.list(acme, { page: 2, pageSize: 2 })).total, 3);
+    assert.deepEqual(await ids(store), ['a3', 'a1', 'a2', 'a0']);
+    assert.deepEqual(await ids(store, { page: 2, pageSize: 2 }), ['a2', 'a0']);
+    assert.equal((await store.list(acme, { page: 2, pageSize: 2 })).total, 4);
     assert.deepEqual(await ids(store, { page: 9 }), []);
   });
 
@@ -188,7 +212,7 @@ export function agentContract(name: string, open: () => Promise<OpenAgents>): vo
     await save(store, agent('a1', { slug: 'support' }), 1);
     assert.equal(await store.get(umbrella, id('a1')), null);
     assert.equal(await store.get(umbrella, id('a1'), 1), null);
-    assert.deepEqual(await store.versions(umbrella, id('a1')), []);
+    assert.equal((await store.versions(umbrella, id('a1'), FIRST)).total, 0);
     assert.equal((await store.history(umbrella, id('a1'), { page: 1, pageSize: 9 })).total, 0);
     assert.equal((await store.list(umbrella, { page: 1, pageSize: 9 })).total, 0);
 

@@ -15,7 +15,7 @@ const QUERIES: Readonly<Record<string, string>> = {
   'turns to interrupt': `update turns set status = 'failed' where finished_at is null`,
   'sessions to expire': 'select * from sessions where last_at < 9 order by last_at limit 9',
   'sessions of a tenant': `select * from sessions where ${KEY} and session_id > 's' order by session_id limit 9`,
-  'agents by change': `select * from agents where ${KEY} and deleted = 0 order by updated_at desc, agent_id`,
+  'agents by creation': `select * from agents where ${KEY} and deleted = 0 order by created_at, agent_id`,
   'an agent by slug': `select * from agents where ${KEY} and slug = 's' and deleted = 0`,
   'versions of an agent': `select * from agent_versions where ${KEY} and agent_id = 'a' order by version desc`,
   'deliveries of a webhook': `select * from deliveries where ${KEY} and webhook_id = 'w' order by created_at desc`,

@@ -234,3 +234,12 @@ test('ends that wait for the store, and those that were lost, are counted', asyn
   assert.equal(await value(metrics, 'nooble_ends_lost_total'), 7);
   assert.equal(await value(metrics, 'nooble_ends_lost_total'), 7);
 });
+
+test('a client that closes with codes of its own makes no series of its own', async (t) => {
+  const metrics = metricsOf(t);
+  for (let code = 3_000; code < 4_999; code += 7) metrics.socketClosed(code);
+  metrics.socketClosed(1000);
+  metrics.socketClosed(4400);
+  const series = (await metrics.text()).body.split('\n').filter((line) => /sockets_closed.*code=/.test(line));
+  assert.deepEqual(series.length, 3, series.join('\n'));
+});

@@ -2,13 +2,7 @@
 import { z } from 'zod';
 import { sendSchema } from '../../src/domain/action-types.ts';
 import { agentSchema, NOTICE_EVENTS } from '../../src/domain/agent-record.ts';
-import {
-  clientFrameSchema,
-  eventData,
-  noticeData,
-  roleSchema,
-  wireFrameSchema,
-} from '../../src/domain/frames.ts';
+import { clientFrames, eventData, noticeData, roleSchema, wireFrameSchema } from '../../src/domain/frames.ts';
 import { agentIdSchema, sessionIdSchema, taskIdSchema, userIdSchema } from '../../src/domain/ids.ts';
 import { tierSchema } from '../../src/domain/tiers.ts';
 import { messageSchema } from '../../src/domain/turn-schemas.ts';
@@ -111,7 +105,7 @@ const noticeSchema = z.object({
 
 /** Frames of the chat socket, by the names of their messages. An `error` is numbered where it ends a turn. */
 export const CLIENT_FRAMES: Readonly<Record<string, z.ZodType>> = Object.fromEntries(
-  clientFrameSchema.options.map((option) => [`client.${option.shape.type.value}`, option]),
+  clientFrames.options.map((option) => [`client.${option.shape.type.value}`, option]),
 );
 export const NODE_FRAMES: Readonly<Record<string, z.ZodType>> = {
   ...named(noticeData, (type, data) => unnumbered(z.literal(type), data)),

@@ -122,6 +122,8 @@ const COMMAND_DATA: ReadonlySet<string> = new Set([...ACTION_TYPES.values()].map
 /** The data of what is received, as readCommand takes it: with other names, and without ids that stand in the envelope. */
 function readAs(id: string, schema: JsonSchema): JsonSchema {
   if (!COMMAND_DATA.has(id)) return schema;
+  // A sender may repeat its envelope in the data.
+  const { additionalProperties: _, ...open } = schema;
   const properties = { ...schema.properties };
   const required = (schema.required ?? []).filter((name) => !SHARED.includes(name));
   const either: Json[] = [];
@@ -132,7 +134,7 @@ function readAs(id: string, schema: JsonSchema): JsonSchema {
     if (required.includes(name)) either.push({ anyOf: [{ required: [name] }, { required: [alias] }] });
   }
   return {
-    ...schema,
+    ...open,
     properties,
     required: required.filter((name) => !(name in ALIASES)),
     ...(either.length === 0 ? {} : { allOf: either }),

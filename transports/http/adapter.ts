@@ -1,4 +1,6 @@
 /** Carries HTTP between uWebSockets.js and fetch handlers: bounded bodies in, back-pressured bodies out, no leak on abort. */
+// Before uWebSockets.js, which reads its settings when it is loaded.
+import './header-limit.ts';
 import {
   App,
   type HttpRequest,
@@ -10,7 +12,7 @@ import {
   us_socket_local_port,
 } from 'uWebSockets.js';
 import { STATUS_CODES } from 'node:http';
-import { type ErrorData, refusal } from '../../src/domain/errors.ts';
+import { type ErrorData, RefusalError, refusal } from '../../src/domain/errors.ts';
 import { type BodyOutcome, HTTP_LIMITS, type HttpLimits, judgeFraming, tooLarge } from './body-limits.ts';
 import type { Descriptors } from './descriptors.ts';
 
@@ -116,8 +118,8 @@ export function mountHttp(
 interface ResponseWriter {
   readonly res: HttpResponse;
   readonly signal: AbortSignal;
-  /** Runs once, whichever way the exchange ends. */
-  onEnd: () => void;
+  /** `deed` runs once, whichever way the exchange ends; at once where it has. */
+  onEnd(deed: () => void): void;
   /** Runs `write` corked unless the client is gone; nothing else may touch `res`. */
   write(write: (res: HttpResponse) => void): void;
   /** Resolves at the next `becameWritable`, or when the client is gone. */
@@ -129,18 +131,22 @@ interface ResponseWriter {
 
 function openWriter(res: HttpResponse, left: () => void): ResponseWriter {
   const aborter = new AbortController();
+  const deeds: (() => void)[] = [];
   let waiting = (): void => {};
   let over = false;
   const leave = (): void => {
     over = true;
     left();
-    writer.onEnd();
+    for (const deed of deeds) deed();
     waiting();
   };
   const writer: ResponseWriter = {
     res,
     signal: aborter.signal,
-    onEnd: () => {},
+    onEnd(deed) {
+      if (over) deed();
+      else deeds.push(deed);
+    },
     write(write) {
       if (!over) res.cork(() => write(res));
     },
@@ -174,6 +180,12 @@ function readHead(req: HttpRequest): RequestHead | ErrorData {
   const path = req.getUrl();
   if (!METHODS.has(method) || !path.startsWith('/'))
     return refusal('INVALID_REQUEST', { message: 'The request line is not taken.' });
+  // A URL takes . and .. segments out, turns \ into /, and ends at #: the path that is guarded is the one that was written.
+  if (!URL.canParse(BASE + path) || new URL(BASE + path).pathname !== path)
+    return refusal('INVALID_REQUEST', {
+      message:
+        'The path is not taken: it may have no segments . and .., and no characters that a URL has not.',
+    });
   const query = req.getQuery();
   const headers = new Headers();
   try {
@@ -193,24 +205,46 @@ function receive(writer: ResponseWriter, req: HttpRequest, handler: HttpHandler,
   if ('code' in head) respond(writer, handler, NO_HEAD, { refused: head });
   else {
     const outcome = judgeFraming(head.headers, limits);
-    if (outcome === 'body follows') readBody(writer, handler, head, limits);
-    else respond(writer, handler, head, outcome);
+    if (outcome !== 'body follows') respond(writer, handler, head, outcome);
+    else if (head.headers.has('transfer-encoding'))
+      readBody(writer, limits, (read) => respond(writer, handler, head, read));
+    // Who may not, or asks for what there is not, is refused before the body is there: nothing of it is looked at.
+    else respond(writer, handler, head, { body: laterBody((settle) => readBody(writer, limits, settle)) });
   }
 }
 
-function readBody(writer: ResponseWriter, handler: HttpHandler, head: RequestHead, limits: HttpLimits): void {
+const BROKEN_OFF = refusal('INVALID_REQUEST', { message: 'The body broke off.' });
+
+/** A body that is given out in one piece, once it is there. `read` calls back when it is, or when it will not be. */
+function laterBody(read: (settle: (outcome: BodyOutcome) => void) => void): ReadableStream<Uint8Array> {
+  const outcome = new Promise<BodyOutcome>(read);
+  return new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        const { body, refused } = await outcome;
+        if (refused || !(body instanceof Uint8Array))
+          return controller.error(new RefusalError(refused ?? BROKEN_OFF));
+        controller.enqueue(body);
+        controller.close();
+      },
+    },
+    { highWaterMark: 0 },
+  );
+}
+
+/** Reads the body that follows. Calls back once: with the whole of it, with a refusal, or without both where it broke off. */
+function readBody(writer: ResponseWriter, limits: HttpLimits, done: (outcome: BodyOutcome) => void): void {
   const chunks: Buffer[] = [];
   let bytes = 0;
   let settled = false;
   let timer = setTimeout(() => writer.res.close(), limits.bodyTimeoutMs);
-  writer.onEnd = () => {
+  const settle = (outcome?: BodyOutcome): void => {
+    if (settled) return;
     settled = true;
     clearTimeout(timer);
+    if (outcome) done(outcome);
   };
-  const settle = (more: BodyOutcome): void => {
-    writer.onEnd();
-    respond(writer, handler, head, more);
-  };
+  writer.onEnd(() => settle(writer.signal.aborted ? undefined : {}));
   const refuse = (close: boolean): void => settle({ refused: tooLarge(limits), close });
 
   writer.res.onData((chunk, last) => {
@@ -240,7 +274,7 @@ function respond(
   const exchange: Exchange = { signal: writer.signal, refused: outcome.refused };
   const body = outcome.body && method !== 'GET' && method !== 'HEAD' ? outcome.body : null;
   Promise.resolve()
-    .then(() => handler(new Request(url, { method, headers, body }), exchange))
+    .then(() => handler(new Request(url, { method, headers, body, duplex: 'half' }), exchange))
     .then((response) => deliver(writer, method, response, outcome.close ?? false))
     // The routes turn their own failures into answers; what arrives here broke while it was written.
     .catch(() => {
@@ -293,7 +327,7 @@ async function stream(
 ): Promise<void> {
   const reader = body.getReader();
   const cancelled = (): unknown => reader.cancel().catch(() => {});
-  writer.onEnd = cancelled;
+  writer.onEnd(cancelled);
   if (writer.signal.aborted) return void cancelled();
   writer.res.onWritable(() => {
     // With a handler set uWS leaves what it holds back to the next write; an empty cork is one.

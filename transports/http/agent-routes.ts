@@ -55,7 +55,7 @@ export const agentRoutes: readonly Route<AgentManagement>[] = [
     method: 'get',
     path: '/api/agents',
     guard: 'agents:read',
-    summary: 'The agents, newest change first; `q` looks into name, slug and description.',
+    summary: 'The agents in the order in which they were made; `q` looks into name, slug and description.',
     takes: { query: agentListSchema },
     answer: { status: 200, description: 'A page.', schema: pageAnswer(agentAnswer) },
     run: async ({ query }, c, agents) =>

@@ -13,7 +13,6 @@ import {
   ifMatchSchema,
   pageAnswer,
   pageBody,
-  pageIn,
   pageRequest,
   pagingSchema,
   rollbackSchema,
@@ -29,11 +28,13 @@ export const agentVersionRoutes: readonly Route<AgentManagement>[] = [
     method: 'get',
     path: '/api/agents/{id}/versions',
     guard: 'agents:read',
-    summary: 'Every version of an agent, newest first.',
+    summary: 'The last 1,000 versions of an agent, newest first.',
     takes: { param: agentPathSchema, query: pagingSchema },
     answer: { status: 200, description: 'A page.', schema: pageAnswer(agentAnswer) },
     run: async ({ param, query }, c, agents) =>
-      mapReply(await agents.versions(tenantOf(c), param.id), (versions) => pageIn(query, versions)),
+      mapReply(await agents.versions(tenantOf(c), param.id, pageRequest(query)), (page) =>
+        pageBody(query, page),
+      ),
   }),
   route({
     method: 'get',

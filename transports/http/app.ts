@@ -11,9 +11,10 @@ import { executionRoutes } from './execution-routes.ts';
 import { allowOrigins, createGuards, type Guards, identified, notProxied, traced } from './gate.ts';
 import { internalRoutes } from './internal-routes.ts';
 import { describedBodies } from './management-schemas.ts';
-import { probeRoutes } from './probe-routes.ts';
+import { probeDeps, probeRoutes } from './probe-routes.ts';
 import { mountRoutes } from './route.ts';
 import { sessionRoutes } from './session-routes.ts';
+import { fixedJson } from './shared-answers.ts';
 import { templateRoutes } from './template-routes.ts';
 import { webhookRoutes } from './webhook-routes.ts';
 
@@ -39,7 +40,7 @@ export function createHttpApp(deps: HttpDeps): HttpApp {
   if (executions) mountRoutes(app, guards, executionRoutes, { ...deps, executions });
   if (management) mountManagement(app, guards, management);
   // The document is made before anybody waits for it: it takes 15 ms.
-  mountRoutes(app, guards, probeRoutes, { ...deps, asyncApi: asyncApi({ version }) });
+  mountRoutes(app, guards, probeRoutes, probeDeps(deps, fixedJson(asyncApi({ version }))));
 
   app.openAPIRegistry.registerComponent('securitySchemes', 'bearer', {
     type: 'http',
@@ -52,7 +53,8 @@ export function createHttpApp(deps: HttpDeps): HttpApp {
     info: { title: 'Nooble', version, description: 'Runs AI agents for many tenants: chat over HTTP.' },
     tags: TAGS.map((name) => ({ name })),
   });
-  app.get(OPENAPI_PATH, (c) => c.json(document));
+  const openApi = fixedJson(document);
+  app.get(OPENAPI_PATH, (c) => openApi(c.req.header('if-none-match')));
   app.notFound(unknownRoute(routesKnown(app)));
   app.onError(failed(deps.log));
   return { fetch: (request: Request, exchange: Exchange) => app.fetch(request, exchange) };

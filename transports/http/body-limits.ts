@@ -20,7 +20,7 @@ export const HTTP_LIMITS: HttpLimits = {
 
 /** How the reading of a request came out. */
 export interface BodyOutcome {
-  readonly body?: Buffer;
+  readonly body?: Buffer | ReadableStream<Uint8Array>;
   readonly refused?: ErrorData;
   /** Whether the connection must not be used again. */
   readonly close?: boolean;

@@ -1,8 +1,8 @@
 /** The chat routes: say something, ask how a turn stands, cancel it (PROTOCOL 3). */
 import type { Context } from 'hono';
-import { mapReply } from '../../src/domain/errors.ts';
+import { mapReply, refusal } from '../../src/domain/errors.ts';
 import type { SessionId, TaskId } from '../../src/domain/ids.ts';
-import type { TurnRequest } from '../../src/domain/turn.ts';
+import { isEndStatus, type TurnRequest } from '../../src/domain/turn.ts';
 import {
   acceptedBody,
   acceptedSchema,
@@ -21,8 +21,9 @@ import {
 import type { HttpDeps } from './deps.ts';
 import type { HttpEnv } from './errors.ts';
 import { tenantOf } from './gate.ts';
+import { wantsEventStream } from './media-types.ts';
 import { type Route, routesOf } from './route.ts';
-import { sayAndStream } from './turn-stream.ts';
+import { type StreamWishes, sayAndStream } from './turn-stream.ts';
 
 const route = routesOf<HttpDeps>('chat');
 const turnAnswer = { status: 200, description: 'How the turn stands.', schema: turnSchema } as const;
@@ -36,7 +37,8 @@ export const chatRoutes: readonly Route<HttpDeps>[] = [
     summary: 'Says something in a session; a missing session_id opens a new one.',
     description:
       'With Accept: text/event-stream the answer is the turn itself, one frame an event, until its end. ' +
-      'A resend of a task_id hears the acceptance again, what the turn still brings, and its end.',
+      'A resend of a task_id hears the acceptance again, what the turn still brings, and its end; with Last-Event-ID ' +
+      'it hears the frames after that one, where the session still has them.',
     takes: { query: sendQuerySchema, header: sendHeadersSchema, json: sendBodySchema },
     answer: { status: 202, description: 'Accepted.', schema: acceptedSchema },
     otherAnswers: {
@@ -53,9 +55,10 @@ export const chatRoutes: readonly Route<HttpDeps>[] = [
         requestId: c.get('requestId'),
       };
       const request = requestOf(json, from, deps.newTaskId);
-      return /\btext\/event-stream\b/i.test(c.req.header('accept') ?? '')
-        ? sendStreaming(c, deps, request, query.reasoning ?? json.reasoning)
-        : send(deps, request);
+      if (!wantsEventStream(c.req.header('accept'))) return send(deps, request);
+      const after = header['last-event-id'];
+      if (after !== undefined && json.task_id === undefined) return { ok: false, error: WHICH_TURN };
+      return sendStreaming(c, deps, request, { reasoning: query.reasoning ?? json.reasoning, after });
     },
   }),
   route({
@@ -109,11 +112,24 @@ async function send({ directory }: HttpDeps, request: TurnRequest) {
   // A resend may name another session, or none; the turn is where it was.
   const turn = accepted.deduplicated ? await directory.turn(request.caller.tenantId, taskId) : undefined;
   const sessionId = turn?.ok ? turn.value.sessionId : request.sessionId;
-  return { ok: true as const, value: acceptedBody({ taskId, sessionId, accepted }) };
+  const status = turn?.ok && isEndStatus(turn.value.status) ? turn.value.status : accepted.status;
+  return {
+    ok: true as const,
+    value: acceptedBody({ taskId, sessionId, accepted: { ...accepted, status } }),
+  };
 }
 
-async function sendStreaming(c: Context<HttpEnv>, deps: HttpDeps, request: TurnRequest, reasoning: boolean) {
-  const said = await sayAndStream(deps, request, reasoning);
+const WHICH_TURN = refusal('INVALID_REQUEST', {
+  message: 'task_id: must be that of the turn whose stream Last-Event-ID goes on with',
+});
+
+async function sendStreaming(
+  c: Context<HttpEnv>,
+  deps: HttpDeps,
+  request: TurnRequest,
+  wishes: StreamWishes,
+) {
+  const said = await sayAndStream(deps, request, wishes);
   if (!said.ok) return said;
   c.header('Content-Type', 'text/event-stream; charset=utf-8');
   c.header('Cache-Control', 'no-cache, no-transform');

@@ -30,8 +30,12 @@ export function refuse(c: Context<HttpEnv>, error: ErrorData) {
   if (error.retry_after_ms !== undefined)
     c.header('Retry-After', String(Math.ceil(error.retry_after_ms / 1000)));
   if (error.code === 'UNAUTHENTICATED') c.header('WWW-Authenticate', 'Bearer');
-  return c.json({ error: { ...error, request_id: c.get('requestId') } }, ERRORS[error.code].http);
+  return c.json(bodyOf(c, error), ERRORS[error.code].http);
 }
+
+const bodyOf = (c: Context<HttpEnv>, error: ErrorData) => ({
+  error: { ...error, request_id: c.get('requestId') },
+});
 
 /** Answers for handlers that threw. Refusals keep their meaning; the rest is logged and INTERNAL. */
 export const failed =
@@ -67,10 +71,13 @@ export function unknownRoute(routes: readonly KnownRoute[]): NotFoundHandler<Htt
           message: 'This address takes WebSocket upgrades: /ws/{tenant_id}/{session_id}.',
         }),
       );
-    const methods = patterns.filter(({ pattern }) => pattern.test(path)).map(({ method }) => method);
+    const methods = patterns
+      .filter(({ pattern }) => pattern.test(path))
+      .flatMap(({ method }) => (method === 'GET' ? ['GET', 'HEAD'] : [method]));
     if (methods.length === 0) return refuse(c, refusal('NOT_FOUND', { message: 'There is no such route.' }));
     const allowed = methods.join(', ');
     c.header('Allow', allowed);
-    return refuse(c, refusal('NOT_FOUND', { message: `This route takes ${allowed} only.` }));
+    const error = refusal('INVALID_REQUEST', { message: `This route takes ${allowed} only.` });
+    return c.json(bodyOf(c, error), 405);
   };
 }

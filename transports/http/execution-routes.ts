@@ -14,6 +14,7 @@ import {
 import { sayFields } from '../../src/domain/frames.ts';
 import { agentIdSchema, ID_PATTERN, sessionIdSchema, taskIdSchema } from '../../src/domain/ids.ts';
 import { imageUrls } from '../../src/domain/images.ts';
+import { boundedArray, requestObject } from '../../src/domain/request-object.ts';
 import type { TurnRequest } from '../../src/domain/turn.ts';
 import {
   acceptedBody,
@@ -57,11 +58,10 @@ const oneId = ({ task_id, execution_id }: Ids): boolean =>
   task_id === undefined || execution_id === undefined || task_id === execution_id;
 const ONE_ID = { message: 'must be the task_id where both are given', path: ['execution_id'] };
 
-const executionItemSchema = z.object(executionFields).refine(oneId, ONE_ID).openapi('ExecutionItem');
+const executionItemSchema = requestObject(executionFields).refine(oneId, ONE_ID).openapi('ExecutionItem');
 type ExecutionItem = z.infer<typeof executionItemSchema>;
 
-const executionRequestSchema = z
-  .object({ ...executionFields, wait: z.boolean().default(false) })
+const executionRequestSchema = requestObject({ ...executionFields, wait: z.boolean().default(false) })
   .refine(oneId, ONE_ID)
   .openapi('ExecutionRequest');
 
@@ -71,16 +71,10 @@ function distinct(items: readonly ExecutionItem[]): boolean {
   return new Set(ids).size === ids.length;
 }
 
-const batchRequestSchema = z
-  .object({
-    items: z
-      .array(executionItemSchema)
-      .min(1)
-      .max(MAX_BATCH_ITEMS)
-      .refine(distinct, 'must have ids of their own'),
-    concurrency: z.number().int().min(1).max(MAX_BATCH_CONCURRENCY).default(DEFAULT_BATCH_CONCURRENCY),
-  })
-  .openapi('ExecutionBatchRequest');
+const batchRequestSchema = requestObject({
+  items: boundedArray(executionItemSchema, MAX_BATCH_ITEMS, 1).refine(distinct, 'must have ids of their own'),
+  concurrency: z.number().int().min(1).max(MAX_BATCH_CONCURRENCY).default(DEFAULT_BATCH_CONCURRENCY),
+}).openapi('ExecutionBatchRequest');
 
 const idPath = z.string().regex(ID_PATTERN);
 const executionPathSchema = z.object({ execution_id: taskIdSchema });

@@ -20,22 +20,20 @@ import {
 import { jsonProblem } from '../wire/depth-limit.ts';
 import type { HttpDeps } from './deps.ts';
 import { type HttpEnv, refuse } from './errors.ts';
+import { isJson } from './media-types.ts';
 
 /** The command line names itself in User-Agent, for the audit; it has no right by it. */
 const CLI_AGENT = /^nooble-cli\b/;
 
 const invalid = (message: string): ErrorData => refusal('INVALID_REQUEST', { message });
 
-/** Gives the request its id, echoes it, and answers what the adapter refused; no route takes a token in its address. */
+/** Gives the request its id (one of ours where the client's is none), echoes it, and answers what the adapter refused; no route takes a token in its address. */
 export const identified = createMiddleware<HttpEnv>(async (c, next) => {
   const given = c.req.header('x-request-id');
-  const fits = given === undefined || ID_PATTERN.test(given);
-  const id = given !== undefined && fits ? given : randomUUID();
+  const id = given !== undefined && ID_PATTERN.test(given) ? given : randomUUID();
   c.set('requestId', id);
   c.header('X-Request-ID', id);
   if (c.env.refused) return refuse(c, c.env.refused);
-  if (!fits)
-    return refuse(c, invalid('X-Request-ID must be 1 to 128 characters out of A-Z a-z 0-9 . _ : @ -'));
   if (hasTokenInQuery(new URL(c.req.url).searchParams)) return refuse(c, MISPLACED_TOKEN);
   await next();
 });
@@ -78,6 +76,7 @@ export function allowOrigins(allowed: readonly string[]) {
       'Authorization',
       'Content-Type',
       'If-Match',
+      'Last-Event-ID',
       'X-Agent-ID',
       'X-Request-ID',
       'X-Session-ID',
@@ -151,14 +150,15 @@ export function actorOf(c: Context<HttpEnv>): Actor {
 /** Reads a body that is safe to parse: named as JSON, UTF-8, and within the limits of depth-limit.ts. */
 export async function readJson(c: Context<HttpEnv>): Promise<Reply<unknown>> {
   const refused = (message: string) => ({ ok: false as const, error: invalid(message) });
-  if (!/^application\/json(;|$)/i.test(c.req.header('content-type') ?? ''))
-    return refused('The body must be JSON, sent with Content-Type: application/json.');
-  const bytes = new Uint8Array(await c.req.arrayBuffer());
+  if (!isJson(c.req.header('content-type')))
+    return refused('The body must be JSON in UTF-8, sent with Content-Type: application/json.');
+  const bytes = Buffer.from(await c.req.arrayBuffer());
   if (!isUtf8(bytes)) return refused('The body is not UTF-8.');
   const problem = jsonProblem(bytes);
   if (problem !== null) return refused(`The body is not taken: ${problem}.`);
+  const text = bytes.toString().replace(/^\ufeff/, '');
   try {
-    return { ok: true, value: await c.req.json() };
+    return { ok: true, value: JSON.parse(text) };
   } catch {
     return refused('The body is not valid JSON.');
   }

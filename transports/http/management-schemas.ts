@@ -13,7 +13,8 @@ import {
   webhookInputSchema,
   webhookSchema,
 } from '../../src/domain/agent-record.ts';
-import { agentIdSchema, ID_PATTERN, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
+import { agentIdSchema, ID_PATTERN, ID_RULE, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
+import { boundedArray, requestObject } from '../../src/domain/request-object.ts';
 import { tierSchema } from '../../src/domain/tiers.ts';
 import type { ListQuery, Page } from '../../src/ports/management.ts';
 
@@ -27,7 +28,7 @@ const MAX_BULK_ITEMS = 500;
 
 // --- Addresses -----------------------------------------------------------------------------------------------
 
-const otherId = z.string().regex(ID_PATTERN, 'must be 1 to 128 characters out of A-Z a-z 0-9 . _ : @ -');
+const otherId = z.string().regex(ID_PATTERN, ID_RULE);
 const versionNumber = z.number().int().min(1).max(1_000_000_000);
 const versionText = z.coerce.number().pipe(versionNumber);
 
@@ -49,17 +50,17 @@ export const agentListSchema = pagingSchema.extend({
 });
 export const diffQuerySchema = z.object({ from: versionText, to: versionText });
 
-/** `"3"`, with or without quotes; `*` for any. A weak tag can not guard a write. */
+/** `"3"`, with or without quotes; `*` for any. A proxy that compresses answers makes our tags weak: `W/"3"`. */
 export const ifMatchSchema = z.object({
   'if-match': z
     .string()
-    .regex(/^(?:"\d{1,9}"|\d{1,9}|\*)$/, 'must be the version that you changed, as in "3"')
+    .regex(/^(?:(?:W\/)?"\d{1,9}"|\d{1,9}|\*)$/, 'must be the version that you changed, as in "3"')
     .optional(),
 });
 
 /** The version that If-Match names; undefined where any will do. */
 export const versionOf = (header: z.infer<typeof ifMatchSchema>): number | undefined => {
-  const digits = header['if-match']?.replaceAll('"', '');
+  const digits = header['if-match']?.replace(/^W\//, '').replaceAll('"', '');
   return digits === undefined || digits === '*' ? undefined : Number(digits);
 };
 
@@ -86,37 +87,29 @@ export const describedBodies = {
   TemplateInput: z.object(templateFieldsSchema.shape).partial({ description: true }),
 } as const;
 
-export const rollbackSchema = z.strictObject({ version: versionNumber }).openapi('AgentRollback');
+export const rollbackSchema = requestObject({ version: versionNumber }).openapi('AgentRollback');
 
-export const bulkSchema = z
-  .strictObject({
-    items: z
-      .array(
-        z.strictObject({
-          id: agentIdSchema,
-          /** As in AgentPatch; read with the item, so that one bad item does not keep the others back. */
-          changes: z.record(z.string(), z.unknown()),
-          version: versionNumber.optional(),
-        }),
-      )
-      .min(1)
-      .max(MAX_BULK_ITEMS),
-  })
-  .openapi('AgentBulk');
+const bulkItemSchema = requestObject({
+  id: agentIdSchema,
+  /** As in AgentPatch; read with the item, so that one bad item does not keep the others back. */
+  changes: z.record(z.string(), z.unknown()),
+  version: versionNumber.optional(),
+});
+export const bulkSchema = requestObject({
+  items: boundedArray(bulkItemSchema, MAX_BULK_ITEMS, 1),
+}).openapi('AgentBulk');
 
 /** `customizations` are read by agent management, with the template under them. */
-export const fromTemplateSchema = z
-  .strictObject({
-    template_id: otherId,
-    name: z.string(),
-    slug: slugSchema.optional(),
-    customizations: z.record(z.string(), z.unknown()).default({}),
-  })
-  .openapi('AgentFromTemplate');
+export const fromTemplateSchema = requestObject({
+  template_id: otherId,
+  name: z.string(),
+  slug: slugSchema.optional(),
+  customizations: z.record(z.string(), z.unknown()).default({}),
+}).openapi('AgentFromTemplate');
 
-export const webhookBodySchema = z.strictObject(webhookInputSchema.shape).openapi('WebhookInput');
+export const webhookBodySchema = requestObject(webhookInputSchema.shape).openapi('WebhookInput');
 
-export const tierBodySchema = z.strictObject({ tier: tierSchema }).openapi('TenantTier');
+export const tierBodySchema = requestObject({ tier: tierSchema }).openapi('TenantTier');
 
 // --- Answers ---------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@ import { z } from '@hono/zod-openapi';
 import type { KnownProviders } from '../../src/domain/providers.ts';
 import { HTTP_TIMING, type HttpDeps } from './deps.ts';
 import { type Route, routesOf } from './route.ts';
+import { shared } from './shared-answers.ts';
 
 const healthSchema = z.object({ status: z.literal('ok') }).meta({ id: 'Health' });
 
@@ -43,9 +44,22 @@ const figures = {
 } as const;
 
 type Served = HttpDeps & {
-  /** The AsyncAPI document. */
-  readonly asyncApi: Readonly<Record<string, unknown>>;
+  /** Answers with the AsyncAPI document. */
+  readonly asyncApi: (ifNoneMatch: string | undefined) => Response;
+  readonly ready: () => Promise<Readiness>;
 };
+
+/** Between two makings of the figures there is so many times as long as the last one took. */
+const FIGURES_REST = 9;
+
+/** What the probes serve: figures and readiness are worked out once for all who ask at the same time. */
+export const probeDeps = (deps: HttpDeps, asyncApi: Served['asyncApi']): Served => ({
+  ...deps,
+  asyncApi,
+  ready: shared(() => readiness(deps)),
+  metricsText: shared(deps.metricsText, FIGURES_REST),
+  overview: shared(deps.overview, FIGURES_REST),
+});
 
 const route = routesOf<Served>('probes');
 
@@ -74,7 +88,7 @@ export const probeRoutes: readonly Route<Served>[] = [
       },
     },
     async run(_given, c, deps) {
-      const value = await readiness(deps);
+      const value = await deps.ready();
       return value.status === 'ready' ? { ok: true, value } : c.json(value, 503);
     },
   }),
@@ -85,7 +99,7 @@ export const probeRoutes: readonly Route<Served>[] = [
     summary: 'Queues, actions and socket frames, as an AsyncAPI 3.0 document.',
     takes: {},
     answer: { status: 200, description: 'The document.', schema: z.record(z.string(), z.unknown()) },
-    run: (_given, _c, { asyncApi }) => ({ ok: true, value: { ...asyncApi } }),
+    run: (_given, c, { asyncApi }) => asyncApi(c.req.header('if-none-match')),
   }),
   route({
     method: 'get',
@@ -95,7 +109,7 @@ export const probeRoutes: readonly Route<Served>[] = [
     takes: {},
     answer: figures,
     async run(_given, _c, deps) {
-      const { status, checks, providers } = await readiness(deps);
+      const { status, checks, providers } = await deps.ready();
       const value = {
         status,
         node_id: deps.nodeId,

@@ -5,6 +5,7 @@ import { refuseIssues } from '../../src/domain/agent-rules.ts';
 import { defined } from '../../src/domain/defined.ts';
 import { type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
 import { problemsOf, problemText } from '../../src/domain/problems.ts';
+import { shownName, unknownField } from '../../src/domain/request-object.ts';
 import { failure, type HttpEnv, refuse } from './errors.ts';
 import { type Guard, type Guards, readJson } from './gate.ts';
 
@@ -65,10 +66,13 @@ export const routesOf =
   <S>(tag: string) =>
   <P extends Parts, A extends z.ZodType>(spec: RouteSpec<S, P, A>): Route<S> => {
     const schema: z.ZodObject<P> = z.object(spec.takes);
+    const queryRefusal = queryCheck(spec);
     return {
       guard: spec.guard,
       config: configOf(tag, spec),
       async handle(c, served) {
+        const refused = queryRefusal(c);
+        if (refused) return refuse(c, refused);
         const json = spec.takes.json ? await readJson(c) : undefined;
         if (json && !json.ok) return refuse(c, json.error);
         const parsed = schema.safeParse(saidBy(c, spec.takes, json?.value));
@@ -79,6 +83,25 @@ export const routesOf =
       },
     };
   };
+
+/**
+ * A query has no other parameters than those of its route. Only probes take any: monitors write their own into the
+ * address.
+ */
+function queryCheck({ takes, guard }: { readonly takes: Parts; readonly guard: Guard }) {
+  const known = Object.keys(takes.query?.shape ?? {});
+  const takesAny = guard === 'anybody' || guard === 'metrics';
+  return (c: Context<HttpEnv>): ErrorData | undefined => {
+    if (takesAny) return undefined;
+    const unknown = Object.keys(c.req.query()).filter((name) => !known.includes(name));
+    const details = unknown.slice(0, MAX_PROBLEMS).map((name) => ({
+      field: shownName(name),
+      message: unknownField(name, known, 'is no parameter of this route'),
+    }));
+    const [first] = details;
+    return first && refusal('INVALID_REQUEST', { message: `${first.field}: ${first.message}`, details });
+  };
+}
 
 /** Adds the routes to the app and to its OpenAPI document. */
 export function mountRoutes<S>(
@@ -148,7 +171,7 @@ function malformed(error: z.ZodError, asRuleIssues: boolean): ErrorData {
   const part = PARTS.find((name) => error.issues.some(({ path }) => path[0] === name)) ?? 'json';
   const issues = error.issues
     .filter(({ path }) => path[0] === part)
-    .map(({ path, code, message }) => ({ path: path.slice(1), code, message }));
+    .map((issue) => ({ ...issue, path: issue.path.slice(1) }));
   if (asRuleIssues) return refuseIssues(problemsOf({ issues }, part));
   return refusal('INVALID_REQUEST', {
     message: problemText({ issues }, part, 1),

@@ -17,17 +17,24 @@ interface StreamedTurn {
   readonly body: ReadableStream<Uint8Array>;
 }
 
-/** Says the message; `reasoning`: the stream has it too. Resolves to the refusal, or to the stream of its turn. */
+/** What a client asks of the stream of a turn. */
+export interface StreamWishes {
+  /** The stream has `chat.reasoning` too. */
+  readonly reasoning: boolean;
+  /** The number of the last frame that it has of this turn; undefined: it has none. */
+  readonly after: number | undefined;
+}
+
+/** Says the message. Resolves to the refusal, or to the stream of its turn. */
 export async function sayAndStream(
   deps: HttpDeps,
   request: TurnRequest,
-  reasoning: boolean,
+  { reasoning, after }: StreamWishes,
 ): Promise<StreamedTurn | { readonly ok: false; readonly error: ErrorData }> {
   const { clock, deltaWindowMs, log } = deps;
   const timing = { ...HTTP_TIMING, ...deps.timing };
-  const observed = await deps.observer.say(request, (onEnd) =>
-    openTurnStream({ ...timing, deltaWindowMs, reasoning, onEnd }),
-  );
+  const open = (onEnd: () => void) => openTurnStream({ ...timing, deltaWindowMs, reasoning, onEnd });
+  const observed = await deps.observer.say(request, open, after);
   if (!observed.ok) return observed;
   const { sessionId, watcher: stream, ended } = observed;
   const finish = async (): Promise<void> => {

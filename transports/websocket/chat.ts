@@ -85,7 +85,7 @@ interface ChatContext extends ChatDeps {
   readonly totals: Record<'opened' | 'refused' | 'frames_in' | 'bad_frames' | 'too_slow', number>;
 }
 
-/** Mounts `/ws/{tenant_id}/{session_id}` on the app. Its only timer runs while there are sockets. */
+/** Mounts `/ws/{tenant_id}/{session_id}` on the app, and what is near it: whoever connects there is told what is wrong. Its only timer runs while there are sockets. */
 export function mountChat(app: TemplatedApp, deps: ChatDeps): Chat {
   const { sockets } = deps.settings;
   const chat: ChatContext = {
@@ -96,7 +96,7 @@ export function mountChat(app: TemplatedApp, deps: ChatDeps): Chat {
     totals: { opened: 0, refused: 0, frames_in: 0, bad_frames: 0, too_slow: 0 },
   };
   const { keepAlive, tenants, totals } = chat;
-  app.ws<{ connection: ConnectionState }>('/ws/:tenant/:session', {
+  app.ws<{ connection: ConnectionState }>('/ws/*', {
     maxPayloadLength: MAX_FRAME_BYTES,
     maxBackpressure: MAX_BACKPRESSURE_BYTES,
     // By default uWS silently skips what a slow socket can not take: a hole in the stream that nobody hears of.

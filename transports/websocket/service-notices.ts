@@ -25,8 +25,14 @@ import { refuseHandshake } from './upgrade.ts';
 
 /** How long a service may take to say who it is. */
 const AUTH_TIMEOUT_MS = 5_000;
-/** Sockets of services, those that have not yet said who they are included. */
+/** Sockets of services that have proved to be some. */
 const MAX_SERVICES = 256;
+/**
+ * Sockets that have not yet said who they are: of all, and of one address. With one more the oldest goes. None is kept
+ * out, since behind a proxy strangers and services have one address.
+ */
+const MAX_STRANGERS = 128;
+const MAX_STRANGERS_AT = 16;
 /** Bytes that a service has not taken yet; past this it is cut off and has to come back. */
 const MAX_BUFFERED_BYTES = 1024 * 1024;
 /** uWS pings by itself, shortly before a socket has been silent for this long. */
@@ -60,6 +66,7 @@ interface ServiceState {
   name: string | undefined;
   /** Ends a socket that is not authenticated in time. */
   timer: NodeJS.Timeout | undefined;
+  readonly address: string;
 }
 
 type Socket = WebSocket<{ service: ServiceState }>;
@@ -111,7 +118,7 @@ export function mountTaskUpdates(app: TemplatedApp, deps: TaskUpdatesDeps): Task
 const NO_TEXT = new ArrayBuffer(0);
 
 function upgrade(
-  { isToken, draining, open, proxied, refusals }: ServicesContext,
+  { isToken, draining, authenticated, proxied, refusals }: ServicesContext,
   res: HttpResponse,
   req: HttpRequest,
   context: us_socket_context_t,
@@ -126,7 +133,7 @@ function upgrade(
     const cameByProxy = proxied(names);
     if (cameByProxy) return cameByProxy;
     if (draining()) return refusal('DRAINING');
-    return open.size >= MAX_SERVICES ? TOO_MANY : undefined;
+    return authenticated.size >= MAX_SERVICES ? TOO_MANY : undefined;
   };
   const error = refused();
   if (error) {
@@ -134,19 +141,32 @@ function upgrade(
     return refuseHandshake(res, error, req.getHeader('x-request-id'));
   }
   const header = (name: string): string => req.getHeader(`sec-websocket-${name}`);
-  const service: ServiceState = { name: undefined, timer: undefined };
+  const address = Buffer.from(res.getRemoteAddress()).toString('hex');
+  const service: ServiceState = { name: undefined, timer: undefined, address };
   res.upgrade({ service }, header('key'), '', header('extensions'), context);
 }
 
 const TOO_MANY = refusal('OVERLOADED', { message: 'Too many services are here.' });
 
-function openSocket({ open, metrics, timing }: ServicesContext, ws: Socket): void {
+function openSocket(context: ServicesContext, ws: Socket): void {
+  const { open, metrics, timing } = context;
   open.add(ws);
+  makeRoom(context, ws.getUserData().service.address);
   metrics.socketOpened();
   ws.getUserData().service.timer = setTimeout(
     () => ws.end(CLOSE.unauthenticated.code, 'no service_token in time'),
     timing?.authTimeoutMs ?? AUTH_TIMEOUT_MS,
   ).unref();
+}
+
+/** Lets the oldest strangers go where there are too many, a new one included. */
+function makeRoom({ open, log }: ServicesContext, address: string): void {
+  const strangers = [...open].filter((ws) => ws.getUserData().service.name === undefined);
+  const near = strangers.filter((ws) => ws.getUserData().service.address === address);
+  const surplus = near.length > MAX_STRANGERS_AT ? near[0] : strangers.length > MAX_STRANGERS && strangers[0];
+  if (!surplus) return;
+  log.debug({}, 'a socket that did not say who it is made room for another');
+  surplus.end(CLOSE.tooMany.code, CLOSE.tooMany.reason);
 }
 
 function closeSocket({ open, authenticated, metrics }: ServicesContext, ws: Socket, code: number): void {
@@ -168,6 +188,10 @@ function authenticate(context: ServicesContext, ws: Socket, service: ServiceStat
     return;
   }
   clearTimeout(service.timer);
+  if (context.authenticated.size >= MAX_SERVICES) {
+    ws.end(CLOSE.overloaded.code, TOO_MANY.message);
+    return;
+  }
   service.name = parsed.data.service_name;
   context.authenticated.add(ws);
   context.log.info({ service: service.name }, 'a service is here');

@@ -14,6 +14,7 @@ import {
   tenantIdSchema,
 } from '../../src/domain/ids.ts';
 import { problemText } from '../../src/domain/problems.ts';
+import { requestObject } from '../../src/domain/request-object.ts';
 import { tierSchema } from '../../src/domain/tiers.ts';
 import { flagSchema } from '../../src/domain/turn-schemas.ts';
 import type { ResumePoint } from '../../src/ports/sessions.ts';
@@ -52,10 +53,15 @@ export function readHandshake(req: HttpRequest): Handshake {
   req.forEach((name) => {
     headerNames.push(name);
   });
-  const segment = (index: number): string => req.getParameter(index) ?? '';
+  const [tenant = '', ...rest] = req
+    .getUrl()
+    .replace(/^\/ws\//, '')
+    .split('/');
+  // Proxies and clients that join paths leave a slash at the end.
+  const session = (rest.at(-1) === '' ? rest.slice(0, -1) : rest).join('/');
   return {
     subprotocol,
-    path: readSessionPath(segment(0), segment(1), query, req.getHeader('x-agent-id')),
+    path: readSessionPath(tenant, session, query, req.getHeader('x-agent-id')),
     hasTokenInQuery: hasTokenInQuery(query),
     bearer: readBearer(req.getHeader('authorization')) ?? subprotocol.bearer,
     origin: req.getHeader('origin'),
@@ -164,6 +170,9 @@ function readSubprotocol(header: string): Subprotocol {
   return { echo: known === 'nooble' ? known : '', format: 'json', bearer };
 }
 
+/** Problems named in one refusal. */
+const MAX_PROBLEMS = 9;
+
 /** Milliseconds for which a client may ask its deltas to be held back. */
 const MAX_DELTA_WINDOW_MS = 1_000;
 
@@ -188,7 +197,7 @@ const wholeNumber = (most: number) =>
     .transform(Number)
     .pipe(z.number().max(most));
 
-const optionsSchema = z.object({
+const optionsSchema = requestObject({
   tier: tierSchema.optional(),
   user_id: claimedUserIdSchema.optional(),
   agent_id: agentIdSchema.optional(),
@@ -197,22 +206,8 @@ const optionsSchema = z.object({
   delta_window_ms: wholeNumber(MAX_DELTA_WINDOW_MS).optional(),
   reasoning: flagSchema.optional(),
 });
-const OPTIONS = Object.keys(optionsSchema.shape);
 
-const pathSchema = z
-  .object({ tenant_id: tenantIdSchema, session_id: sessionIdSchema, ...optionsSchema.shape })
-  .transform(
-    (said): SessionPath => ({
-      tenantId: said.tenant_id,
-      sessionId: said.session_id,
-      tier: said.tier,
-      userId: said.user_id,
-      agentId: said.agent_id,
-      resume: said.last_seq === undefined ? undefined : { lastSeq: said.last_seq, epoch: said.epoch },
-      deltaWindowMs: said.delta_window_ms,
-      reasoning: said.reasoning ?? false,
-    }),
-  );
+const pathSchema = z.object({ tenant_id: tenantIdSchema, session_id: sessionIdSchema });
 
 /**
  * Reads the path's two segments (percent-encoded or not) and the query; the header X-Agent-ID, empty where absent,
@@ -224,17 +219,32 @@ export function readSessionPath(
   query: URLSearchParams,
   agentHeader: string,
 ): Reply<SessionPath> {
-  const said: Record<string, string> = { tenant_id: unescaped(tenant), session_id: unescaped(session) };
-  for (const name of OPTIONS) {
-    const value = query.get(name);
-    if (value) said[name] = value;
-  }
-  if (agentHeader) said.agent_id ??= agentHeader;
-  const parsed = pathSchema.safeParse(said);
-  if (parsed.success) return { ok: true, value: parsed.data };
-  const problems = problemText(parsed.error, '', OPTIONS.length + 2);
+  const path = pathSchema.safeParse({ tenant_id: unescaped(tenant), session_id: unescaped(session) });
+  const options = optionsSchema.safeParse({
+    ...(agentHeader ? { agent_id: agentHeader } : {}),
+    // An empty value is absence; of a parameter that stands twice the last one counts.
+    ...Object.fromEntries([...query].filter(([, value]) => value !== '')),
+  });
+  if (path.success && options.success)
+    return { ok: true, value: { ...sessionOf(path.data), ...optionsOf(options.data) } };
+  const issues = [...(path.error?.issues ?? []), ...(options.error?.issues ?? [])];
+  const problems = problemText({ issues }, '', MAX_PROBLEMS);
   return { ok: false, error: refusal('INVALID_REQUEST', { message: `Bad path: ${problems}.` }) };
 }
+
+const sessionOf = ({ tenant_id, session_id }: z.infer<typeof pathSchema>) => ({
+  tenantId: tenant_id,
+  sessionId: session_id,
+});
+
+const optionsOf = (said: z.infer<typeof optionsSchema>) => ({
+  tier: said.tier,
+  userId: said.user_id,
+  agentId: said.agent_id,
+  resume: said.last_seq === undefined ? undefined : { lastSeq: said.last_seq, epoch: said.epoch },
+  deltaWindowMs: said.delta_window_ms,
+  reasoning: said.reasoning ?? false,
+});
 
 /** A path segment without percent-encoding; a broken one stays as it is, and is then refused for its `%`. */
 function unescaped(segment: string): string {

@@ -62,7 +62,8 @@ const number = (value: unknown): number => (typeof value === 'number' ? value : 
 const fields = (value: unknown) => record.safeParse(value).data;
 const passes = (): boolean => true;
 
-const KEYWORDS: Readonly<Record<string, (rule: unknown, value: unknown) => boolean>> = {
+type Keyword = (rule: unknown, value: unknown, schema: Readonly<Record<string, unknown>>) => boolean;
+const KEYWORDS: Readonly<Record<string, Keyword>> = {
   $ref: (rule, value) => fits(at(z.string().parse(rule)), value),
   type: (rule, value) => [rule].flat().some((type) => isType[String(type)]?.(value)),
   const: (rule, value) => rule === value,
@@ -79,7 +80,10 @@ const KEYWORDS: Readonly<Record<string, (rule: unknown, value: unknown) => boole
     list.parse(rule).every((name) => Object.hasOwn(fields(value) ?? {}, String(name))),
   properties: (rule, value) =>
     Object.entries(fields(value) ?? {}).every(([name, each]) => fits(record.parse(rule)[name] ?? {}, each)),
-  additionalProperties: (rule, value) => Object.values(fields(value) ?? {}).every((each) => fits(rule, each)),
+  additionalProperties: (rule, value, { properties = {} }) =>
+    Object.entries(fields(value) ?? {}).every(
+      ([name, each]) => name in record.parse(properties) || (rule !== false && fits(rule, each)),
+    ),
   propertyNames: (rule, value) => Object.keys(fields(value) ?? {}).every((each) => fits(rule, each)),
   items: (rule, value) => !Array.isArray(value) || value.every((each) => fits(rule, each)),
   allOf: (rule, value) => list.parse(rule).every((each) => fits(each, value)),
@@ -92,7 +96,7 @@ export function fits(schema: unknown, value: unknown): boolean {
   return Object.entries(record.parse(schema)).every(([keyword, rule]) => {
     const check = KEYWORDS[keyword];
     assert.ok(check, `the document uses ${keyword}, which is not checked here`);
-    return check(rule, value);
+    return check(rule, value, record.parse(schema));
   });
 }
 

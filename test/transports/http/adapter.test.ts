@@ -223,7 +223,7 @@ test('HEAD answers the headers of GET without a body, OPTIONS answers, other met
   assert.equal(head.headers.get('content-type'), 'application/json');
   assert.equal(await head.text(), '');
   assert.equal((await node.ask('/health', { method: 'OPTIONS' })).status, 204);
-  await refused(await node.ask('/health', { method: 'PUT' }), 404, 'NOT_FOUND');
+  await refused(await node.ask('/health', { method: 'PUT' }), 405, 'INVALID_REQUEST');
   for (const method of ['TRACE', 'BREW']) {
     const raw = rawConnection(node.port);
     raw.write(requestText(method, '/health'));

@@ -150,8 +150,13 @@ test('a token opens its own tenant only, whatever headers and bodies say', async
       'FORBIDDEN',
     );
   await refused(await node.ask('/api/chat/tasks/theirs', { headers: acme }), 404, 'NOT_FOUND');
-  const body = { message: 'hi', tenant_id: 'globex', tier: 'enterprise' };
-  assert.equal((await node.ask('/api/chat/send', { body, headers: acme })).status, 202);
+  for (const foreign of [{ tenant_id: 'globex' }, { tier: 'enterprise' }])
+    await refused(
+      await node.ask('/api/chat/send', { body: { message: 'hi', ...foreign }, headers: acme }),
+      400,
+      'INVALID_REQUEST',
+    );
+  assert.equal((await node.ask('/api/chat/send', { body: { message: 'hi' }, headers: acme })).status, 202);
   assert.deepEqual(node.script.said.at(-1)?.caller, { tenantId: 'acme', tier: 'free', userId: 'u1' });
 });
 

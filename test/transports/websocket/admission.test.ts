@@ -35,6 +35,16 @@ test('bad paths are upgraded, told why, and closed with 4400', async () => {
     '/ws/acme/s1?last_seq=99999999999999999999',
     `/ws/acme/s1?last_seq=1&epoch=${'e'.repeat(129)}`,
     '/ws/acme/s1?delta_window_ms=5000',
+    '/ws/acme/s1?lastseq=1',
+    '/ws/acme/s1?agent-id=a1',
+    '/ws/acme/.',
+    '/ws/acme/%2e%2E',
+    '/ws/acme',
+    '/ws/acme/',
+    '/ws/acme//',
+    '/ws/acme/s1/more',
+    '/ws//s1',
+    '/ws/task_updates/',
   ];
   for (const path of bad) {
     const client = await connect(url + path);
@@ -45,6 +55,15 @@ test('bad paths are upgraded, told why, and closed with 4400', async () => {
   assert.equal((await contradicting.closed).code, 4400);
   assert.equal(directory.attached.length, 0);
   assert.deepEqual([...new Set(closeCodes)], [4400]);
+});
+
+test('a slash at the end of a path is no part of the session, and empty parameters are absent', async () => {
+  const { url, directory } = await open();
+  for (const path of ['/ws/acme/s1/', '/ws/acme/s1/?agent_id=', '/ws/acme/s1?last_seq=&epoch=']) {
+    const client = await connect(url + path);
+    await client.next('session.ready');
+  }
+  assert.deepEqual(new Set(directory.attached.map(({ sessionId }) => sessionId)), new Set(['s1']));
 });
 
 test('the first known subprotocol of the client is echoed, and never a token', async () => {

@@ -180,6 +180,33 @@ test('a service that says nothing in time is closed', async (t) => {
   });
 });
 
+test('sockets that say nothing keep no service out, however many they are', async (t) => {
+  const node = await openNode(t);
+  const here = await node.service('here before');
+  const silent: TestClient[] = [];
+  for (let index = 0; index < 300; index += 1) {
+    silent.push(await connect(node.url));
+    if (index % 100 === 50) await node.service(`service ${index}`);
+  }
+  assert.ok(node.updates.count() <= 24, `${node.updates.count()} are open`);
+  assert.deepEqual((await silent[0]?.closed)?.code, CLOSE.tooMany.code);
+  const last = silent.at(-1);
+  last?.send({ service_token: TOKEN, service_name: 'late' });
+  assert.deepEqual(await last?.next(), { status: 'authenticated' });
+  node.notices.publish(notice());
+  assert.deepEqual(await here.next(), notice());
+});
+
+test('places are for those who have proved themselves, and they are as many as before', async (t) => {
+  const node = await openNode(t);
+  const services = await Promise.all(Array.from({ length: 16 }, (_, index) => node.service(`s${index}`)));
+  for (let index = 16; index < 256; index += 1) services.push(await node.service(`s${index}`));
+  const error: unknown = await connect(node.url).catch((reason: unknown) => reason);
+  assert.ok(error instanceof HandshakeRefused && error.status === 503);
+  await services[0]?.close();
+  await node.service('another');
+});
+
 test('without SERVICE_TOKEN, or while draining, the handshake is refused', async (t) => {
   const closed = await openNode(t, { serviceToken: undefined });
   const refusal = await connect(closed.url).then(
