@@ -1,6 +1,7 @@
 /** Objects as requests write them: null is absence, and a field that nobody knows is refused by its name. */
 import { z } from 'zod';
 import { withoutNulls } from './defined.ts';
+import { slips } from './slips.ts';
 
 /** Unknown fields that one refusal names; a body may bring tens of thousands. */
 const MAX_NAMED = 100;
@@ -81,25 +82,4 @@ function distance(name: string, known: string): number {
   if (short.length >= 4 && long.startsWith(short)) return 1;
   const count = slips(name, known);
   return count * 3 <= Math.max(name.length, known.length) ? count : Number.POSITIVE_INFINITY;
-}
-
-/** Letters that are wrong, missing, too many, or in each other's place (optimal string alignment). */
-function slips(one: string, other: string): number {
-  const rows: number[][] = [Array.from({ length: other.length + 1 }, (_, at) => at)];
-  const cell = (row: number, column: number): number => rows[row]?.[column] ?? Number.POSITIVE_INFINITY;
-  for (let row = 1; row <= one.length; row += 1) {
-    rows[row] = [row];
-    for (let column = 1; column <= other.length; column += 1) {
-      const isSame = one[row - 1] === other[column - 1];
-      const isSwapped = one[row - 1] === other[column - 2] && one[row - 2] === other[column - 1];
-      const least = Math.min(
-        cell(row - 1, column) + 1,
-        cell(row, column - 1) + 1,
-        cell(row - 1, column - 1) + (isSame ? 0 : 1),
-        isSwapped ? cell(row - 2, column - 2) + 1 : Number.POSITIVE_INFINITY,
-      );
-      rows[row]?.push(least);
-    }
-  }
-  return cell(one.length, other.length);
 }

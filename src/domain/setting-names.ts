@@ -1,4 +1,5 @@
 /** Which names in an environment are meant for this node and mean nothing to it: a slip that would go unseen. */
+import { slips } from './slips.ts';
 
 /** Nobody else's: every unknown name that begins so is a mistake. */
 const OWN = /^(AUTH|EXECUTION|ORCHESTRATOR|NOOBLE|MODEL|PEER|DELTA|DRAIN|NODE_MAX|SESSION_IDLE)_/;
@@ -48,26 +49,4 @@ function nearest(
     .filter((one) => one.slips <= mostOf(Math.max(restOf(name).length, restOf(one.each).length)))
     .sort((one, other) => one.slips - other.slips);
   return ranked[0]?.each;
-}
-
-/** Characters that are wrong, missing, too many, or in each other's place (optimal string alignment). */
-function slips(one: string, other: string): number {
-  let before: number[] = [];
-  let last = Array.from({ length: other.length + 1 }, (_, at) => at);
-  for (let row = 1; row <= one.length; row += 1) {
-    const line = [row];
-    for (let at = 1; at <= other.length; at += 1) {
-      const isSame = one[row - 1] === other[at - 1];
-      const isSwapped = one[row - 1] === other[at - 2] && one[row - 2] === other[at - 1];
-      line[at] = Math.min(
-        (last[at] ?? 0) + 1,
-        (line[at - 1] ?? 0) + 1,
-        (last[at - 1] ?? 0) + (isSame ? 0 : 1),
-        isSwapped ? (before[at - 2] ?? 0) + 1 : Number.POSITIVE_INFINITY,
-      );
-    }
-    before = last;
-    last = line;
-  }
-  return last[other.length] ?? 0;
 }
