@@ -164,7 +164,7 @@ test('keys that reach for prototypes reach nothing', async (t) => {
     `{${head},"data":{"__proto__":{"input":"Hi."}}}`,
   );
   assert.equal((await client.reply(list)).data.error_code, 'INVALID_REQUEST');
-  await until('the dead', async () => (await client.redis.client.llen(`${WORK}:dead`)) === 2);
+  await until('the dead', async () => (await client.redis.client.llen(`${WORK}:dead`)) === 3);
   const empty: Record<string, unknown> = {};
   assert.equal(empty.polluted, undefined);
   assert.equal(stub.requests.length, 1);

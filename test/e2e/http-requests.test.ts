@@ -90,18 +90,18 @@ test('null is absence, on every field that may be absent', async (t) => {
 
 test('problems stop at the first hundred, and a list that is too long is not looked into', async (t) => {
   const node = await startTestNode(t);
-  const many = Object.fromEntries(Array.from({ length: 20_000 }, (_, index) => [`f${index}`, 1]));
+  const many = Object.fromEntries(Array.from({ length: 2_000 }, (_, index) => [`f${index}`, 1]));
   const refusedFields = await node.ask('/api/agents', { body: { name: 'A', ...many } });
   assert.equal(refusedFields.status, 400);
   assert.ok(refusedFields.body.error.details.issues.length <= 100);
   const unknown = await node.ask('/api/chat/send', { body: { message: 'hi', ...many } });
   assert.ok(unknown.body.error.details.length <= 100);
-  const tools = await node.ask('/api/agents', { body: { name: 'A', tools: Array(100_000).fill(1) } });
+  const tools = await node.ask('/api/agents', { body: { name: 'A', tools: Array(40_000).fill(1) } });
   assert.deepEqual(
     tools.body.error.details.issues.map(({ field }: { field: string }) => field),
     ['tools'],
   );
-  const items = await node.ask('/api/executions/batch', { body: { items: Array(100_000).fill(1) } });
+  const items = await node.ask('/api/executions/batch', { body: { items: Array(40_000).fill(1) } });
   assert.match(items.body.error.message, /^items: must have at most 100/);
 });
 

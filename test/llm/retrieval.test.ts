@@ -208,8 +208,7 @@ test('the thread answers for tenants, refuses what is no name, and ends with its
       await refusedWith(collections.query(acme, { ...question, collections: [wrong] })),
       'INVALID_REQUEST',
     );
-  const upwards = tenantIdSchema.parse('..');
-  assert.equal(await refusedWith(collections.query(upwards, question)), 'INVALID_REQUEST');
+  assert.throws(() => tenantIdSchema.parse('..'));
 
   const stop = new AbortController();
   const running = refusedWith(collections.query(acme, { ...question, signal: stop.signal }));

@@ -156,7 +156,7 @@ function holdingStore(): Store {
   };
 }
 
-test('hostile messages over a real codec: too large, circular, not JSON; the rest goes on', async (t) => {
+test('hostile messages over a real codec: too large, circular, too deep; the rest goes on', async (t) => {
   leakFree(t);
   const { transport, heard } = await memoryQueue();
   const [watched, log] = [watchedStore(holdingStore()), collectingLog()];
@@ -164,7 +164,7 @@ test('hostile messages over a real codec: too large, circular, not JSON; the res
   const circular: Record<string, unknown> = { n: 2 };
   circular.self = circular;
   const deep = JSON.parse(`${'['.repeat(50_000)}${']'.repeat(50_000)}`);
-  const hostile = [{ n: 1, text: 'x'.repeat(5_000_000) }, circular, { n: 3, big: 3n }, { n: 4, deep }];
+  const hostile = [{ n: 1, text: 'x'.repeat(5_000_000) }, circular, { n: 3, deep }];
   for (const [at, data] of hostile.entries()) {
     const base = outgoing(at + 1);
     await relay.write([{ ...base, action: base.action && { ...base.action, data } }]);

@@ -221,3 +221,10 @@ export function agentContract(name: string, open: () => Promise<OpenAgents>): vo
     assert.equal((await store.get(acme, id('a1')))?.name, 'a1');
   });
 }
+
+/** Takes migration 007 back, for databases that are made older. */
+export const UNDO_AGENTS_BY_CREATION = [
+  'drop index agents_by_creation',
+  'alter table agents drop column created_at',
+  'create index agents_by_change on agents (tenant_id, deleted, updated_at)',
+] as const;

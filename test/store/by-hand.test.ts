@@ -13,6 +13,7 @@ import { leakFree } from '../support/leaks.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { quiet } from '../support/quiet.ts';
 import { temporary } from '../support/temporary.ts';
+import { UNDO_AGENTS_BY_CREATION } from './agent-contract.ts';
 import { outgoing, storeOutgoing, unsentIds } from './outgoing-contract.ts';
 import { named, tenantOf } from './records.ts';
 
@@ -55,6 +56,7 @@ async function undate(db: Kysely<Schema>): Promise<void> {
   await sql`drop index deliveries_settled`.execute(db);
   await sql`alter table deliveries drop column settled_at`.execute(db);
   await sql`alter table turns drop column reasoning`.execute(db);
+  for (const statement of UNDO_AGENTS_BY_CREATION) await sql.raw(statement).execute(db);
   await sql`delete from kysely_migration where name >= '005'`.execute(db);
 }
 
