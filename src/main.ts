@@ -24,13 +24,6 @@ async function main(): Promise<void> {
   });
   const { log } = node;
   announce(settings, node);
-  const { webPageWarnings } = await import('./llm/web-pages.ts');
-  void webPageWarnings(settings.models.providers).then((found) => {
-    for (const text of found) {
-      node.warn(text);
-      warn(log, text);
-    }
-  });
 
   let firstAtMs: number | undefined;
   const stop = (signal: NodeJS.Signals): void => {
@@ -56,6 +49,14 @@ async function main(): Promise<void> {
   };
   process.on('uncaughtException', die('uncaught exception'));
   process.on('unhandledRejection', die('unhandled rejection'));
+
+  const { webPageWarnings } = await import('./llm/web-pages.ts');
+  void webPageWarnings(settings.models.providers).then((found) => {
+    for (const text of found) {
+      node.warn(text);
+      warn(log, text);
+    }
+  });
 }
 
 /** The words after `src/main.ts`; none, or `start`, starts a node. */

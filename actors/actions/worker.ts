@@ -85,7 +85,9 @@ export function createActionWorker(deps: ActionWorkerDeps): ActionWorker {
   const listener = oneAtATime(async (delivery) => {
     const request = requestOf(delivery, taken);
     const command = commands.get(delivery.action);
-    if (command) await perform(delivery, request, command);
+    // Not acknowledged, then: what is not worked on must not be lost.
+    if (!command) throw new Error('an action came that was not read');
+    await perform(delivery, request, command);
   });
 
   /** Whoever waits for an action that nobody will work on any more is told why. */

@@ -1,8 +1,7 @@
 /** A turn's way into its session: said, admitted, stored and accepted, or found to be said before. Pure. */
-import { type AgentConfig, refuseAgent } from '../../src/domain/agent.ts';
+import { type AgentConfig, refuseAgent, windowOf } from '../../src/domain/agent.ts';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import type { EventData } from '../../src/domain/frames.ts';
-import { contextTokens, MODEL_TABLE } from '../../src/domain/models.ts';
 import { fullBucket, type Rate, rateOf, take } from '../../src/domain/rate-limit.ts';
 import { contextOf, type SayReply } from '../../src/domain/turn.ts';
 import { promptProblem } from '../../src/llm/prompts.ts';
@@ -144,12 +143,10 @@ function advance(state: SessionState, turn: Admitting, atMs: number): SessionSte
 
 /** Why this agent can not run this turn; null: it can. */
 function refusedPlan(state: SessionState, { request }: Turn, agent: AgentConfig): ErrorData | null {
-  const { models = MODEL_TABLE } = state.config;
+  const { models } = state.config;
   return (
     refuseAgent(agent, limitsOf(state), state.tier ?? 'free', models) ??
-    promptProblem(agent.systemPrompt, contextTokens(models, agent.provider, agent.model), () =>
-      contextOf(request),
-    )
+    promptProblem(agent.systemPrompt, windowOf(agent, models), () => contextOf(request))
   );
 }
 

@@ -136,18 +136,31 @@ export function historyTokens(
   return Math.max(1_024, Math.min(roomOf(agent, table), limits.tokens_per_run / 2));
 }
 
-/** What a model's window leaves for history. Every turn asks: each version of an agent is looked up once. */
-function roomOf(agent: AgentConfig, table: ModelTable): number {
-  const known = rooms.get(agent);
-  if (known?.table === table) return known.room;
-  const window = contextTokens(table, agent.provider, agent.model);
-  const answer = Math.min(agent.maxTokens ?? ANSWER_TOKENS, window / 2);
-  const room = window - answer - estimateTokens(agent.systemPrompt);
-  rooms.set(agent, { table, room });
-  return room;
+/** Tokens of the context window of an agent's model. */
+export const windowOf = (agent: AgentConfig, table: ModelTable = MODEL_TABLE): number =>
+  spaceOf(agent, table).window;
+
+/** What a model's window leaves for history. */
+const roomOf = (agent: AgentConfig, table: ModelTable): number => spaceOf(agent, table).room;
+
+interface Space {
+  readonly table: ModelTable;
+  readonly window: number;
+  readonly room: number;
 }
 
-const rooms = new WeakMap<AgentConfig, { readonly table: ModelTable; readonly room: number }>();
+/** Every turn asks: each version of an agent is looked up once. */
+function spaceOf(agent: AgentConfig, table: ModelTable): Space {
+  const known = spaces.get(agent);
+  if (known?.table === table) return known;
+  const window = contextTokens(table, agent.provider, agent.model);
+  const answer = Math.min(agent.maxTokens ?? ANSWER_TOKENS, window / 2);
+  const space = { table, window, room: window - answer - estimateTokens(agent.systemPrompt) };
+  spaces.set(agent, space);
+  return space;
+}
+
+const spaces = new WeakMap<AgentConfig, Space>();
 
 /** Messages of history that the model may be given. */
 export const historyMessages = ({ maxHistoryMessages }: AgentConfig, limits: TierLimits): number =>

@@ -51,7 +51,7 @@ export type DomainAction = z.infer<typeof domainActionSchema>;
 /** The envelope's fields, in the order in which two nodes agree on them. */
 export const ENVELOPE_FIELDS = domainActionSchema.keyof().options;
 
-const ENVELOPE: ReadonlySet<string> = new Set([
+export const ENVELOPE_NAMES: ReadonlySet<string> = new Set([
   ...ENVELOPE_FIELDS,
   'payload',
   'callback_queue_name',
@@ -87,11 +87,8 @@ const FLAT_DATA: ReadonlySet<string> = new Set([
   'error_details',
 ]);
 
-/** Names under which a field of the envelope may come. */
-export const ENVELOPE_NAMES: ReadonlySet<string> = ENVELOPE;
-
 /** Whether a name is one of the envelope's, or of data that may lie beside it: senders repeat them where they are not needed. */
-export const isEnvelopeName = (name: string): boolean => ENVELOPE.has(name) || FLAT_DATA.has(name);
+export const isEnvelopeName = (name: string): boolean => ENVELOPE_NAMES.has(name) || FLAT_DATA.has(name);
 
 /** Ids that senders put into the envelope, into `data` or into the context; read from the envelope afterwards. */
 const SHARED_IDS = ['agent_id', 'session_id', 'user_id'] as const;
@@ -147,7 +144,7 @@ const UNREADABLE_TYPE = 'unreadable';
 export function readableEnvelope(raw: unknown, now: number, newId: () => string): DomainAction | undefined {
   if (!isObject(raw)) return undefined;
   const given: Fields = {};
-  for (const name of ENVELOPE) if (Object.hasOwn(raw, name)) given[name] = raw[name];
+  for (const name of ENVELOPE_NAMES) if (Object.hasOwn(raw, name)) given[name] = raw[name];
   const settled = settle(withoutNulls(given), new Date(now).toISOString(), newId);
   const readable = domainActionSchema.safeParse({ ...settled, data: {}, metadata: {} });
   if (readable.success) return readable.data;
@@ -308,7 +305,7 @@ function settle(fields: Fields, timestamp: string, newId: () => string): Fields 
   const data: Fields = { ...objectOf(fields.payload), ...objectOf(fields.data) };
   const metadata: Fields = { ...objectOf(fields.metadata) };
   for (const name in fields) {
-    if (ENVELOPE.has(name)) continue;
+    if (ENVELOPE_NAMES.has(name)) continue;
     const place = FLAT_DATA.has(name) ? data : metadata;
     place[name] ??= fields[name];
   }

@@ -1,6 +1,6 @@
 /**
- * What streams may do in one turn of the event loop, and whose turn it is then. Whoever sends a message waits for several
- * turns of the loop: hundreds of streams of one tenant must not make each of them long for all.
+ * What actors and streams may do in one turn of the event loop, and whose turn it is then. Whoever sends a message waits
+ * for several turns of the loop: hundreds of streams of one tenant must not make each of them long for all.
  */
 import type { TenantId } from './ids.ts';
 

@@ -155,15 +155,19 @@ export const contextOf = ({ context, contextText }: TurnRequest): Readonly<Recor
 
 const contextSchema = z.record(z.string(), z.unknown());
 
-function textOf(context: Readonly<Record<string, unknown>>): string {
-  try {
-    return JSON.stringify(context);
-  } catch {
-    // JSON knows no whole number beyond the safe ones: as text it stays what it was.
-    return JSON.stringify(context, (_, value: unknown) =>
-      typeof value === 'bigint' ? String(value) : value,
-    );
-  }
+/** Whole numbers that a double can not hold become texts: read again as numbers they would lose digits. */
+const textOf = (context: Readonly<Record<string, unknown>>): string =>
+  JSON.stringify(holdsBigint(context) ? withTexts(context) : context);
+
+const holdsBigint = (value: unknown): boolean =>
+  typeof value === 'bigint' ||
+  (typeof value === 'object' && value !== null && Object.values(value).some(holdsBigint));
+
+function withTexts(value: unknown): unknown {
+  if (typeof value === 'bigint') return String(value);
+  if (Array.isArray(value)) return value.map(withTexts);
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, withTexts(each)]));
 }
 
 /** What a turn holds beside its texts. */

@@ -1,5 +1,4 @@
 /** Templates as edges see them: the built-in ones for reading, and a tenant's own. */
-
 import { isOfOtherVersion, withoutUnchanged } from '../domain/agent-draft.ts';
 import type { NoticeEvent, Template, TemplateInput, TenantNotice } from '../domain/agent-record.ts';
 import { type ErrorData, type Reply, refusal } from '../domain/errors.ts';

@@ -58,8 +58,8 @@ interface KeptEndsOptions {
 }
 
 /**
- * What fails as the store is out waits here, for as long as the node lives; its commit resolves once it is stored. Beyond the bounds an end is refused, and what is kept of it is that it
- * failed; beyond their number, nothing.
+ * What fails as the store is out waits here, for as long as the node lives; its commit resolves once it is stored. Beyond
+ * the bounds an end is refused, and what is kept of it is that it failed; beyond their number, nothing.
  */
 export function createKeptEnds({ store, log, limits: given }: KeptEndsOptions): KeptEnds {
   const limits = { ...KEPT_END_LIMITS, ...given };

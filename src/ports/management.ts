@@ -269,7 +269,8 @@ export interface TenantAdmin {
 
 /**
  * Carries notices to whoever listens: sockets of the tenant, services, webhooks, queues.
- * Delivery: at most once to sockets; webhooks keep theirs, from the write on that a notice tells of. A listener that throws is logged and does not stop others.
+ * Delivery: at most once to sockets; webhooks keep theirs, from the write on that a notice tells of. A listener that
+ * throws is logged and does not stop others.
  */
 export interface Notices {
   /** `stored`: the store holds what webhooks are to be sent of it. */

@@ -16,7 +16,8 @@ export interface Expectation {
  * Sends what is stored to be sent: at once after the write, and repeatedly for as long as the transport is away.
  * Delivery: at least once; what no transport would ever take is logged and given up. Order: what goes to one queue
  * goes in the order in which it was stored; a queue that refuses holds up no other.
- * close(): writes ends that wait, if the store is back in a moment, sends what is on its way, then stops; what is left is sent by the next start.
+ * close(): writes ends that wait, if the store is back in a moment, sends what is on its way, then stops; what is left is
+ * sent by the next start.
  */
 export interface Relay {
   /** The store, as all of the node must use it: it adds what is expected to the ends of turns. */

@@ -3,7 +3,17 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { refusal } from '../../src/domain/errors.ts';
 import type { Frame } from '../../src/domain/frames.ts';
-import { endOfFrame, endOfRecord, type TurnRecord, terminalEvent } from '../../src/domain/turn.ts';
+import { sessionIdSchema, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
+import {
+  contextOf,
+  endOfFrame,
+  endOfRecord,
+  held,
+  type TurnRecord,
+  type TurnRequest,
+  terminalEvent,
+} from '../../src/domain/turn.ts';
+import { decodeAction } from '../../transports/wire/codec.ts';
 import { answeredTurn } from '../support/http-node.ts';
 
 const { info } = answeredTurn('t');
@@ -18,6 +28,19 @@ const frame = (event: { type: string; data: unknown }): Frame => ({
   atMs: 0,
   taskId: 't',
 });
+
+const BLANK: TurnRequest = {
+  caller: { tenantId: tenantIdSchema.parse('t'), tier: undefined, userId: undefined },
+  sessionId: sessionIdSchema.parse('s'),
+  taskId: taskIdSchema.parse('t'),
+  taskIdGiven: true,
+  agentId: undefined,
+  message: 'hi',
+  context: undefined,
+  stream: false,
+  onBusy: 'enqueue',
+  requestId: undefined,
+};
 
 test('the end of a record comes back from its terminal event, but for what that does not carry', () => {
   const timeout = refusal('EXECUTION_TIMEOUT');
@@ -45,4 +68,18 @@ test('a turn that goes on has no end; a record that lacks its error has one of i
 
 test('a frame that ends no turn has no end', () => {
   assert.throws(() => endOfFrame(frame({ type: 'chat.delta', data: { content: 'x' } })));
+});
+
+test('a context waits as JSON and is what it was, large numbers by their digits', () => {
+  const body =
+    '{"action_type":"x","tenant_id":"t","data":{"context":{"a":[1.5,{"n":1234567890123456789}],"b":"c"}}}';
+  const read = decodeAction(Buffer.from(body), 0, () => 'id');
+  assert.ok(read.ok);
+  const context = read.action.data.context;
+  assert.ok(typeof context === 'object' && context !== null);
+  const request: Pick<TurnRequest, 'context' | 'contextText'> = { context: { ...context } };
+  const waiting = held({ ...BLANK, ...request });
+  assert.equal(waiting.context, undefined);
+  assert.deepEqual(contextOf(waiting), { a: [1.5, { n: '1234567890123456789' }], b: 'c' });
+  assert.deepEqual(contextOf(held({ ...BLANK, context: { n: 7, o: {} } })), { n: 7, o: {} });
 });

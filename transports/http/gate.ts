@@ -27,7 +27,10 @@ const CLI_AGENT = /^nooble-cli\b/;
 
 const invalid = (message: string): ErrorData => refusal('INVALID_REQUEST', { message });
 
-/** Gives the request its id (one of ours where the client's is none), echoes it, and answers what the adapter refused; no route takes a token in its address. */
+/**
+ * Gives the request its id (one of ours where the client's is none), echoes it, and answers what the adapter refused; no
+ * route takes a token in its address.
+ */
 export const identified = createMiddleware<HttpEnv>(async (c, next) => {
   const given = c.req.header('x-request-id');
   const id = given !== undefined && ID_PATTERN.test(given) ? given : randomUUID();

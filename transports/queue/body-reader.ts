@@ -33,6 +33,8 @@ export interface BodyReader {
    * `read`: as in ConsumeOptions.
    */
   read(queue: QueueName, body: Uint8Array, read?: ReadMessage): DecodedAction | Promise<DecodedAction>;
+  /** The same of a reply: those wait for no other. */
+  readReply(body: Uint8Array): DecodedAction | Promise<DecodedAction>;
   close(): Promise<void>;
 }
 
@@ -56,10 +58,11 @@ export function createBodyReader(): BodyReader {
   const last = new Map<QueueName, Promise<unknown>>();
 
   const isSmall = (body: Uint8Array): boolean => body.length <= MAX_INLINE_BYTES;
+  const plain = (body: Body): DecodedAction => actionOf(body, Date.now(), randomUUID, parseDomainAction);
   const parsed = (body: Body, queue: QueueName, read: ReadMessage | undefined): DecodedAction =>
-    actionOf(body, Date.now(), randomUUID, (raw, now, newId) =>
-      read ? read(raw, queue, now, newId) : parseDomainAction(raw, now, newId),
-    );
+    read
+      ? actionOf(body, Date.now(), randomUUID, (raw, now, newId) => read(raw, queue, now, newId))
+      : plain(body);
   /** A copy of its own: the bytes may lie in what else a connection has received. */
   const bodyOf = (body: Uint8Array): Body | Promise<Body> =>
     isSmall(body) ? readBody(body) : pool.run(new Uint8Array(body.subarray(0, MAX_TOLD_BYTES)), ANYBODY);
@@ -77,6 +80,10 @@ export function createBodyReader(): BodyReader {
         });
       last.set(queue, reading);
       return reading;
+    },
+    readReply(body) {
+      const value = bodyOf(body);
+      return value instanceof Promise ? value.then(plain) : plain(value);
     },
     close: () => pool.close(),
   };

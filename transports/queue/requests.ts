@@ -124,7 +124,7 @@ export function createRequests(sharedQueue: QueueName, { log, meter, bodies }: R
         : circuit.probe(() => ask(queue, action, options, send, undefined));
     },
     reply(body, only) {
-      const decoded = bodies.read(sharedQueue, body);
+      const decoded = bodies.readReply(body);
       if (!(decoded instanceof Promise)) return received(decoded, only);
       decoded.then(
         (each) => received(each, only),

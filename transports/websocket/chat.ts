@@ -85,7 +85,10 @@ interface ChatContext extends ChatDeps {
   readonly totals: Record<'opened' | 'refused' | 'frames_in' | 'bad_frames' | 'too_slow', number>;
 }
 
-/** Mounts `/ws/{tenant_id}/{session_id}` on the app, and what is near it: whoever connects there is told what is wrong. Its only timer runs while there are sockets. */
+/**
+ * Mounts `/ws/{tenant_id}/{session_id}` on the app, and what is near it: whoever connects there is told what is wrong. Its
+ * only timer runs while there are sockets.
+ */
 export function mountChat(app: TemplatedApp, deps: ChatDeps): Chat {
   const { sockets } = deps.settings;
   const chat: ChatContext = {

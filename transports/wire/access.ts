@@ -4,7 +4,7 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import { errors, type JWTVerifyGetKey, jwtVerify } from 'jose';
 import { z } from 'zod';
 import { type ErrorCode, type ErrorData, refusal } from '../../src/domain/errors.ts';
-import { claimedUserIdSchema, tenantIdSchema, userIdSchema } from '../../src/domain/ids.ts';
+import { claimedUserIdSchema, ID_RULE, tenantIdSchema, userIdSchema } from '../../src/domain/ids.ts';
 import { TIERS, tierSchema } from '../../src/domain/tiers.ts';
 import type { Caller } from '../../src/domain/turn.ts';
 import type { Clock } from '../../src/ports/telemetry.ts';
@@ -165,8 +165,6 @@ function checkOpen(credentials: Credentials): AccessReply {
   const caller = { tenantId: tenantId.data, tier: tierName.data, userId: userId.data };
   return { ok: true, admitted: { caller, scopes: SCOPES, expiresAtMs: undefined } };
 }
-
-const ID_RULE = 'must be 1 to 128 characters out of A-Z a-z 0-9 . _ : @ -';
 
 // --- JWT mode ----------------------------------------------------------------------------------------------
 

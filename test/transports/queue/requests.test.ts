@@ -15,8 +15,12 @@ const PEER = named('query_service:free:default');
 function requesting(t: TestContext) {
   leakFree(t);
   const meter = counting();
-  const requests = createRequests(named('replies'), { log: quiet, meter, bodies: createBodyReader() });
-  t.after(() => requests.close());
+  const bodies = createBodyReader();
+  const requests = createRequests(named('replies'), { log: quiet, meter, bodies });
+  t.after(async () => {
+    requests.close();
+    await bodies.close();
+  });
   const ask = (timeoutMs: number, more: Partial<DomainAction> = {}, send = async (): Promise<void> => {}) =>
     requests.run(PEER, action(1, more), { timeoutMs, format: 'json' }, send);
   const reply = (id: string, more: Partial<DomainAction> = {}): void =>
@@ -179,4 +183,16 @@ test('where whatever is asked goes unanswered, the service is left alone', async
   });
   assert.equal(await refusedWith(refused), 'PEER_TIMEOUT');
   assert.equal(sent, 0);
+});
+
+test('a small reply waits for no large one, whoever sent that', async (t) => {
+  const { ask, reply } = requesting(t);
+  const order: string[] = [];
+  const asked = ['large', 'small'].map((id) =>
+    ask(20_000, { correlation_id: id }).then(({ data }) => order.push(`${id} ${String(data.text).length}`)),
+  );
+  reply('large', { data: { text: 'x'.repeat(200_000) } });
+  reply('small', { data: { text: 'x' } });
+  await Promise.all(asked);
+  assert.deepEqual(order, ['small 1', 'large 200000']);
 });
