@@ -1,5 +1,4 @@
 /** What every request passes before its route runs: its id, the adapter's refusals, access, and a look over the body. */
-import { isUtf8 } from 'node:buffer';
 import { randomUUID } from 'node:crypto';
 import type { Context, MiddlewareHandler } from 'hono';
 import { cors } from 'hono/cors';
@@ -17,7 +16,7 @@ import {
   readBearer,
   type Scope,
 } from '../wire/access.ts';
-import { jsonProblem } from '../wire/depth-limit.ts';
+import { decodeJson } from '../wire/codec.ts';
 import type { HttpDeps } from './deps.ts';
 import { type HttpEnv, refuse } from './errors.ts';
 import { isJson } from './media-types.ts';
@@ -155,14 +154,6 @@ export async function readJson(c: Context<HttpEnv>): Promise<Reply<unknown>> {
   const refused = (message: string) => ({ ok: false as const, error: invalid(message) });
   if (!isJson(c.req.header('content-type')))
     return refused('The body must be JSON in UTF-8, sent with Content-Type: application/json.');
-  const bytes = Buffer.from(await c.req.arrayBuffer());
-  if (!isUtf8(bytes)) return refused('The body is not UTF-8.');
-  const problem = jsonProblem(bytes);
-  if (problem !== null) return refused(`The body is not taken: ${problem}.`);
-  const text = bytes.toString().replace(/^\ufeff/, '');
-  try {
-    return { ok: true, value: JSON.parse(text) };
-  } catch {
-    return refused('The body is not valid JSON.');
-  }
+  const read = decodeJson(new Uint8Array(await c.req.arrayBuffer()));
+  return read.ok ? read : refused(`The body is not taken: ${read.problem}.`);
 }

@@ -20,7 +20,7 @@ import {
   NO_SERVICE_TOKEN,
   type ProxyCheck,
 } from '../wire/access.ts';
-import { jsonProblem } from '../wire/depth-limit.ts';
+import { decodeJson } from '../wire/codec.ts';
 import { refuseHandshake } from './upgrade.ts';
 
 /** How long a service may take to say who it is. */
@@ -230,13 +230,8 @@ const refuse = (problem: string) => ({
 });
 
 function readJson(bytes: ArrayBuffer): Reply<unknown> {
-  const problem = jsonProblem(new Uint8Array(bytes));
-  if (problem !== null) return refuse(problem);
-  try {
-    return { ok: true, value: JSON.parse(Buffer.from(bytes).toString()) };
-  } catch {
-    return refuse('not JSON text');
-  }
+  const read = decodeJson(new Uint8Array(bytes));
+  return read.ok ? read : refuse(read.problem);
 }
 
 /** Senders write times without a zone and with microseconds: read as UTC. */

@@ -15,7 +15,7 @@ import { type ClientFrame, clientFrameSchema, type Frame, MAX_FRAME_BYTES } from
 import { type TaskId, taskIdSchema } from '../../src/domain/ids.ts';
 import { problemText } from '../../src/domain/problems.ts';
 import type { Sendable } from '../../src/ports/transport.ts';
-import { jsonProblem, msgpackProblem, startsLikeJson } from './depth-limit.ts';
+import { msgpackProblem, scanJson, startsLikeJson } from './depth-limit.ts';
 import { jsonFields, msgpackFields } from './envelope.ts';
 
 /** How a peer writes: JSON text, or msgpack maps. */
@@ -50,32 +50,40 @@ const bad = (problem: string): Raw => ({ ok: false, problem });
 
 /** Bytes as a plain value of JSON's kind, within the limits of depth-limit.ts. */
 function decode(bytes: Uint8Array, format: Format): Raw {
+  if (format === 'json') return decodeJson(bytes);
   try {
-    if (format === 'json') {
-      if (!isUtf8(bytes)) return bad('not UTF-8');
-      const limit = jsonProblem(bytes);
-      if (limit !== null) return bad(limit);
-      const text = asBuffer(bytes).toString();
-      return { ok: true, value: hasLargeNumbers(text) ? parseExactly(text) : JSON.parse(text) };
-    }
     const problem = msgpackProblem(bytes);
     return problem === null ? { ok: true, value: plain.unpack(bytes) } : bad(problem);
   } catch {
     // The parsers' own texts quote the input, and say no more than this.
-    return bad(format === 'json' ? 'not valid JSON' : 'not valid msgpack');
+    return bad('not valid msgpack');
   }
 }
+
+/** JSON text in UTF-8, with or without a byte order mark, as a value; whole numbers beyond 2^53 are bigints. */
+export function decodeJson(given: Uint8Array): Raw {
+  const bytes = withoutMark(given);
+  if (!isUtf8(bytes)) return bad('not UTF-8');
+  const { problem, hasLargeNumbers } = scanJson(bytes);
+  if (problem !== null) return bad(problem);
+  try {
+    const text = asBuffer(bytes).toString();
+    return { ok: true, value: hasLargeNumbers ? parseExactly(text) : JSON.parse(text) };
+  } catch {
+    return bad('not valid JSON');
+  }
+}
+
+/** Without the mark that some editors and clients put before JSON. */
+const withoutMark = (bytes: Uint8Array): Uint8Array =>
+  bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf ? bytes.subarray(3) : bytes;
 
 // --- Numbers: whole ones of JSON stay as they were written, also those that a double can not hold ------------
 
 /** Digits of a number that is kept; nobody counts further. */
 const MAX_DIGITS = 40;
 
-/** A number that a double may not hold, where one can stand: most texts have none, and are parsed at full speed. */
-const LARGE = /[:,[]\s*-?(?:\d{16}|[\d.]+e\+?\d{3})/i;
 const WHOLE = /^-?\d+$/;
-
-const hasLargeNumbers = (text: string): boolean => LARGE.test(text);
 
 /** As JSON.parse; throws too for numbers that would be read as infinite, or have more than MAX_DIGITS digits. */
 const parseExactly = (text: string): unknown => JSON.parse(text, exact);
@@ -215,16 +223,10 @@ export function readBody(given: Uint8Array): Body {
   const format = startsLikeJson(bytes) ? 'json' : 'msgpack';
   const raw =
     bytes.length > MAX_ACTION_BYTES ? bad(`larger than ${MAX_ACTION_BYTES} bytes`) : decode(bytes, format);
-  if (raw.ok) return { ...raw, format };
+  if (raw.ok) return { ok: true, value: raw.value, format };
   const fieldsOf = format === 'json' ? jsonFields : msgpackFields;
   return { ...raw, format, fields: fieldsOf(bytes, ENVELOPE_NAMES, (value) => valueIn(value, format)) };
 }
-
-const MARK = [0xef, 0xbb, 0xbf] as const;
-
-/** Without the byte order mark that some editors and clients put before JSON. */
-const withoutMark = (bytes: Uint8Array): Uint8Array =>
-  MARK.every((byte, at) => bytes[at] === byte) ? bytes.subarray(MARK.length) : bytes;
 
 function valueIn(bytes: Uint8Array, format: Format): unknown {
   const raw = decode(bytes, format);
@@ -240,7 +242,7 @@ export function actionOf(
 ): DecodedAction {
   const { format } = body;
   const parsed = body.ok ? read(body.value, now, newId) : refuseAction(body.problem);
-  if (parsed.ok) return { ...parsed, format };
+  if (parsed.ok) return { ok: true, action: parsed.action, idGiven: parsed.idGiven, format };
   return { ...parsed, format, envelope: readableEnvelope(body.ok ? body.value : body.fields, now, newId) };
 }
 

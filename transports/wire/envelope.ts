@@ -1,12 +1,11 @@
 /** Finds the envelope's fields in bytes that are refused as a whole, as far as they can be read: whoever sent them is to be told. */
 import type { Fields } from '../../src/domain/domain-action.ts';
-import { afterItem, isText, itemsOfMap } from './depth-limit.ts';
+import { afterItem, afterText, isText, itemsOfMap } from './depth-limit.ts';
 
 /** Bytes of a value that is looked into; none of the envelope's has as many. */
 const MAX_VALUE_BYTES = 4_096;
 
 const QUOTE = 0x22;
-const BACKSLASH = 0x5c;
 const COLON = 0x3a;
 const COMMA = 0x2c;
 
@@ -23,7 +22,7 @@ export function jsonFields(bytes: Uint8Array, names: ReadonlySet<string>, read: 
   if (bytes[at] !== 0x7b) return fields;
   at = blanks(bytes, at + 1);
   while (bytes[at] === QUOTE) {
-    const keyEnd = afterString(bytes, at);
+    const keyEnd = afterText(bytes, at + 1);
     const colon = blanks(bytes, keyEnd);
     if (bytes[colon] !== COLON) break;
     const start = blanks(bytes, colon + 1);
@@ -69,23 +68,13 @@ function blanks(bytes: Uint8Array, from: number): number {
   return at;
 }
 
-/** Where the string that begins there is over; beyond the bytes where it does not end. */
-function afterString(bytes: Uint8Array, from: number): number {
-  for (let at = from + 1; at < bytes.length; at += 1) {
-    const byte = bytes[at];
-    if (byte === BACKSLASH) at += 1;
-    else if (byte === QUOTE) return at + 1;
-  }
-  return bytes.length + 1;
-}
-
-/** The same of a value of any kind; whether it is a valid one is not asked. */
+/** Where the value that begins there is over, of any kind; beyond the bytes where it does not end; whether it is a valid one is not asked. */
 function afterJsonValue(bytes: Uint8Array, from: number): number {
   let depth = 0;
   for (let at = from; at < bytes.length; at += 1) {
     const byte = bytes[at];
     if (byte === QUOTE) {
-      at = afterString(bytes, at) - 1;
+      at = afterText(bytes, at + 1) - 1;
       if (depth === 0) return at + 1;
     } else if (byte === 0x7b || byte === 0x5b) depth += 1;
     else if (byte === 0x7d || byte === 0x5d) {
