@@ -3,7 +3,7 @@
  * Not tinypool: its deadlines begin with the call, so that a job would pay for those before it and for the loading of
  * the thread; an aborted job leaves those that wait without a thread; a thread that exits leaves its job without an end.
  */
-import { type ResourceLimits, type Transferable, Worker } from 'node:worker_threads';
+import { type ResourceLimits, Worker } from 'node:worker_threads';
 import type { z } from 'zod';
 import type { TenantId } from '../domain/ids.ts';
 
@@ -27,7 +27,7 @@ export class WorkerPoolError extends Error {
   }
 }
 
-interface WorkerPoolOptions<J, R> {
+interface WorkerPoolOptions<R> {
   /** A module that posts `'ready'` when it has loaded, and then one reply for each job. */
   readonly url: URL;
   readonly limits: ResourceLimits;
@@ -40,8 +40,6 @@ interface WorkerPoolOptions<J, R> {
   readonly maxWaitingOfOne: number;
   /** What a reply must be. One that is not counts as a crash. */
   readonly reply: z.ZodType<R>;
-  /** What of a job becomes the thread's, and is not copied. */
-  readonly transfer?: (job: J) => readonly Transferable[];
   /** For the thread, as `workerData`. */
   readonly data?: unknown;
 }
@@ -69,7 +67,7 @@ interface Share<J, R> {
 }
 
 /** Makes a pool; nothing is started yet. */
-export function createWorkerPool<J, R>(options: WorkerPoolOptions<J, R>): WorkerPool<J, R> {
+export function createWorkerPool<J, R>(options: WorkerPoolOptions<R>): WorkerPool<J, R> {
   const { maxWaiting, maxWaitingOfOne } = options;
   const slots: { thread: Thread<J, R> | undefined; busy: boolean }[] = Array.from(
     { length: options.threads },
@@ -160,7 +158,7 @@ interface Thread<J, R> {
   hasEnded(): boolean;
 }
 
-function startThread<J, R>(options: WorkerPoolOptions<J, R>): Thread<J, R> {
+function startThread<J, R>(options: WorkerPoolOptions<R>): Thread<J, R> {
   // Type stripping is Node's own, whatever loader the node itself runs under; no environment, so no keys.
   const worker = new Worker(options.url, {
     resourceLimits: options.limits,
@@ -206,7 +204,7 @@ function startThread<J, R>(options: WorkerPoolOptions<J, R>): Thread<J, R> {
         if (ended) throw new WorkerPoolError(ended);
         const begin = (settle: Settle<R>): void => {
           running = settle;
-          worker.postMessage(job, options.transfer?.(job));
+          worker.postMessage(job);
         };
         return await within(options.deadlineMs, () => end('late'), begin);
       } finally {

@@ -44,7 +44,10 @@ const bodySchema = z.custom<Body>(
 
 /** The thread starts with the first large body. */
 export function createBodyReader(): BodyReader {
-  const pool = createWorkerPool<Uint8Array<ArrayBuffer>, Body>({
+  // Fresh memory of that size costs more than the copying: the thread gets its bodies one after the other, in this one.
+  const shared = new SharedArrayBuffer(MAX_TOLD_BYTES);
+  const room = new Uint8Array(shared);
+  const pool = createWorkerPool<number, Body>({
     url: new URL('../wire/decode-worker.ts', import.meta.url),
     limits: LIMITS,
     deadlineMs: DEADLINE_MS,
@@ -53,8 +56,9 @@ export function createBodyReader(): BodyReader {
     maxWaiting: MAX_WAITING,
     maxWaitingOfOne: MAX_WAITING,
     reply: bodySchema,
-    transfer: (bytes) => [bytes.buffer],
+    data: shared,
   });
+  let turn: Promise<unknown> = Promise.resolve();
   const last = new Map<QueueName, Promise<unknown>>();
 
   const isSmall = (body: Uint8Array): boolean => body.length <= MAX_INLINE_BYTES;
@@ -63,9 +67,17 @@ export function createBodyReader(): BodyReader {
     read
       ? actionOf(body, Date.now(), randomUUID, (raw, now, newId) => read(raw, queue, now, newId))
       : plain(body);
-  /** A copy of its own: the bytes may lie in what else a connection has received. */
+  const readLarge = (body: Uint8Array): Promise<Body> => {
+    const reading = turn.then(() => {
+      const told = body.subarray(0, MAX_TOLD_BYTES);
+      room.set(told);
+      return pool.run(told.length, ANYBODY);
+    });
+    turn = reading.catch(() => {});
+    return reading;
+  };
   const bodyOf = (body: Uint8Array): Body | Promise<Body> =>
-    isSmall(body) ? readBody(body) : pool.run(new Uint8Array(body.subarray(0, MAX_TOLD_BYTES)), ANYBODY);
+    isSmall(body) ? readBody(body) : readLarge(body);
 
   return {
     read(queue, body, read) {

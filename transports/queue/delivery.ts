@@ -18,9 +18,9 @@ import type { BodyReader } from './body-reader.ts';
 
 /** Dead letters of a queue; beyond, the oldest go. */
 export const MAX_DEAD_LETTERS = 10_000;
-/** Bytes of a body that its dead letter shows as text; a larger one is written as base64, in a fraction of the time. */
-const MAX_TEXT_BYTES = 512 * 1024;
-/** Bytes that a dead letter has of a body that is larger than an action may be. */
+/** Bytes of a body that stands in its dead letter as a whole. */
+const MAX_WHOLE_BYTES = 64 * 1024;
+/** Bytes that a dead letter shows of a larger one. */
 const MAX_HEAD_BYTES = 4_096;
 
 /** Bytes of an action, unless they are more than any receiver would take: then refused with TOO_LARGE. */
@@ -118,64 +118,48 @@ const deadLetterSchema = z.object({
   encoding: z.enum(['utf8', 'base64']),
   body: z.string(),
   replayable: z.boolean(),
+  isApart: z.boolean().default(false),
 });
+/** With `isApart` the body is its beginning, and the whole lies under the letter's id. */
+export type StoredDeadLetter = z.infer<typeof deadLetterSchema>;
 
-/** All of a dead letter but its body, and the bytes to be shown as that. */
-function letterOf(queue: QueueName, body: Uint8Array, error: ErrorData) {
-  const replayable = body.length <= MAX_ACTION_BYTES;
-  const shown = asBuffer(replayable ? body : body.subarray(0, MAX_HEAD_BYTES));
-  const encoding = shown.length <= MAX_TEXT_BYTES && isUtf8(shown) ? 'utf8' : 'base64';
-  const size = body.length;
-  const letter = {
-    id: randomUUID(),
-    queue,
-    error,
-    diedAtMs: Date.now(),
-    size,
-    encoding,
-    replayable,
-  } as const;
-  return { letter, shown };
-}
-
-const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-
-/** A body with the reason why nobody works on it. */
+/** A body with the reason why nobody works on it; of one that is larger than an action may be, its beginning. */
 export function deadLetter(queue: QueueName, body: Uint8Array, error: ErrorData): DeadLetter {
-  const { letter, shown } = letterOf(queue, body, error);
-  return { ...letter, body: shown.toString(letter.encoding) };
+  const replayable = body.length <= MAX_ACTION_BYTES;
+  const shown = shownAs(replayable ? body : body.subarray(0, MAX_HEAD_BYTES));
+  return { id: randomUUID(), queue, error, diedAtMs: Date.now(), size: body.length, replayable, ...shown };
 }
 
-/** Bytes that are made base64 at once; a multiple of three. */
-const BASE64_BYTES = 48 * 1024;
+/** Text where it is one: it reads well in a list. */
+function shownAs(bytes: Uint8Array) {
+  const encoding = isUtf8(bytes) ? 'utf8' : 'base64';
+  const shown = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return { encoding, body: shown.toString(encoding) } as const;
+}
 
-/** The same as JSON text, without its body beside it. No text of the size of a large body is ever made: that takes long. */
-export function deadLetterJson(queue: QueueName, body: Uint8Array, error: ErrorData) {
-  const { letter, shown } = letterOf(queue, body, error);
-  if (letter.encoding === 'utf8')
-    return { letter, json: Buffer.from(JSON.stringify({ ...letter, body: shown.toString() })) };
-  const head = `${JSON.stringify(letter).slice(0, -1)},"body":"`;
-  const headBytes = Buffer.byteLength(head);
-  const json = Buffer.allocUnsafe(headBytes + 4 * Math.ceil(shown.length / 3) + 2);
-  let at = json.write(head);
-  for (let from = 0; from < shown.length; from += BASE64_BYTES)
-    at += json.write(
-      shown.toString('base64', from, Math.min(from + BASE64_BYTES, shown.length)),
-      at,
-      'latin1',
-    );
-  json.write('"}', at);
-  return { letter, json };
+/**
+ * The same as it is stored where its body lies already: a large one is kept apart, and only its beginning is shown. To
+ * make a text of it and to send that takes longer than one turn of the loop may.
+ */
+export function storedDeadLetter(queue: QueueName, body: Uint8Array, error: ErrorData) {
+  const isApart = body.length > MAX_WHOLE_BYTES && body.length <= MAX_ACTION_BYTES;
+  if (!isApart) return { ...deadLetter(queue, body, error), isApart };
+  const head = deadLetter(queue, body.subarray(0, MAX_HEAD_BYTES), error);
+  return { ...head, size: body.length, isApart };
 }
 
 /** A dead letter out of its JSON text; null where it is none (another program may write to the list, too). */
-export function parseDeadLetter(text: string): DeadLetter | null {
+export function parseDeadLetter(text: string): StoredDeadLetter | null {
   try {
     return deadLetterSchema.safeParse(JSON.parse(text)).data ?? null;
   } catch {
     return null;
   }
 }
+
+/** The letter with the body that was kept apart; without one it can not be replayed. */
+export const withBody = (letter: StoredDeadLetter, body: Buffer | null): DeadLetter =>
+  body ? { ...letter, ...shownAs(body) } : { ...letter, replayable: false };
 
 export const bodyOf = (letter: DeadLetter): Buffer => Buffer.from(letter.body, letter.encoding);
 

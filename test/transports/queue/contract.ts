@@ -232,6 +232,23 @@ export function transportContract(name: string, open: Open): void {
     assert.deepEqual([await numbers(), await transport.dead.queues()], [[], []]);
   });
 
+  over('a large dead body comes back byte for byte', async ({ transport, push }) => {
+    const line = Buffer.from('[1,\n"é"]\r\n');
+    const bodies = [Buffer.alloc(300_000, line), Buffer.alloc(70_000, 0xc1), Buffer.alloc(65_537, '{')];
+    await transport.consume([lane(WORK)], collecting().listener, { credits: 4 });
+    for (const body of bodies) await push(WORK, body);
+    await until('the letters', async () => (await transport.dead.list(WORK, 9)).length === bodies.length);
+    const letters = (await transport.dead.list(WORK, 9)).map(({ encoding, body }) =>
+      Buffer.from(body, encoding),
+    );
+    const bySize = (a: Buffer, b: Buffer): number => a.length - b.length;
+    assert.deepEqual(letters.sort(bySize), bodies.sort(bySize));
+    assert.equal(await transport.dead.replay(WORK), 3);
+    await until('them again', async () => (await transport.dead.list(WORK, 9)).length === bodies.length);
+    const again = (await transport.dead.list(WORK, 9)).map(({ size }) => size);
+    assert.deepEqual(again.sort(), [300_000, 65_537, 70_000]);
+  });
+
   over('an action larger than any receiver takes is refused where it is sent', async ({ transport }) => {
     const huge = action(1, { data: { text: 'x'.repeat(MAX_ACTION_BYTES) } });
     assert.equal(await refusedWith(transport.send(WORK, huge, 'json')), 'TOO_LARGE');

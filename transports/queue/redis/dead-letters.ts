@@ -1,11 +1,11 @@
-/** The dead lists in Redis: what could not be worked on, newest left, one JSON text each. */
+/** The dead lists in Redis: what could not be worked on, newest left, one JSON text each, beside which large bodies are kept. */
 import type { Redis } from 'ioredis';
 import { deadQueue, type QueueName, queueNameSchema } from '../../../src/domain/queues.ts';
 import type { Log } from '../../../src/ports/telemetry.ts';
 import type { DeadLetter, DeadLetters } from '../../../src/ports/transport.ts';
-import { bodyOf, labelOf, MAX_DEAD_LETTERS, parseDeadLetter } from '../delivery.ts';
+import { bodyOf, labelOf, MAX_DEAD_LETTERS, parseDeadLetter, withBody } from '../delivery.ts';
 import { closeConnection, connected, openConnection, unavailable } from './connection.ts';
-import { DEAD_QUEUES, removeDeadLetterScript } from './scripts.ts';
+import { DEAD_QUEUES, deadBodyKey, removeDeadLetterScript } from './scripts.ts';
 import { redisOptions } from './url.ts';
 
 /** Letters in one reply: each may be as large as an action. */
@@ -22,7 +22,13 @@ export function createDeadLetters(redis: Redis): DeadLetters {
     for (let at = 0; at < limit; at += PAGE) {
       const last = Math.min(at + PAGE, limit) - 1;
       const page = await redis.lrangeBuffer(deadQueue(queue), at, last);
-      for (const raw of page) yield { raw, letter: parseDeadLetter(raw.toString()) };
+      for (const raw of page) {
+        const stored = parseDeadLetter(raw.toString());
+        const letter = stored?.isApart
+          ? withBody(stored, await redis.hgetBuffer(deadBodyKey(stored.id), 'body'))
+          : stored;
+        yield { raw, letter };
+      }
       if (page.length < PAGE) return;
     }
   }
@@ -38,10 +44,10 @@ export function createDeadLetters(redis: Redis): DeadLetters {
       if (how === 'drop' || found.letter?.replayable) chosen.push(found);
       if (id !== undefined) break;
     }
-    const keys = [deadQueue(queue), queue, DEAD_QUEUES];
     let count = 0;
     for (const { raw, letter } of chosen.reverse()) {
       const body = how === 'replay' && letter ? bodyOf(letter) : '';
+      const keys = [deadQueue(queue), queue, DEAD_QUEUES, deadBodyKey(letter?.id ?? '')];
       count += Number(await removeDeadLetterScript(redis, keys, [raw, how, body]));
     }
     return count;

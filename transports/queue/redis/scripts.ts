@@ -40,6 +40,9 @@ export const HOLDERS = 'nooble:holders';
 /** Queues that have a dead list. */
 export const DEAD_QUEUES = 'nooble:dead-queues';
 
+/** A hash with the `body` that is too large to stand in its dead letter, by that one's id; dead-letter.lua names it, too. */
+export const deadBodyKey = (id: string): string => `nooble:dead-body:${id}`;
+
 /** There while its holder lives. */
 export const leaseKey = (holder: string): string => `nooble:lease:${holder}`;
 

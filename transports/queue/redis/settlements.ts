@@ -3,13 +3,23 @@ import type { ErrorData } from '../../../src/domain/errors.ts';
 import { deadQueue, MAX_DELIVERIES, type QueueName } from '../../../src/domain/queues.ts';
 import type { Log } from '../../../src/ports/telemetry.ts';
 import type { TransportMeter } from '../../../src/ports/transport.ts';
-import { deadLetterJson, MAX_DEAD_LETTERS, type TellDead } from '../delivery.ts';
+import { MAX_INLINE_BYTES } from '../../wire/codec.ts';
+import { MAX_DEAD_LETTERS, storedDeadLetter, type TellDead } from '../delivery.ts';
 import { textOf } from './connection.ts';
 import type { KeyTracking } from './key-tracking.ts';
-import { DEAD_QUEUES, deadLetterScript, failScript, recoverScript, requeueScript } from './scripts.ts';
+import {
+  DEAD_QUEUES,
+  deadLetterScript,
+  failScript,
+  itemsOf,
+  recoverScript,
+  requeueScript,
+} from './scripts.ts';
 
 /** How long Redis remembers that an action has failed. */
 export const FAILURES_TTL_S = 3_600;
+/** How long Redis keeps a large body whose dead letter somebody else took off its list. */
+const DEAD_BODY_TTL_S = 30 * 86_400;
 /** Settlements of one kind in one command, and how long they wait for each other; with 10 ms nothing is faster. */
 const MAX_ACKS = 500;
 const SETTLE_DELAY_MS = 2;
@@ -171,9 +181,10 @@ async function writeDeadLetter(
   error: ErrorData,
   isRepeated: boolean,
 ): Promise<void> {
-  const { letter, json } = deadLetterJson(entry.queue, entry.body, error);
+  const letter = storedDeadLetter(entry.queue, entry.body, error);
   const keys = [taken, deadQueue(letter.queue), DEAD_QUEUES];
-  const args = [entry.id, json, letter.queue, MAX_DEAD_LETTERS];
+  const apart = letter.isApart ? letter.id : '';
+  const args = [entry.id, JSON.stringify(letter), letter.queue, MAX_DEAD_LETTERS, apart, DEAD_BODY_TTL_S];
   pending.set(entry, { type: 'dead', error, isRepeated: true });
   const trimmed = Number(await deadLetterScript(tracking.reader, keys, args));
   pending.delete(entry);
@@ -185,9 +196,13 @@ async function writeDeadLetter(
   if (trimmed > 0) log.warn({ queue, count: trimmed }, 'a dead list is full: its oldest letters are gone');
 }
 
-/** Moves what lies in the list of a BLMOVE to the hash, where scripts find it. */
+/** Moves what lies in the list of a BLMOVE to the hash, where scripts find it. A large body is named by its length, not sent. */
 async function intoHash(tracking: KeyTracking, taken: string, entry: InFlightEntry): Promise<void> {
   if (entry.list === undefined) return;
-  await recoverScript(tracking.reader, [taken, entry.list], [entry.id, entry.queue, entry.body]);
+  const { list, id, queue, body } = entry;
+  const moved = (...named: readonly (Buffer | number | string)[]) =>
+    recoverScript(tracking.reader, [taken, list], [id, queue, ...named]);
+  const isMoved = body.length > MAX_INLINE_BYTES && itemsOf(await moved(body.length, 'length')).length > 0;
+  if (!isMoved) await moved(body);
   entry.list = undefined;
 }

@@ -5,9 +5,11 @@
 -- KEYS[2] the list
 -- ARGV[1] first delivery id to give out
 -- ARGV[2] queue from which the list was filled
--- ARGV[3] the one body to move; without it, all
+-- ARGV[3] the one body to move, or how many bytes it has, where it is large; without it, all
+-- ARGV[4] "length" where ARGV[3] is that
 --
--- Returns id, body, id, body, ..., oldest first; nothing where the body was not there.
+-- Returns id, body, id, body, ..., oldest first; nothing where the body was not there. By length only the id, and nothing
+-- where there are several of it.
 local id, moved = tonumber(ARGV[1]), {}
 
 local function keep(body)
@@ -17,7 +19,19 @@ local function keep(body)
   id = id + 1
 end
 
-if ARGV[3] then
+if ARGV[4] == 'length' then
+  local length, found = tonumber(ARGV[3]), nil
+  for _, body in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do
+    if #body == length then
+      if found and found ~= body then return {} end
+      found = body
+    end
+  end
+  if not found then return {} end
+  redis.call('LREM', KEYS[2], -1, found)
+  keep(found)
+  return { id - 1 }
+elseif ARGV[3] then
   if redis.call('LREM', KEYS[2], -1, ARGV[3]) == 1 then keep(ARGV[3]) end
 else
   local body = redis.call('RPOP', KEYS[2])
