@@ -12,9 +12,16 @@ import {
   us_socket_local_port,
 } from 'uWebSockets.js';
 import { STATUS_CODES } from 'node:http';
-import { type ErrorData, RefusalError, refusal } from '../../src/domain/errors.ts';
-import { type BodyOutcome, HTTP_LIMITS, type HttpLimits, judgeFraming, tooLarge } from './body-limits.ts';
+import { type ErrorData, refusal } from '../../src/domain/errors.ts';
+import { HTTP_LIMITS, type HttpLimits, judgeFraming, tooLarge } from './body-limits.ts';
 import type { Descriptors } from './descriptors.ts';
+import {
+  type BodyOutcome,
+  createRequestBodies,
+  NO_BODY,
+  type RequestBodies,
+  type RequestBody,
+} from './request-body.ts';
 
 declare module 'uWebSockets.js' {
   /** What the build has and its types leave out. */
@@ -84,6 +91,8 @@ export interface Exchange {
   readonly signal: AbortSignal;
   /** Why the request must be refused whatever its route: its body is too large, or it cannot be represented. */
   readonly refused: ErrorData | undefined;
+  /** The Request has none. */
+  readonly body: RequestBody;
 }
 
 /** Answers a request. May be called with a refused one: then the answer is that refusal. */
@@ -106,10 +115,11 @@ export function mountHttp(
   limits: HttpLimits = HTTP_LIMITS,
 ): HttpMount {
   const open = new Set<ResponseWriter>();
+  const bodies = createRequestBodies(limits.maxBodyBytes);
   app.any('/*', (res, req) => {
     const writer = openWriter(res, () => open.delete(writer));
     open.add(writer);
-    receive(writer, req, handler, limits);
+    receive(writer, req, handler, { limits, bodies });
   });
   return { pending: () => open.size };
 }
@@ -200,61 +210,55 @@ function readHead(req: HttpRequest): RequestHead | ErrorData {
 
 const NO_HEAD: RequestHead = { method: 'GET', url: BASE, headers: new Headers() };
 
-function receive(writer: ResponseWriter, req: HttpRequest, handler: HttpHandler, limits: HttpLimits): void {
-  const head = readHead(req);
-  if ('code' in head) respond(writer, handler, NO_HEAD, { refused: head });
-  else {
-    const outcome = judgeFraming(head.headers, limits);
-    if (outcome !== 'body follows') respond(writer, handler, head, outcome);
-    else if (head.headers.has('transfer-encoding'))
-      readBody(writer, limits, (read) => respond(writer, handler, head, read));
-    // Who may not, or asks for what there is not, is refused before the body is there: nothing of it is looked at.
-    else respond(writer, handler, head, { body: laterBody((settle) => readBody(writer, limits, settle)) });
-  }
+interface Reading {
+  readonly limits: HttpLimits;
+  readonly bodies: RequestBodies;
 }
 
-const BROKEN_OFF = refusal('INVALID_REQUEST', { message: 'The body broke off.' });
-
-/** A body that is given out in one piece, once it is there. `read` calls back when it is, or when it will not be. */
-function laterBody(read: (settle: (outcome: BodyOutcome) => void) => void): ReadableStream<Uint8Array> {
-  const outcome = new Promise<BodyOutcome>(read);
-  return new ReadableStream<Uint8Array>(
-    {
-      async pull(controller) {
-        const { body, refused } = await outcome;
-        if (refused || !(body instanceof Uint8Array))
-          return controller.error(new RefusalError(refused ?? BROKEN_OFF));
-        controller.enqueue(body);
-        controller.close();
-      },
-    },
-    { highWaterMark: 0 },
-  );
+function receive(writer: ResponseWriter, req: HttpRequest, handler: HttpHandler, reading: Reading): void {
+  const head = readHead(req);
+  if ('code' in head) return respond(writer, handler, NO_HEAD, { refused: head });
+  const framing = judgeFraming(head.headers, reading.limits);
+  if (framing !== 'body follows') return respond(writer, handler, head, framing);
+  const outcome = new Promise<BodyOutcome>((resolve) => {
+    receiveBody(writer, reading, resolve);
+  });
+  const body = reading.bodies.of(outcome, writer.onEnd);
+  // Who may not, or asks for what there is not, is refused before the body is there: nothing of it is looked at.
+  if (!head.headers.has('transfer-encoding')) return respond(writer, handler, head, {}, body);
+  void outcome.then((arrived) => {
+    if (arrived.body || arrived.refused) respond(writer, handler, head, arrived, body);
+  });
 }
 
 /** Reads the body that follows. Calls back once: with the whole of it, with a refusal, or without both where it broke off. */
-function readBody(writer: ResponseWriter, limits: HttpLimits, done: (outcome: BodyOutcome) => void): void {
+function receiveBody(
+  writer: ResponseWriter,
+  { limits, bodies }: Reading,
+  done: (outcome: BodyOutcome) => void,
+): void {
   const chunks: Buffer[] = [];
   let bytes = 0;
   let settled = false;
   let timer = setTimeout(() => writer.res.close(), limits.bodyTimeoutMs);
-  const settle = (outcome?: BodyOutcome): void => {
+  const settle = (outcome: BodyOutcome): void => {
     if (settled) return;
     settled = true;
     clearTimeout(timer);
-    if (outcome) done(outcome);
+    done(outcome);
   };
-  writer.onEnd(() => settle(writer.signal.aborted ? undefined : {}));
+  writer.onEnd(() => settle({}));
   const refuse = (close: boolean): void => settle({ refused: tooLarge(limits), close });
 
   writer.res.onData((chunk, last) => {
     if (settled) return;
     const before = bytes;
     bytes += chunk.byteLength;
+    // uWS takes the chunk back when this returns.
+    const lent = new Uint8Array(chunk);
     if (bytes <= limits.maxBodyBytes) {
-      // uWS takes the chunk back when this returns.
-      chunks.push(Buffer.from(new Uint8Array(chunk)));
-      if (last) settle({ body: Buffer.concat(chunks) });
+      if (last) settle({ body: bodies.joined([...chunks, lent], bytes) });
+      else chunks.push(Buffer.from(lent));
     } else if (last || bytes > limits.maxBodyBytes + limits.maxDiscardedBytes) refuse(!last);
     else if (before <= limits.maxBodyBytes) {
       chunks.length = 0;
@@ -267,15 +271,13 @@ function readBody(writer: ResponseWriter, limits: HttpLimits, done: (outcome: Bo
 function respond(
   writer: ResponseWriter,
   handler: HttpHandler,
-  head: RequestHead,
-  outcome: BodyOutcome,
+  { method, url, headers }: RequestHead,
+  { refused, close = false }: BodyOutcome,
+  body: RequestBody = NO_BODY,
 ): void {
-  const { method, url, headers } = head;
-  const exchange: Exchange = { signal: writer.signal, refused: outcome.refused };
-  const body = outcome.body && method !== 'GET' && method !== 'HEAD' ? outcome.body : null;
   Promise.resolve()
-    .then(() => handler(new Request(url, { method, headers, body, duplex: 'half' }), exchange))
-    .then((response) => deliver(writer, method, response, outcome.close ?? false))
+    .then(() => handler(new Request(url, { method, headers }), { signal: writer.signal, refused, body }))
+    .then((response) => deliver(writer, method, response, close))
     // The routes turn their own failures into answers; what arrives here broke while it was written.
     .catch(() => {
       if (!writer.signal.aborted) writer.res.close();

@@ -1,5 +1,6 @@
 /** Which request bodies are taken: their bounds in bytes and time, and the framing that leaves no doubt. */
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
+import type { BodyOutcome } from './request-body.ts';
 
 /** Bounds on one request. */
 export interface HttpLimits {
@@ -17,14 +18,6 @@ export const HTTP_LIMITS: HttpLimits = {
   maxDiscardedBytes: 4 * 1024 * 1024,
   discardMs: 1_000,
 };
-
-/** How the reading of a request came out. */
-export interface BodyOutcome {
-  readonly body?: Buffer | ReadableStream<Uint8Array>;
-  readonly refused?: ErrorData;
-  /** Whether the connection must not be used again. */
-  readonly close?: boolean;
-}
 
 /** What the headers alone say: an outcome where the body need not be read, or must not be. */
 export function judgeFraming(headers: Headers, limits: HttpLimits): BodyOutcome | 'body follows' {

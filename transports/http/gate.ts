@@ -4,7 +4,7 @@ import type { Context, MiddlewareHandler } from 'hono';
 import { cors } from 'hono/cors';
 import { createMiddleware } from 'hono/factory';
 import { type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
-import { ID_PATTERN, type TenantId } from '../../src/domain/ids.ts';
+import { ID_PATTERN, type TenantId, tenantIdSchema } from '../../src/domain/ids.ts';
 import type { Actor } from '../../src/ports/management.ts';
 import type { Refusals } from '../../src/ports/telemetry.ts';
 import {
@@ -149,11 +149,15 @@ export function actorOf(c: Context<HttpEnv>): Actor {
 
 // --- Bodies ----------------------------------------------------------------------------------------------------
 
+/** Services, which act for many tenants, take turns as one. */
+const NO_TENANT = tenantIdSchema.parse('service');
+
 /** Reads a body that is safe to parse: named as JSON, UTF-8, and within the limits of depth-limit.ts. */
 export async function readJson(c: Context<HttpEnv>): Promise<Reply<unknown>> {
   const refused = (message: string) => ({ ok: false as const, error: invalid(message) });
   if (!isJson(c.req.header('content-type')))
     return refused('The body must be JSON in UTF-8, sent with Content-Type: application/json.');
-  const read = decodeJson(new Uint8Array(await c.req.arrayBuffer()));
+  const tenantId = c.get('caller')?.tenantId ?? NO_TENANT;
+  const read = await c.env.body.read(tenantId, decodeJson);
   return read.ok ? read : refused(`The body is not taken: ${read.problem}.`);
 }

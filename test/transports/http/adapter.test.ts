@@ -1,11 +1,14 @@
 /** The uWS adapter against raw sockets: body bounds, aborts, keep-alive, pipelining, big answers, and what it leaves behind. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { tenantIdSchema } from '../../../src/domain/ids.ts';
 import { type HttpHandler, mountHttp, openServer } from '../../../transports/http/adapter.ts';
 import { bodyOf, dechunk, rawConnection, refused, requestText } from '../../support/http-client.ts';
 import { openHttpNode } from '../../support/http-node.ts';
 import { gate } from '../../support/transport.ts';
 import { loopTurns } from '../../support/until.ts';
+
+const ACME = tenantIdSchema.parse('acme');
 
 async function withServer(
   handler: HttpHandler,
@@ -42,9 +45,10 @@ test('a port that is taken is refused in words', async () => {
 
 test('method, path, query, headers and body arrive as they were sent; several Set-Cookie leave', async () => {
   const seen: string[] = [];
-  const handler: HttpHandler = async (request) => {
+  const handler: HttpHandler = async (request, { body }) => {
     const { pathname, search } = new URL(request.url);
-    seen.push(request.method, pathname, search, request.headers.get('x-a') ?? '', await request.text());
+    const text = await body.read(ACME, (bytes) => Buffer.from(bytes).toString());
+    seen.push(request.method, pathname, search, request.headers.get('x-a') ?? '', text);
     const headers = new Headers([
       ['set-cookie', 'a=1'],
       ['set-cookie', 'b=2'],
