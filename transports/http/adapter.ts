@@ -13,15 +13,10 @@ import {
 } from 'uWebSockets.js';
 import { STATUS_CODES } from 'node:http';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
+import { createLargeBodies, type LargeBodies } from '../wire/large-bodies.ts';
 import { HTTP_LIMITS, type HttpLimits, judgeFraming, tooLarge } from './body-limits.ts';
 import type { Descriptors } from './descriptors.ts';
-import {
-  type BodyOutcome,
-  createRequestBodies,
-  NO_BODY,
-  type RequestBodies,
-  type RequestBody,
-} from './request-body.ts';
+import { type BodyOutcome, NO_BODY, type RequestBody, requestBody } from './request-body.ts';
 
 declare module 'uWebSockets.js' {
   /** What the build has and its types leave out. */
@@ -115,7 +110,7 @@ export function mountHttp(
   limits: HttpLimits = HTTP_LIMITS,
 ): HttpMount {
   const open = new Set<ResponseWriter>();
-  const bodies = createRequestBodies(limits.maxBodyBytes);
+  const bodies = createLargeBodies(limits.maxBodyBytes);
   app.any('/*', (res, req) => {
     const writer = openWriter(res, () => open.delete(writer));
     open.add(writer);
@@ -212,7 +207,7 @@ const NO_HEAD: RequestHead = { method: 'GET', url: BASE, headers: new Headers() 
 
 interface Reading {
   readonly limits: HttpLimits;
-  readonly bodies: RequestBodies;
+  readonly bodies: LargeBodies;
 }
 
 function receive(writer: ResponseWriter, req: HttpRequest, handler: HttpHandler, reading: Reading): void {
@@ -223,7 +218,7 @@ function receive(writer: ResponseWriter, req: HttpRequest, handler: HttpHandler,
   const outcome = new Promise<BodyOutcome>((resolve) => {
     receiveBody(writer, reading, resolve);
   });
-  const body = reading.bodies.of(outcome, writer.onEnd);
+  const body = requestBody(reading.bodies, outcome, writer.onEnd);
   // Who may not, or asks for what there is not, is refused before the body is there: nothing of it is looked at.
   if (!head.headers.has('transfer-encoding')) return respond(writer, handler, head, {}, body);
   void outcome.then((arrived) => {

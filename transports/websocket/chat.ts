@@ -10,6 +10,7 @@ import type { Clock, Log, Metrics, Refusals } from '../../src/ports/telemetry.ts
 import type { Settings } from '../../src/settings.ts';
 import type { Access, ProxyCheck } from '../wire/access.ts';
 import { decodeClientFrame, type Format, wrongKindOfFrame } from '../wire/codec.ts';
+import { createLargeBodies, type LargeBodies, SMALL_BYTES } from '../wire/large-bodies.ts';
 import { createSocketClients, errorFrame, type SocketClient } from './connection.ts';
 import { createKeepAlive, type MonitoredSocket, uwsIdleSeconds } from './keep-alive.ts';
 import {
@@ -73,6 +74,8 @@ interface ConnectionState {
   detach: () => void;
   /** Takes the socket out of its tenant's count. */
   release: () => void;
+  /** Reads the large frame that waits for its turn now; a socket has one at most. */
+  readWaiting: () => void;
 }
 
 type Socket = WebSocket<{ connection: ConnectionState }>;
@@ -82,6 +85,7 @@ interface ChatContext extends ChatDeps {
   readonly keepAlive: ReturnType<typeof createKeepAlive>;
   readonly newClient: ReturnType<typeof createSocketClients>;
   readonly tenants: ReturnType<typeof createTenantCounts>;
+  readonly bodies: LargeBodies;
   readonly totals: Record<'opened' | 'refused' | 'frames_in' | 'bad_frames' | 'too_slow', number>;
 }
 
@@ -96,6 +100,7 @@ export function mountChat(app: TemplatedApp, deps: ChatDeps): Chat {
     keepAlive: createKeepAlive(sockets, deps.clock),
     newClient: createSocketClients(),
     tenants: createTenantCounts(),
+    bodies: createLargeBodies(MAX_FRAME_BYTES),
     totals: { opened: 0, refused: 0, frames_in: 0, bad_frames: 0, too_slow: 0 },
   };
   const { keepAlive, tenants, totals } = chat;
@@ -173,6 +178,7 @@ function upgradeHandler({ settings, keepAlive, totals, refusals, ...deps }: Chat
         monitored: undefined,
         detach: nothing,
         release: nothing,
+        readWaiting: nothing,
       };
       // Never inside `cork`: after an await this uWS build then sometimes closes the socket at once.
       res.upgrade({ connection }, key, echo, extensions, context);
@@ -265,22 +271,41 @@ function reject(chat: ChatContext, client: SocketClient, error: ErrorData, close
 // --- 3. A frame: decoded, then on to the directory -------------------------------------------------------------
 
 function takeMessage(chat: ChatContext, ws: Socket, bytes: ArrayBuffer, isBinary: boolean): void {
-  const { totals, clock } = chat;
-  const { upgrade, monitored, format } = ws.getUserData().connection;
+  const { connection } = ws.getUserData();
+  const { upgrade, monitored } = connection;
   if (!monitored || upgrade.type === 'reject') return;
-  const { client } = monitored;
+  const admitted = { client: monitored.client, format: connection.format, ...upgrade };
   monitored.heardAtMs = performance.now();
-  totals.frames_in += 1;
+  chat.totals.frames_in += 1;
+  connection.readWaiting();
+  const lent = new Uint8Array(bytes);
+  if (lent.length <= SMALL_BYTES) return readFrame(chat, admitted, lent, isBinary);
+  const copy = chat.bodies.joined([lent], lent.length);
+  const read = (): void => {
+    if (connection.readWaiting !== read) return;
+    connection.readWaiting = nothing;
+    readFrame(chat, admitted, copy, isBinary);
+    chat.bodies.release(copy);
+  };
+  connection.readWaiting = read;
+  chat.bodies.soon(upgrade.admitted.caller.tenantId, read);
+}
+
+type Admitted = Extract<Upgrade, { readonly type: 'accept' }> & {
+  readonly client: SocketClient;
+  readonly format: Format;
+};
+
+function readFrame(chat: ChatContext, from: Admitted, bytes: Uint8Array, isBinary: boolean): void {
+  const { client, format, admitted, path } = from;
   const decoded =
-    isBinary === (format === 'msgpack')
-      ? decodeClientFrame(new Uint8Array(bytes), format)
-      : wrongKindOfFrame(format);
+    isBinary === (format === 'msgpack') ? decodeClientFrame(bytes, format) : wrongKindOfFrame(format);
   if (decoded.ok) {
-    takeFrame(chat, client, upgrade.admitted.caller, upgrade.path, decoded.frame);
+    takeFrame(chat, client, admitted.caller, path, decoded.frame);
     return;
   }
-  totals.bad_frames += 1;
-  client.send(errorFrame(decoded.error, decoded.taskId, clock.now()));
+  chat.totals.bad_frames += 1;
+  client.send(errorFrame(decoded.error, decoded.taskId, chat.clock.now()));
 }
 
 function takeSignOfLife(ws: Socket): void {
@@ -334,6 +359,7 @@ const alreadyOver = (status: string): ErrorData =>
 
 function closeSocket(chat: ChatContext, ws: Socket, code: number): void {
   const { connection } = ws.getUserData();
+  connection.readWaiting();
   connection.detach();
   connection.release();
   const { monitored } = connection;

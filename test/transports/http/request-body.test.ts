@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { tenantIdSchema } from '../../../src/domain/ids.ts';
-import { type BodyOutcome, createRequestBodies } from '../../../transports/http/request-body.ts';
+import { type BodyOutcome, requestBody } from '../../../transports/http/request-body.ts';
+import { createLargeBodies } from '../../../transports/wire/large-bodies.ts';
 
 const LOUD = tenantIdSchema.parse('loud');
 const QUIET = tenantIdSchema.parse('quiet');
@@ -13,10 +14,10 @@ const textOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString();
 const never = (): void => {};
 
 test('large bodies are read one a turn of the loop, tenants in turn; small ones wait for none', async () => {
-  const bodies = createRequestBodies(MAX_BYTES);
+  const bodies = createLargeBodies(MAX_BYTES);
   const order: string[] = [];
   const said = (text: string, bytes: number) =>
-    bodies.of(Promise.resolve({ body: bodies.joined([Buffer.alloc(bytes, text)], bytes) }), never);
+    requestBody(bodies, Promise.resolve({ body: bodies.joined([Buffer.alloc(bytes, text)], bytes) }), never);
   const read = (tenantId: typeof LOUD, text: string, bytes = LARGE): Promise<number> =>
     said(text, bytes).read(tenantId, (given) => order.push(textOf(given.subarray(0, 1))));
   await Promise.all([
@@ -30,7 +31,7 @@ test('large bodies are read one a turn of the loop, tenants in turn; small ones 
 });
 
 test('a body comes whole out of its pieces, and its memory is used again once it is read or nobody will', async () => {
-  const bodies = createRequestBodies(MAX_BYTES);
+  const bodies = createLargeBodies(MAX_BYTES);
   const places = new Set<ArrayBufferLike>();
   for (let round = 0; round < 8; round += 1) {
     const pieces = [Buffer.alloc(LARGE, `${round}`), Buffer.alloc(10, 'x')];
@@ -38,7 +39,7 @@ test('a body comes whole out of its pieces, and its memory is used again once it
     assert.ok(body.equals(Buffer.concat(pieces)));
     places.add(body.buffer);
     const ends: (() => void)[] = [];
-    const incoming = bodies.of(Promise.resolve({ body }), (deed) => ends.push(deed));
+    const incoming = requestBody(bodies, Promise.resolve({ body }), (deed) => ends.push(deed));
     if (round % 2 === 0) await incoming.read(LOUD, never);
     for (const end of ends) end();
     await Promise.resolve();
@@ -47,9 +48,10 @@ test('a body comes whole out of its pieces, and its memory is used again once it
 });
 
 test('two bodies at once have memory of their own, also where the first client is gone before it is read', async () => {
-  const bodies = createRequestBodies(MAX_BYTES);
+  const bodies = createLargeBodies(MAX_BYTES);
   const ends: (() => void)[] = [];
-  const first = bodies.of(
+  const first = requestBody(
+    bodies,
     Promise.resolve({ body: bodies.joined([Buffer.alloc(LARGE, 'a')], LARGE) }),
     (deed) => ends.push(deed),
   );
@@ -61,16 +63,16 @@ test('two bodies at once have memory of their own, also where the first client i
 });
 
 test('what broke off, is refused, or fails while it is read rejects', async () => {
-  const bodies = createRequestBodies(MAX_BYTES);
-  const of = (outcome: BodyOutcome) => bodies.of(Promise.resolve(outcome), never).read(LOUD, textOf);
+  const bodies = createLargeBodies(MAX_BYTES);
+  const of = (outcome: BodyOutcome) =>
+    requestBody(bodies, Promise.resolve(outcome), never).read(LOUD, textOf);
   await assert.rejects(of({}), /broke off/);
   const refused = { code: 'TOO_LARGE', message: 'too large', retryable: false } as const;
   await assert.rejects(of({ refused }), /TOO_LARGE/);
   for (const bytes of [10, LARGE]) {
     const body = bodies.joined([Buffer.alloc(bytes)], bytes);
-    const failing = bodies
-      .of(Promise.resolve({ body }), never)
-      .read(LOUD, () => assert.fail('as it is read'));
+    const incoming = requestBody(bodies, Promise.resolve({ body }), never);
+    const failing = incoming.read(LOUD, () => assert.fail('as it is read'));
     await assert.rejects(failing, /as it is read/);
   }
 });
