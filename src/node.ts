@@ -28,6 +28,7 @@ import { type AgentId, sessionIdSchema, type TenantId, taskIdSchema } from './do
 import { knownProviders } from './domain/providers.ts';
 import { dayOf } from './domain/rate-limit.ts';
 import type { Tier } from './domain/tiers.ts';
+import { createAnswerSchemas } from './llm/answer-schemas.ts';
 import { createEmbeddings } from './llm/embeddings.ts';
 import { createModels } from './llm/models.ts';
 import { createCollections } from './llm/retrieval/collections.ts';
@@ -112,7 +113,9 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const { tools, tierOf, relay, remoteAgents } = beside;
   const { store } = relay;
   const models = createModels(settings.models, clock);
-  const runner = createAgentRunner({ models, tools, clock, metrics, log, timeouts: settings.models });
+  const schemas = createAnswerSchemas();
+  const told = { clock, metrics, log };
+  const runner = createAgentRunner({ ...told, models, tools, schemas, timeouts: settings.models });
   const actors = createActorSystem({
     clock,
     log,
@@ -129,9 +132,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     store,
     agents: parts.agents ?? agents,
     runner,
-    clock,
-    metrics,
-    log,
+    ...told,
     tiers,
     models: settings.models.table,
     defaultTier,
@@ -162,6 +163,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
         ),
     providers: known,
     models: settings.models.table,
+    schemas,
     clock,
     newId: randomUUID,
     log,

@@ -11,7 +11,14 @@ import {
 } from './agent-record.ts';
 import { DEFAULT_PROMPT } from './default-agent.ts';
 import { type ErrorData, refusal } from './errors.ts';
-import { isOfflineModel, type ModelTable, modelSize, noOfflineModel } from './models.ts';
+import {
+  factsOf,
+  isOfflineModel,
+  MODEL_TABLE,
+  type ModelTable,
+  modelSize,
+  noOfflineModel,
+} from './models.ts';
 import { problemsOf } from './problems.ts';
 import { promptIssue } from './prompt-syntax.ts';
 import type { KnownProviders } from './providers.ts';
@@ -246,6 +253,18 @@ export const agentWarnings = (
     if (missing === undefined) return [];
     const message = `the provider ${provider} can not answer yet: ${missing} is not set on the node`;
     return [{ field: at === 0 ? 'provider' : 'fallbacks', rule: 'provider_not_set_up', message }];
+  });
+
+/** Models that are known to write less than the agent lets them: nothing of it is held back, and their endpoints decide. */
+export const answerWarnings = (
+  agent: Pick<AgentFields, 'provider' | 'model' | 'fallbacks' | 'max_tokens'>,
+  table: ModelTable = MODEL_TABLE,
+): readonly RuleIssue[] =>
+  modelsOf(agent).flatMap(({ provider, model }) => {
+    const { output } = factsOf(table, provider, model);
+    if (output === undefined || (agent.max_tokens ?? 0) <= output) return [];
+    const message = `${model} is known to write at most ${output} tokens, fewer than ${agent.max_tokens}`;
+    return [{ field: 'max_tokens', rule: 'beyond_model', message }];
   });
 
 /** The tenant has as many agents as its tier allows. */

@@ -101,28 +101,62 @@ export function formatOf(
   return format && format.type !== 'text' ? format : undefined;
 }
 
-/**
- * Why an answer is not in its format, or undefined. `cut`: it ended at a limit of length. It must be JSON; whether it
- * fits the schema is the model's and the caller's to see to, for a schema from outside may take its checker for ever.
- */
-export function formatRefusal(text: string, { type }: JsonFormat, cut: boolean): ErrorData | undefined {
-  let value: unknown;
+/** Why an answer is not in the format that was asked for. */
+export const misfitSchema = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('not_json') }),
+  z.object({ type: z.literal('no_object') }),
+  /** `at`: the place in the schema that it does not match. */
+  z.object({ type: z.literal('mismatch'), at: z.string() }),
+  /** Whether it matches could not be found out in time. */
+  z.object({ type: z.literal('unchecked') }),
+]);
+export type Misfit = z.infer<typeof misfitSchema>;
+
+/** Why an answer is not JSON, or, where it must be one, no JSON object. */
+export function jsonMisfit(text: string, must?: 'object'): Misfit | undefined {
   try {
-    value = JSON.parse(text);
+    const value: unknown = JSON.parse(text);
+    return must === undefined || isFields(value) ? undefined : { type: 'no_object' };
   } catch {
-    return unparsed(
-      cut
-        ? 'The answer was cut off before its JSON was whole.'
-        : 'The answer is not the JSON that was asked for.',
-    );
+    return { type: 'not_json' };
   }
-  return type === 'json_object' && !isFields(value)
-    ? unparsed('The answer is not a JSON object.')
-    : undefined;
 }
 
-/** Asked again, a model may well do better. */
-const unparsed = (message: string): ErrorData => ({
-  ...refusal('MODEL_ERROR', { message, details: { field: 'response_format' } }),
-  retryable: true,
-});
+const MAX_PLACE_UNITS = 200;
+
+/**
+ * What a client is told of a misfit: where in the schema, and nothing of the answer. `cut`: the answer ended at a limit
+ * of length. Asked again, a model may well do better.
+ */
+export function formatRefusal(misfit: Misfit, cut: boolean): ErrorData {
+  const at = misfit.type === 'mismatch' ? misfit.at.slice(0, MAX_PLACE_UNITS) : undefined;
+  const details = { field: 'response_format', ...(at === undefined ? {} : { schema_path: at }) };
+  return {
+    ...refusal('MODEL_ERROR', { message: misfitText(misfit.type, cut, at), details }),
+    retryable: true,
+  };
+}
+
+function misfitText(type: Misfit['type'], cut: boolean, at: string | undefined): string {
+  switch (type) {
+    case 'not_json':
+      return cut
+        ? 'The answer was cut off before its JSON was whole.'
+        : 'The answer is not the JSON that was asked for.';
+    case 'no_object':
+      return 'The answer is not a JSON object.';
+    case 'mismatch':
+      return `The answer does not match its schema at ${at}.`;
+    case 'unchecked':
+      return 'The answer could not be matched against its schema in time.';
+  }
+}
+
+/** The refusal of a turn whose own schema no answer can be matched against. */
+export const schemaRefusal = (problem: string): ErrorData => {
+  const message = `The schema of the answer can not be used: it ${problem}.`;
+  return refusal('INVALID_REQUEST', { message, details: { field: SCHEMA_FIELD } });
+};
+
+/** Where a format's schema stands. */
+export const SCHEMA_FIELD = 'response_format.json_schema.schema';

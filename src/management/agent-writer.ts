@@ -19,6 +19,7 @@ import {
   type Operation,
   ok,
   rulesOf,
+  schemaIssues,
   slugTaken,
   stale,
   storedIssues,
@@ -204,9 +205,10 @@ async function createAgent(
   const tier = await tierOf(options, operation);
   const draft = draftNew(raw, tier, rulesOf(options));
   const maxAgents = options.tiers[tier].agents;
-  if (draft.issues.length > 0) {
+  const issues = [...draft.issues, ...(await schemaIssues(options, tenantId, draft.fields))];
+  if (issues.length > 0) {
     const stored = await storedIssues(options, tenantId, draft, { tier, self: undefined });
-    return broken([...draft.issues, ...stored]);
+    return broken([...issues, ...stored]);
   }
   const at = isoNow(options.clock);
   for (let tries = 1; ; tries += 1) {
@@ -251,9 +253,13 @@ const updating =
     if (isOfOtherVersion(raw, current)) return refuse(stale('agent', current.version));
     const tier = await tierOf(options, operation);
     const draft = draftChange(raw, current, { replace, tier, rules: rulesOf(options) });
-    if (draft.issues.length === 0) return storeChanges(draft.fields, draft.changes, 'updated');
-    const more = await storedIssues(options, operation.actor.tenantId, draft, { tier, self: current });
-    return refuse(refuseIssues([...draft.issues, ...more]));
+    const { tenantId } = operation.actor;
+    const isOtherFormat = draft.changes.some(({ field }) => field === 'response_format');
+    const schema = isOtherFormat ? await schemaIssues(options, tenantId, draft.fields) : [];
+    const issues = [...draft.issues, ...schema];
+    if (issues.length === 0) return storeChanges(draft.fields, draft.changes, 'updated');
+    const more = await storedIssues(options, tenantId, draft, { tier, self: current });
+    return refuse(refuseIssues([...issues, ...more]));
   };
 
 const rollingBack =
@@ -263,7 +269,10 @@ const rollingBack =
     const target = await options.agents.get(operation.actor.tenantId, current.id, to);
     if (!target) return refuse(noVersion(to));
     const fields = fieldsOf(target);
-    const issues = checkAgent(fields, await tierOf(options, operation), rulesOf(options));
+    const issues = [
+      ...checkAgent(fields, await tierOf(options, operation), rulesOf(options)),
+      ...(await schemaIssues(options, operation.actor.tenantId, fields)),
+    ];
     if (issues.length > 0) return refuse(refuseIssues(issues));
     return storeChanges(fields, diffAgents(fieldsOf(current), fields), 'rolled_back');
   };

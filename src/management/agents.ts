@@ -2,7 +2,6 @@
 import { diffAgents, fieldsOf } from '../domain/agent-diff.ts';
 import { draftChange, draftNew } from '../domain/agent-draft.ts';
 import type { Agent } from '../domain/agent-record.ts';
-import { agentWarnings } from '../domain/agent-rules.ts';
 import { defaultRecord } from '../domain/default-agent.ts';
 import { type Reply, refusal } from '../domain/errors.ts';
 import type { AgentId, TenantId } from '../domain/ids.ts';
@@ -20,7 +19,9 @@ import {
   type Operation,
   ok,
   rulesOf,
+  schemaIssues,
   storedIssues,
+  warningsOf,
 } from './context.ts';
 
 /** A dry run, with its notices. */
@@ -44,9 +45,13 @@ export function createValidate(options: ManagementOptions): Validate {
       const draft = self
         ? draftChange(raw, self, { replace: false, tier, rules })
         : draftNew(raw, tier, rules);
-      const issues = [...draft.issues, ...(await storedIssues(options, tenantId, draft, { tier, self }))];
+      const [stored, schema] = await Promise.all([
+        storedIssues(options, tenantId, draft, { tier, self }),
+        schemaIssues(options, tenantId, draft.fields),
+      ]);
+      const issues = [...draft.issues, ...stored, ...schema];
       const valid = issues.length === 0;
-      const warnings = agentWarnings(draft.fields, options.providers);
+      const warnings = await warningsOf(options, tenantId, draft.fields);
       const data = {
         agent_id: agentId ?? null,
         agent_name: draft.fields.name,
@@ -89,7 +94,7 @@ export function createAgentManagement(
         return writer.create(operationOf(actor), instantiate(template, input), { templateId: template.id });
       }),
     bulk: async (actor, items) => bulk.start(actor, items),
-    warnings: (agent) => agentWarnings(agent, options.providers),
+    warnings: ({ tenantId }, agent) => warningsOf(options, tenantId, agent),
   };
 }
 

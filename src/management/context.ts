@@ -1,13 +1,15 @@
 /** What every part of agent management works with: its ports, who asks for what, and its notices. */
 import type { AgentConfig } from '../domain/agent.ts';
 import type { Draft, DraftRules } from '../domain/agent-draft.ts';
-import type { Agent, NoticeEvent, RuleIssue, TenantNotice } from '../domain/agent-record.ts';
-import { refuseIssues, tooManyAgents } from '../domain/agent-rules.ts';
+import type { Agent, AgentFields, NoticeEvent, RuleIssue, TenantNotice } from '../domain/agent-record.ts';
+import { agentWarnings, answerWarnings, refuseIssues, tooManyAgents } from '../domain/agent-rules.ts';
 import { type ErrorData, RefusalError, type Reply, refusal } from '../domain/errors.ts';
 import type { AgentId, TenantId } from '../domain/ids.ts';
 import type { ModelTable } from '../domain/models.ts';
 import type { KnownProviders } from '../domain/providers.ts';
+import { SCHEMA_FIELD } from '../domain/response-format.ts';
 import type { Tier, TierTable } from '../domain/tiers.ts';
+import type { AnswerSchemas, SchemaReading } from '../ports/answer-schemas.ts';
 import type { Actor, AgentStore, Notices, TemplateStore } from '../ports/management.ts';
 import type { Clock, Log } from '../ports/telemetry.ts';
 
@@ -31,6 +33,8 @@ export interface ManagementOptions {
   readonly providers: KnownProviders;
   /** An operator's table of models; by default the built-in one. */
   readonly models?: ModelTable | undefined;
+  /** Reads the schemas that answers of agents are to match. */
+  readonly schemas: Pick<AnswerSchemas, 'read'>;
   readonly clock: Clock;
   /** A new id, unique everywhere. */
   readonly newId: () => string;
@@ -140,4 +144,44 @@ export async function storedIssues(
   if (self || limit === null) return issues;
   const { total } = await agents.list(tenantId, { page: 1, pageSize: 1 });
   return total >= limit ? [...issues, tooManyAgents(limit, tiers)] : issues;
+}
+
+type HasFormat = Pick<AgentFields, 'response_format'>;
+
+const NO_SCHEMA: SchemaReading = { unchecked: [] };
+
+const readSchema = (
+  { schemas }: Pick<ManagementOptions, 'schemas'>,
+  tenantId: TenantId,
+  { response_format: format }: HasFormat,
+): Promise<SchemaReading> =>
+  format?.type === 'json_schema'
+    ? schemas.read(format.json_schema.schema, tenantId)
+    : Promise.resolve(NO_SCHEMA);
+
+/** Whether answers can be matched against the schema that an agent names. */
+export async function schemaIssues(
+  ...of: readonly [Pick<ManagementOptions, 'schemas'>, TenantId, HasFormat]
+): Promise<RuleIssue[]> {
+  const { problem } = await readSchema(...of);
+  return problem === undefined ? [] : [{ field: SCHEMA_FIELD, rule: 'unusable_schema', message: problem }];
+}
+
+/** Patterns named in one warning. */
+const MAX_NAMED = 5;
+
+/** What does not keep an agent from being stored, but is worth a word to whoever stores it. */
+export async function warningsOf(
+  options: ManagementOptions,
+  tenantId: TenantId,
+  agent: AgentFields,
+): Promise<readonly RuleIssue[]> {
+  const { unchecked } = await readSchema(options, tenantId, agent);
+  const named = unchecked.slice(0, MAX_NAMED).map((pattern) => pattern.slice(0, 100));
+  const message = `answers are not matched against patterns with look-arounds or references back: ${named.join('  ')}`;
+  return [
+    ...agentWarnings(agent, options.providers),
+    ...answerWarnings(agent, options.models),
+    ...(named.length > 0 ? [{ field: SCHEMA_FIELD, rule: 'unchecked_pattern', message }] : []),
+  ];
 }

@@ -174,7 +174,7 @@ export type { RuleIssue };
 export interface Validation {
   readonly valid: boolean;
   readonly issues: readonly RuleIssue[];
-  /** What would not be refused, but keeps the agent from answering; absent: nothing. */
+  /** What would not be refused, but keeps the agent from answering as it says; absent: nothing. */
   readonly warnings?: readonly RuleIssue[];
 }
 
@@ -205,8 +205,8 @@ export interface AgentManagement {
   rollback(actor: Actor, agentId: AgentId, version: number, expected: Expected): Promise<Reply<Agent>>;
   /** A dry run of create, or of an update of `agentId`. */
   validate(actor: Actor, input: unknown, agentId: AgentId | undefined): Promise<Reply<Validation>>;
-  /** What would keep a stored agent from answering on this node. */
-  warnings(agent: Agent): readonly RuleIssue[];
+  /** What would keep a stored agent from answering on this node, or answers from being what it says. */
+  warnings(actor: Actor, agent: Agent): Promise<readonly RuleIssue[]>;
   versions(tenantId: TenantId, agentId: AgentId, page: PageOf): Promise<Reply<Page<Agent>>>;
   version(tenantId: TenantId, agentId: AgentId, version: number): Promise<Reply<Agent>>;
   diff(tenantId: TenantId, agentId: AgentId, from: number, to: number): Promise<Reply<readonly Change[]>>;

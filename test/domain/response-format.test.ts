@@ -2,7 +2,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { formatOf, formatRefusal, responseFormatSchema } from '../../src/domain/response-format.ts';
+import {
+  formatOf,
+  formatRefusal,
+  jsonMisfit,
+  responseFormatSchema,
+} from '../../src/domain/response-format.ts';
 
 const bySchema = (schema: unknown, more: object = {}) => ({
   type: 'json_schema',
@@ -86,17 +91,23 @@ test('a turn’s own format goes over its agent’s, and text takes that away', 
   assert.equal(formatOf(undefined, undefined), undefined);
 });
 
-test('an answer that is not JSON is worth asking for again', () => {
-  const object = { type: 'json_object' } as const;
-  const any = { type: 'json_schema', json_schema: { name: 'a', schema: {} } } as const;
-  for (const text of ['{"a":1}', ' {"a":1}\n']) assert.equal(formatRefusal(text, object, false), undefined);
+test('an answer that is not JSON, or not the object that was asked for, is a misfit', () => {
+  for (const text of ['{"a":1}', ' {"a":1}\n']) assert.equal(jsonMisfit(text, 'object'), undefined);
   for (const text of ['[1]', '"a"', '1', 'null']) {
-    assert.equal(formatRefusal(text, any, false), undefined);
-    assert.match(formatRefusal(text, object, false)?.message ?? '', /not a JSON object/);
+    assert.equal(jsonMisfit(text), undefined);
+    assert.deepEqual(jsonMisfit(text, 'object'), { type: 'no_object' });
   }
-  for (const text of ['', 'Sure!', '```json\n{}\n```', '{"a":1} and so on', '{"a":']) {
-    const refused = formatRefusal(text, any, false);
-    assert.deepEqual([refused?.code, refused?.retryable], ['MODEL_ERROR', true]);
-  }
-  assert.match(formatRefusal('{"a":', any, true)?.message ?? '', /cut off/);
+  for (const text of ['', 'Sure!', '```json\n{}\n```', '{"a":1} and so on', '{"a":'])
+    assert.deepEqual(jsonMisfit(text), { type: 'not_json' });
+});
+
+test('a misfit is worth asking for again, and names a place in the schema alone', () => {
+  const mismatch = formatRefusal({ type: 'mismatch', at: '#/properties/age/type' }, false);
+  assert.deepEqual([mismatch.code, mismatch.retryable], ['MODEL_ERROR', true]);
+  assert.deepEqual(mismatch.details, { field: 'response_format', schema_path: '#/properties/age/type' });
+  assert.match(mismatch.message, /at #\/properties\/age\/type/);
+  assert.ok(formatRefusal({ type: 'mismatch', at: 'x'.repeat(9_999) }, false).message.length < 300);
+  for (const type of ['not_json', 'no_object', 'unchecked'] as const)
+    assert.deepEqual(formatRefusal({ type }, false).details, { field: 'response_format' });
+  assert.match(formatRefusal({ type: 'not_json' }, true).message, /cut off/);
 });

@@ -297,10 +297,13 @@ test('structured output: an answer that is not JSON is an error worth another tr
 
 test('structured output: an endpoint that does not know of it is asked without', async (t) => {
   const node = await startScene(t);
-  node.stub.next(refuse(400, {}, { error: { message: "Unknown parameter: 'response_format'." } }), say('{}'));
+  node.stub.next(
+    refuse(400, {}, { error: { message: "Unknown parameter: 'response_format'." } }),
+    say('{"age":7}'),
+  );
   const client = await node.chat('acme', 's1');
   const end = last(await client.turn('How old?', { response_format: FORMAT }), 'chat.response');
-  assert.equal(end.data.content, '{}');
+  assert.equal(end.data.content, '{"age":7}');
   assert.equal((await node.stub.request(1)).body.response_format, undefined);
 });
 

@@ -7,6 +7,7 @@ import type { AgentConfig, AgentType } from '../../src/domain/agent.ts';
 import type { Message } from '../../src/domain/conversation.ts';
 import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
 import { configureProviders } from '../../src/domain/providers.ts';
+import { createAnswerSchemas } from '../../src/llm/answer-schemas.ts';
 import { createModels } from '../../src/llm/models.ts';
 import { createAgentRunner } from '../../src/llm/runner.ts';
 import type { Tool, ToolSet } from '../../src/llm/tools/tool.ts';
@@ -201,6 +202,7 @@ export async function startBench(
       clock,
     ),
     tools,
+    schemas: createAnswerSchemas(),
     clock,
     metrics: records.metrics,
     log: records.log,

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
 import { sessionIdSchema, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
 import { configureProviders } from '../../src/domain/providers.ts';
+import { createAnswerSchemas } from '../../src/llm/answer-schemas.ts';
 import { createModels } from '../../src/llm/models.ts';
 import { createAgentRunner } from '../../src/llm/runner.ts';
 import { ragQuery } from '../../src/llm/tools/rag-query.ts';
@@ -196,6 +197,7 @@ test('a model uses a tool of the registry, once it is kept that the run has effe
       clock,
     ),
     tools: createTools({ clock, peers }),
+    schemas: createAnswerSchemas(),
     ...{ clock, metrics, log: quiet, timeouts: { firstTokenTimeoutMs: 5_000, idleTimeoutMs: 5_000 } },
   });
   const run = () =>

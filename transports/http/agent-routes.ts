@@ -5,7 +5,7 @@ import { defined } from '../../src/domain/defined.ts';
 import { mapReply, type Reply } from '../../src/domain/errors.ts';
 import { agentIdSchema } from '../../src/domain/ids.ts';
 import { problemsOf } from '../../src/domain/problems.ts';
-import type { AgentManagement } from '../../src/ports/management.ts';
+import type { Actor, AgentManagement } from '../../src/ports/management.ts';
 import { actorOf, tenantOf } from './gate.ts';
 import {
   agentAnswer,
@@ -68,7 +68,7 @@ export const agentRoutes: readonly Route<AgentManagement>[] = [
     summary: 'Makes an agent; a name is enough.',
     takes: { json: described('AgentInput') },
     answer: made,
-    run: async ({ json }, c, agents) => warned(agents, await agents.create(actorOf(c), json)),
+    run: async ({ json }, c, agents) => warned(agents, actorOf(c), await agents.create(actorOf(c), json)),
   }),
   route({
     method: 'post',
@@ -114,7 +114,7 @@ export const agentRoutes: readonly Route<AgentManagement>[] = [
     answer: made,
     async run({ json: { template_id, name, slug, customizations } }, c, agents) {
       const input = { ...customizations, ...defined({ name, slug }) };
-      return warned(agents, await agents.fromTemplate(actorOf(c), template_id, input));
+      return warned(agents, actorOf(c), await agents.fromTemplate(actorOf(c), template_id, input));
     },
   }),
   route({
@@ -140,12 +140,11 @@ export const agentRoutes: readonly Route<AgentManagement>[] = [
   }),
 ];
 
-/** A new agent, with what would keep it from answering. */
-const warned = (agents: AgentManagement, reply: Reply<Agent>) =>
-  mapReply(reply, (agent) => {
-    const warnings = agents.warnings(agent);
-    return warnings.length > 0 ? { ...agent, warnings: [...warnings] } : agent;
-  });
+/** A new agent, with what would keep it from answering as it says. */
+async function warned(agents: AgentManagement, actor: Actor, reply: Reply<Agent>) {
+  const warnings = reply.ok ? await agents.warnings(actor, reply.value) : [];
+  return mapReply(reply, (agent) => (warnings.length > 0 ? { ...agent, warnings: [...warnings] } : agent));
+}
 
 /** The body's fields without `name`, and that field; a body that is no object stays whole. */
 function takeOut(body: unknown, name: string): { readonly rest: unknown; readonly taken?: unknown } {

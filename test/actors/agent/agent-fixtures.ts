@@ -76,6 +76,7 @@ export function openManagement(more: Partial<ManagementOptions> = {}) {
     tierOf: async (_tenantId, named) => named ?? 'professional',
     knownTools: ['current_time', 'calculator'],
     providers: knownProviders(configureProviders({}, []).providers),
+    schemas: { read: async () => ({ unchecked: [] }) },
     clock: handClock(Date.UTC(2026, 0, 1)),
     newId: () => {
       ids += 1;
