@@ -17,6 +17,8 @@ export type ModelFacts = z.infer<typeof modelFactsSchema>;
 interface ModelRow extends ModelFacts {
   /** A name in lower case, cut at each `*`, which stands for any text. `provider/model` and parts of that are compared. */
   readonly parts: readonly string[];
+  /** Of the operator's file. */
+  readonly own?: true;
 }
 
 /** Rows in the order of their weight: of each field, the first row that has it counts. */
@@ -80,6 +82,7 @@ export const modelsFileSchema = z
 export const withModels = (table: ModelTable, file: z.infer<typeof modelsFileSchema>): ModelTable => [
   ...Object.entries(file).map(([pattern, facts]) => ({
     ...facts,
+    own: true as const,
     parts: pattern.toLowerCase().split('*'),
   })),
   ...table,
@@ -102,6 +105,17 @@ export function factsOf(table: ModelTable, provider: string, model: string): Mod
   }
   return facts;
 }
+
+/**
+ * Tokens that the operator says an answer may have: no request asks for more. What the built-in table says may be out of
+ * date, and holds nothing back: an endpoint that refuses an agent's own limit names the right one.
+ */
+export const answerCap = (table: ModelTable, provider: string, model: string): number | undefined =>
+  factsOf(
+    table.filter(({ own }) => own),
+    provider,
+    model,
+  ).output;
 
 /** Compares without a regular expression: an operator's pattern can not make it slow. A turn asks twice: no copies. */
 function matches(parts: readonly string[], name: string): boolean {

@@ -1,7 +1,7 @@
 /** Chat models by configuration: whatever speaks chat completions at a base URL, and offline ones. */
 import { LRUCache } from 'lru-cache';
 import type { Provider } from '../domain/agent.ts';
-import { factsOf, MODEL_TABLE, type ModelFacts, type ModelTable } from '../domain/models.ts';
+import { answerCap, factsOf, MODEL_TABLE, type ModelTable } from '../domain/models.ts';
 import { completionsUrl, headersOf, type ProviderTable } from '../domain/providers.ts';
 import type { Quirks } from '../domain/ready-made-providers.ts';
 import type { Clock } from '../ports/telemetry.ts';
@@ -73,7 +73,7 @@ export function createModels(settings: ModelSettings, clock: Clock): ModelProvid
       endpoint: {
         url,
         headers: headersOf(config),
-        habits: habitsOf(config, factsOf(table, provider, model)),
+        habits: habitsOf(config, table, provider, model),
       },
       spec: { dialect: config.dialect, model, temperature, maxTokens },
       ...{ connections, memory, clock },
@@ -96,11 +96,14 @@ export function createModels(settings: ModelSettings, clock: Clock): ModelProvid
 }
 
 /** How requests have to look, as far as it is known before the first. */
-const habitsOf = ({ without, limitField }: Quirks, { window, output }: ModelFacts): Habits => ({
+const habitsOf = (
+  { without, limitField }: Quirks,
+  ...of: readonly [ModelTable, Provider, string]
+): Habits => ({
   without,
   renamed: limitField === undefined ? {} : { [OTHER_LIMIT[limitField]]: limitField },
-  answerTokens: output,
-  window,
+  answerTokens: answerCap(...of),
+  window: factsOf(...of).window,
 });
 
 const OTHER_LIMIT = { max_tokens: 'max_completion_tokens', max_completion_tokens: 'max_tokens' } as const;

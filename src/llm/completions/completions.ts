@@ -100,8 +100,11 @@ export function createCompletions(options: CompletionsOptions): ChatModel {
     async ask(request, sink) {
       const known = remembered();
       let messages = fitted(request.messages, promptRoom(request, known.habits, spec), known.gauge);
+      let answerTokens = Number.POSITIVE_INFINITY;
       for (let remedies = 0; ; remedies += 1) {
-        const result = await attempt(request, messages, known.habits, sink);
+        const { habits } = known;
+        const room = Math.min(answerTokens, habits.answerTokens ?? Number.POSITIVE_INFINITY);
+        const result = await attempt(request, messages, { ...habits, answerTokens: room }, sink);
         if (!('failure' in result)) {
           if (result.usage?.input) known.gauge.learn(messages, result.usage.input);
           return result;
@@ -109,12 +112,13 @@ export function createCompletions(options: CompletionsOptions): ChatModel {
         const { failure, remedy } = result;
         if (!remedy || remedies >= MAX_REMEDIES) throw failure;
         known.habits = learnt(known.habits, remedy);
+        if (remedy.type === 'room') answerTokens = remedy.tokens;
         if (remedy.type !== 'shorter') continue;
-        const room = Math.min(
+        const half = Math.min(
           promptRoom(request, known.habits, spec),
           known.gauge.estimate(messages) * SHORTER,
         );
-        const shorter = fitted(messages, room, known.gauge);
+        const shorter = fitted(messages, half, known.gauge);
         if (shorter.length === messages.length) throw tooLongForModel();
         messages = shorter;
       }

@@ -7,6 +7,8 @@ export type Remedy =
   /** The limit of the answer goes by the other name. */
   | { readonly type: 'rename'; readonly from: string; readonly to: string }
   | { readonly type: 'answerTokens'; readonly tokens: number }
+  /** What the window leaves beside this prompt: nothing to remember, another prompt leaves another room. */
+  | { readonly type: 'room'; readonly tokens: number; readonly window: number }
   /** The prompt is too long. `window` is how many tokens prompt and answer may have together, where it says so. */
   | { readonly type: 'shorter'; readonly window?: number };
 
@@ -28,6 +30,8 @@ const LIMITS = ['max_tokens', 'max_completion_tokens'] as const;
 
 const CONTEXT =
   /context|too (long|large|many (input )?tokens)|prompt is too|input is too|maximum (number of )?(input )?tokens|token limit|exceed\w* .{0,40}(limit|length|window|tokens)|reduce (the|your) (length|message|prompt|input)/;
+/** Fewer tokens are no room for an answer. */
+const MIN_ROOM = 64;
 const OVER_MINUTE = /tokens per minute|\btpm\b/;
 
 /**
@@ -66,8 +70,10 @@ function limitRemedy(said: string, limit: string, sent: number): Remedy | undefi
     said,
     /(\d[\d,]*)(?= (tokens )?(in|of|from) (the |your )?(messages|prompt|input))/,
   );
-  if (window !== undefined && prompt !== undefined && prompt < window)
-    return { type: 'answerTokens', tokens: Math.max(1, Math.min(sent - 1, window - prompt - 8)) };
+  if (window !== undefined && prompt !== undefined && prompt < window) {
+    const tokens = Math.min(sent - 1, window - prompt - 8);
+    return tokens < MIN_ROOM ? { type: 'shorter', window } : { type: 'room', window, tokens };
+  }
   if (
     !said.includes(limit) &&
     !/completion tokens|output tokens|max(imum)? (new|output)|max_new_tokens|maxoutputtokens/.test(said)
@@ -116,6 +122,8 @@ export function learnt(habits: Habits, remedy: Remedy): Habits {
       return { ...habits, renamed: { ...habits.renamed, [remedy.from]: remedy.to } };
     case 'answerTokens':
       return { ...habits, answerTokens: remedy.tokens };
+    case 'room':
+      return { ...habits, window: remedy.window };
     case 'shorter':
       return remedy.window === undefined ? habits : { ...habits, window: remedy.window };
   }
