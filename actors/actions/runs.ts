@@ -37,6 +37,8 @@ export interface RunRequest {
   /** Whether the sender chose the session. */
   readonly sessionGiven: boolean;
   readonly conversationId: SessionId | undefined;
+  /** The reply has what the model thought. */
+  readonly reasoning: boolean;
   /** Place in a batch. */
   readonly index?: number;
   /** Name of its reply. */
@@ -163,8 +165,8 @@ const FAILED: RunStep = { type: 'done', status: 'failed' };
 
 const done = (record: TurnRecord): RunStep => ({ type: 'done', status: runStatus(record) });
 
-const replyOf = ({ conversationId, index }: RunRequest, record: TurnRecord): ReplyBody =>
-  turnReply(record, { conversation_id: conversationId, index });
+const replyOf = ({ conversationId, index, reasoning }: RunRequest, record: TurnRecord): ReplyBody =>
+  turnReply(record, { conversation_id: conversationId, index, reasoning });
 
 const refusalOf = ({ turn, conversationId, index }: RunRequest, error: ErrorData): ReplyBody =>
   errorReply(
@@ -231,6 +233,7 @@ function runOf(request: ActionRequest, fields: RunFields, taskId: TaskId): RunRe
     turn,
     sessionGiven: sessionGiven !== undefined,
     conversationId: fields.conversation_id,
+    reasoning: fields.reasoning ?? false,
     name: 'reply',
   };
 }

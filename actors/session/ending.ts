@@ -7,7 +7,6 @@ import { dayOf } from '../../src/domain/rate-limit.ts';
 import { isRefusedByModel, type TurnEnd, terminalEvent } from '../../src/domain/turn.ts';
 import type { Write } from '../../src/ports/store.ts';
 import type { Release } from '../tenant/protocol.ts';
-import type { TurnText } from './event-stream.ts';
 import {
   limitsOf,
   reply,
@@ -17,6 +16,7 @@ import {
   withoutTurn,
   withTurn,
 } from './protocol.ts';
+import type { TurnText } from './turn.ts';
 import {
   answerOf,
   type Ending,

@@ -1,15 +1,8 @@
 /** One session's numbered events: kept for replay, gathered where they are deltas, handed to every client. */
 import type { Message } from '../../src/domain/conversation.ts';
-import { cut } from '../../src/domain/cut.ts';
 import { defined } from '../../src/domain/defined.ts';
 import type { Close } from '../../src/domain/errors.ts';
-import {
-  type Frame,
-  isTerminal,
-  MAX_REASONING_UNITS,
-  type Notice,
-  type TurnEvent,
-} from '../../src/domain/frames.ts';
+import { type Frame, isTerminal, type Notice, type TurnEvent } from '../../src/domain/frames.ts';
 import type { SessionId, TaskId, TenantId } from '../../src/domain/ids.ts';
 import type { Tier } from '../../src/domain/tiers.ts';
 import type { ExecutionEvent } from '../../src/ports/runner.ts';
@@ -17,12 +10,15 @@ import type { Client, ResumePoint } from '../../src/ports/sessions.ts';
 import type { Clock } from '../../src/ports/telemetry.ts';
 import type { Pacer } from './delta-pacer.ts';
 import { createReplayLog } from './replay-log.ts';
-
-/** What a turn's execution has written: the answer so far, and, where there is any, its reasoning up to a bound. */
-export interface TurnText {
-  readonly text: string;
-  readonly reasoning?: string;
-}
+import {
+  bounded,
+  noted,
+  type OpenText,
+  type ReasoningNotice,
+  type ToldEvent,
+  type TurnText,
+  wellEnded,
+} from './turn.ts';
 
 /** A turn as its execution sees it: written straight to the clients, past every mailbox. */
 export interface TurnSink {
@@ -81,27 +77,22 @@ interface EventStreamOptions {
   readonly pacer: Pacer;
   /** How long deltas are held back while no client asks for less, ms. */
   readonly deltaWindowMs: number;
-  /** Told of a client that threw instead of taking a frame; it is let go, and the others go on. */
+  /** ToldEvent of a client that threw instead of taking a frame; it is let go, and the others go on. */
   readonly onFault: (error: unknown) => void;
 }
 
 /** The turn whose execution writes now. */
-interface OpenTurn {
+interface OpenTurn extends OpenText {
   readonly taskId: TaskId;
   readonly stream: boolean;
   /** Events that wait for `chat.accepted`; null once it is out. */
-  held: ExecutionEvent[] | null;
+  held: ToldEvent[] | null;
   readonly release: () => void;
-  /** All deltas so far, and those of them not yet in a frame. */
-  text: string;
+  /** Text and reasoning that are not in a frame yet. */
   pending: string;
-  /** The same of its reasoning, which is bounded. */
-  reasoning: string;
   pendingReasoning: string;
   /** What came last: pieces of one kind travel together. */
   last: 'text' | 'reasoning';
-  /** A tool came after the last reasoning: what follows is a paragraph of its own. */
-  apart: boolean;
   flushing: boolean;
   /** The first delta is out: the next ones may be held back. */
   flowing: boolean;
@@ -159,9 +150,9 @@ class SessionStream implements EventStream {
       text: '',
       pending: '',
       reasoning: '',
+      standing: 0,
       pendingReasoning: '',
       last: 'text',
-      apart: false,
       flushing: false,
       flowing: false,
       flushedAtMs: 0,
@@ -169,7 +160,8 @@ class SessionStream implements EventStream {
     };
     this.#open = turn;
     const emit = (event: ExecutionEvent): void => {
-      if (!turn.sealed) this.#write(turn, noted(turn, event));
+      const told = turn.sealed ? undefined : noted(turn, event);
+      if (told) this.#write(turn, told);
     };
     return { emit, accepted };
   }
@@ -182,7 +174,7 @@ class SessionStream implements EventStream {
     // What is held still belongs to the turn: it is sent after `chat.accepted`, before the end.
     const text = wellEnded(turn.text);
     if (turn.reasoning === '') return { text };
-    return { text, reasoning: cut(turn.reasoning, MAX_REASONING_UNITS).toWellFormed() };
+    return { text, reasoning: bounded(turn.reasoning) };
   }
 
   discard(taskId: TaskId): void {
@@ -278,21 +270,31 @@ class SessionStream implements EventStream {
     turn.pendingReasoning = turn.pendingReasoning.slice(content.length);
     turn.flowing = true;
     turn.flushedAtMs = this.#options.clock.now();
-    const notice = { type: 'chat.reasoning', data: { content: content.toWellFormed() } } as const;
-    this.#send({ ...unnumbered(notice, turn.flushedAtMs), taskId: turn.taskId }, true);
+    this.#sendReasoning(turn, { content: content.toWellFormed() });
   }
 
-  #write(turn: OpenTurn, event: ExecutionEvent): void {
+  #sendReasoning({ taskId }: OpenTurn, data: ReasoningNotice['data']): void {
+    const notice = { type: 'chat.reasoning', data, taskId } as const;
+    this.#send(unnumbered(notice, this.#options.clock.now()), true);
+  }
+
+  #write(turn: OpenTurn, event: ToldEvent): void {
     if (turn.held) {
       turn.held.push(event);
       return;
     }
     if (event.type === 'chat.delta') this.#gather(turn, 'text', event.data.content);
-    else if (event.type === 'chat.reasoning') this.#gather(turn, 'reasoning', event.data.content);
-    else {
+    else if (event.type !== 'chat.reasoning') {
       this.#flush(turn);
       this.#publish(turn.taskId, event, this.#options.clock.now());
-    }
+    } else if (event.data.replace) this.#replaceReasoning(turn, event.data.content);
+    else this.#gather(turn, 'reasoning', event.data.content);
+  }
+
+  #replaceReasoning(turn: OpenTurn, content: string): void {
+    turn.pendingReasoning = '';
+    this.#flush(turn);
+    if (turn.stream) this.#sendReasoning(turn, { content, replace: true });
   }
 
   /**
@@ -346,26 +348,6 @@ export const unnumbered = (
   taskId: notice.taskId,
   data: notice.data,
 });
-
-/**
- * The text without the first half of a character whose other half has not come yet. Models may cut a surrogate
- * pair in two; a half by itself is no UTF-8, and only some clients put the halves together again.
- */
-function wellEnded(text: string): string {
-  const unit = text.charCodeAt(text.length - 1);
-  return unit >= 0xd800 && unit <= 0xdbff ? text.slice(0, -1) : text;
-}
-
-/** Adds an event to what the turn has written. Returns it as it goes on. */
-function noted(turn: OpenTurn, event: ExecutionEvent): ExecutionEvent {
-  if (event.type === 'chat.delta') turn.text += event.data.content;
-  if (event.type === 'tool.started') turn.apart = turn.reasoning !== '';
-  if (event.type !== 'chat.reasoning') return event;
-  const content = turn.apart ? `\n\n${event.data.content}` : event.data.content;
-  turn.apart = false;
-  if (turn.reasoning.length < MAX_REASONING_UNITS) turn.reasoning += content;
-  return { type: 'chat.reasoning', data: { content } };
-}
 
 function snapshot({ messages }: AttachReady, open: OpenTurn | null): Notice {
   const kept = messages.map(({ role, content, taskId, partial }) =>

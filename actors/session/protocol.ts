@@ -13,8 +13,8 @@ import type { ResumePoint } from '../../src/ports/sessions.ts';
 import type { Write } from '../../src/ports/store.ts';
 import type { ReplyTo } from '../runtime/actor.ts';
 import type { Release, Slot, TenantAnswer } from '../tenant/protocol.ts';
-import type { AttachReady, TurnOptions, TurnText } from './event-stream.ts';
-import type { Turn } from './turn.ts';
+import type { AttachReady, TurnOptions } from './event-stream.ts';
+import type { Turn, TurnText } from './turn.ts';
 
 /** What all sessions of a node share. */
 export interface SessionConfig {

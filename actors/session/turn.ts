@@ -5,9 +5,10 @@
  */
 import type { AgentConfig } from '../../src/domain/agent.ts';
 import type { Message } from '../../src/domain/conversation.ts';
+import { cut } from '../../src/domain/cut.ts';
 import { defined } from '../../src/domain/defined.ts';
 import type { ErrorData } from '../../src/domain/errors.ts';
-import type { ExecutionInfo } from '../../src/domain/frames.ts';
+import { type ExecutionInfo, MAX_REASONING_UNITS, type Notice } from '../../src/domain/frames.ts';
 import {
   type AgentId,
   DEFAULT_AGENT_ID,
@@ -18,10 +19,9 @@ import {
 import { marked } from '../../src/domain/images.ts';
 import type { CancelReply, SayReply, TurnEnd, TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
 import { failedEnd } from '../../src/domain/turn.ts';
-import type { ExecutionOutcome } from '../../src/ports/runner.ts';
+import type { ExecutionEvent, ExecutionOutcome } from '../../src/ports/runner.ts';
 import type { ReplyTo } from '../runtime/actor.ts';
 import type { Slot } from '../tenant/protocol.ts';
-import type { TurnText } from './event-stream.ts';
 
 /** What a turn has in every phase. */
 interface TurnBase {
@@ -179,3 +179,62 @@ export const endedRecord = (turn: Ending, tenantId: TenantId, sessionId: Session
   finishedAtMs: turn.endedAtMs,
   ...turn.end,
 });
+
+// --- What its execution writes: kept as it comes, and turned into what clients are told ---
+
+/** What a turn's execution has written: the answer so far, and, where there is any, its reasoning up to a bound. */
+export interface TurnText {
+  readonly text: string;
+  readonly reasoning?: string;
+}
+
+/** What has been written of an open turn. */
+export interface OpenText {
+  text: string;
+  /** Bounded only where it is read. */
+  reasoning: string;
+  /** How much of the reasoning came before the attempt of the model under way. */
+  standing: number;
+}
+
+export type ReasoningNotice = Extract<Notice, { type: 'chat.reasoning' }>;
+
+/** What an execution tells, as it goes on to clients. */
+export type ToldEvent =
+  | Exclude<ExecutionEvent, { type: 'chat.reasoning' | 'reasoning.dropped' }>
+  | ReasoningNotice;
+
+/**
+ * The text without the first half of a character whose other half has not come yet. Models may cut a surrogate
+ * pair in two; a half by itself is no UTF-8, and only some clients put the halves together again.
+ */
+export function wellEnded(text: string): string {
+  const unit = text.charCodeAt(text.length - 1);
+  return unit >= 0xd800 && unit <= 0xdbff ? text.slice(0, -1) : text;
+}
+
+export const bounded = (reasoning: string): string => cut(reasoning, MAX_REASONING_UNITS).toWellFormed();
+
+/**
+ * Adds an event to what the turn has written. Returns it as it goes on. Each call of the model thinks in a paragraph of
+ * its own; an attempt that failed leaves nothing of it.
+ */
+export function noted(turn: OpenText, event: ExecutionEvent): ToldEvent {
+  switch (event.type) {
+    case 'chat.delta':
+      turn.text += event.data.content;
+      return event;
+    case 'chat.reasoning': {
+      if (event.isFirst) turn.standing = turn.reasoning.length;
+      const isApart = event.isFirst === true && turn.reasoning !== '';
+      const content = isApart ? `\n\n${event.data.content}` : event.data.content;
+      if (turn.reasoning.length < MAX_REASONING_UNITS) turn.reasoning += content;
+      return { type: event.type, data: { content } };
+    }
+    case 'reasoning.dropped':
+      turn.reasoning = turn.reasoning.slice(0, turn.standing);
+      return { type: 'chat.reasoning', data: { content: bounded(turn.reasoning), replace: true } };
+    default:
+      return event;
+  }
+}

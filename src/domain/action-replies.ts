@@ -42,6 +42,9 @@ const runIds = {
 };
 type RunIds = z.infer<z.ZodObject<typeof runIds>>;
 
+/** What the model thought, where the action asked for it and there was any. */
+const reasoningSchema = z.string().optional();
+
 /** A copy, without the name that the schema has in the OpenAPI document. */
 const replyMessageSchema = z.object(messageSchema.shape);
 
@@ -57,6 +60,7 @@ export const replySchemas = {
     z.object({
       ...runIds,
       response: z.string(),
+      reasoning: reasoningSchema,
       status: runStatusSchema,
       execution_info: executionInfoSchema.optional(),
     }),
@@ -70,6 +74,9 @@ export const replySchemas = {
   'execution.error': z.object({
     ...z.object(runIds).partial().shape,
     task_id: taskIdSchema.optional(),
+    /** The text so far of a run that failed; absent where there was none. */
+    partial: z.string().optional(),
+    reasoning: reasoningSchema,
     error: z.string(),
     error_code: errorCodeSchema,
     error_details: z.object({
@@ -130,10 +137,17 @@ export function runStatus({ status }: TurnRecord): RunStatus {
   return status === 'completed' ? 'success' : status;
 }
 
-/** The reply that an ended turn becomes; of a cancelled one with the text there was. */
+/** What a run's sender asked for, or called it. */
+interface ReplyWishes {
+  readonly conversation_id?: SessionId | undefined;
+  readonly index?: number | undefined;
+  readonly reasoning?: boolean | undefined;
+}
+
+/** The reply that an ended turn becomes; of a cancelled one with the text there was, and of a failed one, too. */
 export function turnReply(
   turn: TurnRecord,
-  { conversation_id, index }: { conversation_id?: SessionId | undefined; index?: number | undefined },
+  { conversation_id, index, reasoning: isWanted }: ReplyWishes,
 ): ReplyBody {
   const ids = defined({
     agent_id: turn.agentId,
@@ -141,16 +155,24 @@ export function turnReply(
     session_id: turn.sessionId,
     index,
   });
-  if (turn.error) return errorReply(turn.error, ids);
-  const { content: response = '', info: execution_info } = turn;
-  return {
-    type: 'execution.callback',
-    data: { ...ids, response, status: runStatus(turn), ...defined({ execution_info }) },
-  };
+  const { content, info: execution_info, error } = turn;
+  const reasoning = isWanted ? turn.reasoning : undefined;
+  if (error) return errorReply(error, { ...ids, ...defined({ partial: content, reasoning }) });
+  const data = { ...ids, response: content ?? '', status: runStatus(turn) };
+  return { type: 'execution.callback', data: { ...data, ...defined({ reasoning, execution_info }) } };
+}
+
+/** What there is of a run that failed. */
+interface RunLeft {
+  readonly partial?: string;
+  readonly reasoning?: string;
 }
 
 /** The reply to what was refused; `about`: the run, or the task that could not be cancelled. */
-export const errorReply = (error: ErrorData, about: RunIds | { task_id?: TaskId } = {}): ReplyBody => {
+export const errorReply = (
+  error: ErrorData,
+  about: (RunIds & RunLeft) | { task_id?: TaskId } = {},
+): ReplyBody => {
   const { message, code, retryable, retry_after_ms, details } = error;
   const error_details = defined({ retryable, retry_after_ms, details });
   return { type: 'execution.error', data: { ...about, error: message, error_code: code, error_details } };

@@ -52,6 +52,8 @@ export const runSchema = strictObject({
   execution_params: executionParamsSchema.optional(),
   response_format: sayFields.response_format,
   images: sayFields.images,
+  /** The reply has what the model thought, too. */
+  reasoning: z.boolean().optional(),
 });
 export type RunFields = z.infer<typeof runSchema>;
 

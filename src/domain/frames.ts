@@ -139,8 +139,11 @@ export const noticeData = {
     running: z.array(taskIdSchema),
   }),
   'session.snapshot': z.object({ messages: z.array(snapshotMessageSchema) }),
-  /** The next piece of what the model thinks: sent live, and only to clients that asked. */
-  'chat.reasoning': z.object({ content: z.string() }),
+  /**
+   * The next piece of what the model thinks: sent live, and only to clients that asked. `replace`: the content stands
+   * for all that came before in the turn, since an attempt of the model failed and another one answers.
+   */
+  'chat.reasoning': z.object({ content: z.string(), replace: z.literal(true).exactOptional() }),
   'server.draining': z.object({ reconnect_after_ms: count }),
   pong: z.object({}),
   error: errorDataSchema,

@@ -93,13 +93,20 @@ async function askWithRetries(
       if (run.over) throw failure;
       modelCallFailed(log, run.plan, fieldsOf(model, failure, attempt));
       if (call.text !== '') throw failure;
-      if (next && standsInFor(failure)) metrics.modelRetried(model.provider, failure.reason);
+      if (next && standsInFor(failure)) again(run, call);
       else if (failure.transient && attempt < Math.max(MAX_RETRIES + 1, models.length)) {
         await pause(run, call, failure, Math.ceil(attempt / models.length));
-        metrics.modelRetried(model.provider, failure.reason);
+        again(run, call);
       } else throw failure;
+      metrics.modelRetried(model.provider, failure.reason);
     }
   }
+}
+
+/** Another attempt begins: what the one before it thought goes. */
+function again(run: Run, call: ModelCall): void {
+  if (call.thoughtUnits > 0) run.emit({ type: 'reasoning.dropped' });
+  call.thoughtUnits = 0;
 }
 
 /** Another model may do better where this one is away, limited, slow, or has no key that is good. */
@@ -151,7 +158,6 @@ async function askOne(
 /** What becomes of an answer's pieces. */
 function sinkOf(run: Run, call: ModelCall, onText: ((text: string) => void) | undefined): AnswerSink {
   const maxUnits = run.answerTokens * MAX_UNITS_PER_TOKEN;
-  let thoughtUnits = 0;
   const bounded = (units: number): void => {
     if (units > maxUnits) throw tooLong(run.answerTokens);
   };
@@ -166,10 +172,11 @@ function sinkOf(run: Run, call: ModelCall, onText: ((text: string) => void) | un
       bounded(call.text.length);
     },
     onReasoning(text) {
-      thoughtUnits += text.length;
-      run.emit({ type: 'chat.reasoning', data: { content: text } });
-      bounded(thoughtUnits);
+      run.emit({ type: 'chat.reasoning', data: { content: text }, isFirst: call.thoughtUnits === 0 });
+      call.thoughtUnits += text.length;
+      bounded(call.thoughtUnits);
     },
+    onAgain: () => again(run, call),
   };
 }
 

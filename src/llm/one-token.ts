@@ -26,7 +26,7 @@ const TOKENS = [1, 256];
 const BUDGET_TOKENS = 4_096;
 /** No tenant asks. */
 const OPERATOR = tenantIdSchema.parse('operator');
-const SILENT = { onChunk() {}, onText() {}, onReasoning() {} };
+const SILENT = { onChunk() {}, onText() {}, onReasoning() {}, onAgain() {} };
 
 /** What came back, in words: of the endpoint its status and code, and nothing else that it says. Never rejects. */
 export async function askOneToken(

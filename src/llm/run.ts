@@ -54,6 +54,8 @@ export interface ModelCall {
   /** Chunks received; the watchdog compares it, so that no token needs a clock or a timer. */
   chunks: number;
   text: string;
+  /** UTF-16 units that the attempt under way has thought. */
+  thoughtUnits: number;
   /** Between attempts the stream is not expected to bring anything. */
   paused: boolean;
   /** Whom the attempt under way asks; undefined before the first. */
@@ -154,6 +156,7 @@ export function supervise(
         const call: ModelCall = {
           chunks: 0,
           text: '',
+          thoughtUnits: 0,
           paused: false,
           asked: undefined,
           giveUp: undefined,

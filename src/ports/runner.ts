@@ -57,7 +57,10 @@ export type ExecutionOutcome =
 /** What an agent run tells while it goes on: in order, in the same tick as it happens. */
 export type ExecutionEvent =
   | Extract<TurnEvent, { type: 'execution.started' | 'chat.delta' | 'tool.started' | 'tool.finished' }>
-  | Extract<Notice, { type: 'chat.reasoning' }>;
+  /** `isFirst`: of an attempt of the model to answer a call. */
+  | (Extract<Notice, { type: 'chat.reasoning' }> & { readonly isFirst?: boolean })
+  /** That attempt has failed and another one is made: what it thought is no part of the turn. */
+  | { readonly type: 'reasoning.dropped' };
 
 export interface ExecutionContext {
   /** Aborted when the execution is over before its run: it reaches the model's HTTP request and running tools. */

@@ -59,11 +59,17 @@ test('an ended turn is a callback with its text, or an error with its code', () 
     type: 'execution.error',
     data: {
       ...IDS,
+      partial: 'yes',
       error: error.message,
       error_code: 'EXECUTION_TIMEOUT',
       error_details: { retryable: true, retry_after_ms: 2, details: { max: 3 } },
     },
   });
+  const thought = turn({ reasoning: 'Hm.' });
+  assert.ok(!('reasoning' in turnReply(thought, about).data), 'only where it was asked for');
+  for (const each of [thought, { ...thought, status: 'failed' as const, error }])
+    assert.equal(Reflect.get(turnReply(each, { ...about, reasoning: true }).data, 'reasoning'), 'Hm.');
+  assert.ok(!('reasoning' in turnReply(turn(), { ...about, reasoning: true }).data));
   assert.deepEqual(Object.keys(errorReply(refusal('POISON')).data), ['error', 'error_code', 'error_details']);
   assert.equal(replyStatus('completed'), 'success');
   assert.equal(replyStatus('timeout'), 'timeout');

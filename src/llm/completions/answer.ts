@@ -28,6 +28,8 @@ export interface AnswerSink {
   onChunk(): void;
   onText(text: string): void;
   onReasoning(text: string): void;
+  /** It is asked for once more: what it was told of so far does not count. Never after text. */
+  onAgain(): void;
 }
 
 /** A whole answer. */

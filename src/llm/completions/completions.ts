@@ -111,6 +111,7 @@ export function createCompletions(options: CompletionsOptions): ChatModel {
         }
         const { failure, remedy } = result;
         if (!remedy || remedies >= MAX_REMEDIES) throw failure;
+        sink.onAgain();
         known.habits = learnt(known.habits, remedy);
         if (remedy.type === 'room') answerTokens = remedy.tokens;
         if (remedy.type !== 'shorter') continue;

@@ -182,7 +182,11 @@ test('a turn that does not stream has no deltas, but its partial text is known',
   assert.equal(outbox.seal(T).text, 'ab');
 });
 
-const thought = (content: string): ExecutionEvent => ({ type: 'chat.reasoning', data: { content } });
+const thought = (content: string, isFirst = false): ExecutionEvent => ({
+  type: 'chat.reasoning',
+  data: { content },
+  isFirst,
+});
 const thoughts = (frames: readonly Frame[]): readonly unknown[] =>
   frames.filter(({ type }) => type === 'chat.reasoning').map(({ data }) => data);
 const asking = (outbox: EventStream, id = 'asking', windowMs = 15) => {
@@ -241,9 +245,9 @@ test('text and reasoning come in the order in which they were written, each kind
 test('the reasoning of a turn is known at its end, whether or not anybody asked: bounded, whole characters', () => {
   const { outbox } = open();
   const { emit } = outbox.turn(T, { stream: false, accepted: true });
-  emit(thought('First.'));
+  emit(thought('First.', true));
   emit(TOOL);
-  emit(thought('\ud83d'));
+  emit(thought('\ud83d', true));
   emit(thought('\ude00 then'));
   assert.deepEqual(outbox.seal(T), { text: '', reasoning: 'First.\n\n\ud83d\ude00 then' });
 
@@ -252,6 +256,35 @@ test('the reasoning of a turn is known at its end, whether or not anybody asked:
   const { reasoning = '' } = outbox.seal(T);
   assert.ok(reasoning.length <= MAX_REASONING_UNITS && reasoning.length > MAX_REASONING_UNITS - 3);
   assert.ok(reasoning.isWellFormed());
+});
+
+test('what a failed attempt thought is no part of the turn, and whoever saw it is told what stands', () => {
+  const { outbox, pacer } = open();
+  const client = asking(outbox);
+  const plain = watch(outbox);
+  const { emit } = outbox.turn(T, { stream: true, accepted: false });
+  const DROPPED: ExecutionEvent = { type: 'reasoning.dropped' };
+  for (const event of [thought('a', true), thought('b'), DROPPED, thought('c', true)]) emit(event);
+  outbox.event(T, ACCEPTED, 1);
+  pacer.turn();
+  emit(thought('d', true));
+  pacer.window();
+  emit(DROPPED);
+  emit(delta('Yes'));
+  pacer.turn();
+  assert.deepEqual(thoughts(client.frames), [
+    { content: '', replace: true },
+    { content: 'c' },
+    { content: '\n\nd' },
+    { content: 'c', replace: true },
+  ]);
+  assert.deepEqual(types(plain.frames), ['chat.accepted', 'chat.delta']);
+  assert.deepEqual(outbox.seal(T), { text: 'Yes', reasoning: 'c' });
+
+  const quiet = outbox.turn(T, { stream: false, accepted: true });
+  for (const event of [thought('e', true), DROPPED]) quiet.emit(event);
+  assert.deepEqual(outbox.seal(T), { text: '' });
+  assert.equal(thoughts(client.frames).length, 4);
 });
 
 test('a client that resumes misses no event for reasoning that it has not seen', () => {
