@@ -71,19 +71,20 @@ const MAX_SAID_UNITS = 64_000;
 export function refusedByStatus({ status, header, body }: Refused, nowMs: number): ModelFailure {
   const error = errorOf(body);
   const contentType = plainType(header('content-type'));
-  return byStatus(status, codeOf(error), parseRetryAfter(header, nowMs), { contentType });
+  return byStatus(status, codeOf(error), parseRetryAfter(header, nowMs) ?? waitIn(error), { contentType });
 }
 
 /** An error that came under 200: as if it had come by the status that its code or type stands for. */
 export function errorUnder200(error: unknown): ModelFailure {
   const status = statusOf(error);
   const code = codeOf(error);
-  const wait = Number(at(at(error, 'metadata'), 'retry_after') ?? at(error, 'retry_after'));
-  const retryAfterMs = wait > 0 && wait < 3_600 ? wait * 1_000 : undefined;
-  const found = byStatus(status ?? 500, code, retryAfterMs, { under: 200 });
+  const found = byStatus(status ?? 500, code, waitIn(error), { under: 200 });
   found.said = JSON.stringify(error).slice(0, MAX_SAID_UNITS);
   return found;
 }
+
+/** Statuses that say to come again: early, in conflict, out of time; out of capacity (Groq); given up (nginx). */
+const AWAY: readonly number[] = [408, 409, 425, 498, 499];
 
 function byStatus(
   status: number,
@@ -95,12 +96,18 @@ function byStatus(
   const diagnosis = { reason: `${status}`, status: more.under ?? status, providerCode, contentType };
   const shown = [more.under ? undefined : `HTTP ${status}`, providerCode].filter(Boolean).join(', ');
   const behind = shown === '' ? '' : ` (${shown})`;
-  if (status === 429 || providerCode === 'insufficient_quota') {
-    // A spent quota stays spent.
-    const transient = providerCode !== 'insufficient_quota';
-    return failure(diagnosis, { code: 'MODEL_RATE_LIMITED', transient, retryAfterMs });
+  if (status === 429 || status === 402 || providerCode === 'insufficient_quota') {
+    // A spent quota stays spent, and so does an account.
+    const isSpent = status === 402 || providerCode === 'insufficient_quota';
+    const message = isSpent
+      ? `The provider's account has nothing left to spend${behind}: the operator has to look at it.`
+      : undefined;
+    return failure(
+      diagnosis,
+      defined({ code: 'MODEL_RATE_LIMITED' as const, transient: !isSpent, retryAfterMs, message }),
+    );
   }
-  if (status >= 500 || status === 408 || status === 409 || status === 425)
+  if (status >= 500 || AWAY.includes(status))
     return failure(diagnosis, {
       ...{ code: 'MODEL_UNAVAILABLE', transient: true, retryAfterMs },
       message: `The model provider failed${behind}.`,
@@ -257,12 +264,26 @@ export function parseRetryAfter(
   nowMs: number,
 ): number | undefined {
   const ms = Number.parseFloat(header('retry-after-ms') ?? '');
-  if (Number.isFinite(ms) && ms >= 0) return ms;
+  if (Number.isFinite(ms) && ms >= 0) return Math.min(ms, MAX_WAIT_MS);
   const text = header('retry-after')?.trim();
   if (!text) return undefined;
-  if (/^\d+(\.\d+)?$/.test(text)) return Number.parseFloat(text) * 1000;
-  const date = Date.parse(text);
-  return Number.isNaN(date) ? undefined : Math.max(0, date - nowMs);
+  if (/^\d+(\.\d+)?$/.test(text)) return Math.min(Number.parseFloat(text) * 1000, MAX_WAIT_MS);
+  // `-5` is a date to JavaScript.
+  const date = /^[a-z]{3}/i.test(text) ? Date.parse(text) : Number.NaN;
+  return Number.isNaN(date) ? undefined : Math.min(Math.max(0, date - nowMs), MAX_WAIT_MS);
+}
+
+/** Longer waits say that nothing is to be had today. */
+const MAX_WAIT_MS = 86_400_000;
+
+/** Milliseconds to wait, as an error says it: seconds (OpenRouter), or Google's `RetryInfo` (`"1.5s"`). */
+function waitIn(error: unknown): number | undefined {
+  const details = at(error, 'details');
+  const delays = Array.isArray(details) ? details.map((each) => at(each, 'retryDelay')) : [];
+  const delay = delays.find((each) => typeof each === 'string');
+  const named = at(at(error, 'metadata'), 'retry_after') ?? at(error, 'retry_after') ?? delay;
+  const seconds = Number(typeof named === 'string' ? named.replace(/s$/, '') : named);
+  return seconds > 0 ? Math.min(seconds * 1_000, MAX_WAIT_MS) : undefined;
 }
 
 /** The error within a body: OpenAI's `error`, FastAPI's `detail`, Gemini's in a list, or the body itself. */

@@ -52,8 +52,12 @@ export interface Thoughts {
 const MAX_BODY_BYTES = 4 * 1024 * 1024;
 /** Data that keeps a connection alive, and `[DONE]`. */
 const PING = /^\[?[\w-]{1,20}\]?$/;
+/** The end of events without blank lines between them. */
+const LAST_DONE = /\n\[DONE\]\s*$/;
 /** Lines of a stream without an event, and blank ones. */
 const EVENT_LINE = /^(:.*|(data|event|id|retry)(:.*)?|\s*)$/;
+/** How a stream of events begins, and no JSON. */
+const EVENT_FIELDS = [':', 'data:', 'event:', 'id:', 'retry:'];
 const REPLACEMENT = '\ufffd';
 /** UTF-16 units of thoughts that are held to be sent back. */
 const MAX_THOUGHT_UNITS = 1_000_000;
@@ -64,7 +68,7 @@ const MAX_THOUGHT_UNITS = 1_000_000;
  */
 export class AnswerReader {
   readonly #contentType: string;
-  readonly #isJson: boolean;
+  #isJson: boolean;
   readonly #sink: AnswerSink;
   readonly #scan: EventScan;
   readonly #calls: OpenCall[] = [];
@@ -115,6 +119,7 @@ export class AnswerReader {
   /** Throws what the sink throws. */
   push(bytes: Buffer): void {
     if (this.done) return;
+    if (this.#bodyBytes === 0 && beginsEvents(bytes)) this.#isJson = false;
     if (this.#body) {
       this.#bodyBytes += bytes.length;
       if (this.#bodyBytes <= MAX_BODY_BYTES) this.#body.push(bytes);
@@ -178,8 +183,10 @@ export class AnswerReader {
       if (PING.test(word)) return;
     }
     const parsed = parse(data) ?? parseLines(data);
-    if (parsed) this.#values(parsed, name);
-    else if (this.#finish !== undefined) return;
+    if (parsed) {
+      this.#values(parsed, name);
+      if (LAST_DONE.test(data)) this.#isDone = true;
+    } else if (this.#finish !== undefined) return;
     else if (name === 'error') this.#fail(errorUnder200({}));
     else this.#fail(this.#text === '' ? unreadable(this.#contentType) : cutOff(this.#word));
   }
@@ -246,6 +253,12 @@ export class AnswerReader {
   }
 }
 
+/** Whether the first bytes are those of a stream of events, whatever its content type says. */
+function beginsEvents(bytes: Buffer): boolean {
+  const text = bytes.toString('latin1', 0, 32).trimStart();
+  return text !== '' && EVENT_FIELDS.some((field) => text.startsWith(field) || field.startsWith(text));
+}
+
 const isHighHalf = (unit: number): boolean => unit >= 0xd800 && unit <= 0xdbff;
 
 function parse(data: string): readonly unknown[] | undefined {
@@ -258,7 +271,7 @@ function parse(data: string): readonly unknown[] | undefined {
 
 /** Some endpoints write one JSON value a line, with nothing between them. */
 function parseLines(data: string): readonly unknown[] | undefined {
-  const lines = data.split('\n').filter((line) => line.trim() !== '');
+  const lines = data.split('\n').filter((line) => line.trim() !== '' && !PING.test(line.trim()));
   if (lines.length < 2) return undefined;
   const values = lines.map((line) => parse(line.replace(/^data:/, '').trim()));
   return values.some((each) => each === undefined) ? undefined : values.flatMap((each) => each ?? []);

@@ -99,7 +99,7 @@ const plain = (value: unknown): string => {
 function pieceOf(call: Record<string, unknown>): ToolCallPiece {
   const of = isObject(call.function) ? call.function : call;
   const index = typeof call.index === 'string' ? Number.parseInt(call.index, 10) : call.index;
-  const { arguments: args } = of;
+  const args = of.arguments ?? of.parameters ?? of.input;
   return {
     index: typeof index === 'number' && Number.isInteger(index) ? index : undefined,
     id: typeof call.id === 'string' && call.id !== '' ? call.id : undefined,
@@ -107,12 +107,15 @@ function pieceOf(call: Record<string, unknown>): ToolCallPiece {
     args:
       typeof args === 'string'
         ? args
-        : args === undefined || args === null
+        : args === undefined || args === null || isBlank(args)
           ? undefined
           : JSON.stringify(args),
     extra: isObject(call.extra_content) ? call.extra_content : undefined,
   };
 }
+
+/** `{}` as a first piece, before the arguments' text; alone it says the same as nothing. */
+const isBlank = (value: unknown): boolean => isObject(value) && Object.keys(value).length === 0;
 
 export const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
@@ -132,6 +135,8 @@ export type Finish =
   /** The model was stopped, failed, or ran out of machine. */
   | 'failed';
 
+/** A call that its endpoint could not read: Gemini says `function_call_filter: MALFORMED_FUNCTION_CALL`. */
+const BAD_CALL = /malformed|function_call_filter/;
 const FILTERED =
   /filter|safety|moderat|recitation|block|prohibit|spii|sensitive|toxic|guardrail|refusal|policy|harm|unsafe|violation/;
 const FAILED =
@@ -149,6 +154,7 @@ export function readFinish(reason: unknown): Finish | undefined {
   if (word === '' || word === 'null' || word === 'none') return undefined;
   if (LENGTH.test(word)) return 'length';
   if (CALLS.test(word)) return 'tool_calls';
+  if (BAD_CALL.test(word)) return 'failed';
   if (FILTERED.test(word)) return 'filtered';
   if (FAILED.test(word)) return 'failed';
   return 'stop';
@@ -179,8 +185,8 @@ export interface Usage {
 }
 
 /**
- * Reads `prompt_tokens`, `completion_tokens` and `total_tokens`, as numbers or numerals. Zeros, negative numbers and
- * fractions are no counts. The total counts; without one, the other two together. Undefined where nothing counts.
+ * Reads `prompt_tokens`, `completion_tokens` and `total_tokens`, as numbers or numerals. Zeros, negative numbers,
+ * fractions and what no window holds are no counts. The total counts; without one, the other two together. Undefined where nothing counts.
  */
 export function readUsage(value: unknown): Usage | undefined {
   if (typeof value !== 'object' || value === null) return undefined;
@@ -196,8 +202,13 @@ export function readUsage(value: unknown): Usage | undefined {
   };
 }
 
+/** More tokens than any window has. */
+const MAX_COUNT = 100_000_000;
+
 function count(value: object, key: string): number | undefined {
   const found: unknown = Reflect.get(value, key);
   const number = typeof found === 'string' && /^\d{1,15}$/.test(found.trim()) ? Number(found) : found;
-  return typeof number === 'number' && Number.isSafeInteger(number) && number > 0 ? number : undefined;
+  return typeof number === 'number' && Number.isInteger(number) && number > 0 && number <= MAX_COUNT
+    ? number
+    : undefined;
 }

@@ -1,5 +1,12 @@
 /** One HTTP request for one answer: sent, read as it comes, and let go of as soon as the answer is whole. */
-import { createBrotliDecompress, createGunzip, createInflate, type Gunzip } from 'node:zlib';
+import type { Transform } from 'node:stream';
+import {
+  createBrotliDecompress,
+  createGunzip,
+  createInflate,
+  createInflateRaw,
+  createZstdDecompress,
+} from 'node:zlib';
 import type { Dispatcher } from 'undici';
 import type { TenantId } from '../../domain/ids.ts';
 import { classify, cutOff, type ModelFailure } from '../model-errors.ts';
@@ -266,35 +273,39 @@ function readRefusal(status: number, headers: HttpRefusal['headers']): Reading {
   };
 }
 
-const DECODERS: Readonly<Record<string, () => Gunzip>> = {
-  gzip: createGunzip,
-  'x-gzip': createGunzip,
-  deflate: createInflate,
-  br: createBrotliDecompress,
-};
+/** How events, JSON and pages begin. */
+const PLAIN = /^\s*(data|event|id|retry|:|\{|\[|<|\ufeff|ï»¿)/;
+
+/** What unpacks a body by its first bytes; its header alone is not to be believed, since gateways unpack and pack. */
+function decoderOf(encoding: string, head: Buffer): Transform | undefined {
+  if (head[0] === 0x1f && (head[1] ?? 0x8b) === 0x8b) return createGunzip();
+  if (encoding === '' || PLAIN.test(head.toString('latin1', 0, 64))) return undefined;
+  if (/\bzstd\b/.test(encoding)) return createZstdDecompress();
+  if (/\bbr\b/.test(encoding)) return createBrotliDecompress();
+  if (/\bdeflate\b/.test(encoding)) return head[0] === 0x78 ? createInflate() : createInflateRaw();
+  return undefined;
+}
 
 /** Nobody asked for a packed answer; some gateways pack it all the same. */
 function decoded(encoding: string | string[] | undefined, inner: Reading, look: () => void): Reading {
-  const create =
-    DECODERS[
-      String(encoding ?? '')
-        .trim()
-        .toLowerCase()
-    ];
-  if (!create) return inner;
-  const decoder = create();
-  decoder.on('data', (bytes: Buffer) => {
-    inner.push(bytes);
-    look();
-  });
+  let isOpen = false;
+  let decoder: Transform | undefined;
   let broken = false;
   let then = (): void => {};
-  decoder.on('end', () => inner.end(then));
-  decoder.on('error', (error) => {
-    broken = true;
-    inner.broke(error);
-    then();
-  });
+  const open = (head: Buffer): void => {
+    isOpen = true;
+    decoder = decoderOf(String(encoding ?? '').toLowerCase(), head);
+    decoder?.on('data', (bytes: Buffer) => {
+      inner.push(bytes);
+      look();
+    });
+    decoder?.on('end', () => inner.end(then));
+    decoder?.on('error', (error) => {
+      broken = true;
+      inner.broke(error);
+      then();
+    });
+  };
   return {
     get done() {
       return inner.done;
@@ -308,10 +319,15 @@ function decoded(encoding: string | string[] | undefined, inner: Reading, look: 
     get amidst() {
       return inner.amidst;
     },
-    push: (bytes) => void (broken || decoder.write(bytes)),
+    push(bytes) {
+      if (!isOpen) open(bytes);
+      if (!decoder) inner.push(bytes);
+      else if (!broken) decoder.write(bytes);
+    },
     end(after) {
       then = after;
-      if (broken) after();
+      if (!decoder) inner.end(after);
+      else if (broken) after();
       else decoder.end();
     },
     broke: (error) => inner.broke(error),
