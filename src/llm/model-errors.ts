@@ -71,7 +71,9 @@ const MAX_SAID_UNITS = 64_000;
 export function refusedByStatus({ status, header, body }: Refused, nowMs: number): ModelFailure {
   const error = errorOf(body);
   const contentType = plainType(header('content-type'));
-  return byStatus(status, codeOf(error), parseRetryAfter(header, nowMs) ?? waitIn(error), { contentType });
+  const isToolless = NO_TOOLS.test(String(at(error, 'message') ?? error));
+  const wait = parseRetryAfter(header, nowMs) ?? waitIn(error);
+  return byStatus(status, codeOf(error), wait, { contentType, isToolless });
 }
 
 /** An error that came under 200: as if it had come by the status that its code or type stands for. */
@@ -90,7 +92,7 @@ function byStatus(
   status: number,
   providerCode: string | undefined,
   retryAfterMs: number | undefined,
-  more: { contentType?: string | undefined; under?: number },
+  more: { contentType?: string | undefined; under?: number; isToolless?: boolean },
 ): ModelFailure {
   const { contentType } = more;
   const diagnosis = { reason: `${status}`, status: more.under ?? status, providerCode, contentType };
@@ -114,8 +116,18 @@ function byStatus(
     });
   // The endpoint could not read its own model's call: the next one may be better.
   const transient = providerCode === 'tool_use_failed';
-  return failure(diagnosis, { code: 'MODEL_ERROR', transient, message: advice(status, behind) });
+  return failure(diagnosis, {
+    code: 'MODEL_ERROR',
+    transient,
+    message: more.isToolless ? toolless(behind) : advice(status, behind),
+  });
 }
+
+/** Ollama: `<model> does not support tools`; OpenRouter: `No endpoints found that support tool use`. */
+const NO_TOOLS = /not support (tools|tool use|function)|found that support tool/i;
+
+const toolless = (behind: string): string =>
+  `The model can not use tools${behind}: give the agent none, or another model.`;
 
 /** What a refusal of the request means to whoever set the model up. */
 function advice(status: number, behind: string): string {

@@ -32,6 +32,8 @@ export interface OpenCall {
   id: string;
   name: string;
   args: string;
+  /** The newest piece of them: some endpoints send all of them in each. */
+  newest: string;
   extra: Record<string, unknown> | undefined;
 }
 
@@ -43,6 +45,7 @@ export function addPieces(calls: OpenCall[], pieces: readonly ToolCallPiece[]): 
     call.id ||= piece.id ?? '';
     if (piece.name !== undefined) nameOf(call, piece.name);
     call.args += piece.args ?? '';
+    call.newest = piece.args || call.newest;
     if (piece.extra) call.extra = { ...call.extra, ...piece.extra };
     if (call.args.length > MAX_ARGS_UNITS) throw excess('The model wrote tool arguments that are too long.');
   }
@@ -97,7 +100,7 @@ function nameOf(call: OpenCall, name: string): void {
 
 function open(calls: OpenCall[], piece: ToolCallPiece): OpenCall {
   if (calls.length >= MAX_CALLS) throw excess(`The model asked for more than ${MAX_CALLS} tools at once.`);
-  const call: OpenCall = { index: piece.index, id: '', name: '', args: '', extra: undefined };
+  const call: OpenCall = { index: piece.index, id: '', name: '', args: '', newest: '', extra: undefined };
   calls.push(call);
   return call;
 }
@@ -114,7 +117,9 @@ export function closeCalls(
   tools: readonly string[],
 ): readonly ToolCall[] {
   const ids = new Set<string>();
-  return calls.map(({ id, name, args, extra }, at) => {
+  return calls.map(({ id, name, args: pieces, newest, extra }, at) => {
+    // Pieces that make no JSON together, and the last one does alone: it has all of them.
+    const args = pieces !== newest && !isWhole(pieces) && isWhole(newest) ? newest : pieces;
     const own = isFitId(id) && !ids.has(id) ? id : `call_${place}_${at + 1}`;
     ids.add(own);
     return { id: own, name: fitName(name, tools), args: args.toWellFormed(), ...(extra ? { extra } : {}) };

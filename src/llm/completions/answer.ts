@@ -223,6 +223,7 @@ export class AnswerReader {
       this.#finish = chunk.finish;
       this.#word = chunk.finishWord ?? '';
     }
+    if (chunk.isWhole && this.#text !== '' && chunk.text === this.#text) return;
     if (chunk.reasoning !== undefined) {
       if (this.#thought.length < MAX_THOUGHT_UNITS) this.#thought += chunk.reasoning;
       this.#field = chunk.reasoningField ?? this.#field;

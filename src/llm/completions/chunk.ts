@@ -14,6 +14,8 @@ export interface Chunk {
   /** The finish's own word, for the log. */
   finishWord?: string;
   usage?: Usage;
+  /** It is a completion: some endpoints end their pieces with all of them once more. */
+  isWhole?: true;
 }
 
 const REASONING_FIELDS = ['reasoning_content', 'reasoning', 'thinking'] as const;
@@ -24,10 +26,16 @@ export function errorIn(value: unknown, eventName: string): unknown {
   if (!isObject(value)) return undefined;
   const { object } = value;
   const error = value.error ?? firstChoice(value.choices)?.error;
-  if (error !== undefined && error !== null && error !== false && error !== '') return error;
+  if (error !== undefined && !saysNothing(error)) return error;
   if (object === 'error' || eventName === 'error' || value.type === 'error') return value;
   return undefined;
 }
+
+/** Some gateways have an error in every event: empty, or with the code 0. */
+const saysNothing = (error: unknown): boolean =>
+  isObject(error)
+    ? Object.keys(error).length > 0 && Object.values(error).every(saysNothing)
+    : error === null || error === false || error === '' || error === 0;
 
 /** Reads a chunk, or a whole completion. What has another shape than it should have counts as absent. */
 export function readChunk(value: unknown): Chunk {
@@ -37,6 +45,7 @@ export function readChunk(value: unknown): Chunk {
   const usage = readUsage(value.usage) ?? readUsage(at(value.x_groq, 'usage')) ?? readUsage(choice?.usage);
   if (usage) chunk.usage = usage;
   if (!choice) return chunk;
+  if (value.object === 'chat.completion') chunk.isWhole = true;
   const finish = readFinish(choice.finish_reason);
   if (finish) {
     chunk.finish = finish;

@@ -101,24 +101,25 @@ export function createCompletions(options: CompletionsOptions): ChatModel {
       const known = remembered();
       let messages = fitted(request.messages, promptRoom(request, known.habits, spec), known.gauge);
       let answerTokens = Number.POSITIVE_INFINITY;
+      let { habits } = known;
+      const applied: Remedy[] = [];
       for (let remedies = 0; ; remedies += 1) {
-        const { habits } = known;
         const room = Math.min(answerTokens, habits.answerTokens ?? Number.POSITIVE_INFINITY);
         const result = await attempt(request, messages, { ...habits, answerTokens: room }, sink);
         if (!('failure' in result)) {
           if (result.usage?.input) known.gauge.learn(messages, result.usage.input);
+          // What has helped is remembered; what has not was a wrong guess.
+          known.habits = applied.reduce(learnt, known.habits);
           return result;
         }
         const { failure, remedy } = result;
         if (!remedy || remedies >= MAX_REMEDIES) throw failure;
         sink.onAgain();
-        known.habits = learnt(known.habits, remedy);
+        applied.push(remedy);
+        habits = learnt(habits, remedy);
         if (remedy.type === 'room') answerTokens = remedy.tokens;
         if (remedy.type !== 'shorter') continue;
-        const half = Math.min(
-          promptRoom(request, known.habits, spec),
-          known.gauge.estimate(messages) * SHORTER,
-        );
+        const half = Math.min(promptRoom(request, habits, spec), known.gauge.estimate(messages) * SHORTER);
         const shorter = fitted(messages, half, known.gauge);
         if (shorter.length === messages.length) throw tooLongForModel();
         messages = shorter;

@@ -4,6 +4,8 @@ import type { RequestBody } from './body.ts';
 /** How to ask once more. */
 export type Remedy =
   | { readonly type: 'without'; readonly field: string }
+  /** The model knows no role for instructions: they are said before the first question. */
+  | { readonly type: 'noSystem' }
   /** The limit of the answer goes by the other name. */
   | { readonly type: 'rename'; readonly from: string; readonly to: string }
   | { readonly type: 'answerTokens'; readonly tokens: number }
@@ -15,6 +17,7 @@ export type Remedy =
 /** Fields that a request can do without, in the order in which they are given up. */
 const OPTIONAL = [
   'stream_options',
+  'stream',
   'parallel_tool_calls',
   'temperature',
   'tool_choice',
@@ -47,13 +50,50 @@ export function remedyFor(status: number, text: string, body: RequestBody): Reme
     const remedy = limitRemedy(said, limit, Number(body[limit]));
     if (remedy) return remedy;
   }
-  const field = OPTIONAL.find((name) => body[name] !== undefined && said.includes(name));
+  if (NO_SYSTEM.test(said) && systemOf(body) !== undefined) return { type: 'noSystem' };
+  const field = OPTIONAL.find((name) => body[name] !== undefined && named(name).test(said));
   if (field) return { type: 'without', field };
   if (status === 413 || isTooLarge || CONTEXT.test(said)) {
     const window = windowIn(said, isTooLarge);
     return window === undefined ? { type: 'shorter' } : { type: 'shorter', window };
   }
   return undefined;
+}
+
+/** A field as texts name it; `stream` is a word of many texts, and `streaming` says the same. */
+const named = (field: string): RegExp =>
+  field === 'stream'
+    ? /^(?=.*(support|verif|allow|disabl|must be false)).*(?<!\w)stream(ing)?\b/s
+    : new RegExp(field);
+
+/** Gemma's and Mistral's templates, OpenAI's first reasoning models, Google's Gemma. */
+const NO_SYSTEM =
+  /(system|developer) (role|message|prompt|instruction)s?\b.{0,40}(not|un)[ -]?(support|enabl|allow)|not support '(system|developer)'|roles must alternate/;
+
+interface SentMessage {
+  readonly role?: unknown;
+  readonly content?: unknown;
+}
+
+/** The messages of a request, and the instructions that they begin with. */
+function systemOf({ messages }: RequestBody): { system: string; rest: readonly SentMessage[] } | undefined {
+  const [first, ...rest]: readonly SentMessage[] = Array.isArray(messages) ? messages : [];
+  const isSystem = first?.role === 'system' || first?.role === 'developer';
+  return isSystem && typeof first.content === 'string' ? { system: first.content, rest } : undefined;
+}
+
+/** The instructions as the beginning of the first question. */
+function withoutSystem(body: RequestBody): RequestBody {
+  const found = systemOf(body);
+  if (!found) return body;
+  const { system, rest } = found;
+  const [question, ...others] = rest;
+  const content = question?.content;
+  const said = Array.isArray(content)
+    ? [{ type: 'text', text: system }, ...content]
+    : [system, content].filter((text) => typeof text === 'string' && text !== '').join('\n\n');
+  if (question?.role !== 'user') return { ...body, messages: [{ role: 'user', content: system }, ...rest] };
+  return { ...body, messages: [{ ...question, content: said }, ...others] };
 }
 
 const UNKNOWN =
@@ -108,13 +148,17 @@ export interface Habits {
   readonly renamed: Readonly<Record<string, string>>;
   readonly answerTokens: number | undefined;
   readonly window: number | undefined;
+  readonly noSystem?: boolean;
 }
 
 /** With one remedy more. */
 export function learnt(habits: Habits, remedy: Remedy): Habits {
   switch (remedy.type) {
     case 'without':
+      if (habits.without.includes(remedy.field)) return habits;
       return { ...habits, without: [...habits.without, remedy.field] };
+    case 'noSystem':
+      return { ...habits, noSystem: true };
     case 'rename':
       // Known by neither name.
       if (habits.renamed[remedy.to] !== undefined)
@@ -130,9 +174,12 @@ export function learnt(habits: Habits, remedy: Remedy): Habits {
 }
 
 /** A request as the endpoint is known to want it. */
-export function adapted(body: RequestBody, { without, renamed, answerTokens }: Habits): RequestBody {
-  const next = { ...body };
+export function adapted(body: RequestBody, habits: Habits): RequestBody {
+  const { without, renamed, answerTokens } = habits;
+  const next = { ...(habits.noSystem ? withoutSystem(body) : body) };
   for (const field of without) delete next[field];
+  // Options of what is not asked for are refused.
+  if (next.stream === undefined) delete next.stream_options;
   for (const [from, to] of Object.entries(renamed)) {
     if (next[from] === undefined) continue;
     next[to] = next[from];

@@ -85,3 +85,17 @@ test('what a window leaves beside one prompt is no limit of the next one, whoeve
   for (const text of ['word '.repeat(3_000), 'And?', 'word '.repeat(3_000), 'And now?'])
     last(await long.turn(text, { agent_id }), 'chat.response');
 });
+
+test('what was given up and did not help is asked for again the next time', async (t) => {
+  const node = await startScene(t);
+  const message = 'Streaming of this is not supported; temperature, tools and all else are bad, too.';
+  picky(node, (body) => (JSON.stringify(body.messages).includes('poison') ? message : undefined));
+  const client = await node.chat('acme', 's1');
+  last(await client.turn('poison'), 'error');
+  const before = node.stub.requests.length;
+  assert.ok(before > 1, 'it was asked otherwise');
+  const other = await node.chat('acme', 's2');
+  last(await other.turn('Hello'), 'chat.response');
+  const { stream, temperature } = node.stub.requests[before]?.body ?? {};
+  assert.deepEqual([stream, temperature], [true, 0.7]);
+});

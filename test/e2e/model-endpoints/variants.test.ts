@@ -167,3 +167,92 @@ table('statuses and ends that only some endpoints have', BOTH, [
     BROKEN,
   ),
 ]);
+
+const whole = (content: string): string =>
+  line({
+    object: 'chat.completion',
+    choices: [{ index: 0, message: { role: 'assistant', content }, finish_reason: 'stop' }],
+  });
+
+table('what was sent in pieces may come whole once more', ANY, [
+  row('the text', TEXT + whole('All of it.') + USAGE + DONE, ALL),
+  row('the text, and nothing before', whole('All of it.') + USAGE + DONE, ALL),
+  row(
+    'a word twice is no message',
+    said('ha') + said('ha') + STOP + USAGE + DONE,
+    answered('haha', { tokens: 110, requests: 1 }),
+  ),
+]);
+
+const args = (text: string): string => call({ function: { name: 'calculator', arguments: text } });
+const SIX = '{"expression":"6*7"}';
+
+table('arguments that come whole in each piece', WITH_TOOLS, [
+  row('the same again', args(SIX) + args(SIX) + AFTER, CALCULATED),
+  row('an empty object first', args('{}') + args(SIX) + AFTER, CALCULATED),
+  row('more of them each time', args('{"expr') + args('{"expression":"6') + args(SIX) + AFTER, CALCULATED),
+  row(
+    'pieces that begin alike are pieces',
+    args('{"expression":"6') + args('*') + args('7"}') + AFTER,
+    CALCULATED,
+  ),
+]);
+
+const sayingNothing = (error: unknown): string =>
+  TEXT.replace('{"choices"', `{"error":${JSON.stringify(error)},"choices"`) + STOP + USAGE + DONE;
+
+table('an error that says nothing is none', BOTH, [
+  ...[null, false, '', 0, { code: 0, message: '' }, { code: null, message: null }].map((error) =>
+    row(JSON.stringify(error), sayingNothing(error), ALL),
+  ),
+  again('an empty one is one', line({ error: {} }) + DONE),
+  again('a text is one', line({ error: 'upstream' }) + DONE),
+]);
+
+const complaint = (message: string) => refuse(400, {}, { error: { message: `${message} CANARY` } });
+const own = (more: object = {}) => ({ model: 'house-*', ...more });
+const isSystem = ({ role }: { readonly role: string }): boolean => role === 'system' || role === 'developer';
+
+table('models that know no role for instructions, and endpoints that do not stream', BOTH, [
+  ...[
+    'System role not supported',
+    "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
+    'Developer instruction is not enabled for models/gemma-3-1b-it',
+    'Conversation roles must alternate user/assistant/user/assistant/...',
+  ].map((message) =>
+    row(message.slice(0, 30), SOUND, answered('All of it.', { tokens: 110, requests: [1, 2] }), {
+      agent: own({ system_prompt: 'You are brief.' }),
+      rules: { refuses: ({ messages }) => (messages.some(isSystem) ? complaint(message) : null) },
+      also({ next }) {
+        const first = next.body.messages[0];
+        if (first?.role !== 'user' || !String(first.content).startsWith('You are brief.\n\n'))
+          throw new Error(JSON.stringify(next.body.messages));
+      },
+    }),
+  ),
+  ...[
+    'Your organization must be verified to stream this model.',
+    "Unsupported value: 'stream' does not support true with this model.",
+    'Streaming is not supported.',
+  ].map((message) =>
+    row(message.slice(0, 30), SOUND, answered('All of it.', { tokens: 110, requests: [1, 3] }), {
+      agent: own(),
+      rules: {
+        refuses: (body) => ('stream' in body || 'stream_options' in body ? complaint(message) : null),
+      },
+    }),
+  ),
+]);
+
+table('a model without tools is said to be one', WITH_TOOLS, [
+  ...[
+    [400, 'house/x does not support tools'],
+    [404, 'No endpoints found that support tool use.'],
+  ].map(([status, message]) =>
+    row(
+      `${message}`,
+      refuse(Number(status), {}, { error: { message: `${message} CANARY` } }),
+      failed('MODEL_ERROR', { requests: 1, retryable: false, message: /can not use tools .*another model/ }),
+    ),
+  ),
+]);
