@@ -215,7 +215,8 @@ export function endOfRecord({ status, content, info, error }: TurnRecord): TurnE
 
 /**
  * Whether a turn's error says that its question will be refused again, for what it says or for its length: a model that
- * broke off (`cut`) did not refuse it.
+ * broke off (`cut`), or missed its format (`field`), did not refuse it.
  */
 export const isRefusedByModel = ({ code, details }: ErrorData): boolean =>
-  code === 'MODEL_ERROR' && !(typeof details === 'object' && details !== null && 'cut' in details);
+  code === 'MODEL_ERROR' &&
+  !(typeof details === 'object' && details !== null && ('cut' in details || 'field' in details));

@@ -53,6 +53,7 @@ test('an answer that does not match its schema is an error worth another try, wi
   assert.equal(right.data.content, '{"age":7}');
   const said = JSON.stringify((await node.stub.request(1)).body.messages);
   assert.doesNotMatch(said, /CANARY/, 'no model is given what was no answer');
+  assert.match(said, /How old\?/, 'the question was not to blame');
   const plain = await node.chat('acme', 's1');
   assert.equal(last(await plain.turn('As text?'), 'chat.response').data.content, 'Hello there.');
 });
