@@ -32,7 +32,8 @@ export interface OpenCall {
   id: string;
   name: string;
   args: string;
-  /** The newest piece of them: some endpoints send all of them in each. */
+  /** The first and the newest piece of them: some endpoints send in each all that there is by then. */
+  first: string;
   newest: string;
   extra: Record<string, unknown> | undefined;
 }
@@ -45,6 +46,7 @@ export function addPieces(calls: OpenCall[], pieces: readonly ToolCallPiece[]): 
     call.id ||= piece.id ?? '';
     if (piece.name !== undefined) nameOf(call, piece.name);
     call.args += piece.args ?? '';
+    call.first ||= piece.args ?? '';
     call.newest = piece.args || call.newest;
     if (piece.extra) call.extra = { ...call.extra, ...piece.extra };
     if (call.args.length > MAX_ARGS_UNITS) throw excess('The model wrote tool arguments that are too long.');
@@ -100,7 +102,15 @@ function nameOf(call: OpenCall, name: string): void {
 
 function open(calls: OpenCall[], piece: ToolCallPiece): OpenCall {
   if (calls.length >= MAX_CALLS) throw excess(`The model asked for more than ${MAX_CALLS} tools at once.`);
-  const call: OpenCall = { index: piece.index, id: '', name: '', args: '', newest: '', extra: undefined };
+  const call: OpenCall = {
+    index: piece.index,
+    id: '',
+    name: '',
+    args: '',
+    first: '',
+    newest: '',
+    extra: undefined,
+  };
   calls.push(call);
   return call;
 }
@@ -117,13 +127,19 @@ export function closeCalls(
   tools: readonly string[],
 ): readonly ToolCall[] {
   const ids = new Set<string>();
-  return calls.map(({ id, name, args: pieces, newest, extra }, at) => {
-    // Pieces that make no JSON together, and the last one does alone: it has all of them.
-    const args = pieces !== newest && !isWhole(pieces) && isWhole(newest) ? newest : pieces;
+  return calls.map((call, at) => {
+    const { id, name, extra } = call;
+    const args = argsOf(call);
     const own = isFitId(id) && !ids.has(id) ? id : `call_${place}_${at + 1}`;
     ids.add(own);
     return { id: own, name: fitName(name, tools), args: args.toWellFormed(), ...(extra ? { extra } : {}) };
   });
+}
+
+/** The pieces together; where they make no JSON, and the last one begins as the first and is an object: that one. */
+function argsOf({ args, first, newest }: OpenCall): string {
+  const hasAll = newest.startsWith('{') && (first === '{}' || newest.startsWith(first));
+  return hasAll && newest !== args && !isWhole(args) && isWhole(newest) ? newest : args;
 }
 
 const isFitId = (id: string): boolean => id !== '' && id.length <= MAX_ID_UNITS && id.isWellFormed();

@@ -192,6 +192,11 @@ table('arguments that come whole in each piece', WITH_TOOLS, [
   row('an empty object first', args('{}') + args(SIX) + AFTER, CALCULATED),
   row('more of them each time', args('{"expr') + args('{"expression":"6') + args(SIX) + AFTER, CALCULATED),
   row(
+    'a piece that is whole by chance is none',
+    args('{"expression":') + args('{}') + AFTER,
+    answered(/not a JSON object/, { requests: 2 }),
+  ),
+  row(
     'pieces that begin alike are pieces',
     args('{"expression":"6') + args('*') + args('7"}') + AFTER,
     CALCULATED,
