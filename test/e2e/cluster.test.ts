@@ -76,6 +76,12 @@ test('after kill -9 the others end its turns, and send what it left unsent', asy
      values ('acme', 'left', $1, 'json', 1, 1, 1, $2)`,
     [queue, JSON.stringify(action)],
   );
+  // Said again on a node that does not run it: its end is heard there all the same.
+  const resent = await second.fetch('/api/chat/send', {
+    body: { message: 'Go.', session_id: 's1', task_id: task },
+    headers: { accept: 'text/event-stream' },
+  });
+  assert.equal(resent.status, 200);
   await Promise.all([first.kill('SIGKILL'), client.closed]);
   const killedAtMs = performance.now();
   await second.line('a node is gone');
@@ -83,6 +89,7 @@ test('after kill -9 the others end its turns, and send what it left unsent', asy
   assert.ok(performance.now() - killedAtMs < 60_000);
   const turn = (await second.ask(`/api/chat/tasks/${task}`)).body;
   assert.equal(turn.error.code, 'INTERRUPTED');
+  assert.match(await resent.text(), /chat\.accepted[\s\S]*INTERRUPTED/);
   await until('its message is sent', async () => (await redis.client.llen(queue ?? '')) === 1);
   assert.match((await redis.client.lpop(queue ?? '')) ?? '', /"left"/);
   await until('it is not sent again', async () => (await rows('select * from outgoing')).length === 0);
