@@ -7,6 +7,8 @@ import { createLog } from './telemetry/log.ts';
 
 /** A terminal signals the whole group and npm passes its own signal on: what comes within this is the same one. */
 const SAME_SIGNAL_MS = 1_000;
+/** The others gave this node up, and it could not go on by itself: whoever supervises it should start it again. */
+const EXIT_SUPERSEDED = 75;
 
 async function main(): Promise<void> {
   const parsed = parseSettings(process.env);
@@ -18,12 +20,22 @@ async function main(): Promise<void> {
   }
   const { settings } = parsed;
   const { startNode } = await import('./node.ts');
-  const node = await startNode(settings).catch((error: unknown) => {
+  const fail = (code: number) => (error: unknown) => {
     process.stderr.write(`nooble can not start: ${error instanceof Error ? error.message : String(error)}\n`);
-    process.exit(1);
-  });
+    process.exit(code);
+  };
+  let node = await startNode(settings).catch(fail(1));
   const { log } = node;
   announce(settings, node);
+  /** What froze once is not broken: when nothing of the old node is left, a new one goes on in its place. */
+  const goOn = async (): Promise<void> => {
+    const { server, superseded } = node;
+    await superseded;
+    node = await startNode(settings, { log, server });
+    log.info({ port: node.port }, 'the node goes on as a new one');
+    return goOn();
+  };
+  goOn().catch(fail(EXIT_SUPERSEDED));
 
   let firstAtMs: number | undefined;
   const stop = (signal: NodeJS.Signals): void => {

@@ -3,17 +3,14 @@ import { randomUUID } from 'node:crypto';
 import { createAgentTasks } from '../actors/actions/agent-tasks.ts';
 import { createActionWorker, workSubscriptions } from '../actors/actions/worker.ts';
 import { createAgents } from '../actors/agent/agents.ts';
+import { createCluster } from '../actors/cluster/cluster.ts';
 import { createExecutions } from '../actors/executions/executions.ts';
 import { createTurnObserver } from '../actors/executions/turn-observer.ts';
 import { createActorSystem } from '../actors/runtime/actor-system.ts';
 import { createSystem } from '../actors/system.ts';
-import { mountHttp, openServer } from '../transports/http/adapter.ts';
+import { mountHttp, openServer, type Server } from '../transports/http/adapter.ts';
 import { createHttpApp } from '../transports/http/app.ts';
 import { createDescriptors } from '../transports/http/descriptors.ts';
-import { createEmbedded } from '../transports/peers/embedded.ts';
-import { createPeers } from '../transports/peers/peers.ts';
-import { createRemoteAgents, type RemoteAgents } from '../transports/peers/remote-agents.ts';
-import { createRemoteConversations } from '../transports/peers/remote-conversations.ts';
 import { createMemoryTransport } from '../transports/queue/memory.ts';
 import { openRedisTransport } from '../transports/queue/redis/transport.ts';
 import { createCallbacks } from '../transports/webhooks/callbacks.ts';
@@ -26,21 +23,12 @@ import { defaultAgent } from './domain/default-agent.ts';
 import { CLOSE } from './domain/errors.ts';
 import { type AgentId, sessionIdSchema, type TenantId, taskIdSchema } from './domain/ids.ts';
 import { knownProviders } from './domain/providers.ts';
-import { dayOf } from './domain/rate-limit.ts';
-import type { Tier } from './domain/tiers.ts';
 import { createAnswerSchemas } from './llm/answer-schemas.ts';
-import { createEmbeddings } from './llm/embeddings.ts';
 import { createModels } from './llm/models.ts';
-import { createCollections } from './llm/retrieval/collections.ts';
 import { createAgentRunner } from './llm/runner.ts';
-import { createTools, type NodeTools } from './llm/tools/tool-set.ts';
 import { createManagement, createNotices } from './management/management.ts';
 import { createTenantAdmin } from './management/tenants.ts';
-import { createKeptEnds } from './outbox/kept-ends.ts';
-import { createRelay } from './outbox/relay.ts';
-import type { AgentManagement } from './ports/management.ts';
-import type { Relay } from './ports/outbox.ts';
-import type { Peers } from './ports/peers.ts';
+import { createPeerSide } from './peer-side.ts';
 import type { AgentSource } from './ports/runner.ts';
 import type { Clock, Log } from './ports/telemetry.ts';
 import type { Transport, TransportMeter } from './ports/transport.ts';
@@ -54,6 +42,7 @@ import { createRefusals } from './telemetry/refusals.ts';
 export interface RunningNode {
   readonly host: string;
   readonly port: number;
+  readonly server: Server;
   readonly log: NodeLog;
   /** Says in `/ready`, from then on, that a setting can not work. */
   warn(text: string): void;
@@ -61,6 +50,11 @@ export interface RunningNode {
   drain(): Promise<void>;
   /** Ends everything at once. Safe to call twice. */
   close(): Promise<void>;
+  /**
+   * Resolves if the other nodes gave this one up, once all of it but its port is closed: its sockets with 4409, its
+   * actors without a write. Rejects where that takes too long.
+   */
+  readonly superseded: Promise<void>;
 }
 
 /** Parts that tests replace by others of the same port. */
@@ -68,6 +62,8 @@ export interface NodeParts {
   readonly stores?: NodeStores;
   readonly agents?: AgentSource;
   readonly log?: NodeLog;
+  /** The port of a node that was given up before. */
+  readonly server?: Server;
   /** Closed with the node. */
   readonly transport?: Transport;
   /** False lets webhooks and callbacks reach this machine. */
@@ -79,6 +75,8 @@ export type NodeStores = Omit<Stores, 'archive'>;
 
 /** After this long sockets that have not taken their close frame, and callbacks on their way, are cut off. */
 const CLOSE_GRACE_MS = 1_000;
+/** Beyond, a node that was given up is not closed properly. */
+const GIVE_UP_MS = 15_000;
 
 /** Starts a node. Rejects if its database can not be opened or it can not listen. */
 export async function startNode(settings: Settings, parts: NodeParts = {}): Promise<RunningNode> {
@@ -197,6 +195,11 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     newId: randomUUID,
   });
   const agentTasks = createAgentTasks({ transport, takeTask: management.takeTask, notices, log });
+  const cluster = createCluster({
+    ...{ nodeId, version, log, config: settings.cluster, onAdopted: relay.lookAgain },
+    table: settings.cluster.mode === 'off' ? undefined : stores.nodes,
+    onSuperseded: () => giveUp(),
+  });
   const retention = createRetention({ store, webhooks: stores.webhooks, tiers, defaultTier, clock, log });
 
   let draining = true; // until the store holds no turn of an earlier process that looks as if it ran
@@ -213,7 +216,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   };
   const warnings = [...settings.warnings];
   const descriptors = createDescriptors(log, clock);
-  const server = openServer(descriptors);
+  const server = parts.server ?? openServer(descriptors);
   const chat = mountChat(server.app, { ...shared, settings, metrics, short: descriptors.areShort });
   const services = mountTaskUpdates(server.app, {
     ...shared,
@@ -240,15 +243,16 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     warnings: () => warnings,
     metricsText: () => metrics.text(),
     overview: () => metrics.overview(),
+    cluster: () => cluster.stats(),
     socketStats: () => chat.stats(),
     deltaWindowMs: settings.sockets.deltaWindowMs,
   });
   const mounted = mountHttp(server.app, http.fetch);
 
   let closing: Promise<void> | undefined;
-  const close = (): Promise<void> => {
+  /** All but the port. */
+  const end = (): Promise<void> => {
     closing ??= (async () => {
-      server.close();
       retention.close();
       await management.close();
       await agentTasks.close();
@@ -262,15 +266,35 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
       await runner.close();
       await beside.close();
       metrics.close();
+      // Behind the last write of this node, since none is taken afterwards.
+      await stores.conversations.close();
+      await cluster.leave();
       await stores.close();
       log.info({}, 'stopped');
       await log.flush();
     })();
     return closing;
   };
+  const close = (): Promise<void> => {
+    server.close();
+    return end();
+  };
+  let giveUp = (): void => {};
+  const superseded = new Promise<void>((resolve, reject) => {
+    giveUp = () => {
+      draining = true;
+      chat.closeAll(CLOSE.ownedElsewhere);
+      services.close(CLOSE.ownedElsewhere);
+      mounted.cut();
+      system.close().then(end).then(resolve, reject);
+      setTimeout(() => reject(new Error('what was given up does not end')), GIVE_UP_MS).unref();
+    };
+  });
+  superseded.catch(() => {});
   /** First the port: a node that does not get it must not touch what the one that has it is doing. */
   async function open(): Promise<number> {
     const port = await server.listen(settings.host, settings.port);
+    await cluster.join();
     await store.commit({ type: 'unfinished-interrupted', atMs: clock.now() });
     webhooks.start();
     relay.start();
@@ -285,10 +309,10 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   });
   return {
     host: settings.host,
-    port,
-    log,
+    ...{ port, server, log },
     warn: (text) => void warnings.push(text),
     async drain() {
+      if (closing) return close();
       draining = true;
       log.info({ grace_ms: settings.drainMs, ...system.stats().turns }, 'draining');
       actionWorker.drain();
@@ -300,6 +324,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
       await close();
     },
     close,
+    superseded,
   };
 }
 
@@ -307,31 +332,6 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
 async function until(done: () => boolean, ms: number): Promise<void> {
   for (let left = ms; left > 0 && !done(); left -= 20)
     await new Promise((resolve) => setTimeout(resolve, 20));
-}
-
-interface PeerSideDeps {
-  readonly settings: Settings;
-  readonly transport: Transport;
-  readonly stores: Pick<Stores, 'conversations'>;
-  /** Agent management as it answers inside the process; asked only once the node is put together. */
-  readonly agents: () => Pick<AgentManagement, 'get'>;
-  /** What is known of an agent is too old. */
-  readonly agentExpired: (tenantId: TenantId, agentId: AgentId) => void;
-  readonly clock: Clock;
-  readonly log: Log;
-}
-
-interface PeerSide {
-  readonly peers: Peers;
-  readonly tools: NodeTools;
-  /** `relay.store` is the store that the rest of the node uses. */
-  readonly relay: Relay;
-  /** Where agents come from that an external service keeps; undefined: from this node's own store. */
-  readonly remoteAgents: RemoteAgents | undefined;
-  /** The tier that counts: the tenant's own, else the one that was named, else the node's default. */
-  readonly tierOf: (tenantId: TenantId, named?: Tier) => Promise<Tier>;
-  /** Ends threads and timers; relay and tools have ends of their own. */
-  close(): Promise<void>;
 }
 
 /** Connects to Redis where there is one, else carries messages inside the process. Rejects where Redis is away. */
@@ -343,55 +343,3 @@ const openTransport = (
   url === undefined
     ? Promise.resolve(createMemoryTransport(log, meter))
     : openRedisTransport({ url, nodeId, log, meter });
-
-/** Puts together what the settings say stands beside the node. */
-function createPeerSide(deps: PeerSideDeps): PeerSide {
-  const { settings, transport, stores, clock, log } = deps;
-  const { tiers, defaultTier, models } = settings;
-  const { modes, format, timeoutMs, collectionsDir } = settings.peers;
-  const kept = stores.conversations;
-  const tierOf = async (tenantId: TenantId, named?: Tier): Promise<Tier> =>
-    (await kept.tenant(tenantId, dayOf(clock.now())))?.tier ?? named ?? defaultTier;
-
-  const collections = createCollections({ folder: collectionsDir, log });
-  const embedded = createEmbedded({
-    agents: { get: (tenantId, agentId) => deps.agents().get(tenantId, agentId) },
-    store: kept,
-    collections,
-    embeddings: createEmbeddings(models.openai),
-    tool: (name) => tools.own(name),
-  });
-  const nodeName = settings.nodeId;
-  const asking = { modes, transport, format, timeoutMs, nodeName, newId: randomUUID };
-  const peers = createPeers({ ...asking, tierOf, embedded, clock, log });
-  const tools = createTools({ clock, peers });
-  const shared = { peers, tiers, tierOf, clock };
-  const remote =
-    modes.conversation === 'redis'
-      ? createRemoteConversations({ ...shared, store: kept, defaultTier, format, log })
-      : undefined;
-  const remoteAgents =
-    modes.management === 'redis'
-      ? createRemoteAgents({
-          ...shared,
-          timeoutMs,
-          defaults: { provider: models.defaultProvider, model: models.defaultModel },
-          providers: [...knownProviders(models.providers).keys()],
-          onExpired: deps.agentExpired,
-        })
-      : undefined;
-  const store = remote?.store ?? kept;
-  const ends = createKeptEnds({ store, log });
-  const relay = createRelay({ store, ends, transport, log, onTurnEnded: remote?.saved });
-  return {
-    peers,
-    tools,
-    relay,
-    remoteAgents,
-    tierOf,
-    async close() {
-      remoteAgents?.close();
-      await collections.close();
-    },
-  };
-}

@@ -125,6 +125,10 @@ const environmentSchema = z.object({
   /** A session without clients leaves memory after this long. */
   SESSION_IDLE_SECONDS: seconds(300),
   DRAIN_SECONDS: seconds(25),
+  /** Whether several nodes may share a PostgreSQL database. */
+  CLUSTER: z.enum(['auto', 'off']).default('auto'),
+  CLUSTER_BEAT_MS: z.coerce.number().int().min(100).max(60_000).default(1_000),
+  CLUSTER_LOST_MS: z.coerce.number().int().min(500).max(600_000).default(5_000),
   MODEL_FIRST_TOKEN_SECONDS: seconds(30),
   MODEL_IDLE_SECONDS: seconds(20),
   /** Failures in a row after which a model endpoint is not asked for a while. */
@@ -212,6 +216,11 @@ function crossChecks(env: Environment, wrong: ReadonlySet<string>, problems: str
       name !== 'AUTH_MODE' && authModeOf(env) === 'open' && env[name] !== undefined,
       `${name}: open mode checks no token; set AUTH_MODE=jwt with AUTH_JWT_SECRET or AUTH_JWKS_URL, or take ${name} away`,
     );
+  refuse(
+    ['CLUSTER_LOST_MS', 'CLUSTER_BEAT_MS'],
+    env.CLUSTER_LOST_MS < 3 * env.CLUSTER_BEAT_MS,
+    'CLUSTER_LOST_MS: must be at least three times CLUSTER_BEAT_MS: a beat that comes late is no death',
+  );
   for (const name of PEER_VARIABLES)
     refuse(
       [name, 'REDIS_URL', 'EXECUTION_REDIS_URL', 'ORCHESTRATOR_REDIS_HOST'],
@@ -332,6 +341,7 @@ function settle(env: Environment, tables: Tables, given: Given) {
       idleMs: ms(env.SESSION_IDLE_SECONDS),
     },
     drainMs: ms(env.DRAIN_SECONDS),
+    cluster: { mode: env.CLUSTER, beatMs: env.CLUSTER_BEAT_MS, lostMs: env.CLUSTER_LOST_MS },
     /** What was set and can not work, though the node can: said in the log and in `/ready`. */
     warnings: defaultWarnings(env.DEFAULT_PROVIDER, models.defaultProvider, models.defaultModel),
     /** Variables that were set and do nothing here (PROTOCOL 7); the log says so once. */

@@ -21,6 +21,15 @@ interface TurnObserverDeps {
 
 type MakeWatcher<W> = (leave: () => void) => W;
 
+/** Its end, and whether nobody waits for it any more. */
+interface Watched {
+  end(how: ObservedEnd): void;
+  hasLeft(): boolean;
+}
+
+/** Between two looks at a turn that was said before, ms. */
+const LOOK_MS = 1_000;
+
 let opened = 0;
 
 export function createTurnObserver({ directory, clock, log }: TurnObserverDeps): TurnObserver {
@@ -41,7 +50,7 @@ export function createTurnObserver({ directory, clock, log }: TurnObserverDeps):
     // Read again once attached: a turn that ended in between has sent its end to others.
     const watch = watches.open(request, sessionId, makeWatcher, (recovered) => {
       if (after !== undefined && !recovered) tellAcceptance();
-      void lookForEnd(request, watch.end);
+      void lookForEnd(request, watch);
     });
     const { watcher, client, ended } = watch;
     const tellAcceptance = (): void => {
@@ -58,11 +67,16 @@ export function createTurnObserver({ directory, clock, log }: TurnObserverDeps):
     return { ok: true, accepted, sessionId, watcher, ended };
   }
 
-  async function lookForEnd({ caller, taskId }: TurnRequest, end: (how: ObservedEnd) => void): Promise<void> {
+  /** Looks until it has ended: a turn that runs on another node is not heard of here. */
+  async function lookForEnd(request: TurnRequest, watch: Watched): Promise<void> {
+    const { caller, taskId } = request;
+    const { end } = watch;
     try {
       const found = await directory.turn(caller.tenantId, taskId);
       if (!found.ok) end({ type: 'unreadable', error: found.error });
       else if (isEndStatus(found.value.status)) end({ type: 'record', turn: found.value });
+      else if (!watch.hasLeft())
+        setTimeout(() => watch.hasLeft() || lookForEnd(request, watch), LOOK_MS).unref();
     } catch (error) {
       log.error({ err: error, task_id: taskId }, 'the end of a repeated turn could not be read');
       end({ type: 'unreadable', error: refusal('INTERNAL') });

@@ -77,7 +77,7 @@ interface EventStreamOptions {
   readonly pacer: Pacer;
   /** How long deltas are held back while no client asks for less, ms. */
   readonly deltaWindowMs: number;
-  /** ToldEvent of a client that threw instead of taking a frame; it is let go, and the others go on. */
+  /** Told of a client that threw instead of taking a frame; it is let go, and the others go on. */
   readonly onFault: (error: unknown) => void;
 }
 

@@ -5,6 +5,7 @@ import type { Database } from '../../src/store/database.ts';
 import { encodeAccepted } from '../../src/store/encode.ts';
 import { guarded } from '../../src/store/guarded.ts';
 import { runBatch } from '../../src/store/postgres/batch.ts';
+import { createFence } from '../../src/store/postgres/fence.ts';
 import { openPostgres } from '../../src/store/postgres/open.ts';
 import { openSqlite } from '../../src/store/sqlite/open.ts';
 import { interleaved, progress } from '../kit/bench-main.ts';
@@ -111,13 +112,14 @@ function throughPool(name: string, connectionString: string) {
     pipeline: true,
   };
   const pool = new pg.Pool(config);
+  const unfenced = createFence();
   let transactions = 0;
   return {
     name,
     transactions: () => transactions,
     async store(write: AcceptedWrite) {
       transactions += 1;
-      const [outcome] = await runBatch(pool, [encodeAccepted(write)]);
+      const [outcome] = await runBatch(pool, unfenced, [encodeAccepted(write)]);
       if (outcome !== 1) throw new Error(`${name}: a task id came twice`);
     },
     close: () => pool.end(),

@@ -20,6 +20,8 @@ export interface Lines {
   post(outgoing: Outgoing): void;
   /** From now on what the queue has is read from the store. */
   lag(queue: QueueName): void;
+  /** The same of every queue: somebody else stored something. */
+  lagAll(): void;
   lagging(): Lagging;
   /** What this pass is for. Resolves when nothing more is on its way to those queues. */
   beginPass(): Promise<Lagging>;
@@ -46,6 +48,7 @@ export function createLines({ send, timing, onLag }: LinesDeps): Lines {
   let lagging: Lagging = 'all';
   /** Lag since the pass began, perhaps too late for it. */
   const lagSincePass = new Set<QueueName>();
+  let allLagSincePass = false;
   let inPass = false;
   let draining = false;
 
@@ -79,16 +82,22 @@ export function createLines({ send, timing, onLag }: LinesDeps): Lines {
       const { queue } = outgoing;
       if (queue === undefined || draining) return;
       const lags = isLagging(lagging, queue);
-      if (lags && (!inPass || lagSincePass.has(queue))) return;
+      if (lags && (!inPass || allLagSincePass || lagSincePass.has(queue))) return;
       if (memory.count() >= timing.maxInMemory) return lag(queue);
       const line = memory.push(queue, outgoing);
       if (!lags) run(queue, line);
     },
     lag,
+    lagAll() {
+      for (const queue of [...lines.keys()]) memory.drop(queue);
+      allLagSincePass = true;
+      lagging = 'all';
+    },
     lagging: () => lagging,
     async beginPass() {
       for (let busy = running(lagging); busy.length > 0; busy = running(lagging)) await Promise.all(busy);
       lagSincePass.clear();
+      allLagSincePass = false;
       return lagging;
     },
     beginPage() {
@@ -96,7 +105,7 @@ export function createLines({ send, timing, onLag }: LinesDeps): Lines {
       inPass = true;
     },
     endPass(still) {
-      lagging = joined(still, lagSincePass);
+      lagging = allLagSincePass ? 'all' : joined(still, lagSincePass);
       inPass = false;
       for (const [queue, line] of [...lines])
         if (isLagging(lagging, queue)) memory.drop(queue);

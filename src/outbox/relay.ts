@@ -108,6 +108,10 @@ export function createRelay(deps: RelayDeps): Relay {
       started = true;
       catchUp.wake('now');
     },
+    lookAgain() {
+      lines.lagAll();
+      if (started) catchUp.wake('now');
+    },
     close() {
       closing ??= close();
       return closing;

@@ -90,17 +90,35 @@ export interface SettledLimits {
   readonly perWebhook: number;
 }
 
+/** A delivery that belongs to its claimer until `untilMs`, ms since the epoch. */
+export interface ClaimedDelivery {
+  readonly delivery: WebhookDelivery;
+  readonly webhook: Webhook;
+  readonly untilMs: number;
+}
+
+export interface DueDeliveries {
+  readonly claimed: readonly ClaimedDelivery[];
+  /** When the first of the others is due, or its claim over; null where there is none. */
+  readonly nextAtMs: number | null;
+}
+
 export interface DeliveryStore {
   /** Newest first. */
   deliveries(tenantId: TenantId, webhookId: string, query: PageOf): Promise<Page<WebhookDelivery>>;
   delivery(tenantId: TenantId, deliveryId: string): Promise<WebhookDelivery | null>;
-  /** Writes a delivery, new or changed. One whose webhook was removed meanwhile is dropped. */
-  saveDelivery(delivery: WebhookDelivery): Promise<void>;
-  /** Pending deliveries of all tenants that are due, oldest first, with their webhooks. */
-  due(
-    nowMs: number,
-    limit: number,
-  ): Promise<readonly { readonly delivery: WebhookDelivery; readonly webhook: Webhook }[]>;
+  /**
+   * Writes a delivery, new or changed. One whose webhook was removed meanwhile is dropped. With `claimedUntilMs` it is
+   * its writer's until then, and due for others only afterwards.
+   */
+  saveDelivery(delivery: WebhookDelivery, claimedUntilMs?: number): Promise<void>;
+  /**
+   * Claims pending deliveries of all tenants that are due, longest due first: until `untilMs` nobody else is given
+   * them. Of several that ask at once each gets others. What its claimer left behind is due again after its claim.
+   */
+  claimDue(nowMs: number, untilMs: number, limit: number): Promise<DueDeliveries>;
+  /** Writes a claimed delivery, unless its claim was over and another has it: then false, and nothing is written. */
+  saveClaimed(delivery: WebhookDelivery, claimedUntilMs: number): Promise<boolean>;
   /**
    * Deletes settled deliveries of all tenants, chunk by chunk, so that other writes go in between; those deleted
    * before a failure stay deleted. A pending one is never deleted. Resolves to how many went.

@@ -32,5 +32,7 @@ export interface Relay {
   endStats(): EndStats;
   /** Begins with what an earlier process left. */
   start(): void;
+  /** Reads the store once more: there is something to send that was not written here. */
+  lookAgain(): void;
   close(): Promise<void>;
 }

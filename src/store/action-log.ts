@@ -13,18 +13,21 @@ const MAX_REPORTED = 1_000;
 export function createActionLog(database: Database, log?: Log): ActionLog {
   const readable = createReader(log);
 
-  const rowsBehind = (afterSeq: number, limit: number): Promise<readonly OutgoingRow[]> =>
-    database.read('node', (db) =>
+  const rowsBehind = (afterSeq: number, limit: number): Promise<readonly OutgoingRow[]> => {
+    const boot = database.boot?.();
+    return database.read('node', (db) =>
       db
         .selectFrom('outgoing')
         .select(OUTGOING_ROW)
         // A literal, not a parameter: only then does SQLite take the index of unsent rows.
         .where(sql<boolean>`unsent = 1`)
+        .$if(boot !== undefined, (query) => query.where('boot', '=', boot ?? null))
         .where('seq', '>', afterSeq)
         .orderBy('seq')
         .limit(limit)
         .execute(),
     );
+  };
 
   return {
     async answered(tenantId, actionId) {

@@ -1,6 +1,5 @@
 /** The Store over a database: turns, messages, tenants. Writes go through group commit, reads wait for them. */
 import { type Kysely, type Selectable, sql } from 'kysely';
-import { refusal } from '../domain/errors.ts';
 import type { SessionId, TaskId, TenantId } from '../domain/ids.ts';
 import { tierSchema } from '../domain/tiers.ts';
 import type { TurnRecord } from '../domain/turn.ts';
@@ -21,7 +20,7 @@ import {
   type TurnKey,
   turnOf,
 } from './encode.ts';
-import { isUnsettled, unavailable } from './failure.ts';
+import { interruptedError, isUnsettled, unavailable } from './failure.ts';
 import { createGroupCommit, type GroupCommitLimits } from './group-commit.ts';
 import { FLAG, type Schema, type TurnTable } from './schema.ts';
 
@@ -114,8 +113,6 @@ export function createConversations(
   };
 }
 
-const INTERRUPTED = JSON.stringify(refusal('INTERRUPTED'));
-
 type Single = Exclude<Write, { type: 'history-expired' | 'outgoing-expired' }>;
 
 function encode(write: Single, now: () => number): EncodedWrite {
@@ -141,7 +138,7 @@ function encode(write: Single, now: () => number): EncodedWrite {
     case 'tenant-tier':
       return { kind: 'tier', row: { tenant_id: write.tenantId, tier: write.tier } };
     case 'unfinished-interrupted':
-      return { kind: 'interrupted', row: { finished_at: write.atMs, error: INTERRUPTED } };
+      return { kind: 'interrupted', row: { finished_at: write.atMs, error: interruptedError } };
   }
 }
 

@@ -1,6 +1,7 @@
 /** What the stores ask of a database: reads and transactions that see one tenant, and batches of writes. */
 import type { Kysely } from 'kysely';
 import type { TenantId } from '../domain/ids.ts';
+import type { Boot } from '../ports/cluster.ts';
 import type { EncodedWrite } from './encode.ts';
 import type { DatabaseKind } from './migrations.ts';
 import type { Schema } from './schema.ts';
@@ -17,5 +18,7 @@ export interface Database {
   write<T>(scope: Scope, body: (db: Kysely<Schema>) => Promise<T>): Promise<T>;
   /** One transaction; one outcome each (encode.ts). */
   batch(writes: readonly EncodedWrite[]): Promise<readonly number[]>;
+  /** The boot that batches write as; undefined where the node has the database to itself. */
+  boot?(): Boot | undefined;
   close(): Promise<void>;
 }

@@ -2,7 +2,7 @@
 import { type Kysely, sql } from 'kysely';
 import { deliverySchema, type WebhookDelivery, webhookSchema } from '../domain/agent-record.ts';
 import { type TenantId, tenantIdSchema } from '../domain/ids.ts';
-import type { DeliveryStore, SettledLimits } from '../ports/management.ts';
+import type { DeliveryStore, DueDeliveries, SettledLimits } from '../ports/management.ts';
 import { lockTenant } from './agents.ts';
 import type { Database } from './database.ts';
 import type { Schema } from './schema.ts';
@@ -43,27 +43,10 @@ export function createDeliveryStore(database: Database, now: () => number): Deli
           .executeTakeFirst();
         return row ? deliveryOf(row.body) : null;
       }),
-    saveDelivery: (delivery) => saveDelivery(database, delivery, now()),
+    saveDelivery: (delivery, claimedUntilMs) => saveDelivery(database, delivery, now(), claimedUntilMs),
+    saveClaimed: (delivery, claimedUntilMs) => saveClaimed(database, delivery, now(), claimedUntilMs),
+    claimDue: (nowMs, untilMs, limit) => claimDue(database, nowMs, untilMs, limit),
     expire: (limits) => expireDeliveries(database, limits),
-    due: (nowMs, limit) =>
-      database.read('node', async (db) => {
-        const rows = await db
-          .selectFrom('deliveries as d')
-          .innerJoin('webhooks as w', (join) =>
-            join.onRef('w.tenant_id', '=', 'd.tenant_id').onRef('w.webhook_id', '=', 'd.webhook_id'),
-          )
-          .select(['d.body as delivery', 'w.body as webhook'])
-          .where('d.status', '=', sql.lit('pending'))
-          .where('d.due_at', '<=', nowMs)
-          .orderBy('d.due_at')
-          .orderBy('d.delivery_id')
-          .limit(limit)
-          .execute();
-        return rows.map((row) => ({
-          delivery: deliveryOf(row.delivery),
-          webhook: webhookSchema.parse(JSON.parse(row.webhook)),
-        }));
-      }),
   };
 }
 
@@ -79,14 +62,94 @@ function settledAt({ status, delivered_at }: WebhookDelivery, nowMs: number): nu
   return delivered_at === null ? nowMs : Date.parse(delivered_at);
 }
 
+/** Columns that change while a delivery is tried. */
+const changing = (delivery: WebhookDelivery, nowMs: number) => ({
+  status: delivery.status,
+  due_at: dueAt(delivery),
+  settled_at: settledAt(delivery, nowMs),
+  body: JSON.stringify(delivery),
+});
+
+/** A claim is nothing but a later time to be due; that time names it, since each claim of a row ends later than the last. */
+async function claimDue(
+  database: Database,
+  nowMs: number,
+  untilMs: number,
+  limit: number,
+): Promise<DueDeliveries> {
+  return database.write('node', async (db) => {
+    const rows = await db
+      .selectFrom('deliveries as d')
+      .innerJoin('webhooks as w', (join) =>
+        join.onRef('w.tenant_id', '=', 'd.tenant_id').onRef('w.webhook_id', '=', 'd.webhook_id'),
+      )
+      .select(['d.tenant_id', 'd.delivery_id', 'd.body as delivery', 'w.body as webhook'])
+      .where('d.status', '=', sql.lit('pending'))
+      .where('d.due_at', '<=', nowMs)
+      .orderBy('d.due_at')
+      .orderBy('d.delivery_id')
+      .limit(limit)
+      .$if(database.kind === 'postgres', (query) => query.forUpdate('d').skipLocked())
+      .execute();
+    if (rows.length > 0)
+      await db
+        .updateTable('deliveries')
+        .set({ due_at: untilMs })
+        .where(({ eb, refTuple, tuple }) =>
+          eb(
+            refTuple('tenant_id', 'delivery_id'),
+            'in',
+            rows.map((row) => tuple(row.tenant_id, row.delivery_id)),
+          ),
+        )
+        .execute();
+    const next = await db
+      .selectFrom('deliveries')
+      .select('due_at')
+      .where('status', '=', sql.lit('pending'))
+      .orderBy('due_at')
+      .limit(1)
+      .executeTakeFirst();
+    const claimed = rows.map((row) => ({
+      delivery: deliveryOf(row.delivery),
+      webhook: webhookSchema.parse(JSON.parse(row.webhook)),
+      untilMs,
+    }));
+    return { claimed, nextAtMs: next?.due_at ?? null };
+  });
+}
+
+function saveClaimed(
+  database: Database,
+  delivery: WebhookDelivery,
+  nowMs: number,
+  claimedUntilMs: number,
+): Promise<boolean> {
+  return database.write(delivery.tenant_id, async (db) => {
+    const { numUpdatedRows } = await db
+      .updateTable('deliveries')
+      .set(changing(delivery, nowMs))
+      .where('tenant_id', '=', delivery.tenant_id)
+      .where('delivery_id', '=', delivery.id)
+      .where('status', '=', 'pending')
+      .where('due_at', '=', claimedUntilMs)
+      .executeTakeFirst();
+    return numUpdatedRows > 0n;
+  });
+}
+
 /** A delivery whose webhook was removed meanwhile has nowhere to go and is dropped. */
-function saveDelivery(database: Database, delivery: WebhookDelivery, nowMs: number): Promise<void> {
+function saveDelivery(
+  database: Database,
+  delivery: WebhookDelivery,
+  nowMs: number,
+  claimedUntilMs: number | undefined,
+): Promise<void> {
+  const changed = changing(delivery, nowMs);
   const row = {
-    status: delivery.status,
-    due_at: dueAt(delivery),
+    ...changed,
+    due_at: claimedUntilMs ?? changed.due_at,
     created_at: Date.parse(delivery.created_at),
-    settled_at: settledAt(delivery, nowMs),
-    body: JSON.stringify(delivery),
   };
   return database.write(delivery.tenant_id, async (db) => {
     const webhook = await db

@@ -244,7 +244,7 @@ export function encodeOutgoing(outgoing: Outgoing, atMs: number): StoredOutgoing
   };
 }
 
-export type OutgoingRow = Omit<Selectable<OutgoingTable>, 'created_at' | 'unsent'>;
+export type OutgoingRow = Omit<Selectable<OutgoingTable>, 'created_at' | 'unsent' | 'boot'>;
 /** What a message is read from. */
 export const OUTGOING_ROW = ['seq', 'tenant_id', 'id', 'answers', 'queue', 'format', 'body'] as const;
 

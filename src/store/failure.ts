@@ -16,6 +16,20 @@ export const unavailable = (message: string, cause?: unknown, retryAfterMs = RET
 export const isUnavailable = (error: unknown): boolean =>
   error instanceof RefusalError && error.data.code === 'STORE_UNAVAILABLE';
 
+/** What PostgreSQL's fence says of a boot that is dead. */
+const SUPERSEDED = 'NB409';
+
+/** The refusal of a write whose node was declared dead: nothing of it is stored, now or later. */
+export const superseded = (cause?: unknown): RefusalError =>
+  Object.assign(unavailable('This node was given up by the others; nothing was stored.', cause), {
+    superseded: true,
+  });
+export const isSuperseded = (error: unknown): boolean =>
+  error instanceof RefusalError && 'superseded' in error;
+
+/** Stored as the error of turns that nobody runs any more. */
+export const interruptedError = JSON.stringify(refusal('INTERRUPTED'));
+
 /** Marks a refusal after which the write may have been stored all the same. */
 export const unsettled = (error: unknown): unknown =>
   error instanceof RefusalError ? Object.assign(error, { unsettled: true }) : error;
@@ -51,6 +65,7 @@ export function classified(error: unknown): unknown {
       ? unavailable(SQLITE_TEXTS[error.errcode & 0xff] ?? 'The database file cannot be used.', error)
       : error;
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+  if (code === SUPERSEDED) return superseded(error);
   if (STATEMENT_CLASSES.test(code) && code.length === 5) return error;
   if (error instanceof TypeError || error instanceof RangeError) return error;
   return unavailable('The database does not answer; nothing was stored.', error);

@@ -37,6 +37,7 @@ function migrations(kind: DatabaseKind): Record<string, Migration> {
     '005-settled-deliveries': { up: (db) => dateDeliveries(db, kind) },
     '006-reasoning': { up: addReasoning },
     '007-agents-by-creation': { up: (db) => dateAgents(db, kind) },
+    ...(kind === 'postgres' ? { '008-nodes': { up: createNodes } } : {}),
   };
 }
 
@@ -257,6 +258,54 @@ async function dateAgents(db: Kysely<unknown>, kind: DatabaseKind): Promise<void
       cast(round(unixepoch(json_extract(body, '$.created_at'), 'subsec') * 1000) as integer)`.execute(db);
   await sql`drop index agents_by_change`.execute(db);
   await sql`create index agents_by_creation on agents (tenant_id, deleted, created_at, agent_id)`.execute(db);
+}
+
+/**
+ * Several nodes share a PostgreSQL database. `nodes` has a row for each start of one (ports/cluster.ts); `nonce` tells a
+ * boot apart that is minted again after a fail-over lost it, and `beat_at` is for people. A batch takes its boot's row for
+ * share (`nooble_alive`), a burial takes it alone: a batch is committed before its node's death, or not at all. What an
+ * unfenced node of an older version writes has no boot.
+ */
+async function createNodes(db: Kysely<unknown>): Promise<void> {
+  await sql`create table nodes (
+    boot bigint generated always as identity primary key,
+    nonce uuid not null,
+    node_id text not null,
+    state text not null default 'live' check (state in ('live', 'draining', 'dead')),
+    beat bigint not null default 0,
+    speaks int not null,
+    version text not null,
+    started_at timestamptz not null default now(),
+    beat_at timestamptz not null default now()
+  ) with (fillfactor = 50)`.execute(db);
+  await sql`create index nodes_not_dead on nodes (boot) where state <> 'dead'`.execute(db);
+  await sql`alter table turns add column boot bigint`.execute(db);
+  await sql`alter table outgoing add column boot bigint`.execute(db);
+  await sql`create index turns_running on turns (boot) where finished_at is null`.execute(db);
+  await sql`drop index turns_unfinished`.execute(db);
+  await sql`create index outgoing_of_boot on outgoing (boot, seq) where unsent = 1`.execute(db);
+  for (const [name, strength] of [
+    ['nooble_alive', 'for key share'],
+    ['nooble_alive_alone', 'for update'],
+  ] as const)
+    await sql`create function ${sql.id(name)}(b bigint, n uuid) returns void language plpgsql as $$
+      begin
+        perform 1 from nodes where boot = b and nonce = n and state <> 'dead' ${sql.raw(strength)};
+        if not found then raise exception 'node is superseded' using errcode = 'NB409'; end if;
+      end $$`.execute(db);
+  await sql`create function nooble_bury(dead bigint, seen bigint, why text) returns text language plpgsql as $$
+    declare b bigint; s text;
+    begin
+      select beat, state into b, s from nodes where boot = dead for update;
+      if s is null or s = 'dead' then return 'dead already'; end if;
+      if seen is not null and b <> seen then return 'renewed'; end if;
+      update nodes set state = 'dead' where boot = dead;
+      update turns set status = 'failed', error = why, untold = 1,
+        finished_at = (extract(epoch from clock_timestamp()) * 1000)::bigint
+      where boot = dead and finished_at is null;
+      update outgoing set boot = null where boot = dead and unsent = 1;
+      return 'buried';
+    end $$`.execute(db);
 }
 
 /** The tables from before row-level security; later migrations secure their own. */

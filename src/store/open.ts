@@ -1,4 +1,6 @@
 /** Opens what DATABASE_URL names and makes the stores over it. */
+
+import type { NodeTable } from '../ports/cluster.ts';
 import type { AgentStore, Archive, TemplateStore, WebhookStore } from '../ports/management.ts';
 import type { Store } from '../ports/store.ts';
 import type { Log } from '../ports/telemetry.ts';
@@ -7,7 +9,7 @@ import { createArchive } from './archive.ts';
 import { createConversations } from './conversations.ts';
 import type { Database } from './database.ts';
 import { type GuardOptions, guarded } from './guarded.ts';
-import { openPostgres } from './postgres/open.ts';
+import { openPostgres, type PostgresDatabase } from './postgres/open.ts';
 import { openSqlite } from './sqlite/open.ts';
 import { createTemplateStore } from './templates.ts';
 import { createWebhookStore } from './webhooks.ts';
@@ -27,6 +29,8 @@ export interface Stores {
   readonly templates: TemplateStore;
   readonly webhooks: WebhookStore;
   readonly archive: Archive;
+  /** The nodes that share the database; absent where one has it to itself. */
+  readonly nodes?: NodeTable;
   /** Finishes the writes that were begun, then closes the database; `conversations` with it. Safe to call twice. */
   close(): Promise<void>;
 }
@@ -50,6 +54,7 @@ export async function openStores({ url, log, nodeId, guard = {} }: StoreOptions)
     templates: createTemplateStore(database),
     webhooks: createWebhookStore(database),
     archive: createArchive(database),
+    ...('nodes' in opened ? { nodes: opened.nodes } : {}),
     close() {
       closing ??= conversations.close().then(() => opened.close());
       return closing;
@@ -57,7 +62,11 @@ export async function openStores({ url, log, nodeId, guard = {} }: StoreOptions)
   };
 }
 
-function openDatabase(url: string, log: Log, nodeId: string | undefined): Promise<Database> {
+function openDatabase(
+  url: string,
+  log: Log,
+  nodeId: string | undefined,
+): Promise<Database | PostgresDatabase> {
   if (/^postgres(ql)?:\/\//.test(url)) return openPostgres({ url }, log);
   const path = /^sqlite:(?:\/\/(?=\/))?(.+)$/.exec(url)?.[1];
   if (path !== undefined) return openSqlite({ path, nodeId }, log);

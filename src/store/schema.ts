@@ -34,6 +34,8 @@ export interface TurnTable {
   readonly reasoning: string | null;
   /** 1: unnotified. It ended as interrupted, and no client has been told. */
   readonly untold: number;
+  /** The start of the node that runs it; null: of one that has the database to itself. PostgreSQL only, as below. */
+  readonly boot?: ColumnType<number | null, never, never>;
 }
 
 /**
@@ -155,6 +157,8 @@ export interface OutgoingTable {
   readonly created_at: number;
   /** 1: has a queue and was not sent. */
   readonly unsent: number;
+  /** Who is to send it; null: whoever comes next. */
+  readonly boot?: ColumnType<number | null, never, never>;
 }
 
 export interface Schema {

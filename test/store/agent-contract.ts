@@ -222,6 +222,15 @@ export function agentContract(name: string, open: () => Promise<OpenAgents>): vo
   });
 }
 
+/** Takes migration 008 back, which only PostgreSQL has. */
+export const UNDO_NODES = [
+  'drop function nooble_alive(bigint, uuid), nooble_alive_alone(bigint, uuid), nooble_bury(bigint, bigint, text)',
+  'drop table nodes',
+  'alter table turns drop column boot',
+  'alter table if exists outgoing drop column boot',
+  'create index turns_unfinished on turns (seq) where finished_at is null',
+] as const;
+
 /** Takes migration 007 back, for databases that are made older. */
 export const UNDO_AGENTS_BY_CREATION = [
   'drop index agents_by_creation',

@@ -104,10 +104,9 @@ test('what an older database holds of agent management is found', async (t) => {
   assert.equal((await stores.agents.get(acme, agentIdSchema.parse('a1')))?.name, 'Harbour guide');
   assert.equal((await stores.templates.get(acme, 't1'))?.slug, 'guide');
   assert.deepEqual(
-    (await stores.webhooks.due(Date.parse('2024-05-02'), 10)).map(({ webhook, delivery }) => [
-      webhook.id,
-      delivery.id,
-    ]),
+    (await stores.webhooks.claimDue(Date.parse('2024-05-02'), Date.parse('2024-05-03'), 10)).claimed.map(
+      ({ webhook, delivery }) => [webhook.id, delivery.id],
+    ),
     [['w1', 'd1']],
   );
   await stores.close();

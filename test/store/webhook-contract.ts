@@ -49,8 +49,12 @@ const delivery = (
 const listed = async (store: WebhookStore, tenantId = acme): Promise<readonly string[]> =>
   (await store.deliveries(tenantId, 'w1', { page: 1, pageSize: 20 })).items.map((each) => each.id);
 
+/** Claims for ten seconds what is due at that second. */
+const claim = (store: WebhookStore, second: number, limit = 20) =>
+  store.claimDue(START_MS + second * 1_000, START_MS + (second + 10) * 1_000, limit);
+
 const due = async (store: WebhookStore, second: number, limit = 20): Promise<readonly string[]> =>
-  (await store.due(START_MS + second * 1_000, limit)).map((each) => `${each.webhook.id} ${each.delivery.id}`);
+  (await claim(store, second, limit)).claimed.map((each) => `${each.webhook.id} ${each.delivery.id}`);
 
 const FUTURE = Date.parse('2100-01-01T00:00:00Z');
 /** More than a chunk of deliveries, and than a page of webhooks. */
@@ -125,10 +129,52 @@ export function webhookContract(name: string, open: () => Promise<OpenWebhooks>)
     await store.saveDelivery(delivery('at once', { next_attempt_at: null, created_at: at(4) }));
 
     assert.deepEqual(await due(store, 9), ['w1 at once', 'w1 theirs']);
+    const first = await claim(store, 18, 1);
+    assert.deepEqual(
+      first.claimed.map((each) => each.delivery),
+      [delivery('soon', { next_attempt_at: at(10) })],
+    );
+    assert.equal(first.nextAtMs, START_MS + 19_000, 'the end of the first claim');
     assert.deepEqual(await due(store, 30), ['w1 at once', 'w1 theirs', 'w1 soon', 'w1 late']);
-    assert.deepEqual(await due(store, 30, 1), ['w1 at once']);
-    const [, theirs] = await store.due(START_MS + 9_000, 20);
-    assert.equal(theirs?.webhook.tenant_id, umbrella);
+    const last = await claim(store, 40);
+    assert.deepEqual(last.claimed.map((each) => each.webhook.tenant_id).sort(), [
+      ...[acme, acme, acme],
+      umbrella,
+    ]);
+    assert.equal((await claim(store, 41)).nextAtMs, START_MS + 50_000);
+  });
+
+  over(
+    "a claim is its claimer's until it ends, and what is written under an older one is refused",
+    async (store) => {
+      await store.save(acme, webhook('w1'));
+      await store.saveDelivery(delivery('d1'), START_MS + 20_000);
+      assert.deepEqual(await due(store, 19), []);
+      const [second] = (await claim(store, 20)).claimed;
+      assert.equal(second?.untilMs, START_MS + 30_000);
+      const begun = delivery('d1', { attempts: 1, next_attempt_at: at(60) });
+      assert.equal(await store.saveClaimed(begun, START_MS + 20_000), false, 'the first claim is over');
+      assert.deepEqual(await store.delivery(acme, 'd1'), delivery('d1'));
+      assert.equal(await store.saveClaimed(begun, START_MS + 30_000), true);
+      assert.deepEqual(await due(store, 59), []);
+      const done = delivery('d1', { status: 'delivered', attempts: 1, delivered_at: at(31) });
+      assert.equal(await store.saveClaimed(done, START_MS + 60_000), true);
+      assert.equal(await store.saveClaimed(begun, START_MS + 60_000), false, 'it is settled');
+      assert.deepEqual(await due(store, 99), []);
+    },
+  );
+
+  over('several that claim at once share what is due, and nothing is given twice', async (store) => {
+    await store.save(acme, webhook('w1'));
+    await inParts(40, (n) => store.saveDelivery(delivery(`d${n}`)));
+    const found: string[] = [];
+    while (found.length < 40) {
+      const claims = await Promise.all(Array.from({ length: 4 }, () => due(store, 10, 5)));
+      assert.ok(claims.flat().length > 0);
+      found.push(...claims.flat());
+    }
+    assert.equal(new Set(found).size, 40);
+    assert.deepEqual(await due(store, 19), []);
   });
 
   over('a removed webhook takes its deliveries with it, and late ones are dropped', async (store) => {

@@ -40,10 +40,14 @@ const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIO
 
 const LISTEN_REASONS = "the port is taken or not allowed, or the address is not this machine's";
 
-/** One listening uWS app. HTTP and the WebSocket are mounted on `app` before `listen`. */
-interface Server {
+/**
+ * One listening uWS app. HTTP and the WebSocket are mounted on `app` before `listen`; what is mounted again takes the
+ * place of what was there. So the next node of a process goes on on its port, which the connections that the last one
+ * closed would keep taken for a minute.
+ */
+export interface Server {
   readonly app: TemplatedApp;
-  /** Resolves to the port (the system's choice for 0). Rejects where nothing can listen there. */
+  /** Resolves to the port (the system's choice for 0), at once where it listens already. Rejects where nothing can. */
   listen(host: string, port: number): Promise<number>;
   /** Stops listening and closes every connection at once. Safe to call twice. */
   close(): void;
@@ -63,6 +67,7 @@ export function openServer(descriptors?: Pick<Descriptors, 'areGone'>): Server {
     app,
     listen: (host, port) =>
       new Promise((resolve, reject) => {
+        if (listening) return resolve(us_socket_local_port(listening));
         // Not shared: by default uWS lets a second process listen on the same port, and each gets some of the clients.
         app.listen(host, port, LIBUS_LISTEN_EXCLUSIVE_PORT, (socket) => {
           if (socket) {
@@ -97,6 +102,8 @@ export type HttpHandler = (request: Request, exchange: Exchange) => Response | P
 interface HttpMount {
   /** Requests that are being read or answered now. */
   pending(): number;
+  /** Closes the connections of all of them. */
+  cut(): void;
 }
 
 /**
@@ -116,7 +123,12 @@ export function mountHttp(
     open.add(writer);
     receive(writer, req, handler, { limits, bodies });
   });
-  return { pending: () => open.size };
+  return {
+    pending: () => open.size,
+    cut() {
+      for (const writer of [...open]) if (!writer.signal.aborted) writer.res.close();
+    },
+  };
 }
 
 /** One response that may still be written to, until it has ended or the client is gone. */

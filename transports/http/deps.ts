@@ -50,6 +50,8 @@ export interface HttpDeps {
   /** The same figures as JSON, for people. */
   readonly overview: () => object | Promise<object>;
   readonly socketStats: () => object;
+  /** This node among those that share its database; undefined where it has it to itself. */
+  readonly cluster?: () => object | undefined;
   /** How long the deltas of an SSE turn may travel together, ms. */
   readonly deltaWindowMs: number;
   readonly timing?: Partial<HttpTiming>;

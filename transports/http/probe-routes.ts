@@ -117,6 +117,7 @@ export const probeRoutes: readonly Route<Served>[] = [
         uptime_s: Math.round(process.uptime()),
         memory: memory(),
         stats: stats(deps),
+        cluster: deps.cluster?.(),
         checks,
         providers,
       };

@@ -8,7 +8,7 @@ import {
   type WebhookDelivery,
 } from '../../src/domain/agent-record.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
-import type { Notices, WebhookStore } from '../../src/ports/management.ts';
+import type { ClaimedDelivery, Notices, WebhookStore } from '../../src/ports/management.ts';
 import {
   type Clock,
   type DeliveryMeter,
@@ -37,9 +37,11 @@ export const DISPATCH_TIMING: DispatchTiming = {
   bounds: QUEUE_BOUNDS,
 };
 
-/** While an attempt runs its delivery is due only after this: a killed process leaves it to the next one. */
+/** While an attempt runs its delivery is claimed for this long: a killed process leaves it to the next one. */
 const LEASE_MS = 60_000;
-/** Rows asked of the store at once, beside those held. */
+/** So long it is claimed to wait in memory; then whoever asks the store first has it. */
+const CLAIM_MS = 15_000;
+/** Deliveries claimed at once. */
 const BATCH = 100;
 /** What a busy webhook can not take now comes back after this, and then this far apart. */
 const DEFER_MS = 2_000;
@@ -50,11 +52,6 @@ const STORE_WAITS_MS = [200, 1_000, 5_000] as const;
 const MAX_DEFERRING = 10_000;
 /** Notices that are being stored now; past this they are lost, loudly. */
 const MAX_STORING = 2_000;
-
-export interface DeliveryJob {
-  readonly delivery: WebhookDelivery;
-  readonly webhook: Webhook;
-}
 
 interface DispatcherDeps {
   readonly store: WebhookStore;
@@ -70,8 +67,8 @@ interface DispatcherDeps {
 
 interface Dispatcher {
   start(): void;
-  /** Takes a stored delivery that is due now. */
-  enqueue(job: DeliveryJob): void;
+  /** Stores a delivery, new or changed, as claimed by this node, and takes it. */
+  take(delivery: WebhookDelivery, webhook: Webhook): Promise<void>;
   /** Waiting are those in memory; deliveries between two attempts wait in the store. */
   stats(): DeliveryStats;
   drop(tenantId: TenantId, webhookId: string): Promise<void>;
@@ -81,24 +78,45 @@ interface Dispatcher {
 export function createDispatcher(deps: DispatcherDeps): Dispatcher {
   const { store, clock, log, timing } = deps;
   const attempt = createAttempt(deps, (atMs) => due.wake(atMs));
-  const queue = createDeliveryQueue<DeliveryJob>(timing.bounds, keysOf, (job, signal) =>
-    attempt(job, signal).finally(() => due.attemptEnded(job.delivery.id)),
-  );
-  const due = createDueReader(deps, queue.size, enqueue);
-  const intake = createIntake(deps, enqueue, () => due.wake(clock.now()));
+  /** What waits, as it was claimed last: a claim that ran out may have been renewed, by this node or after another. */
+  const claims = new Map<string, ClaimedDelivery>();
+  const queue = createDeliveryQueue<ClaimedDelivery>(timing.bounds, keysOf, (job, signal) => {
+    const latest = claims.get(job.delivery.id) ?? job;
+    claims.delete(job.delivery.id);
+    return attempt(latest, signal);
+  });
+  const due = createDueReader(deps, enqueue);
+  const intake = createIntake(deps, take, () => due.wake(clock.now()));
   /** When the last deferred delivery of a webhook is due. One that is forgotten defers its next ones less. */
   const deferredTo = new LRUCache<string, number>({ max: MAX_DEFERRING });
   let closed = false;
 
   /** What the queue can not hold is put off in the store. */
-  function enqueue(job: DeliveryJob): void {
-    if (closed || queue.has(job.delivery.id) || queue.add(job)) return;
-    const atMs = Math.max(clock.now() + DEFER_MS, (deferredTo.get(job.webhook.id) ?? 0) + DEFER_STEP_MS);
-    deferredTo.set(job.webhook.id, atMs);
-    store.saveDelivery({ ...job.delivery, next_attempt_at: iso(atMs) }).then(
+  function enqueue(job: ClaimedDelivery): void {
+    if (closed) return release(job);
+    const { delivery, webhook, untilMs } = job;
+    claims.set(delivery.id, job);
+    if (queue.has(delivery.id) || queue.add(job)) return;
+    claims.delete(delivery.id);
+    const atMs = Math.max(clock.now() + DEFER_MS, (deferredTo.get(webhook.id) ?? 0) + DEFER_STEP_MS);
+    deferredTo.set(webhook.id, atMs);
+    store.saveClaimed({ ...delivery, next_attempt_at: iso(atMs) }, untilMs).then(
       () => due.wake(atMs),
       (error: unknown) => log.warn({ err: error }, 'a delivery could not be put off'),
     );
+  }
+
+  async function take(delivery: WebhookDelivery, webhook: Webhook): Promise<void> {
+    const untilMs = clock.now() + CLAIM_MS;
+    await store.saveDelivery(delivery, untilMs);
+    enqueue({ delivery, webhook, untilMs });
+  }
+
+  const releasing = new Set<Promise<unknown>>();
+  /** It is due again as it was. Where that fails its claim runs out. */
+  function release({ delivery, untilMs }: ClaimedDelivery): void {
+    const work = store.saveClaimed(delivery, untilMs).catch(() => false);
+    releasing.add(work);
   }
 
   return {
@@ -107,18 +125,23 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
       intake.start();
       due.wake(clock.now());
     },
-    enqueue,
+    take,
     stats: queue.stats,
-    drop: queue.drop,
+    async drop(tenantId, webhookId) {
+      await queue.drop(tenantId, webhookId);
+      for (const [id, { webhook }] of claims) if (webhook.id === webhookId) claims.delete(id);
+    },
     async close() {
       closed = true;
       await Promise.all([intake.close(), due.close()]);
       await queue.close();
+      for (const job of claims.values()) release(job);
+      await Promise.all(releasing);
     },
   };
 }
 
-const keysOf = ({ delivery, webhook }: DeliveryJob) => ({
+const keysOf = ({ delivery, webhook }: ClaimedDelivery) => ({
   id: delivery.id,
   receiver: webhook.id,
   tenantId: webhook.tenant_id,
@@ -126,16 +149,16 @@ const keysOf = ({ delivery, webhook }: DeliveryJob) => ({
 
 const iso = (atMs: number): string => new Date(atMs).toISOString();
 
-type Enqueue = (job: DeliveryJob) => void;
+type Enqueue = (job: ClaimedDelivery) => void;
 
 /** Makes attempts that never reject. Each is counted before it is made, so that a process that dies of it does not make it for ever. */
 function createAttempt(deps: DispatcherDeps, wake: (atMs: number) => void) {
   const { store, clock, log, meter, send, random } = deps;
 
   /** An attempt that was broken off has not failed: its delivery is due at once, for the next process. */
-  async function requeue(delivery: WebhookDelivery, signal: AbortSignal): Promise<void> {
+  async function requeue(delivery: WebhookDelivery, untilMs: number, signal: AbortSignal): Promise<void> {
     if (signal.reason === 'closing')
-      await store.saveDelivery({ ...delivery, next_attempt_at: iso(clock.now()) });
+      await store.saveClaimed({ ...delivery, next_attempt_at: iso(clock.now()) }, untilMs);
   }
 
   function report(delivery: WebhookDelivery): void {
@@ -148,20 +171,21 @@ function createAttempt(deps: DispatcherDeps, wake: (atMs: number) => void) {
     if (next_attempt_at !== null) wake(Date.parse(next_attempt_at));
   }
 
-  return async ({ webhook, delivery }: DeliveryJob, signal: AbortSignal): Promise<void> => {
+  return async ({ webhook, delivery, untilMs }: ClaimedDelivery, signal: AbortSignal): Promise<void> => {
     const attempts = delivery.attempts + 1;
-    const begun = { ...delivery, attempts, next_attempt_at: iso(clock.now() + LEASE_MS) };
+    const leaseMs = clock.now() + LEASE_MS;
+    const begun = { ...delivery, attempts, next_attempt_at: iso(leaseMs) };
     try {
-      await store.saveDelivery(begun);
-      if (signal.aborted) return await requeue(delivery, signal);
+      // Another may have it by now, and make this attempt.
+      if (!(await store.saveClaimed(begun, untilMs))) return;
+      if (signal.aborted) return await requeue(delivery, leaseMs, signal);
       const { url, secret } = webhook;
       const body = JSON.stringify(delivery.payload);
       const sent = await send({ url, secret, id: delivery.id, atMs: clock.now(), body }, signal);
-      if (signal.aborted && sent.type === 'failed') return await requeue(delivery, signal);
+      if (signal.aborted && sent.type === 'failed') return await requeue(delivery, leaseMs, signal);
       if (signal.aborted && signal.reason === 'removed') return;
       const after = afterAttempt(begun, sent, clock.now(), random());
-      await store.saveDelivery(after);
-      report(after);
+      if (await store.saveClaimed(after, leaseMs)) report(after);
     } catch (error) {
       // It stays due: once the lease is over the attempt is made again.
       log.error({ err: error, delivery_id: delivery.id }, 'the outcome of a delivery could not be stored');
@@ -173,7 +197,7 @@ function createAttempt(deps: DispatcherDeps, wake: (atMs: number) => void) {
  * Hears notices. What tells of something stored is stored with that, and read (`wake`); of any other a delivery for
  * every webhook that wants it is stored before it is sent.
  */
-function createIntake(deps: DispatcherDeps, enqueue: Enqueue, wake: () => void) {
+function createIntake(deps: DispatcherDeps, deliver: Dispatcher['take'], wake: () => void) {
   const { store, notices, log, meter, timers } = deps;
   const storing = new Set<Promise<void>>();
   const closing = new AbortController();
@@ -200,8 +224,7 @@ function createIntake(deps: DispatcherDeps, enqueue: Enqueue, wake: () => void) 
         .filter(({ events }) => events === null || events.includes(notice.event))
         .map(async (webhook) => {
           const delivery = deliveryTo(webhook, notice, `msg_${randomUUID()}`);
-          await insistently(() => store.saveDelivery(delivery));
-          enqueue({ delivery, webhook });
+          await insistently(() => deliver(delivery, webhook));
         }),
     );
   }
@@ -231,16 +254,14 @@ function createIntake(deps: DispatcherDeps, enqueue: Enqueue, wake: () => void) 
   };
 }
 
-/** Takes what is due from the store: deliveries between two attempts, put off, or left by an earlier process. */
-function createDueReader(deps: DispatcherDeps, held: () => number, enqueue: Enqueue) {
+/** Claims what is due in the store: deliveries between two attempts, put off, or left by another process. */
+function createDueReader(deps: DispatcherDeps, enqueue: Enqueue) {
   const { store, clock, log, timers } = deps;
   const { pollMs } = deps.timing;
   let alarm: { readonly atMs: number; readonly cancel: () => void } | undefined;
   let reading: Promise<void> | undefined;
   let missed = false;
   let closed = false;
-  /** Attempts that ended while the store was asked: what it answers about them is old. */
-  const endedMeanwhile = new Set<string>();
 
   /** Reads at that time, or before. */
   function wake(atMs: number): void {
@@ -258,21 +279,14 @@ function createDueReader(deps: DispatcherDeps, held: () => number, enqueue: Enqu
     alarm = { atMs, cancel };
   }
 
-  /** Enqueues what is due, and sets the alarm for what will be before the next poll. */
+  /** Enqueues what is due, and sets the alarm for what will be. */
   async function read(): Promise<void> {
     const now = clock.now();
-    endedMeanwhile.clear();
     try {
-      // Those held may be due in the store, too.
-      const limit = BATCH + held();
-      const rows = await store.due(now + pollMs, limit);
-      for (const job of rows) {
-        const atMs = Date.parse(job.delivery.next_attempt_at ?? job.delivery.created_at);
-        if (atMs > now) wake(atMs);
-        else if (!endedMeanwhile.has(job.delivery.id)) enqueue(job);
-      }
-      const last = rows.at(-1)?.delivery.next_attempt_at ?? '';
-      if (rows.length >= limit && Date.parse(last) <= now) wake(clock.now() + DEFER_STEP_MS);
+      const { claimed, nextAtMs } = await store.claimDue(now, now + CLAIM_MS, BATCH);
+      for (const job of claimed) enqueue(job);
+      // What is due still was more than a batch, or another was claiming it.
+      if (nextAtMs !== null) wake(nextAtMs > now ? nextAtMs : clock.now() + DEFER_STEP_MS);
     } catch (error) {
       log.warn({ err: error }, 'due deliveries could not be read');
     }
@@ -280,9 +294,6 @@ function createDueReader(deps: DispatcherDeps, held: () => number, enqueue: Enqu
 
   return {
     wake,
-    attemptEnded(deliveryId: string): void {
-      if (reading) endedMeanwhile.add(deliveryId);
-    },
     async close(): Promise<void> {
       closed = true;
       alarm?.cancel();

@@ -4,7 +4,13 @@ import type { Webhook, WebhookDelivery, WebhookInput } from '../../src/domain/ag
 import { type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
 import { type UrlRules, urlProblem } from '../../src/domain/public-url.ts';
-import type { Notices, RuleIssue, WebhookManagement, WebhookStore } from '../../src/ports/management.ts';
+import type {
+  ClaimedDelivery,
+  Notices,
+  RuleIssue,
+  WebhookManagement,
+  WebhookStore,
+} from '../../src/ports/management.ts';
 import {
   type Clock,
   type DeliveryMeter,
@@ -14,7 +20,7 @@ import {
   type Timers,
 } from '../../src/ports/telemetry.ts';
 import type { Resolve } from './addresses.ts';
-import { createDispatcher, type DeliveryJob, DISPATCH_TIMING, type DispatchTiming } from './dispatcher.ts';
+import { createDispatcher, DISPATCH_TIMING, type DispatchTiming } from './dispatcher.ts';
 import { systemResolve } from './names.ts';
 import { createSender, secretProblem } from './send.ts';
 
@@ -93,8 +99,7 @@ export function createWebhooks(deps: WebhookDeps): Webhooks {
         const { delivery, webhook } = dead.value;
         const next_attempt_at = new Date(clock.now()).toISOString();
         const replayed: WebhookDelivery = { ...delivery, status: 'pending', attempts: 0, next_attempt_at };
-        await store.saveDelivery(replayed);
-        dispatcher.enqueue({ delivery: replayed, webhook });
+        await dispatcher.take(replayed, webhook);
         return { ok: true, value: replayed };
       }),
     start: () => dispatcher.start(),
@@ -132,7 +137,7 @@ async function deadDelivery(
   store: WebhookStore,
   tenantId: TenantId,
   deliveryId: string,
-): Promise<Reply<DeliveryJob>> {
+): Promise<Reply<Omit<ClaimedDelivery, 'untilMs'>>> {
   const delivery = await store.delivery(tenantId, deliveryId);
   const webhook = delivery ? await find(store, tenantId, delivery.webhook_id) : undefined;
   if (!delivery || !webhook) return notFound('delivery');

@@ -1,13 +1,15 @@
 /** Carries out a batch of writes in one PostgreSQL transaction and, since all is sent at once, one round trip. */
 import { DatabaseError, type Pool, type PoolClient } from 'pg';
 import type { EncodedWrite } from '../encode.ts';
-import { classified, isUnavailable, unsettled } from '../failure.ts';
+import { classified, isSuperseded, isUnavailable, unsettled } from '../failure.ts';
+import type { Fence } from './fence.ts';
 import { type PlanStep, planBatch, turnKey } from './plan.ts';
-import { SCOPE, SQL } from './statements.ts';
+import { SQL } from './statements.ts';
 
 /** Stores all writes or none. The pool's connections must pipeline. Outcomes as in encode.ts. */
 export async function runBatch(
   pool: Pick<Pool, 'connect'>,
+  fence: Fence,
   writes: readonly EncodedWrite[],
 ): Promise<readonly number[]> {
   const steps = planBatch(writes);
@@ -16,9 +18,12 @@ export async function runBatch(
   });
   let failure: unknown;
   try {
-    return await transaction(client, writes, steps);
+    const outcomes = await transaction(client, fence, writes, steps);
+    fence.passed(client);
+    return outcomes;
   } catch (error) {
     failure = isRefusal(error) ? classified(error) : unsettled(classified(error));
+    fence.heed(failure);
     throw failure;
   } finally {
     client.release(isUnavailable(failure));
@@ -26,15 +31,18 @@ export async function runBatch(
 }
 
 /** Whether the server itself says that it has done nothing: any other failure may come after the commit. */
-const isRefusal = (error: unknown): boolean => error instanceof DatabaseError && error.severity === 'ERROR';
+const isRefusal = (error: unknown): boolean =>
+  isSuperseded(error) || (error instanceof DatabaseError && error.severity === 'ERROR');
 
 /** Everything is sent before the first answer is read; after a failed statement PostgreSQL skips the rest. */
 async function transaction(
   client: PoolClient,
+  fence: Fence,
   writes: readonly EncodedWrite[],
   steps: readonly PlanStep[],
 ): Promise<readonly number[]> {
-  const begun = [client.query('begin'), client.query({ name: 'scope', text: SCOPE })];
+  const { name, text, values } = fence.opening(client);
+  const begun = [client.query('begin'), client.query({ name, text, values: [...values] })];
   const answers = steps.map((step) => client.query<Answer>(queryOf(step)));
   const committed = client.query('commit');
   const failed = (await Promise.allSettled([...begun, ...answers, committed])).find(

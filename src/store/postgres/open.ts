@@ -1,12 +1,15 @@
 /** A PostgreSQL database: one connection that writes in batches, a pool for everything else. */
 import { Kysely, PostgresDialect, sql } from 'kysely';
 import pg from 'pg';
+import type { NodeTable } from '../../ports/cluster.ts';
 import type { Log } from '../../ports/telemetry.ts';
 import type { Database, Scope } from '../database.ts';
 import { classified, isReadOnly, readOnlyServer } from '../failure.ts';
 import { migrate } from '../migrations.ts';
 import type { Schema } from '../schema.ts';
 import { runBatch } from './batch.ts';
+import { createFence } from './fence.ts';
+import { createPostgresNodes } from './nodes.ts';
 
 /** Connections of a node beside the one that writes batches. */
 const POOL_SIZE = 8;
@@ -24,17 +27,25 @@ const RENEW_MS = 1_000;
 
 const INT8 = 20;
 
+export interface PostgresDatabase extends Database {
+  readonly nodes: NodeTable;
+}
+
 interface PostgresOptions {
   readonly url: string;
   readonly poolSize?: number;
 }
 
 /** Connects, brings the schema up to date, and warns where row-level security would not hold. Rejects where it can not. */
-export async function openPostgres(options: PostgresOptions, log: Log): Promise<Database> {
+export async function openPostgres(options: PostgresOptions, log: Log): Promise<PostgresDatabase> {
   await prepare(options.url, log);
   const shared = { connectionString: options.url, pipeline: true, ...TIMEOUTS };
   const pool = renewable(() => openPool({ ...shared, max: options.poolSize ?? POOL_SIZE }, log));
-  const writer = renewable(() => openPool({ ...shared, max: 1 }, log));
+  // One, and a proof rests on it: batches of one node follow each other (docs/decisions/0018).
+  const writer = renewable(() =>
+    openPool({ ...shared, max: 1, idle_in_transaction_session_timeout: 5_000 }, log),
+  );
+  const fence = createFence();
   const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool }) });
 
   /** Sent together with `begin` or right behind it: the connections pipeline. Says whether the server takes no writes. */
@@ -96,14 +107,17 @@ export async function openPostgres(options: PostgresOptions, log: Log): Promise<
       }),
     );
 
+  const nodes = createPostgresNodes(options.url, { write }, fence);
   return {
     kind: 'postgres',
+    nodes,
+    boot: () => fence.identity()?.boot,
     read,
     write,
-    batch: (writes) => onPrimary(() => runBatch(writer, writes)),
+    batch: (writes) => onPrimary(() => runBatch(writer, fence, writes)),
     async close() {
       await db.destroy();
-      await Promise.all([pool.end(), writer.end()]);
+      await Promise.all([pool.end(), writer.end(), nodes.close()]);
     },
   };
 }

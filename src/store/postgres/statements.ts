@@ -49,11 +49,14 @@ const ENDED_SQL = `
     select m.ord from missed m join turns t using (tenant_id, task_id)
   )`;
 
+/** Whose batch it is; null where the node has the database to itself. */
+const BOOT = "nullif(current_setting('nooble.boot', true), '')::bigint";
+
 /** Rows are taken in one order everywhere, so that two nodes that count for one tenant do not wait for each other. */
 export const SQL: Readonly<Record<PlanStep['kind'] | 'endedWithOutgoing', string>> = {
   accepted: `
     with input as materialized (${input([...ACCEPTED, 'day'])}), stored as (
-      insert into turns (${LIST}) select ${LIST} from input order by ord
+      insert into turns (${LIST}, boot) select ${LIST}, ${BOOT} from input order by ord
       on conflict (tenant_id, task_id) do nothing
       returning tenant_id, task_id, session_id, asked_at
     ), touched as (
@@ -70,7 +73,7 @@ export const SQL: Readonly<Record<PlanStep['kind'] | 'endedWithOutgoing', string
   resumed: `
     update turns t set agent_id = i.agent_id, agent_version = i.agent_version, status = i.status,
       finished_at = null, content = null, answer = null, answered_at = null,
-      flags = t.flags & ${LASTING_FLAGS}, info = null, error = null, reasoning = null, untold = 0
+      flags = t.flags & ${LASTING_FLAGS}, info = null, error = null, reasoning = null, untold = 0, boot = ${BOOT}
     from (${input([...KEY, 'session_id', 'agent_id', 'agent_version', 'status'])}) i
     where t.tenant_id = i.tenant_id and t.task_id = i.task_id and t.session_id = i.session_id
       and t.untold = 1 and t.flags & ${FLAG.effects} = 0
@@ -82,7 +85,7 @@ export const SQL: Readonly<Record<PlanStep['kind'] | 'endedWithOutgoing', string
   /** What is to be sent for an end is stored with it; for one that is a duplicate nothing is. */
   endedWithOutgoing: `
     ${ENDED_SQL}, stored as (
-      insert into outgoing (${MESSAGE}) select ${MESSAGE} from (${input([...OUTGOING, 'end'], '$2')}) o
+      insert into outgoing (${MESSAGE}, boot) select ${MESSAGE}, ${BOOT} from (${input([...OUTGOING, 'end'], '$2')}) o
       where "end" not in (select ord from duplicate) order by ord
       on conflict (tenant_id, id) do nothing
     )
@@ -114,7 +117,7 @@ export const SQL: Readonly<Record<PlanStep['kind'] | 'endedWithOutgoing', string
     on conflict (tenant_id) do update set tier = excluded.tier`,
   interrupted: `update turns
     set status = 'failed', finished_at = ${value('finished_at', 'bigint')}, error = ${value('error')}, untold = 1
-    where finished_at is null`,
+    where finished_at is null and (boot is null or ${BOOT} is null)`,
   expired: `
     with old as materialized (
       select s.tenant_id, s.session_id, coalesce((
@@ -147,3 +150,9 @@ export const SQL: Readonly<Record<PlanStep['kind'] | 'endedWithOutgoing', string
 export const SCOPE = `select set_config('nooble.scope', 'node', true), set_config('enable_hashjoin', 'off', true),
   set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true),
   set_config('plan_cache_mode', 'force_custom_plan', true)`;
+
+const fenced = (alive: string): string =>
+  `${SCOPE}, set_config('nooble.boot', $1, true), ${alive}($1::text::bigint, $2::text::uuid)`;
+/** The same for a boot, which must not be dead. Said with the scope: no statement more, no round trip. */
+export const FENCED_SCOPE = fenced('nooble_alive');
+export const LONE_FENCED_SCOPE = fenced('nooble_alive_alone');

@@ -86,6 +86,19 @@ test('of a repeated request only the second watcher hears what is to come', asyn
   assert.deepEqual(heard, [['chat.delta 1'], ['chat.accepted -', 'chat.delta 2', 'error 3']]);
 });
 
+test('a repeated turn that runs on another node is looked at until it has ended', async (t) => {
+  const { script, say } = open(t);
+  const { content: _, finishedAtMs: __, ...running } = answeredTurn('t1');
+  script.putTurn({ ...running, status: 'processing' });
+  const { ended } = await say('t1');
+  await loopTurns();
+  script.putTurn(answeredTurn('t1'));
+  // The look itself keeps no process alive.
+  const alive = setInterval(() => {}, 1_000);
+  assert.equal((await ended).type, 'record');
+  clearInterval(alive);
+});
+
 test('a repeated turn whose record is gone, or can not be read, has an end all the same', async (t) => {
   const { observer, say, script, watch } = open(t);
   for (const [breaks, code] of [

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { deliverySchema, type Webhook } from '../../../src/domain/agent-record.ts';
-import type { DeliveryJob } from '../../../transports/webhooks/dispatcher.ts';
+import type { ClaimedDelivery } from '../../../src/ports/management.ts';
 import { createDeliveryQueue, QUEUE_BOUNDS } from '../../../transports/webhooks/queue.ts';
 import { afterAttempt, MAX_ATTEMPTS, RETRY_WAITS_MS } from '../../../transports/webhooks/retry.ts';
 import type { Sent } from '../../../transports/webhooks/send.ts';
@@ -26,7 +26,7 @@ const delivery = (id: string, webhookId: string, tenantId = 'acme', attempts = 0
     delivered_at: null,
   });
 
-function job(id: string, webhookId: string, tenantId = 'acme'): DeliveryJob {
+function job(id: string, webhookId: string, tenantId = 'acme'): ClaimedDelivery {
   const webhook: Webhook = {
     id: webhookId,
     tenant_id: tenant(tenantId),
@@ -35,7 +35,7 @@ function job(id: string, webhookId: string, tenantId = 'acme'): DeliveryJob {
     secret: SECRET,
     created_at: new Date(NOW).toISOString(),
   };
-  return { webhook, delivery: delivery(id, webhookId, tenantId) };
+  return { webhook, delivery: delivery(id, webhookId, tenantId), untilMs: NOW };
 }
 
 /** A queue whose attempts end when the test says so. */
@@ -43,21 +43,25 @@ function openQueue(bounds: Partial<typeof QUEUE_BOUNDS> = {}) {
   const running = new Map<string, () => void>();
   const started: string[] = [];
   const stops: unknown[] = [];
-  const keysOf = ({ delivery: { id }, webhook }: DeliveryJob) => ({
+  const keysOf = ({ delivery: { id }, webhook }: ClaimedDelivery) => ({
     id,
     receiver: webhook.id,
     tenantId: webhook.tenant_id,
   });
-  const queue = createDeliveryQueue<DeliveryJob>({ ...QUEUE_BOUNDS, ...bounds }, keysOf, (one, signal) => {
-    started.push(one.delivery.id);
-    return new Promise((resolve) => {
-      running.set(one.delivery.id, resolve);
-      signal.addEventListener('abort', () => {
-        stops.push(signal.reason);
-        resolve();
+  const queue = createDeliveryQueue<ClaimedDelivery>(
+    { ...QUEUE_BOUNDS, ...bounds },
+    keysOf,
+    (one, signal) => {
+      started.push(one.delivery.id);
+      return new Promise((resolve) => {
+        running.set(one.delivery.id, resolve);
+        signal.addEventListener('abort', () => {
+          stops.push(signal.reason);
+          resolve();
+        });
       });
-    });
-  });
+    },
+  );
   const end = async (id: string): Promise<void> => {
     running.get(id)?.();
     running.delete(id);

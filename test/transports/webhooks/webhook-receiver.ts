@@ -114,6 +114,16 @@ export function watchedStore(store: WebhookStore = memoryStores().webhooks) {
   events.setMaxListeners(0);
   const kept: WebhookDelivery[] = [];
   const script = { failures: 0 };
+  const fail = (): void => {
+    if (script.failures === 0) return;
+    script.failures -= 1;
+    throw new Error('the store broke');
+  };
+  const keep = (delivery: WebhookDelivery): void => {
+    kept.push(delivery);
+    // After the dispatcher has heard that it was kept.
+    setImmediate(() => events.emit('kept'));
+  };
   const until = async (fits: () => WebhookDelivery | undefined): Promise<WebhookDelivery> => {
     for (let found = fits(); ; found = fits()) {
       if (found) return found;
@@ -124,15 +134,16 @@ export function watchedStore(store: WebhookStore = memoryStores().webhooks) {
     ...store,
     script,
     kept,
-    async saveDelivery(delivery: WebhookDelivery) {
-      if (script.failures > 0) {
-        script.failures -= 1;
-        throw new Error('the store broke');
-      }
-      await store.saveDelivery(delivery);
-      kept.push(delivery);
-      // After the dispatcher has heard that it was kept.
-      setImmediate(() => events.emit('kept'));
+    async saveDelivery(delivery: WebhookDelivery, claimedUntilMs?: number) {
+      fail();
+      await store.saveDelivery(delivery, claimedUntilMs);
+      keep(delivery);
+    },
+    async saveClaimed(delivery: WebhookDelivery, claimedUntilMs: number) {
+      fail();
+      const done = await store.saveClaimed(delivery, claimedUntilMs);
+      if (done) keep(delivery);
+      return done;
     },
     /** Resolves to the first delivery kept, past or future, that fits. */
     until: (fits: (delivery: WebhookDelivery) => boolean) => until(() => kept.find(fits)),

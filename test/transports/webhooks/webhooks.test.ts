@@ -4,6 +4,7 @@ import type { ServerResponse } from 'node:http';
 import { test } from 'node:test';
 import { Webhook as Verifier } from 'standardwebhooks';
 import { MAX_ATTEMPTS, RETRY_WAITS_MS } from '../../../transports/webhooks/retry.ts';
+import { memoryStores } from '../../support/stores.ts';
 import { loopTurns } from '../../support/until.ts';
 import {
   notice,
@@ -282,7 +283,8 @@ test('a removed webhook is sent nothing more, and its running attempt is broken 
   dispatcher.notices.publish(notice());
   await dispatcher.advance(3_600_000);
   assert.equal(receiver.requests.length, 1);
-  assert.deepEqual(await dispatcher.store.due(Number.MAX_SAFE_INTEGER, 10), []);
+  const { claimed } = await dispatcher.store.claimDue(Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER, 10);
+  assert.deepEqual(claimed, []);
 });
 
 test('a burst beyond what is held is put off in the store and arrives whole', async (t) => {
@@ -318,4 +320,32 @@ test('a secret that was given is used, and stands in no log line', async (t) => 
   assert.ok(
     !dispatcher.lines.join('\n').includes(secret.slice(6)) && !dispatcher.lines.join('\n').includes('canary'),
   );
+});
+
+test('two dispatchers over one store send each attempt once, and one takes up what the other left', async (t) => {
+  const store = memoryStores().webhooks;
+  const seen = new Map<string, number>();
+  const receiver = await openReceiver(t, (response) => {
+    const id = String(receiver.requests.at(-1)?.headers['webhook-id']);
+    seen.set(id, (seen.get(id) ?? 0) + 1);
+    response.writeHead(seen.get(id) === 1 ? 500 : 200).end();
+  });
+  const [one, two] = [
+    openWebhooks(t, { store: watchedStore(store) }),
+    openWebhooks(t, { store: watchedStore(store) }),
+  ];
+  await one.hook(`http://127.0.0.1:${receiver.port}/`);
+  const count = 30;
+  for (let n = 0; n < count; n += 1) one.notices.publish(notice('agent_updated', 'acme', { n }));
+  await receiver.got(count);
+  while (receiver.requests.length < 2 * count) {
+    await Promise.all([one.advance(1_000), two.advance(1_000)]);
+    await loopTurns();
+  }
+  const delivered = () =>
+    [...one.store.kept, ...two.store.kept].filter(({ status }) => status === 'delivered').length;
+  while (delivered() < count) await loopTurns();
+  await Promise.all([one.advance(120_000), two.advance(120_000)]);
+  assert.deepEqual(new Set(seen.values()), new Set([2]));
+  assert.deepEqual([seen.size, receiver.requests.length], [count, 2 * count]);
 });

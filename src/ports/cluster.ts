@@ -1,0 +1,52 @@
+/** The nodes that share a database: what each asks of the table in which they all stand. */
+
+/** The number of one start of a node. It is minted by the database and never comes again. */
+export type Boot = number;
+
+/** `draining`: it is about to leave. `dead` is final, and nobody stands in a list of members with it. */
+export type NodeState = 'live' | 'draining' | 'dead';
+
+/** A boot that is not dead, as it was looked at. */
+export interface Member {
+  readonly boot: Boot;
+  readonly nodeId: string;
+  readonly state: NodeState;
+  /** Raised by its node; compared for equality only. */
+  readonly beat: number;
+  readonly version: string;
+  /** Whether the connection that its beats come by is there. A hint: a pooler may hold it without its node. */
+  readonly connected: boolean;
+}
+
+/** What a beat is answered with. */
+export interface Look {
+  /** This node's own state; null: it is dead. */
+  readonly mine: NodeState | null;
+  readonly members: readonly Member[];
+  /** Messages without a node that this beat has handed to this one to send. */
+  readonly adopted: number;
+}
+
+/**
+ * `renewed`: its beat is another by now, so that nothing is to be concluded. What `buried` and `dead already` say is
+ * final: every write of that boot was committed before, or never will be.
+ */
+export type Burial = 'buried' | 'renewed' | 'dead already';
+
+/**
+ * The table of nodes. Any method rejects where the database is away. Once it has a boot, every write of the store proves
+ * that this boot is not dead, in its own transaction; one that can not is refused, and so is all that comes after.
+ */
+export interface NodeTable {
+  /** Mints the boot of this start. From then on the store writes as this boot. */
+  register(node: { readonly nodeId: string; readonly version: string }): Promise<Boot>;
+  /** Raises the beat and looks at all members, on a connection of its own: a full pool must not look like death. */
+  beat(): Promise<Look>;
+  /**
+   * Declares a boot dead, unless its beat is not `seen` any more (undefined: whatever it is), ends its unfinished turns as
+   * INTERRUPTED, and leaves what it had to send to whoever beats next.
+   */
+  bury(boot: Boot, seen: number | undefined): Promise<Burial>;
+  /** Calls back, once, when a write was refused since this boot is dead. */
+  onSuperseded(listener: () => void): void;
+}
