@@ -22,6 +22,7 @@ import {
   type TierTable,
   tierOverridesSchema,
   tierSchema,
+  withinNode,
   withOverrides,
 } from './domain/tiers.ts';
 
@@ -318,7 +319,7 @@ function settle(env: Environment, tables: Tables, given: Given) {
     extraQueues: env.EXECUTION_EXTRA_QUEUES,
     peers: peersOf(env),
     access: accessOf(env),
-    tiers: tables.tiers,
+    tiers: withinNode(tables.tiers, env.NODE_MAX_EXECUTIONS),
     defaultTier: env.DEFAULT_TIER,
     models,
     execution: {
