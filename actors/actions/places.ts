@@ -73,6 +73,7 @@ interface Entry extends Wanting {
   readonly bytes: number;
   readonly tenant: TenantPlaces;
   readonly line: QueueName;
+  readonly source: Subscription;
   state: 'waiting' | 'in hand' | 'left';
   readonly place: Place;
   readonly grant: () => void;
@@ -97,6 +98,8 @@ export function createPlaces({ places, subscriptions, tiers, atOnce, clock, log 
   let behind = 0;
   let bytes = 0;
   let turns: Turns = noTurns;
+  /** Places that tiers have. */
+  const ofTier = new Map<string, number>();
 
   function mayEnter({ tenant, sessionId, bytes: more }: Entry): boolean {
     if (bytes > 0 && bytes + more > MAX_BYTES) return false;
@@ -110,15 +113,18 @@ export function createPlaces({ places, subscriptions, tiers, atOnce, clock, log 
     const { tenant, sessionId } = entry;
     const others = tenant.inHand.get(sessionId) ?? 0;
     tenant.inHand.set(sessionId, others + 1);
-    count(tenant, others > 0, 1, entry.bytes);
+    count(entry, others > 0, 1);
     entry.state = 'in hand';
   }
 
-  function count(tenant: TenantPlaces, isBehind: boolean, sign: 1 | -1, size: number): void {
+  function count({ tenant, bytes: size, source }: Entry, isBehind: boolean, sign: 1 | -1): void {
     if (isBehind) {
       tenant.behind += sign;
       behind += sign;
-    } else occupied += sign;
+    } else {
+      occupied += sign;
+      ofTier.set(source.group, (ofTier.get(source.group) ?? 0) + sign);
+    }
     tenant.bytes += sign * size;
     bytes += sign * size;
   }
@@ -131,7 +137,7 @@ export function createPlaces({ places, subscriptions, tiers, atOnce, clock, log 
       const others = (tenant.inHand.get(sessionId) ?? 1) - 1;
       if (others === 0) tenant.inHand.delete(sessionId);
       else tenant.inHand.set(sessionId, others);
-      count(tenant, others > 0, -1, entry.bytes);
+      count(entry, others > 0, -1);
     }
     entry.state = 'left';
     start(entry);
@@ -146,9 +152,9 @@ export function createPlaces({ places, subscriptions, tiers, atOnce, clock, log 
     entry.start();
   }
 
-  function intoLine(entry: Entry, source: Subscription): void {
+  function intoLine(entry: Entry): void {
     const line = lines.get(entry.line) ?? {
-      subscription: { ...source, queue: entry.line },
+      subscription: { ...entry.source, queue: entry.line },
       entries: new Set<Entry>(),
     };
     lines.set(entry.line, line);
@@ -163,6 +169,7 @@ export function createPlaces({ places, subscriptions, tiers, atOnce, clock, log 
     const line = lines.get(entry.line);
     line?.entries.delete(entry);
     if (line?.entries.size === 0) lines.delete(entry.line);
+    if (lines.size === 0) turns = noTurns;
     const others = (waiting.get(sessionId) ?? 1) - 1;
     if (others === 0) waiting.delete(sessionId);
     else waiting.set(sessionId, others);
@@ -183,13 +190,23 @@ export function createPlaces({ places, subscriptions, tiers, atOnce, clock, log 
         if (first && mayEnter(first)) ready.push({ subscription, length: entries.size });
       }
       if (ready.length === 0) return;
-      turns = enrolled(turns, ready);
+      turns = turns === noTurns ? begun(ready) : enrolled(turns, ready);
       const next = nextSubscription(turns);
       const [first] = (next && lines.get(next.queue)?.entries) ?? [];
       if (!next || !first) return;
       turns = served(turns, next);
       grant(first);
     }
+  }
+
+  /** The first turns since nobody waited: a tier that has places has had that many of them, up to its weight. */
+  function begun(ready: readonly WaitingQueue[]): Turns {
+    let first = enrolled(noTurns, ready);
+    const tiersThere = new Map(ready.map(({ subscription }) => [subscription.group, subscription]));
+    for (const [group, subscription] of tiersThere)
+      for (let had = Math.min(ofTier.get(group) ?? 0, subscription.weight); had > 0; had -= 1)
+        first = served(first, subscription);
+    return first;
   }
 
   /** The limit of the tenant's own tier, where the queue or the action has named another. */
@@ -230,7 +247,7 @@ export function createPlaces({ places, subscriptions, tiers, atOnce, clock, log 
     const place: Place = { granted: come.promise, leave: () => leave(entry) };
     const entry: Entry = {
       ...wanting,
-      ...{ bytes: delivery.bytes ?? 0, tenant, line, state: 'waiting', place, grant: come.resolve },
+      ...{ bytes: delivery.bytes ?? 0, tenant, line, source, state: 'waiting', place, grant: come.resolve },
       ...{ started: started.promise, start: started.resolve },
     };
     granted.set(place, entry);
@@ -241,7 +258,7 @@ export function createPlaces({ places, subscriptions, tiers, atOnce, clock, log 
       enter(entry);
       return entry;
     }
-    intoLine(entry, source);
+    intoLine(entry);
     askLimit(entry);
     throw new SetAside(place);
   }
