@@ -19,7 +19,7 @@ import { createUnsentBytes, type UnsentBytes } from '../wire/unsent-bytes.ts';
 import { HTTP_LIMITS, type HttpLimits, judgeFraming, tooLarge } from './body-limits.ts';
 import type { Descriptors } from './descriptors.ts';
 import { type BodyOutcome, NO_BODY, type RequestBody, requestBody } from './request-body.ts';
-import { openWriter, type ResponseWriter } from './response-writer.ts';
+import { openWriter, type ResponseWriter as WriterOf } from './response-writer.ts';
 
 declare module 'uWebSockets.js' {
   /** What the build has and its types leave out. */
@@ -41,6 +41,8 @@ const MAX_CORK_BYTES = 12 * 1024;
 const LARGE_BYTES = 64 * 1024;
 /** After this long a tenant whose clients do not read may ask again. */
 const UNREAD_RETRY_MS = 1_000;
+
+type ResponseWriter = WriterOf<HttpResponse>;
 
 /** Requests need an absolute URL; the Host header is the client's claim and stays a header. */
 const BASE = 'http://node';

@@ -1,14 +1,19 @@
 /** One response of a uWS app from its first byte to its end, or to the client's going: the only place that touches it. */
-import type { HttpResponse } from 'uWebSockets.js';
+
+/** What this file needs of a uWebSockets.js response. */
+interface RawResponse {
+  cork(write: () => void): unknown;
+  onAborted(gone: () => void): unknown;
+}
 
 /** One response that may still be written to, until it has ended or the client is gone. */
-export interface ResponseWriter {
-  readonly res: HttpResponse;
+export interface ResponseWriter<R extends RawResponse> {
+  readonly res: R;
   readonly signal: AbortSignal;
   /** `deed` runs once, whichever way the exchange ends; at once where it has. */
   onEnd(deed: () => void): void;
   /** Runs `write` corked unless the client is gone; nothing else may touch `res`. */
-  write(write: (res: HttpResponse) => void): void;
+  write(write: (res: R) => void): void;
   /** Resolves at the next `becameWritable`, or when the client is gone. */
   untilWritable(): Promise<void>;
   becameWritable(): void;
@@ -17,7 +22,7 @@ export interface ResponseWriter {
 }
 
 /** `left` is called once, when the exchange is over. */
-export function openWriter(res: HttpResponse, left: () => void): ResponseWriter {
+export function openWriter<R extends RawResponse>(res: R, left: () => void): ResponseWriter<R> {
   const aborter = new AbortController();
   const deeds: (() => void)[] = [];
   let waiting = (): void => {};
@@ -28,7 +33,7 @@ export function openWriter(res: HttpResponse, left: () => void): ResponseWriter 
     for (const deed of deeds) deed();
     waiting();
   };
-  const writer: ResponseWriter = {
+  const writer: ResponseWriter<R> = {
     res,
     signal: aborter.signal,
     onEnd(deed) {

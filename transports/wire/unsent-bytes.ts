@@ -41,6 +41,7 @@ interface Account {
 }
 
 interface TenantAccounts {
+  open: number;
   bytes: number;
   /** Those that hold something. */
   readonly holders: Set<Account>;
@@ -100,8 +101,9 @@ export function createUnsentBytes(): UnsentBytes {
 
   return {
     open(tenantId, cut) {
-      const tenant = tenants.get(tenantId) ?? { bytes: 0, holders: new Set<Account>() };
+      const tenant = tenants.get(tenantId) ?? { open: 0, bytes: 0, holders: new Set<Account>() };
       tenants.set(tenantId, tenant);
+      tenant.open += 1;
       let isOver = false;
       const account: Account = {
         tenant,
@@ -126,6 +128,8 @@ export function createUnsentBytes(): UnsentBytes {
           if (isOver) return;
           set(account, 0);
           isOver = true;
+          tenant.open -= 1;
+          if (tenant.open === 0) tenants.delete(tenantId);
           waiting.delete(account);
           if (waiting.size === 0) stopTimer();
         },
