@@ -191,7 +191,8 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     clock,
     log,
     subscriptions: workSubscriptions(settings.extraQueues, defaultTier, tiers),
-    credits: settings.execution.maxOnNode,
+    places: settings.execution.maxOnNode,
+    tiers,
     newId: randomUUID,
   });
   const agentTasks = createAgentTasks({ transport, takeTask: management.takeTask, notices, log });

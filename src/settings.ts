@@ -22,6 +22,7 @@ import {
   type TierTable,
   tierOverridesSchema,
   tierSchema,
+  withinNode,
   withOverrides,
 } from './domain/tiers.ts';
 
@@ -157,8 +158,7 @@ export function parseSettings(
   const parsed = environmentSchema.safeParse(given);
   const issues = parsed.success ? [] : parsed.error.issues;
   const problems = issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
-  const overrides = readJson('TIERS_FILE', given, tierOverridesSchema, problems);
-  const tiers = overrides ? withOverrides(TIER_TABLE, overrides) : TIER_TABLE;
+  const tiers = withOverrides(TIER_TABLE, readJson('TIERS_FILE', given, tierOverridesSchema, problems) ?? {});
   const models = withModels(MODEL_TABLE, readJson('MODELS_FILE', given, modelsFileSchema, problems) ?? {});
   const entries = readJson('PROVIDERS_FILE', given, providersFileSchema, problems);
   const configured = configureProviders(given, entries ?? []);
@@ -318,7 +318,7 @@ function settle(env: Environment, tables: Tables, given: Given) {
     extraQueues: env.EXECUTION_EXTRA_QUEUES,
     peers: peersOf(env),
     access: accessOf(env),
-    tiers: tables.tiers,
+    tiers: withinNode(tables.tiers, env.NODE_MAX_EXECUTIONS),
     defaultTier: env.DEFAULT_TIER,
     models,
     execution: {

@@ -23,19 +23,21 @@ import {
   type Listener,
   NOT_ITS_FAULT,
   type ReadMessage,
+  SetAside,
   type Transport,
 } from '../../src/ports/transport.ts';
 import { type Abortable, createAbortable } from './abortable.ts';
 import { createActionBatches } from './batches.ts';
+import { createPlaces, deferred, MAX_BEHIND, type Places } from './places.ts';
 import { createActionQueries } from './queries.ts';
 import { type ActionRequest, createReplies, type Replies, requestOf } from './replies.ts';
-import { createActionRuns, runRequest } from './runs.ts';
+import { createActionRuns, runRequest, taskOf } from './runs.ts';
 
 /** Pushes that are remembered, so that one delivered again is not shown again; sockets do not outlive the process. */
 const MAX_PUSHED = 10_000;
 
-/** Callbacks are taken beside the runs for which a node has places: runs wait for them. */
-const CALLBACKS_AT_ONCE = 64;
+/** What needs no place (questions, cancels, callbacks) is taken beside the runs that are in hand. */
+const OTHERS_AT_ONCE = 256;
 
 const isCallbacks = ({ queue }: Subscription): boolean => queue.startsWith('agent_execution_service:');
 
@@ -51,8 +53,9 @@ interface ActionWorkerDeps {
   readonly log: Log;
   /** The queues to take from. Nobody is answered on them. */
   readonly subscriptions: readonly Subscription[];
-  /** Actions performed at once. A run holds its place to its end. */
-  readonly credits: number;
+  /** Executions that the node runs at once. */
+  readonly places: number;
+  readonly tiers: TierTable;
   readonly newId: () => string;
   readonly timers?: Timers;
 }
@@ -110,8 +113,9 @@ export function createActionWorker(deps: ActionWorkerDeps): ActionWorker {
       );
   }
 
-  async function consume(some: readonly Subscription[], credits: number): Promise<void> {
+  async function consume(some: readonly Subscription[]): Promise<void> {
     if (some.length === 0) return;
+    const credits = deps.places + MAX_BEHIND + OTHERS_AT_ONCE;
     const options = { credits, read: readWork(taken, commands), onDead, onRefused };
     consumptions = [...consumptions, await transport.consume(some, listener, options)];
   }
@@ -126,11 +130,9 @@ export function createActionWorker(deps: ActionWorkerDeps): ActionWorker {
 
   return {
     async start() {
-      await consume(
-        subscriptions.filter((each) => !isCallbacks(each)),
-        deps.credits,
-      );
-      await consume(subscriptions.filter(isCallbacks), CALLBACKS_AT_ONCE);
+      await consume(subscriptions.filter((each) => !isCallbacks(each)));
+      // Apart: what runs and questions wait for must reach them however many there are.
+      await consume(subscriptions.filter(isCallbacks));
     },
     drain,
     async close() {
@@ -144,17 +146,45 @@ export function createActionWorker(deps: ActionWorkerDeps): ActionWorker {
 const keyOf = ({ action }: ActionDelivery): string =>
   `${action.tenant_id} ${action.action_type} ${action.action_id}`;
 
-/** The same action, delivered again while it is worked on, waits: it is answered once it is known how. */
+/** The same action, delivered again while it is worked on, is set aside: it is answered once it is known how. */
 function oneAtATime(work: Listener): Listener {
-  const open = new Map<string, Promise<void>>();
-  return function listener(delivery): Promise<void> {
+  const open = new Set<string>();
+  /** What goes on when the action before it is done, by key; oldest first. */
+  const waiting = new Map<string, Set<() => void>>();
+
+  function next(key: string): void {
+    const [grant] = waiting.get(key) ?? [];
+    if (!grant) return;
+    drop(key, grant);
+    grant();
+  }
+  function drop(key: string, grant: () => void): boolean {
+    const others = waiting.get(key);
+    const wasThere = others?.delete(grant) === true;
+    if (others?.size === 0) waiting.delete(key);
+    return wasThere;
+  }
+  function aside(key: string): SetAside {
+    const { promise: granted, resolve } = deferred();
+    const others = waiting.get(key) ?? new Set();
+    waiting.set(key, others.add(resolve));
+    const leave = (): void => {
+      if (!drop(key, resolve) && !open.has(key)) next(key);
+    };
+    return new SetAside({ granted, leave });
+  }
+
+  return async function listener(delivery): Promise<void> {
     if (!delivery.idGiven) return work(delivery);
     const key = keyOf(delivery);
-    const first = open.get(key);
-    if (first) return first.catch(() => {}).then(() => listener(delivery));
-    const done = work(delivery).finally(() => open.delete(key));
-    open.set(key, done);
-    return done;
+    if (open.has(key)) throw aside(key);
+    open.add(key);
+    try {
+      await work(delivery);
+    } finally {
+      open.delete(key);
+      next(key);
+    }
   };
 }
 
@@ -178,19 +208,27 @@ type Perform = (delivery: ActionDelivery, request: ActionRequest, command: Comma
 
 function createPerform(deps: PerformDeps): Perform {
   const { transport, executions, invalidateAgent } = deps;
+  const places = createPlaces({ ...deps, atOnce: executions.atOnce });
   const performRun = createActionRuns(deps);
   const performBatch = createActionBatches({ ...deps, performRun });
   const answerQuery = createActionQueries({ ...deps, signal: deps.running.signal });
-  const cancel = createCancel(deps);
+  const cancel = createCancel(deps, places);
   const push = createPush(deps);
 
   return async function perform(delivery, request, command) {
     switch (command.type) {
-      case 'run':
-        await performRun(runRequest(request, command), executions.start);
-        return;
-      case 'batch':
-        return performBatch(request, command);
+      case 'run': {
+        const run = runRequest(request, command);
+        const { sessionId, taskId, caller } = run.turn;
+        return places.within(delivery, { ...caller, sessionId, taskId }, async (started) => {
+          await performRun(run, (turn, options) => executions.start(turn, options).finally(started));
+        });
+      }
+      case 'batch': {
+        const { tenant_id: tenantId, tenant_tier: tier } = request.action;
+        const wanting = { tenantId, tier, sessionId: taskOf(request.action), taskId: undefined };
+        return places.within(delivery, wanting, () => performBatch(request, command));
+      }
       case 'cancel':
         return cancel(request, command);
       case 'status':
@@ -209,12 +247,13 @@ function createPerform(deps: PerformDeps): Perform {
   };
 }
 
-/** Cancelled twice is cancelled once; what is stored is what was answered. */
-function createCancel({ directory, replies }: PerformDeps) {
+/** Cancelled twice is cancelled once; what is stored is what was answered. A run without a place is one that waits. */
+function createCancel({ directory, replies, running }: PerformDeps, places: Places) {
   return async (request: ActionRequest, { taskId }: CommandOf<'cancel'>): Promise<void> => {
     // A run must be stopped also while the store is away.
     const before = await replies.stored(request, 'cancelled').catch(() => null);
     if (before && (await replies.repeat(request, before))) return;
+    await running.of(places.hasten(request.action.tenant_id, taskId));
     const reply = await directory.cancel(request.action.tenant_id, taskId);
     const about = { taskId: request.action.task_id ?? taskId };
     if (reply.ok) {

@@ -109,6 +109,27 @@ export function withOverrides(table: TierTable, overrides: z.infer<typeof tierOv
   };
 }
 
+/** A node of fewer places than this keeps none back: every one counts. */
+const MIN_SHARED_PLACES = 3;
+
+/**
+ * The table of a node that runs so many executions at once: no tenant holds all of its places, whatever its tier allows.
+ * An eighth is left to the others.
+ */
+export function withinNode(table: TierTable, places: number): TierTable {
+  const most = places < MIN_SHARED_PLACES ? places : places - Math.max(1, Math.floor(places / 8));
+  const within = (tier: Tier): TierLimits => ({
+    ...table[tier],
+    executions: Math.min(table[tier].executions, most),
+  });
+  return {
+    free: within('free'),
+    advance: within('advance'),
+    professional: within('professional'),
+    enterprise: within('enterprise'),
+  };
+}
+
 /** The lower of a tier's limit and an operator's cap; either may be absent. */
 export const capped = (tierLimit: number, cap: number | undefined): number =>
   cap === undefined ? tierLimit : Math.min(tierLimit, cap);

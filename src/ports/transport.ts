@@ -26,11 +26,34 @@ export interface ActionDelivery {
   readonly idGiven: boolean;
   readonly format: ActionFormat;
   readonly queue: QueueName;
+  /** Bytes of its body. */
+  readonly bytes?: number;
+  /** For which it was set aside before. Whoever is delivered it leaves it. */
+  readonly place?: Place;
+}
+
+/** What an action that was set aside waits for. */
+export interface Place {
+  readonly granted: Promise<void>;
+  /** It is wanted no more, granted or not. Safe to call twice. */
+  leave(): void;
+}
+
+/**
+ * Thrown by a listener: not yet. The action keeps its place in its order with the medium, holds no credit and no body
+ * in this process, and is delivered again, uncounted, when the place is granted. When the consumer stops it is requeued.
+ */
+export class SetAside extends Error {
+  readonly place: Place;
+  constructor(place: Place) {
+    super('the action waits for a place');
+    this.place = place;
+  }
 }
 
 /**
  * Resolved: acknowledged. Rejected: delivered again, at most MAX_DELIVERIES times, then put on the dead list. Rejected
- * with a RefusalError of NOT_ITS_FAULT: requeued: uncounted, for whoever takes it next.
+ * with a RefusalError of NOT_ITS_FAULT: requeued: uncounted, for whoever takes it next. Rejected with SetAside: later.
  */
 export type Listener = (delivery: ActionDelivery) => Promise<void>;
 

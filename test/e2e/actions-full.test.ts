@@ -1,4 +1,4 @@
-/** A node whose places are all taken by runs: what feeds those runs must reach it all the same, and no more is taken. */
+/** A node whose places are all taken by runs: what feeds, asks after or ends those runs must reach it all the same. */
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { action, actionScene, ownList, pydantic2, WORK } from '../support/action-client.ts';
@@ -35,19 +35,21 @@ test('a callback reaches a run that has the last place', async (t) => {
   assert.match(await lookedUp(t, '1'), /Anvils are heavy/);
 });
 
-test('a full node leaves the rest on the queue; a cancel over HTTP reaches it, and then the queue moves on', async (t) => {
-  const { client, stub, ask } = await actionScene(t, { env: { NODE_MAX_EXECUTIONS: '1' } });
-  stub.next(stallAfter('Hm'));
-  const [end, list] = [ownList(), ownList('chat.status')];
+test('a full node answers questions and cancels, and what waits for a place has it then', async (t) => {
+  const { client, stub } = await actionScene(t, { env: { NODE_MAX_EXECUTIONS: '1' } });
+  stub.next(stallAfter('Hm'), say('Next.'));
+  const [end, next, list] = [ownList(), ownList(), ownList('chat.status')];
   const more = { task_id: 'long-1', callback_queue: end };
   await client.push(WORK, pydantic2(action('execution.agent_run', { input: 'Hi.' }, more)));
   await stub.request(0);
+  const waiting = action('execution.agent_run', { input: 'And I.' }, { callback_queue: next });
   const question = action('chat.status', { task_id: 'long-1' }, { callback_queue: list });
-  await client.push(WORK, pydantic2(question), pydantic2(question));
-  assert.equal(await client.redis.client.llen(WORK), 2);
+  await client.push(WORK, pydantic2(waiting), pydantic2(question), pydantic2(question));
+  for (const { data } of await client.replies(list, 2)) assert.equal(data.status, 'processing');
+  assert.equal(stub.requests.length, 1);
 
-  const cancelled = await ask('/api/chat/cancel', { body: { task_id: 'long-1' } });
-  assert.equal(cancelled.body.status, 'cancelled');
+  const cancelled = await client.ask('execution.cancel', { task_id: 'long-1' });
+  assert.equal(cancelled.data.status, 'cancelled');
   assert.equal((await client.reply(end)).data.status, 'cancelled');
-  for (const { data } of await client.replies(list, 2)) assert.equal(data.status, 'cancelled');
+  assert.equal((await client.reply(next)).data.response, 'Next.');
 });

@@ -13,10 +13,13 @@ import {
 } from 'uWebSockets.js';
 import { STATUS_CODES } from 'node:http';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
+import type { TenantId } from '../../src/domain/ids.ts';
 import { createLargeBodies, type LargeBodies } from '../wire/large-bodies.ts';
+import { createUnsentBytes, type UnsentBytes } from '../wire/unsent-bytes.ts';
 import { HTTP_LIMITS, type HttpLimits, judgeFraming, tooLarge } from './body-limits.ts';
 import type { Descriptors } from './descriptors.ts';
 import { type BodyOutcome, NO_BODY, type RequestBody, requestBody } from './request-body.ts';
+import { openWriter, type ResponseWriter as WriterOf } from './response-writer.ts';
 
 declare module 'uWebSockets.js' {
   /** What the build has and its types leave out. */
@@ -33,6 +36,13 @@ declare module 'uWebSockets.js' {
 
 /** This uWS build corrupts a chunked response that overflows its 16 KiB cork; the chunk's framing and headers need room. */
 const MAX_CORK_BYTES = 12 * 1024;
+
+/** Bytes of a body from which on it is written as the socket takes it, and counted; sockets take less at once. */
+const LARGE_BYTES = 64 * 1024;
+/** After this long a tenant whose clients do not read may ask again. */
+const UNREAD_RETRY_MS = 1_000;
+
+type ResponseWriter = WriterOf<HttpResponse>;
 
 /** Requests need an absolute URL; the Host header is the client's claim and stays a header. */
 const BASE = 'http://node';
@@ -93,6 +103,8 @@ export interface Exchange {
   readonly refused: ErrorData | undefined;
   /** The Request has none. */
   readonly body: RequestBody;
+  /** Says whose the response is: what a tenant's clients have not taken is bounded. */
+  readonly belongsTo?: (tenantId: TenantId) => void;
 }
 
 /** Answers a request. May be called with a refused one: then the answer is that refusal. */
@@ -118,10 +130,11 @@ export function mountHttp(
 ): HttpMount {
   const open = new Set<ResponseWriter>();
   const bodies = createLargeBodies(limits.maxBodyBytes);
+  const unsent = createUnsentBytes();
   app.any('/*', (res, req) => {
     const writer = openWriter(res, () => open.delete(writer));
     open.add(writer);
-    receive(writer, req, handler, { limits, bodies });
+    receive(writer, req, handler, { limits, bodies, unsent });
   });
   return {
     pending: () => open.size,
@@ -129,60 +142,6 @@ export function mountHttp(
       for (const writer of [...open]) if (!writer.signal.aborted) writer.res.close();
     },
   };
-}
-
-/** One response that may still be written to, until it has ended or the client is gone. */
-interface ResponseWriter {
-  readonly res: HttpResponse;
-  readonly signal: AbortSignal;
-  /** `deed` runs once, whichever way the exchange ends; at once where it has. */
-  onEnd(deed: () => void): void;
-  /** Runs `write` corked unless the client is gone; nothing else may touch `res`. */
-  write(write: (res: HttpResponse) => void): void;
-  /** Resolves at the next `becameWritable`, or when the client is gone. */
-  untilWritable(): Promise<void>;
-  becameWritable(): void;
-  /** After the last write. */
-  ended(): void;
-}
-
-function openWriter(res: HttpResponse, left: () => void): ResponseWriter {
-  const aborter = new AbortController();
-  const deeds: (() => void)[] = [];
-  let waiting = (): void => {};
-  let over = false;
-  const leave = (): void => {
-    over = true;
-    left();
-    for (const deed of deeds) deed();
-    waiting();
-  };
-  const writer: ResponseWriter = {
-    res,
-    signal: aborter.signal,
-    onEnd(deed) {
-      if (over) deed();
-      else deeds.push(deed);
-    },
-    write(write) {
-      if (!over) res.cork(() => write(res));
-    },
-    untilWritable: () =>
-      new Promise((resolve) => {
-        waiting = resolve;
-        if (over) resolve();
-      }),
-    becameWritable: () => waiting(),
-    ended: () => {
-      if (!over) leave();
-    },
-  };
-  res.onAborted(() => {
-    if (over) return;
-    aborter.abort();
-    leave();
-  });
-  return writer;
 }
 
 /** A request as far as its headers: all that must be copied before uWS takes it back. */
@@ -220,21 +179,23 @@ const NO_HEAD: RequestHead = { method: 'GET', url: BASE, headers: new Headers() 
 interface Reading {
   readonly limits: HttpLimits;
   readonly bodies: LargeBodies;
+  readonly unsent: UnsentBytes;
 }
 
 function receive(writer: ResponseWriter, req: HttpRequest, handler: HttpHandler, reading: Reading): void {
+  const answer = { writer, handler, unsent: reading.unsent };
   const head = readHead(req);
-  if ('code' in head) return respond(writer, handler, NO_HEAD, { refused: head });
+  if ('code' in head) return respond(answer, NO_HEAD, { refused: head });
   const framing = judgeFraming(head.headers, reading.limits);
-  if (framing !== 'body follows') return respond(writer, handler, head, framing);
+  if (framing !== 'body follows') return respond(answer, head, framing);
   const outcome = new Promise<BodyOutcome>((resolve) => {
     receiveBody(writer, reading, resolve);
   });
   const body = requestBody(reading.bodies, outcome, writer.onEnd);
   // Who may not, or asks for what there is not, is refused before the body is there: nothing of it is looked at.
-  if (!head.headers.has('transfer-encoding')) return respond(writer, handler, head, {}, body);
+  if (!head.headers.has('transfer-encoding')) return respond(answer, head, {}, body);
   void outcome.then((arrived) => {
-    if (arrived.body || arrived.refused) respond(writer, handler, head, arrived, body);
+    if (arrived.body || arrived.refused) respond(answer, head, arrived, body);
   });
 }
 
@@ -275,16 +236,32 @@ function receiveBody(
   });
 }
 
+interface Answer {
+  readonly writer: ResponseWriter;
+  readonly handler: HttpHandler;
+  readonly unsent: UnsentBytes;
+}
+
 function respond(
-  writer: ResponseWriter,
-  handler: HttpHandler,
+  { writer, handler, unsent }: Answer,
   { method, url, headers }: RequestHead,
   { refused, close = false }: BodyOutcome,
   body: RequestBody = NO_BODY,
 ): void {
-  Promise.resolve()
-    .then(() => handler(new Request(url, { method, headers }), { signal: writer.signal, refused, body }))
-    .then((response) => deliver(writer, method, response, close))
+  let tenantId: TenantId | undefined;
+  const belongsTo = (id: TenantId): void => {
+    tenantId = id;
+  };
+  const ask = async (no: ErrorData | undefined): Promise<Response> =>
+    handler(new Request(url, { method, headers }), { signal: writer.signal, refused: no, body, belongsTo });
+  const sendLarge = async (whole: Uint8Array, response: Response): Promise<void> => {
+    if (writeLarge(writer, response, whole, { unsent, tenantId })) return;
+    const message = 'Responses that were asked for before have not been read yet.';
+    const refusedNow = await ask(refusal('OVERLOADED', { message, retryAfterMs: UNREAD_RETRY_MS }));
+    await deliver(writer, method, refusedNow, close, async () => {});
+  };
+  ask(refused)
+    .then((response) => deliver(writer, method, response, close, sendLarge))
     // The routes turn their own failures into answers; what arrives here broke while it was written.
     .catch(() => {
       if (!writer.signal.aborted) writer.res.close();
@@ -296,6 +273,7 @@ async function deliver(
   method: string,
   response: Response,
   close: boolean,
+  sendLarge: (whole: Uint8Array, response: Response) => Promise<void>,
 ): Promise<void> {
   const { body, headers } = response;
   if (writer.signal.aborted || !body || method === 'HEAD') {
@@ -312,8 +290,33 @@ async function deliver(
   if (headers.get('content-type')?.startsWith('text/event-stream') || headers.has('transfer-encoding'))
     return stream(writer, response, body);
   const whole = new Uint8Array(await response.arrayBuffer());
+  if (whole.length > LARGE_BYTES && !close) return sendLarge(whole, response);
   writer.write((res) => writeHead(res, response).end(whole, close));
   writer.ended();
+}
+
+/** Writes a large body as the socket takes it; false where its tenant, or the node, has too much unsent to begin. */
+function writeLarge(
+  writer: ResponseWriter,
+  response: Response,
+  whole: Uint8Array,
+  { unsent, tenantId }: { readonly unsent: UnsentBytes; readonly tenantId: TenantId | undefined },
+): boolean {
+  const account = unsent.open(tenantId, () => writer.res.close());
+  writer.onEnd(account.close);
+  if (!account.hasRoom()) return false;
+  account.set(whole.length);
+  const goOn = (res: HttpResponse, offset: number): boolean => {
+    const [ok, done] = res.tryEnd(whole.subarray(offset), whole.length);
+    if (done) writer.ended();
+    else account.set(whole.length - offset);
+    return ok;
+  };
+  writer.write((res) => {
+    writeHead(res, response);
+    if (!goOn(res, 0)) res.onWritable((offset) => goOn(res, offset));
+  });
+  return true;
 }
 
 /** uWS frames bodies itself. */

@@ -120,6 +120,7 @@ const needsScope = (access: HttpDeps['access'], scope: Scope) =>
     const reply = await access.check({ bearer, header }, scope);
     if (!reply.ok) return refuse(c, reply.error);
     c.set('caller', reply.admitted.caller);
+    c.env.belongsTo?.(reply.admitted.caller.tenantId);
     await next();
   });
 

@@ -2,6 +2,7 @@
 import { isUtf8 } from 'node:buffer';
 import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
+import { defined } from '../../src/domain/defined.ts';
 import { type ErrorData, errorDataSchema, RefusalError, refusal } from '../../src/domain/errors.ts';
 import { type QueueName, queueNameSchema } from '../../src/domain/queues.ts';
 import { WorkerPoolError } from '../../src/llm/worker-pool.ts';
@@ -11,7 +12,9 @@ import {
   type DeadLetter,
   type Listener,
   NOT_ITS_FAULT,
+  type Place,
   type ReadMessage,
+  SetAside,
 } from '../../src/ports/transport.ts';
 import { decodeAction, MAX_ACTION_BYTES } from '../wire/codec.ts';
 import type { BodyReader } from './body-reader.ts';
@@ -22,6 +25,8 @@ export const MAX_DEAD_LETTERS = 10_000;
 const MAX_WHOLE_BYTES = 64 * 1024;
 /** Bytes that a dead letter shows of a larger one. */
 const MAX_HEAD_BYTES = 4_096;
+/** Actions that one consumer sets aside; each beyond holds a credit again, so that the rest stays on its queue. */
+export const MAX_ASIDE = 50_000;
 
 /** Bytes of an action, unless they are more than any receiver would take: then refused with TOO_LARGE. */
 export function sized(body: Uint8Array): Uint8Array {
@@ -36,6 +41,8 @@ type DeliveryVerdict =
   | { readonly type: 'failed'; readonly error: ErrorData }
   /** The listener can work on nothing now: NOT_ITS_FAULT. */
   | { readonly type: 'requeue'; readonly error: ErrorData }
+  /** The listener has no place for it yet. */
+  | { readonly type: 'aside'; readonly place: Place }
   /** Nobody will ever do better. */
   | { readonly type: 'malformed'; readonly error: ErrorData };
 
@@ -46,7 +53,20 @@ export async function deliver(
   queue: QueueName,
   body: Uint8Array,
   listener: Listener,
+  deps: DeliveryDeps,
+  place?: Place,
+): Promise<DeliveryVerdict> {
+  const verdict = await listen(queue, body, listener, deps, place);
+  if (verdict.type !== 'aside' || verdict.place !== place) place?.leave();
+  return verdict;
+}
+
+async function listen(
+  queue: QueueName,
+  body: Uint8Array,
+  listener: Listener,
   { log, bodies, read }: DeliveryDeps,
+  place: Place | undefined,
 ): Promise<DeliveryVerdict> {
   let decoded = bodies.read(queue, body, read);
   if (decoded instanceof Promise) {
@@ -57,9 +77,10 @@ export async function deliver(
   if (!decoded.ok) return { type: 'malformed', error: decoded.error };
   const { action, idGiven, format } = decoded;
   try {
-    await listener({ action, idGiven, format, queue });
+    await listener({ action, idGiven, format, queue, bytes: body.length, ...defined({ place }) });
     return DONE;
   } catch (error) {
+    if (error instanceof SetAside) return { type: 'aside', place: error.place };
     if (error instanceof RefusalError) {
       const type = NOT_ITS_FAULT.has(error.data.code) ? 'requeue' : 'failed';
       return { type, error: error.data };

@@ -25,6 +25,7 @@ import type {
   DeadLetter,
   DeadLetters,
   Listener,
+  Place,
   Sendable,
   Transport,
   TransportMeter,
@@ -36,6 +37,7 @@ import {
   createPauses,
   deadLetter,
   deliver,
+  MAX_ASIDE,
   MAX_DEAD_LETTERS,
   sized,
   tellingDead,
@@ -222,6 +224,7 @@ function createConsumer(
   const tellDead = tellingDead(options, { log, bodies });
   const subscriptions = new Map(first.map((subscription) => [subscription.queue, subscription]));
   const running = new Set<Promise<void>>();
+  const asides = new Map<Item, { readonly queue: QueueName; readonly place: Place }>();
   let turns = noTurns;
   let stopped = false;
 
@@ -235,9 +238,28 @@ function createConsumer(
       return { subscription, length: pauses.has(queue) ? 0 : queues.length(queue) };
     });
   };
-  const work = async (queue: QueueName, item: Item): Promise<void> => {
-    const verdict = await deliver(queue, item.body, listener, { log, bodies, read });
+  const requeueAside = (queue: QueueName, item: Item, place: Place): void => {
+    place.leave();
+    meter.counted('action.returned', 1);
+    queues.requeue(queue, item);
+  };
+  const setAside = async (queue: QueueName, item: Item, place: Place): Promise<void> => {
+    if (stopped) return requeueAside(queue, item, place);
+    asides.set(item, { queue, place });
+    await place.granted;
+    if (asides.delete(item)) begin(queue, item, place);
+  };
+  const begin = (queue: QueueName, item: Item, place?: Place): void => {
+    const done = work(queue, item, place).finally(() => {
+      running.delete(done);
+      takeMore();
+    });
+    running.add(done);
+  };
+  const work = async (queue: QueueName, item: Item, place?: Place): Promise<void> => {
+    const verdict = await deliver(queue, item.body, listener, { log, bodies, read }, place);
     if (verdict.type === 'done') return;
+    if (verdict.type === 'aside') return void setAside(queue, item, verdict.place);
     const deliveries = item.deliveries + 1;
     if (verdict.type === 'requeue') {
       pauses.pause(queue, verdict.error);
@@ -252,17 +274,13 @@ function createConsumer(
     }
   };
   const takeMore = (): void => {
-    while (!stopped && running.size < credits) {
+    while (!stopped && running.size + Math.max(0, asides.size - MAX_ASIDE) < credits) {
       turns = enrolled(turns, waiting());
       const subscription = nextSubscription(turns);
       const item = subscription && queues.take(subscription.queue);
       if (!subscription || !item) return;
       turns = served(turns, subscription);
-      const done = work(subscription.queue, item).finally(() => {
-        running.delete(done);
-        takeMore();
-      });
-      running.add(done);
+      begin(subscription.queue, item);
     }
   };
   const pauses = createPauses(takeMore);
@@ -279,7 +297,10 @@ function createConsumer(
     },
     async stop() {
       stopped = true;
-      await Promise.all(running);
+      const waiting = [...asides];
+      asides.clear();
+      for (const [item, { queue, place }] of waiting) requeueAside(queue, item, place);
+      while (running.size > 0) await Promise.all(running);
       pauses.close();
     },
   };

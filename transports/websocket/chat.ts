@@ -11,6 +11,7 @@ import type { Settings } from '../../src/settings.ts';
 import type { Access, ProxyCheck } from '../wire/access.ts';
 import { decodeClientFrame, type Format, wrongKindOfFrame } from '../wire/codec.ts';
 import { createLargeBodies, type LargeBodies, SMALL_BYTES } from '../wire/large-bodies.ts';
+import { createUnsentBytes } from '../wire/unsent-bytes.ts';
 import { createSocketClients, errorFrame, type SocketClient } from './connection.ts';
 import { createKeepAlive, type MonitoredSocket, uwsIdleSeconds } from './keep-alive.ts';
 import {
@@ -54,6 +55,8 @@ interface ChatStats {
   readonly frames_in: number;
   readonly bad_frames: number;
   readonly too_slow: number;
+  /** Written, and not taken by their clients yet. */
+  readonly unsent_bytes: number;
 }
 
 export interface Chat {
@@ -95,10 +98,11 @@ interface ChatContext extends ChatDeps {
  */
 export function mountChat(app: TemplatedApp, deps: ChatDeps): Chat {
   const { sockets } = deps.settings;
+  const unsent = createUnsentBytes();
   const chat: ChatContext = {
     ...deps,
     keepAlive: createKeepAlive(sockets, deps.clock),
-    newClient: createSocketClients(),
+    newClient: createSocketClients(unsent),
     tenants: createTenantCounts(),
     bodies: createLargeBodies(MAX_FRAME_BYTES),
     totals: { opened: 0, refused: 0, frames_in: 0, bad_frames: 0, too_slow: 0 },
@@ -120,7 +124,12 @@ export function mountChat(app: TemplatedApp, deps: ChatDeps): Chat {
     close: (ws, code) => closeSocket(chat, ws, code),
   });
   return {
-    stats: () => ({ sockets: keepAlive.size(), tenants: tenants.size(), ...totals }),
+    stats: () => ({
+      sockets: keepAlive.size(),
+      tenants: tenants.size(),
+      unsent_bytes: unsent.bytes(),
+      ...totals,
+    }),
     count: () => keepAlive.size(),
     closeAll(reason) {
       for (const client of keepAlive.clients()) client.close(reason);
@@ -235,6 +244,7 @@ function clientOf(chat: ChatContext, ws: Socket, connection: ConnectionState): S
   const id = `ws-${totals.opened}`;
   return chat.newClient(ws, {
     id,
+    tenantId: upgrade.type === 'accept' ? upgrade.admitted.caller.tenantId : undefined,
     format,
     reasoning: wanted?.reasoning ?? false,
     deltaWindowMs: wanted?.deltaWindowMs ?? settings.sockets.deltaWindowMs,

@@ -1,14 +1,17 @@
 /** The sending half of a socket: gathers frames, writes them once a loop turn, and gives up on clients that do not read. */
 import { CLOSE, type Close, type ErrorData } from '../../src/domain/errors.ts';
 import type { Frame } from '../../src/domain/frames.ts';
-import type { TaskId } from '../../src/domain/ids.ts';
+import type { TaskId, TenantId } from '../../src/domain/ids.ts';
 import type { Client } from '../../src/ports/sessions.ts';
 import { encodeFrame, type Format } from '../wire/codec.ts';
+import { createUnsentBytes, type UnsentAccount, type UnsentBytes } from '../wire/unsent-bytes.ts';
 
 /** Bytes written but not yet taken by the client; beyond this it counts as too slow. */
 export const MAX_BUFFERED_BYTES = 1024 * 1024;
 /** Gathered bytes (UTF-16 units of JSON); beyond this they are written before the loop turn ends. */
 const MAX_GATHERED_BYTES = 256 * 1024;
+/** Frames that wait, as they are, for room to write a snapshot or a replay. */
+const MAX_HELD_FRAMES = 4_000;
 /** How long a client that was too slow may take to read its buffer, and so learn why it is closed. */
 export const SLOW_GRACE_MS = 5_000;
 
@@ -47,6 +50,8 @@ export const errorFrame = (error: ErrorData, taskId: TaskId | undefined, atMs: n
 
 interface SocketClientOptions {
   readonly id: string;
+  /** Whose unsent bytes it adds to; absent of one that is refused. */
+  readonly tenantId?: TenantId | undefined;
   readonly format: Format;
   readonly deltaWindowMs: number;
   readonly reasoning: boolean;
@@ -55,7 +60,9 @@ interface SocketClientOptions {
 }
 
 /** Makes the clients of one port. They share one list of clients to flush, worked off once a loop turn. */
-export function createSocketClients(): (socket: RawSocket, options: SocketClientOptions) => SocketClient {
+export function createSocketClients(
+  unsent: UnsentBytes = createUnsentBytes(),
+): (socket: RawSocket, options: SocketClientOptions) => SocketClient {
   let dirty: Connection[] = [];
   const flushAll = (): void => {
     const batch = dirty;
@@ -65,7 +72,7 @@ export function createSocketClients(): (socket: RawSocket, options: SocketClient
   const atTurnsEnd = (client: Connection): void => {
     if (dirty.push(client) === 1) setImmediate(flushAll);
   };
-  return (socket, options) => new Connection(socket, options, atTurnsEnd);
+  return (socket, options) => new Connection(socket, options, unsent, atTurnsEnd);
 }
 
 /** A class, as there are tens of thousands of them: a closure for each method would cost as much as all they hold. */
@@ -88,10 +95,14 @@ class Connection implements SocketClient {
    */
   #isCatchingUp = true;
   #limit = MAX_BUFFERED_BYTES;
+  readonly #unsent: UnsentAccount;
+  /** Frames behind `session.ready` that wait for room; undefined while there is some. */
+  #held: Frame[] | undefined;
 
   constructor(
     socket: RawSocket,
-    { id, format, deltaWindowMs, reasoning, onStalled }: SocketClientOptions,
+    { id, tenantId, format, deltaWindowMs, reasoning, onStalled }: SocketClientOptions,
+    unsent: UnsentBytes,
     atTurnsEnd: (client: Connection) => void,
   ) {
     this.id = id;
@@ -101,16 +112,35 @@ class Connection implements SocketClient {
     this.#format = format;
     this.#onStalled = onStalled;
     this.#atTurnsEnd = atTurnsEnd;
+    this.#unsent = unsent.open(tenantId, () => this.#cutOff());
   }
 
   /** The frame is encoded at once: the session's other sockets are given it next. */
   send(frame: Frame): void {
     if (this.#state !== 'open') return;
-    if (frame.type === 'session.ready') this.#isCatchingUp = true;
+    if (this.#held) {
+      if (this.#held.push(frame) > MAX_HELD_FRAMES) this.#cutOff();
+      return;
+    }
+    if (frame.type === 'session.ready') {
+      this.#isCatchingUp = true;
+      if (!this.#unsent.hasRoom()) this.#hold();
+    }
     const data = encodeFrame(frame, this.#format);
     this.#gatheredBytes += data.length;
     if (this.#gathered.push(data) === 1) this.#atTurnsEnd(this);
     if (this.#gatheredBytes > MAX_GATHERED_BYTES) this.#flush();
+  }
+
+  /** What follows is written when its tenant and the node have room for it: until then it is no bytes. */
+  #hold(): void {
+    this.#held = [];
+    this.#unsent.whenRoom(() => {
+      const frames = this.#held ?? [];
+      this.#held = undefined;
+      this.#isCatchingUp = true;
+      for (const frame of frames) this.send(frame);
+    });
   }
 
   flushAtTurnsEnd(): void {
@@ -123,7 +153,8 @@ class Connection implements SocketClient {
     if (this.#state !== 'open' || this.#gathered.length === 0) return;
     const batch = this.#gathered;
     const isBinary = this.#format === 'msgpack';
-    this.#clear();
+    this.#gathered = [];
+    this.#gatheredBytes = 0;
     this.#socket.cork(() => {
       for (const data of batch) this.#socket.send(data, isBinary);
     });
@@ -131,6 +162,7 @@ class Connection implements SocketClient {
   }
 
   #clear(): void {
+    this.#held = undefined;
     this.#gathered = [];
     this.#gatheredBytes = 0;
   }
@@ -138,17 +170,35 @@ class Connection implements SocketClient {
   checkPressure(): void {
     if (this.#state !== 'open') return;
     const buffered = this.#socket.getBufferedAmount();
+    this.#unsent.set(buffered);
+    // Cut off by that, perhaps.
+    if (!this.#isOpen()) return;
     if (this.#isCatchingUp) this.#limit = MAX_BUFFERED_BYTES + buffered;
-    if (buffered <= this.#limit) return;
+    if (buffered > this.#limit) this.#stall();
+  }
+
+  #isOpen(): boolean {
+    return this.#state === 'open';
+  }
+
+  #stall(): void {
     this.#state = 'stalled';
     this.stalledAtMs = performance.now();
     this.#clear();
     this.#onStalled();
   }
 
+  /** It holds what others wait for. */
+  #cutOff(): void {
+    if (this.#state === 'open') this.#stall();
+    this.close(CLOSE.tooSlow);
+  }
+
   /** Once nothing is left in the buffer, the limit is the usual one again. */
   drained(): void {
-    if (this.#socket.getBufferedAmount() > 0) return;
+    const buffered = this.#socket.getBufferedAmount();
+    this.#unsent.set(buffered);
+    if (buffered > 0) return;
     this.#limit = MAX_BUFFERED_BYTES;
     if (this.#state !== 'stalled') return;
     this.#state = 'closed';
@@ -171,5 +221,6 @@ class Connection implements SocketClient {
   gone(): void {
     this.#state = 'closed';
     this.#clear();
+    this.#unsent.close();
   }
 }

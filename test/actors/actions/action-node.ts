@@ -38,7 +38,7 @@ export interface Weather {
 export interface ActionNodeOptions {
   readonly tiers?: TierTable;
   readonly peers?: Partial<Peers>;
-  readonly credits?: number;
+  readonly places?: number;
   readonly directory?: Partial<Directory>;
   /** What an earlier node left. */
   readonly store?: Store;
@@ -160,7 +160,8 @@ export async function openActionNode(t: TestContext, options: ActionNodeOptions 
       'professional',
       tiers,
     ),
-    credits: options.credits ?? 16,
+    places: options.places ?? 16,
+    tiers,
     newId: () => {
       ids += 1;
       return `made-${ids}`;

@@ -331,3 +331,27 @@ test('an answer that breaks off in an error does not look complete', async () =>
     },
   );
 });
+
+test('large answers that nobody reads are bounded for each tenant; who reads has the whole, and others have theirs', async () => {
+  const whole = Buffer.alloc(12 * 1024 * 1024, 'abcdefghijklmnopqrstuvwxyz');
+  const handler: HttpHandler = (request, { refused: no, belongsTo }) => {
+    if (no) return new Response(no.code, { status: 503 });
+    belongsTo?.(tenantIdSchema.parse(new URL(request.url).pathname.slice(1)));
+    return new Response(whole);
+  };
+  await withServer(handler, async (port, pending) => {
+    const ask = (tenant: string) => fetch(`http://127.0.0.1:${port}/${tenant}`);
+    const unread = await Promise.all(Array.from({ length: 20 }, () => ask('acme')));
+    const refusedOnes = unread.filter(({ status }) => status === 503);
+    assert.ok(refusedOnes.length >= 10, `${refusedOnes.length} were refused`);
+    assert.equal(await refusedOnes[0]?.text(), 'OVERLOADED');
+    assert.ok(pending() <= 8, `${pending()} wait to be read`);
+
+    const others = await ask('globex');
+    assert.ok(whole.equals(Buffer.from(await others.arrayBuffer())));
+    // Once they are read there is room again.
+    for (const response of unread)
+      if (response.status === 200) assert.ok(whole.equals(Buffer.from(await response.arrayBuffer())));
+    assert.equal((await ask('acme').then((again) => again.arrayBuffer())).byteLength, whole.length);
+  });
+});

@@ -10,7 +10,7 @@ import {
 } from '../../../transports/websocket/connection.ts';
 import { createKeepAlive } from '../../../transports/websocket/keep-alive.ts';
 import { event, portPerTest } from '../../support/chat-port.ts';
-import { loopTurns } from '../../support/until.ts';
+import { loopTurns, until } from '../../support/until.ts';
 import { connect } from '../../support/websocket-client.ts';
 
 const open = portPerTest();
@@ -90,6 +90,56 @@ test('a large snapshot to a healthy client does not count as slowness', async ()
   client.resume();
   await client.next((frame) => frame.seq === 10);
   assert.equal(chat.stats().too_slow, 0);
+});
+
+const MIB = 1024 * 1024;
+const SNAPSHOT = event('session.snapshot', undefined, { messages: 'x'.repeat(10 * MIB) });
+
+test('snapshots are written as sockets take them: of thirty that nobody reads a tenant has a bounded part unsent', async () => {
+  const { url, directory, chat } = await open();
+  const clients = await Promise.all(Array.from({ length: 30 }, () => connect(`${url}/ws/acme/s1`)));
+  await Promise.all(clients.map((client) => client.next('session.ready')));
+  for (const client of clients) client.pause();
+  for (const { client } of directory.attached) {
+    client.send(event('session.ready', undefined, {}));
+    client.send(SNAPSHOT);
+  }
+  await until('there is no more room', () => chat.stats().unsent_bytes > 32 * MIB);
+  await loopTurns(3);
+  const { unsent_bytes: unsent } = chat.stats();
+  assert.ok(unsent < 43 * MIB, `${unsent / MIB} MiB`);
+
+  // Another tenant has room of its own.
+  const other = await connect(`${url}/ws/globex/s1`);
+  await other.next('session.ready');
+  const theirs = directory.attached.at(-1)?.client;
+  theirs?.send(event('session.ready', undefined, {}));
+  theirs?.send(SNAPSHOT);
+  await other.next('session.snapshot');
+
+  // Who reads gets its own in its turn, and then what came meanwhile, in order.
+  const last = clients.at(-1);
+  directory.attached.at(-2)?.client.send(delta(1, 10));
+  for (const client of clients) client.resume();
+  await last?.next('session.snapshot');
+  await last?.next((frame) => frame.seq === 1);
+  await until('all is taken', () => chat.stats().unsent_bytes === 0);
+  assert.equal(chat.stats().too_slow, 0);
+});
+
+test('who takes nothing while others wait for its room is cut off', async () => {
+  const { url, directory, chat } = await open();
+  const clients = await Promise.all(Array.from({ length: 20 }, () => connect(`${url}/ws/acme/s1`)));
+  await Promise.all(clients.map((client) => client.next('session.ready')));
+  for (const client of clients.slice(0, -1)) client.pause();
+  for (const { client } of directory.attached) {
+    client.send(event('session.ready', undefined, {}));
+    client.send(SNAPSHOT);
+  }
+  await clients.at(-1)?.next('session.snapshot');
+  const { too_slow, unsent_bytes: unsent } = chat.stats();
+  assert.ok(too_slow > 0 && too_slow < 20, `${too_slow}`);
+  assert.ok(unsent < 80 * MIB, `${unsent / MIB} MiB`);
 });
 
 // --- Without a network -------------------------------------------------------------------------------------

@@ -100,6 +100,7 @@ export async function startConsumer(
     clearInterval(auditor);
     offReset();
     queueSet.close();
+    inFlight.requeueAsides();
     await inFlight.idle();
     const settled = await settleAll(inFlight);
     await lease.release(settled && (await nothingLeft(parts)));

@@ -1,19 +1,25 @@
 /** What a consumer has taken and not settled: runs the listener, and finds what this process or Redis has missed. */
 import type { ErrorData } from '../../../src/domain/errors.ts';
 import { type QueueName, queueNameSchema } from '../../../src/domain/queues.ts';
-import type { Listener, ReadMessage } from '../../../src/ports/transport.ts';
+import type { Listener, Place, ReadMessage } from '../../../src/ports/transport.ts';
 import type { BodyReader } from '../body-reader.ts';
-import { deliver } from '../delivery.ts';
+import { deliver, MAX_ASIDE } from '../delivery.ts';
 import type { BlockingReader } from './blocking-reader.ts';
 import type { KeyTracking } from './key-tracking.ts';
 import { itemsOf, recoverScript } from './scripts.ts';
-import { createSettlements, type InFlightEntry, type SettlementDeps } from './settlements.ts';
+import {
+  createSettlements,
+  type InFlightEntry,
+  intoHash,
+  type SettlementDeps,
+  type Settlements,
+} from './settlements.ts';
 
 export interface InFlight {
-  /** Listeners that run. */
+  /** Listeners that run, and what is set aside beyond MAX_ASIDE. */
   running(): number;
-  /** Ids that this process works on or has yet to settle. */
-  knows(id: string): boolean;
+  /** Ids that this process works on, has set aside, or has yet to settle. */
+  known(): ReadonlySet<string>;
   /** Calls the listener in this tick. */
   start(entry: InFlightEntry): void;
   /** Takes note that a body was moved from a list to the hash; false where nothing of that list has that body. */
@@ -22,6 +28,8 @@ export interface InFlight {
   deadLetter(entry: InFlightEntry, error: ErrorData): void;
   /** Tells Redis what is settled; what fails stays for the next time. */
   flush(): Promise<void>;
+  /** Requeues what is set aside, and from now on what would be. */
+  requeueAsides(): void;
   /** Resolves when no listener runs. */
   idle(): Promise<void>;
   unsettled(): number;
@@ -39,11 +47,18 @@ interface InFlightDeps extends SettlementDeps {
 export function createInFlight(deps: InFlightDeps, listener: Listener): InFlight {
   const running = new Map<InFlightEntry, Promise<void>>();
   const settlements = createSettlements(deps);
+  const asides = createAsides(deps, settlements, start);
+
+  function start(entry: InFlightEntry): void {
+    const done = work(entry);
+    running.set(entry, done);
+  }
 
   const work = async (entry: InFlightEntry): Promise<void> => {
-    const verdict = await deliver(entry.queue, entry.body, listener, deps);
+    const verdict = await deliver(entry.queue, entry.body, listener, deps, entry.place);
     running.delete(entry);
-    if (verdict.type === 'done') settlements.add(entry, { type: 'ack' });
+    if (verdict.type === 'aside') asides.add(entry, verdict.place);
+    else if (verdict.type === 'done') settlements.add(entry, { type: 'ack' });
     else if (verdict.type === 'requeue') {
       deps.pause(entry.queue, verdict.error);
       settlements.add(entry, { type: 'requeue' });
@@ -53,15 +68,16 @@ export function createInFlight(deps: InFlightDeps, listener: Listener): InFlight
     }
     deps.freed();
   };
-  const all = (): readonly InFlightEntry[] => [...running.keys(), ...settlements.entries()];
+  const all = (): readonly InFlightEntry[] => [
+    ...running.keys(),
+    ...asides.entries(),
+    ...settlements.entries(),
+  ];
 
   return {
-    running: () => running.size,
-    knows: (id) => all().some((entry) => entry.id === id),
-    start(entry) {
-      const done = work(entry);
-      running.set(entry, done);
-    },
+    running: () => running.size + Math.max(0, asides.size() - MAX_ASIDE),
+    known: () => new Set(all().map(({ id }) => id)),
+    start,
     moved(list, body, id) {
       const entry = all().find((each) => each.list === list && each.body.equals(body));
       if (!entry) return false;
@@ -71,11 +87,70 @@ export function createInFlight(deps: InFlightDeps, listener: Listener): InFlight
     },
     deadLetter: (entry, error) => settlements.add(entry, { type: 'dead', error }),
     flush: settlements.flush,
+    requeueAsides: asides.requeue,
     async idle() {
       while (running.size > 0) await Promise.all(running.values());
     },
     unsettled: () => settlements.entries().length,
   };
+}
+
+const NO_BODY = Buffer.alloc(0);
+
+/** Actions whose listener has no place for them: they lie in the hash alone, by their ids, until it has. */
+function createAsides(
+  { tracking, taken }: Pick<InFlightDeps, 'tracking' | 'taken'>,
+  settlements: Settlements,
+  start: (entry: InFlightEntry) => void,
+) {
+  const asides = new Map<InFlightEntry, Place>();
+  let isOver = false;
+
+  const requeueOne = (entry: InFlightEntry, place: Place): void => {
+    place.leave();
+    settlements.add(entry, { type: 'requeue' });
+  };
+
+  async function wait(entry: InFlightEntry, place: Place): Promise<void> {
+    // Where that fails the body stays here, and is found where it lies.
+    await intoHash(tracking, taken, entry).catch(() => {});
+    if (entry.list === undefined) entry.body = NO_BODY;
+    await place.granted;
+    if (!asides.has(entry)) return;
+    const body = entry.list === undefined ? await fetched(entry.id) : entry.body;
+    if (!asides.delete(entry)) return;
+    // What Redis did not give is found again by the next reconcile, if it is still ours.
+    if (body) start({ ...entry, body, place });
+    else place.leave();
+  }
+
+  async function fetched(id: string): Promise<Buffer | undefined> {
+    const entry = await tracking.reader.hgetBuffer(taken, id).catch(() => null);
+    return entry ? entryOf(entry)?.body : undefined;
+  }
+
+  return {
+    size: () => asides.size,
+    entries: () => asides.keys(),
+    add(entry: InFlightEntry, place: Place): void {
+      if (isOver) return requeueOne(entry, place);
+      asides.set(entry, place);
+      void wait(entry, place);
+    },
+    requeue(): void {
+      isOver = true;
+      const all = [...asides];
+      asides.clear();
+      for (const [entry, place] of all) requeueOne(entry, place);
+    },
+  };
+}
+
+/** What lies in the hash of what is taken: queue, newline, body. */
+function entryOf(entry: Buffer): { readonly queue: QueueName; readonly body: Buffer } | undefined {
+  const cut = entry.indexOf('\n');
+  const queue = queueNameSchema.safeParse(entry.toString('latin1', 0, Math.max(0, cut))).data;
+  return queue && { queue, body: entry.subarray(cut + 1) };
 }
 
 /** Ids set aside for what one list may hold: more than a few only when a server stood still for long. */
@@ -101,12 +176,12 @@ export async function reconcile(consumer: {
         inFlight.start({ id, queue, body, list: undefined });
     }
   }
-  const ids = (await tracking.reader.hkeys(taken)).filter((id) => /^\d+$/.test(id) && !inFlight.knows(id));
+  const held = await tracking.reader.hkeys(taken);
+  const known = inFlight.known();
+  const ids = held.filter((id) => /^\d+$/.test(id) && !known.has(id));
   for (const id of ids.slice(0, Math.max(0, consumer.room()))) {
     const entry = await tracking.reader.hgetBuffer(taken, id);
-    const cut = entry?.indexOf('\n') ?? -1;
-    if (!entry || cut < 0 || inFlight.knows(id)) continue;
-    const queue = queueNameSchema.safeParse(entry.toString('latin1', 0, cut)).data;
-    if (queue) inFlight.start({ id, queue, body: entry.subarray(cut + 1), list: undefined });
+    const found = entry && !inFlight.known().has(id) ? entryOf(entry) : undefined;
+    if (found) inFlight.start({ id, list: undefined, ...found });
   }
 }

@@ -2,7 +2,7 @@
 import type { ErrorData } from '../../../src/domain/errors.ts';
 import { deadQueue, MAX_DELIVERIES, type QueueName } from '../../../src/domain/queues.ts';
 import type { Log } from '../../../src/ports/telemetry.ts';
-import type { TransportMeter } from '../../../src/ports/transport.ts';
+import type { Place, TransportMeter } from '../../../src/ports/transport.ts';
 import { MAX_INLINE_BYTES } from '../../wire/codec.ts';
 import { MAX_DEAD_LETTERS, storedDeadLetter, type TellDead } from '../delivery.ts';
 import { textOf } from './connection.ts';
@@ -29,7 +29,10 @@ export interface InFlightEntry {
   id: string;
   list: string | undefined;
   readonly queue: QueueName;
-  readonly body: Buffer;
+  /** Empty of one that is set aside. */
+  body: Buffer;
+  /** For which it was set aside before. */
+  readonly place?: Place;
 }
 
 interface BadEnd {
@@ -142,7 +145,7 @@ async function ackListed({ tracking, pending }: Settling, entries: readonly InFl
   }
 }
 
-/** All of one queue, in one step and in their order: what one flush brings was taken together. */
+/** All of one queue, in their order: what one flush brings was taken together. */
 async function requeue(
   { tracking, taken, meter, pending, left, returned }: Settling,
   queue: QueueName,
@@ -151,9 +154,11 @@ async function requeue(
   await left(queue);
   await Promise.all(entries.map((entry) => intoHash(tracking, taken, entry)));
   const ids = entries.map(({ id }) => id).sort((a, b) => Number(b) - Number(a));
-  const count = Number(await requeueScript(tracking.reader, [taken, queue], ids));
+  for (let at = 0; at < ids.length; at += MAX_ACKS) {
+    const some = ids.slice(at, at + MAX_ACKS);
+    meter.counted('action.returned', Number(await requeueScript(tracking.reader, [taken, queue], some)));
+  }
   for (const entry of entries) pending.delete(entry);
-  meter.counted('action.returned', count);
   returned(queue);
 }
 
@@ -197,7 +202,7 @@ async function writeDeadLetter(
 }
 
 /** Moves what lies in the list of a BLMOVE to the hash, where scripts find it. A large body is named by its length, not sent. */
-async function intoHash(tracking: KeyTracking, taken: string, entry: InFlightEntry): Promise<void> {
+export async function intoHash(tracking: KeyTracking, taken: string, entry: InFlightEntry): Promise<void> {
   if (entry.list === undefined) return;
   const { list, id, queue, body } = entry;
   const moved = (...named: readonly (Buffer | number | string)[]) =>
