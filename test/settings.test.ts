@@ -35,7 +35,7 @@ test('with nothing set the node works: loopback, offline, professional, in memor
   assert.equal(settings.models.defaultProvider, 'offline');
   assert.equal(settings.models.defaultModel, 'offline-echo');
   assert.equal(settings.redisUrl, undefined);
-  assert.equal(settings.tiers, TIER_TABLE);
+  assert.deepEqual(settings.tiers, TIER_TABLE);
   assert.deepEqual(settings.sockets, {
     pingIntervalMs: 30_000,
     pingTimeoutMs: 10_000,

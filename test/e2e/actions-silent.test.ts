@@ -124,7 +124,7 @@ test('of large runs a tenant has so many bytes in hand; the rest is held by Redi
   const { client, stub, answered } = await smallNode(t, { NODE_MAX_EXECUTIONS: '200' });
   const text = `silent ${'x'.repeat(MIB)}`;
   for (let n = 0; n < 40; n += 1) await client.push(ENTERPRISE, run('loud', text, { task_id: `l-${n}` }));
-  await until('all are taken', async () => (await client.redis.client.llen(ENTERPRISE)) === 0, 20_000);
+  await until('all are taken', async () => (await client.redis.client.llen(ENTERPRISE)) === 0, 60_000);
   await answered('other');
   const large = stub.requests.filter(({ body }) => JSON.stringify(body).length > MIB);
   assert.ok(large.length < 24, `${large.length} of them are in hand`);
@@ -148,7 +148,8 @@ test('turns of one session take one place, and one that interrupts reaches it', 
   await client.push(ENTERPRISE, said(60, { on_busy: 'interrupt' }));
   assert.equal((await client.reply(list)).task_id, 't0');
   await until('what interrupted runs', () => stub.requests.length === 3);
-  assert.equal(String(stub.requests[2]?.body.messages.at(-1)?.content), 'silent 60');
+  // With the one that was interrupted before its answer began.
+  assert.match(String(stub.requests[2]?.body.messages.at(-1)?.content), /silent 60$/);
   await answered('other');
 });
 
