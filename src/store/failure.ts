@@ -16,6 +16,17 @@ export const unavailable = (message: string, cause?: unknown, retryAfterMs = RET
 export const isUnavailable = (error: unknown): boolean =>
   error instanceof RefusalError && error.data.code === 'STORE_UNAVAILABLE';
 
+/** The refusal of a write of which nobody can say whether it is stored. */
+export const unknownOutcome = (cause: unknown): RefusalError =>
+  unavailable(
+    'The database did not answer whether it was stored; look whether it is there before you try again.',
+    cause,
+  );
+
+/** Whether PostgreSQL itself says that it has done nothing: any other failure may come after the commit. */
+export const isRefused = (error: unknown): boolean =>
+  error instanceof Error && 'severity' in error && error.severity === 'ERROR';
+
 /** Marks a refusal after which the write may have been stored all the same. */
 export const unsettled = (error: unknown): unknown =>
   error instanceof RefusalError ? Object.assign(error, { unsettled: true }) : error;
