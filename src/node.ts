@@ -180,6 +180,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     log,
     atOnce: async (tenantId, named) => tiers[await tierOf(tenantId, named)].executions,
   });
+  const refusals = createRefusals(log, clock, metrics.requestRefused);
   const actionWorker = createActionWorker({
     transport,
     relay,
@@ -190,6 +191,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
       remoteAgents ? remoteAgents.expire(tenantId, agentId) : agents.invalidate(tenantId, agentId),
     clock,
     log,
+    refusals,
     subscriptions: workSubscriptions(settings.extraQueues, defaultTier, tiers),
     places: settings.execution.maxOnNode,
     tiers,
@@ -208,7 +210,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     directory: system,
     access: createAccess(settings.access, clock),
     proxied: createProxyCheck(settings.access),
-    refusals: createRefusals(log, clock, metrics.requestRefused),
+    refusals,
     serviceToken: settings.access.serviceToken,
     log,
     clock,

@@ -25,7 +25,7 @@ import type { TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
 import type { Executions } from '../../src/ports/executions.ts';
 import type { Relay } from '../../src/ports/outbox.ts';
 import type { Directory } from '../../src/ports/sessions.ts';
-import type { Log } from '../../src/ports/telemetry.ts';
+import type { Log, Refusals } from '../../src/ports/telemetry.ts';
 import { NOT_ITS_FAULT } from '../../src/ports/transport.ts';
 import { type Abortable, onceStoreAnswers } from './abortable.ts';
 import type { ActionRequest, Replies } from './replies.ts';
@@ -54,6 +54,7 @@ interface ActionRunDeps {
   /** Waits for runs: once ended, they are left to whoever takes the action next. */
   readonly running: Abortable;
   readonly log: Log;
+  readonly refusals: Refusals;
 }
 
 export type StartRun = Executions['start'];
@@ -118,7 +119,7 @@ export function createActionRuns(deps: ActionRunDeps): PerformRun {
 }
 
 /** Answers runs that were refused before they started, or have an end that is not known. */
-function createRunRefusals({ directory, replies, pauses, log }: ActionRunDeps) {
+function createRunRefusals({ directory, replies, pauses, log, refusals }: ActionRunDeps) {
   /** Where the sockets of a session are the only readers, no turn tells them: they get a frame. */
   function pushRefusal({ request, turn }: RunRequest, error: ErrorData): void {
     if (request.action.action_type !== 'chat.process') return;
@@ -149,6 +150,7 @@ function createRunRefusals({ directory, replies, pauses, log }: ActionRunDeps) {
       if (known.ok && known.value.sessionId !== turn.sessionId)
         return { type: 'elsewhere', turn: { ...turn, sessionId: known.value.sessionId } };
     }
+    refusals.refused('redis', error, { tenant_id: tenantId, request_id: turn.requestId });
     await answer(run, error);
     if (request.queue === undefined) {
       log.info({ tenant_id: tenantId, task_id: turn.taskId, code: error.code }, 'an action was refused');

@@ -16,7 +16,7 @@ import type { Executions } from '../../src/ports/executions.ts';
 import type { Relay } from '../../src/ports/outbox.ts';
 import type { Peers } from '../../src/ports/peers.ts';
 import type { Directory } from '../../src/ports/sessions.ts';
-import type { Clock, Log, Timers } from '../../src/ports/telemetry.ts';
+import type { Clock, Log, Refusals, Timers } from '../../src/ports/telemetry.ts';
 import {
   type ActionDelivery,
   type Consumption,
@@ -51,6 +51,7 @@ interface ActionWorkerDeps {
   readonly invalidateAgent: (tenantId: TenantId, agentId: AgentId) => void;
   readonly clock: Clock;
   readonly log: Log;
+  readonly refusals: Refusals;
   /** The queues to take from. Nobody is answered on them. */
   readonly subscriptions: readonly Subscription[];
   /** Executions that the node runs at once. */

@@ -3,7 +3,7 @@ import { type AgentConfig, refuseAgent, windowOf } from '../../src/domain/agent.
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import type { EventData } from '../../src/domain/frames.ts';
 import { fullBucket, type Rate, rateOf, take } from '../../src/domain/rate-limit.ts';
-import { contextOf, type SayReply } from '../../src/domain/turn.ts';
+import { contextOf, isEndStatus, type SayReply, type TurnStatus } from '../../src/domain/turn.ts';
 import { promptProblem } from '../../src/llm/prompts.ts';
 import { type Admitted, releaseOf } from '../tenant/protocol.ts';
 import { drop, end, refuse, stop, storeAccepted, storeEnd } from './ending.ts';
@@ -33,15 +33,18 @@ export function say(state: SessionState, known: Turn | undefined, message: Said)
   const { request, replyTo, atMs } = message;
   const { taskId, onBusy } = request;
   if (known) return saidAgain(state, known, replyTo, atMs);
-  if (state.recent.includes(taskId))
+  const ended = state.recent.find((each) => each.taskId === taskId);
+  if (ended) {
+    const data = saidBefore(ended.status);
     return [
       state,
       [
-        acceptedEvent(taskId, SAID_BEFORE, atMs),
-        reply(replyTo, { ok: true, taskId, accepted: SAID_BEFORE }),
+        acceptedEvent(taskId, data, atMs),
+        reply(replyTo, { ok: true, taskId, accepted: data }),
         { type: 'untrack', taskId },
       ],
     ];
+  }
   const refused = refusalOf(state, message);
   if (refused) return [state, refusedSay(state, message, refused)];
   const paid = pay(state, atMs);
@@ -204,7 +207,11 @@ type Accepted = EventData['chat.accepted'];
 /** One object for all: every session's log keeps one for each of its turns. */
 const PROCESSING: Accepted = { status: 'processing', position: 0 };
 /** Of a turn that is over, or that another process has. */
-const SAID_BEFORE: Accepted = { ...PROCESSING, deduplicated: true };
+const saidBefore = (status: TurnStatus): Accepted => ({
+  status: isEndStatus(status) ? status : 'processing',
+  position: 0,
+  deduplicated: true,
+});
 
 function acceptedData({ phase, position }: Turn): Accepted {
   return phase === 'running' || position === 0 ? PROCESSING : { status: 'queued', position };
@@ -230,13 +237,14 @@ function saidAgain(state: SessionState, turn: Turn, replyTo: Said['replyTo'], at
   return [state, [acceptedEvent(taskId, data, atMs), reply(replyTo, { ok: true, taskId, accepted: data })]];
 }
 
-/** The store has a turn of this id from before: its callers are told so, and what began here is undone. */
-export function duplicate(state: SessionState, turn: Turn, atMs: number): SessionStep {
+/** The store has a turn of this id from before: its callers are told how that stands, and what began here is undone. */
+export function duplicate(state: SessionState, turn: Turn, status: TurnStatus, atMs: number): SessionStep {
   const { taskId } = turn;
+  const data = saidBefore(status);
   const effects: SessionEffect[] = [
     { type: 'discard', taskId },
-    acceptedEvent(taskId, SAID_BEFORE, atMs),
-    ...turn.callers.map(({ replyTo }) => reply(replyTo, { ok: true, taskId, accepted: SAID_BEFORE })),
+    acceptedEvent(taskId, data, atMs),
+    ...turn.callers.map(({ replyTo }) => reply(replyTo, { ok: true, taskId, accepted: data })),
   ];
   return drop(state, turn, effects);
 }

@@ -1,7 +1,13 @@
 /** Performs what sessions decide: each effect is data, performed in one switch, and reports as a message. */
-import { CLOSE, refusal } from '../../src/domain/errors.ts';
+import { CLOSE, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { TaskId } from '../../src/domain/ids.ts';
-import { isEndStatus, type SayReply, type TurnRecord, type TurnRequest } from '../../src/domain/turn.ts';
+import {
+  isEndStatus,
+  type SayReply,
+  type TurnRecord,
+  type TurnRequest,
+  type TurnStatus,
+} from '../../src/domain/turn.ts';
 import type { AgentSource } from '../../src/ports/runner.ts';
 import type { Store } from '../../src/ports/store.ts';
 import type { Clock, Log, Metrics } from '../../src/ports/telemetry.ts';
@@ -27,6 +33,8 @@ export interface SessionEffectDeps {
 
 /** Messages of a session's history that are loaded when it is activated; the largest tier gives the model 100. */
 const LOADED_MESSAGES = 100;
+/** After this long a task whose session was deleted meanwhile may be said again. */
+const GONE_RETRY_MS = 100;
 
 /** Returns what performs an effect of a session. */
 export function createSessionEffects(
@@ -236,11 +244,12 @@ function createStoring({
   ): Promise<void> {
     try {
       const outcome = await committed;
-      const duplicate = outcome === 'duplicate' && step === 'accepted';
-      const error = duplicate && taskId ? await foreignTask(ref, taskId) : undefined;
+      const isDuplicate = outcome === 'duplicate' && step === 'accepted' && taskId;
+      const before = isDuplicate ? await turnBefore(ref, taskId) : undefined;
       const atMs = clock.now();
-      if (error) actors.tell(ref.address, { type: 'storeFailed', step, taskId, error, atMs });
-      else actors.tell(ref.address, { type: 'stored', step, taskId, duplicate, atMs });
+      if (before && !before.ok)
+        actors.tell(ref.address, { type: 'storeFailed', step, taskId, error: before.error, atMs });
+      else actors.tell(ref.address, { type: 'stored', step, taskId, duplicate: before?.value, atMs });
     } catch (error) {
       log.warn({ err: error, step, task_id: taskId }, 'store refused a write');
       actors.tell(ref.address, { type: 'storeFailed', step, taskId, atMs: clock.now() });
@@ -248,9 +257,13 @@ function createStoring({
   }
 
   /** A turn said again is told of only where it is a turn of the same session: its end will be heard there. */
-  async function foreignTask(ref: SessionRef, taskId: TaskId) {
+  async function turnBefore(ref: SessionRef, taskId: TaskId): Promise<Reply<TurnStatus>> {
     const known = await store.turn(ref.tenant.tenantId, taskId);
-    return known && known.sessionId !== ref.sessionId ? taskTaken() : undefined;
+    // Deleted just now: said once more it is new.
+    if (!known) return { ok: false, error: refusal('BUSY', { retryAfterMs: GONE_RETRY_MS }) };
+    return known.sessionId === ref.sessionId
+      ? { ok: true, value: known.status }
+      : { ok: false, error: taskTaken() };
   }
 
   return function perform(ref, effect) {
@@ -259,7 +272,7 @@ function createStoring({
     if (wait) return void report(ref, effect, committed);
     // The tier wants speed before certainty: the session goes on as if it were stored.
     committed.catch((error: unknown) => log.warn({ err: error, step, task_id: taskId }, 'a write was lost'));
-    actors.tell(ref.address, { type: 'stored', step, taskId, duplicate: false, atMs: clock.now() });
+    actors.tell(ref.address, { type: 'stored', step, taskId, duplicate: undefined, atMs: clock.now() });
   };
 }
 

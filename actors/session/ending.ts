@@ -82,7 +82,7 @@ export function remove(state: SessionState, turn: Turn, effects: readonly Sessio
     ...released(turn, true),
   ];
   const bucket = state.bucket && { ...state.bucket, tokens: state.bucket.tokens + 1 };
-  return [{ ...withoutTurn(state, taskId, false), bucket }, undo];
+  return [{ ...withoutTurn(state, taskId), bucket }, undo];
 }
 
 /** A turn has an end: its slot is free, and once the store holds the end, everybody hears of it. */
@@ -181,7 +181,7 @@ export function close(state: SessionState, turn: Ending, atMs: number): SessionS
       }),
     ),
   ];
-  return [{ ...withoutTurn(state, taskId, true), history: historyWith(state, turn) }, effects];
+  return [{ ...withoutTurn(state, taskId, turnEnd.status), history: historyWith(state, turn) }, effects];
 }
 
 /** What was said, as later turns find it. */

@@ -7,7 +7,14 @@ import type { AgentId, SessionId, TaskId, TenantId } from '../../src/domain/ids.
 import type { ModelTable } from '../../src/domain/models.ts';
 import type { Bucket } from '../../src/domain/rate-limit.ts';
 import type { Tier, TierLimits, TierTable } from '../../src/domain/tiers.ts';
-import type { CancelReply, SayReply, TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
+import type {
+  CancelReply,
+  EndStatus,
+  SayReply,
+  TurnRecord,
+  TurnRequest,
+  TurnStatus,
+} from '../../src/domain/turn.ts';
 import type { ExecutionOutcome, ExecutionPlan } from '../../src/ports/runner.ts';
 import type { ResumePoint } from '../../src/ports/sessions.ts';
 import type { Write } from '../../src/ports/store.ts';
@@ -44,8 +51,8 @@ export interface SessionState {
   readonly bucket: Bucket | null;
   /** In the order in which they will run. */
   readonly turns: readonly Turn[];
-  /** The last tasks that ended here, for resends. */
-  readonly recent: readonly TaskId[];
+  /** The last tasks that ended here and how, for resends; the oldest first. */
+  readonly recent: readonly { readonly taskId: TaskId; readonly status: EndStatus }[];
   readonly clients: readonly string[];
   /** It is for one turn alone, and leaves memory with it. */
   readonly ephemeral: boolean;
@@ -93,12 +100,12 @@ type FromEdge =
 /** What of a session the store is asked to hold. */
 type StoreStep = 'accepted' | 'overtaken' | 'ended' | 'notified' | 'deleted';
 
-/** The store holds it. `duplicate`: it has a turn of that task id from before, and nothing was written. */
+/** The store holds it. `duplicate`: it has a turn of that task id from before, which stands so; nothing was written. */
 export interface Stored {
   readonly type: 'stored';
   readonly step: StoreStep;
   readonly taskId: TaskId | undefined;
-  readonly duplicate: boolean;
+  readonly duplicate: TurnStatus | undefined;
   readonly atMs: number;
 }
 
@@ -262,8 +269,9 @@ export const withTurn = (state: SessionState, changed: Turn): SessionState => ({
 /** Ended tasks a session remembers; older resends are found out by the store. */
 const RECENT_TASKS = 32;
 
-export function withoutTurn(state: SessionState, taskId: TaskId, remember: boolean): SessionState {
-  const recent = remember ? [...state.recent, taskId].slice(-RECENT_TASKS) : state.recent;
+/** `status`: how it ended, to be remembered; undefined: as if it had never been. */
+export function withoutTurn(state: SessionState, taskId: TaskId, status?: EndStatus): SessionState {
+  const recent = status ? [...state.recent, { taskId, status }].slice(-RECENT_TASKS) : state.recent;
   return { ...state, recent, turns: state.turns.filter((turn) => turn.taskId !== taskId) };
 }
 

@@ -198,7 +198,8 @@ function stored(state: SessionState, turn: Turn | undefined, message: Stored): S
   if (step === 'deleted') return forgotten(state);
   if (step === 'ended' && turn?.phase === 'ending') return close(state, turn, atMs);
   if (step !== 'accepted' || !turn) return [state, []];
-  return message.duplicate ? duplicate(state, turn, atMs) : accepted(state, turn, atMs);
+  const { duplicate: before } = message;
+  return before ? duplicate(state, turn, before, atMs) : accepted(state, turn, atMs);
 }
 
 function storeFailed(state: SessionState, turn: Turn | undefined, message: StoreFailed): SessionStep {

@@ -67,19 +67,23 @@ export function createNodeClient(deps: CliDeps, { options }: Parsed, identity: I
     ask,
     async all(path) {
       const items: unknown[] = [];
-      for (let page = 1; ; page += 1) {
+      let place = 'page=1';
+      for (let page = 2; ; page += 1) {
         const joint = path.includes('?') ? '&' : '?';
-        const { body } = await ask(`${path}${joint}page=${page}&page_size=${PAGE_SIZE}`);
+        const { body } = await ask(`${path}${joint}${place}&page_size=${PAGE_SIZE}`);
         const list = pageSchema.safeParse(body);
         if (!list.success) throw new CommandError(`${url} does not answer as a node of Nooble does.`);
         items.push(...list.data.items);
-        if (list.data.items.length === 0 || items.length >= list.data.total) return items;
+        const { next, total } = list.data;
+        if (list.data.items.length === 0 || (next === undefined && items.length >= total)) return items;
+        // An older node tells no place.
+        place = next === undefined ? `page=${page}` : `after=${encodeURIComponent(next)}`;
       }
     },
   };
 }
 
-const pageSchema = z.object({ items: z.array(z.unknown()), total: z.number() });
+const pageSchema = z.object({ items: z.array(z.unknown()), total: z.number(), next: z.string().optional() });
 
 function identityHeaders(
   { environment }: CliDeps,

@@ -69,7 +69,7 @@ export interface RunningTool {
 export type TurnStanding = TurnRecord & { readonly tools?: readonly RunningTool[] };
 
 /** What a turn that is over has as its status. */
-type EndStatus = Exclude<TurnStatus, 'queued' | 'processing'>;
+export type EndStatus = Exclude<TurnStatus, 'queued' | 'processing'>;
 
 /** How a turn ended: the part of its record that its clients, its caller and the store are told. */
 export type TurnEnd = { readonly status: EndStatus } & Pick<

@@ -104,13 +104,13 @@ export const notify = (
   ...of: readonly [Operation, NoticeEvent, Readonly<Record<string, unknown>>]
 ): void => options.notices.publish(noticeOf(options, ...of));
 
-/** Runs an operation; where the store fails, nothing was stored and the reply says so. */
+/** Runs an operation; where the store fails, the reply says so, and whether it may be stored all the same. */
 export async function guarded<T>(log: Log, operation: () => Promise<Reply<T>>): Promise<Reply<T>> {
   try {
     return await operation();
   } catch (error) {
     if (error instanceof RefusalError) {
-      // The client is told that it was not stored; why, only the log knows.
+      // Why, only the log knows.
       if (error.data.code === 'STORE_UNAVAILABLE')
         log.warn({ err: error }, 'agent management could not store');
       return no(error.data);

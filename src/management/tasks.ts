@@ -2,7 +2,9 @@
 import { LRUCache } from 'lru-cache';
 import type { Agent } from '../domain/agent-record.ts';
 import { type AgentTask, agentTaskSchema, taskFields } from '../domain/agent-task.ts';
+import { derivedUuid } from '../domain/derived-ids.ts';
 import { type ErrorData, type Reply, refusal } from '../domain/errors.ts';
+import { type AgentId, agentIdSchema } from '../domain/ids.ts';
 import { problemsOf } from '../domain/problems.ts';
 import type { TaskOrigin, TaskTaker } from '../ports/management.ts';
 import { NOT_ITS_FAULT } from '../ports/transport.ts';
@@ -107,7 +109,7 @@ async function perform(
   const fields = taskFields(payload);
   switch (type) {
     case 'agent_create':
-      return resultOf(await writer.create(operation, fields, { id }));
+      return resultOf(await createOnce(options, writer, operation, fields, id));
     case 'agent_update': {
       if (id === undefined) return no(nameless());
       const version = payload.version ?? undefined;
@@ -128,6 +130,22 @@ async function perform(
         return ok(factsOf(agent));
       });
   }
+}
+
+/** The agent of a task that names none has the task's own id: brought again after a lost answer, it makes no second one. */
+async function createOnce(
+  options: ManagementOptions,
+  writer: AgentWriter,
+  operation: Operation,
+  fields: unknown,
+  named: AgentId | undefined,
+): Promise<Reply<Agent>> {
+  if (named !== undefined) return writer.create(operation, fields, { id: named });
+  const { tenantId } = operation.actor;
+  const id = agentIdSchema.parse(derivedUuid('agent', tenantId, operation.taskId));
+  const before = await guarded(options.log, async () => ok(await options.agents.get(tenantId, id, 1)));
+  if (!before.ok) return before;
+  return before.value ? ok(before.value) : writer.create(operation, fields, { id });
 }
 
 /** No id may hold a slash. */

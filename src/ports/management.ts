@@ -24,6 +24,15 @@ export interface PageOf {
   /** From 1. */
   readonly page: number;
   readonly pageSize: number;
+  /** Where another page ended: what comes behind it, whatever was made or deleted since, and `page` does not count. */
+  readonly after?: PageMark | undefined;
+}
+
+/** The place of an item in the order of its list; it holds when the item is gone. */
+export interface PageMark {
+  /** A time in ms, a version, or the number of an entry. */
+  readonly at: number;
+  readonly id: string;
 }
 
 export interface ListQuery extends PageOf {
@@ -36,6 +45,8 @@ export interface ListQuery extends PageOf {
 export interface Page<T> {
   readonly items: readonly T[];
   readonly total: number;
+  /** Absent where nothing comes behind the page. */
+  readonly next?: PageMark;
 }
 
 /** `stale`: the stored version is not the one before this. `taken`: another live agent has the slug. `full`: `maxAgents` are there. */

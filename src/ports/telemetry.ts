@@ -58,7 +58,7 @@ export interface Metrics {
 /** Where edges report what they refused. Of all refusals it traces those of access and of rates (401, 403, 429). */
 export interface Refusals {
   refused(
-    wire: 'http' | 'websocket' | 'service',
+    wire: 'http' | 'websocket' | 'service' | 'redis',
     error: ErrorData,
     fields: {
       readonly tenant_id?: TenantId | undefined;

@@ -3,8 +3,7 @@ import { sql } from 'kysely';
 import type { ActionLog, Unsent } from '../ports/store.ts';
 import type { Log } from '../ports/telemetry.ts';
 import type { Database } from './database.ts';
-import { OUTGOING_ROW, type OutgoingRow, outgoingOf } from './encode.ts';
-import { needsEscape } from './text.ts';
+import { needsEscape, OUTGOING_ROW, type OutgoingRow, outgoingOf } from './encode.ts';
 
 /** Unreadable rows that are reported; beyond, the log has seen enough. */
 const MAX_REPORTED = 1_000;

@@ -1,5 +1,5 @@
 /** Agents over a database: the newest version for lists and rules, every version and audit entry beside it. */
-import { type Kysely, type SelectQueryBuilder, sql } from 'kysely';
+import { type Kysely, sql } from 'kysely';
 import { type Agent, type AuditEntry, agentSchema, auditEntrySchema } from '../domain/agent-record.ts';
 import type { AgentId, TenantId } from '../domain/ids.ts';
 import {
@@ -14,10 +14,11 @@ import {
   type SaveOutcome,
 } from '../ports/management.ts';
 import type { Database } from './database.ts';
+import { searchable } from './encode.ts';
 import type { DatabaseKind } from './migrations.ts';
 import { storeNotice } from './notices.ts';
+import { pageOf, pageWith } from './pages.ts';
 import type { Schema } from './schema.ts';
-import { searchable } from './text.ts';
 
 /** Makes the store; `database` stays the caller's to close. */
 export function createAgentStore(database: Database): AgentStore {
@@ -42,7 +43,8 @@ export function createAgentStore(database: Database): AgentStore {
   };
 }
 
-const agentOf = (row: { readonly body: string }): Agent => agentSchema.parse(JSON.parse(row.body));
+const readAgent = (body: string): Agent => agentSchema.parse(JSON.parse(body));
+const agentOf = (row: { readonly body: string }): Agent => readAgent(row.body);
 
 /** The newest version of the agent of that id, else of the live one of that slug. */
 async function named(db: Kysely<Schema>, tenantId: TenantId, name: AgentId): Promise<Agent | null> {
@@ -57,7 +59,7 @@ async function versions(
   db: Kysely<Schema>,
   tenantId: TenantId,
   name: AgentId,
-  { page, pageSize }: PageOf,
+  page: PageOf,
 ): Promise<Page<Agent>> {
   const newest = await named(db, tenantId, name);
   if (!newest) return { items: [], total: 0 };
@@ -65,13 +67,7 @@ async function versions(
     .selectFrom('agent_versions')
     .where('tenant_id', '=', tenantId)
     .where('agent_id', '=', newest.id);
-  const rows = await found
-    .select('body')
-    .orderBy('version', 'desc')
-    .limit(pageSize)
-    .offset((page - 1) * pageSize)
-    .execute();
-  return { items: rows.map(agentOf), total: await count(found) };
+  return pageWith(await pageOf(found, page, { at: 'version', newestFirst: true }), readAgent);
 }
 
 /** Whether the column holds the text as it is, without wildcards; `search` is in lower case already. */
@@ -82,7 +78,7 @@ async function list(
   db: Kysely<Schema>,
   kind: DatabaseKind,
   tenantId: TenantId,
-  { page, pageSize, type, tag, text }: ListQuery,
+  { type, tag, text, ...page }: ListQuery,
 ): Promise<Page<Agent>> {
   const found = db
     .selectFrom('agents')
@@ -91,26 +87,15 @@ async function list(
     .$if(type !== undefined, (query) => query.where('type', '=', type ?? ''))
     .$if(tag !== undefined, (query) => query.where(contains(kind, 'tags', JSON.stringify(tag))))
     .$if(text !== undefined, (query) => query.where(contains(kind, 'search', searchable(text ?? ''))));
-  const rows = await found
-    .select('body')
-    .orderBy('created_at')
-    .orderBy('agent_id')
-    .limit(pageSize)
-    .offset((page - 1) * pageSize)
-    .execute();
-  return { items: rows.map(agentOf), total: await count(found) };
-}
-
-async function count<T extends keyof Schema>(found: SelectQueryBuilder<Schema, T, object>): Promise<number> {
-  const counted = found.select(({ fn }) => fn.countAll<number>().as('total'));
-  return (await counted.executeTakeFirstOrThrow()).total;
+  const order = { at: 'created_at', id: 'agent_id', newestFirst: false } as const;
+  return pageWith(await pageOf(found, page, order), readAgent);
 }
 
 async function history(
   db: Kysely<Schema>,
   tenantId: TenantId,
   name: AgentId,
-  { page, pageSize }: PageOf,
+  page: PageOf,
 ): Promise<Page<AuditEntry>> {
   const newest = await named(db, tenantId, name);
   if (!newest) return { items: [], total: 0 };
@@ -118,14 +103,8 @@ async function history(
     .selectFrom('agent_history')
     .where('tenant_id', '=', tenantId)
     .where('agent_id', '=', newest.id);
-  const rows = await found
-    .select('body')
-    .orderBy('entry', 'desc')
-    .limit(pageSize)
-    .offset((page - 1) * pageSize)
-    .execute();
-  const items = rows.map((row) => auditEntrySchema.parse(JSON.parse(row.body)));
-  return { items, total: await count(found) };
+  const read = (body: string): AuditEntry => auditEntrySchema.parse(JSON.parse(body));
+  return pageWith(await pageOf(found, page, { at: 'entry', newestFirst: true }), read);
 }
 
 async function save(

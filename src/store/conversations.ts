@@ -28,6 +28,9 @@ import { FLAG, type Schema, type TurnTable } from './schema.ts';
 const EXPIRE_AT_ONCE = 100;
 /** Outgoing messages that one transaction of `outgoing-expired` deletes. */
 const FORGET_AT_ONCE = 500;
+/** So long, and this often, a write whose answer was lost is made again. */
+const PATIENCE_MS = 5_000;
+const AGAIN_MS = 200;
 
 /**
  * Makes the store; `database` stays the caller's to close. Reads see every write that was called before them: they
@@ -79,8 +82,23 @@ export function createConversations(
     else if (write.type === 'outgoing-expired')
       await inChunks({ kind: 'forgotten', row: { before_ms: write.beforeMs, most: FORGET_AT_ONCE } });
     else if (write.type === 'turn-accepted') return accept(write);
+    else if (write.type === 'session-deleted' || write.type === 'tenant-tier')
+      await again(() => commits.add(encode(write, now)));
     else if ((await commits.add(encode(write, now))) === 0) return 'duplicate';
     return 'stored';
+  }
+
+  /** What may have been stored though its answer was lost, and may be stored twice, is: whoever asked is told the truth. */
+  async function again(write: () => Promise<unknown>): Promise<void> {
+    const untilMs = performance.now() + PATIENCE_MS;
+    for (;;) {
+      try {
+        return void (await write());
+      } catch (error) {
+        if (!isUnsettled(error) || closed || performance.now() > untilMs) throw error;
+        await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+      }
+    }
   }
 
   /** In the tick of the call, what must be taken back before it. */

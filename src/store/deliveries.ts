@@ -5,6 +5,7 @@ import { type TenantId, tenantIdSchema } from '../domain/ids.ts';
 import type { DeliveryStore, DueDeliveries, SettledLimits } from '../ports/management.ts';
 import { lockTenant } from './agents.ts';
 import type { Database } from './database.ts';
+import { pageOf, pageWith } from './pages.ts';
 import type { Schema } from './schema.ts';
 
 /** Deliveries that one transaction deletes: some milliseconds, for which other writes wait. */
@@ -15,23 +16,14 @@ const WEBHOOKS_AT_ONCE = 500;
 /** Makes the store; `now`: when deliveries are stored, in ms. */
 export function createDeliveryStore(database: Database, now: () => number): DeliveryStore {
   return {
-    deliveries: (tenantId, webhookId, { page, pageSize }) =>
+    deliveries: (tenantId, webhookId, page) =>
       database.read(tenantId, async (db) => {
         const found = db
           .selectFrom('deliveries')
           .where('tenant_id', '=', tenantId)
           .where('webhook_id', '=', webhookId);
-        const rows = await found
-          .select('body')
-          .orderBy('created_at', 'desc')
-          .orderBy('delivery_id')
-          .limit(pageSize)
-          .offset((page - 1) * pageSize)
-          .execute();
-        const { total } = await found
-          .select(({ fn }) => fn.countAll<number>().as('total'))
-          .executeTakeFirstOrThrow();
-        return { items: rows.map(({ body }) => deliveryOf(body)), total };
+        const order = { at: 'created_at', id: 'delivery_id', newestFirst: true } as const;
+        return pageWith(await pageOf(found, page, order), deliveryOf);
       }),
     delivery: (tenantId, deliveryId) =>
       database.read(tenantId, async (db) => {

@@ -9,7 +9,6 @@ import { queueNameSchema } from '../domain/queues.ts';
 import { isRefusedByModel, type TurnRecord, turnRecordSchema } from '../domain/turn.ts';
 import type { Outgoing, Write } from '../ports/store.ts';
 import { FLAG, type OutgoingTable, type TenantTable, type TurnTable } from './schema.ts';
-import { checkOutgoing, escaped, needsEscape, unescaped } from './text.ts';
 
 /** What both databases take as a parameter. */
 export type Param = string | number | null;
@@ -261,3 +260,39 @@ export function outgoingOf(row: OutgoingRow): Outgoing {
     action: row.body === null ? undefined : domainActionSchema.parse(JSON.parse(row.body)),
   };
 }
+
+// --- Texts: stored so that they come back as they came, whatever characters they hold ------------------------
+
+declare global {
+  /** In Node since 20; TypeScript's es2023 library does not list them yet. */
+  interface String {
+    isWellFormed(): boolean;
+    toWellFormed(): string;
+  }
+}
+
+/**
+ * Neither database keeps every JavaScript string: UTF-8 has no lone surrogates, PostgreSQL's text no NUL.
+ * Where a text holds one of them it is stored as a JSON string (which escapes both) and a flag says so.
+ */
+export const needsEscape = (text: string): boolean => !text.isWellFormed() || text.includes('\u0000');
+
+const escaped = (text: string): string => JSON.stringify(text);
+
+/** Undoes `escaped` where `isEscaped`. Throws where what is stored is no JSON string. */
+function unescaped(text: string, isEscaped: boolean): string {
+  if (!isEscaped) return text;
+  const value: unknown = JSON.parse(text);
+  if (typeof value !== 'string') throw new Error('An escaped text is not a JSON string.');
+  return value;
+}
+
+/** Throws a TypeError where an id of the message holds characters that not every database can store. */
+function checkOutgoing({ id, answers = '' }: Outgoing): void {
+  if (needsEscape(id) || needsEscape(answers))
+    throw new TypeError('An outgoing message has an id that can not be stored.');
+}
+
+/** A text as searches compare it: in lower case, without what a database refuses. It is never shown. */
+export const searchable = (text: string): string =>
+  text.toLowerCase().normalize('NFC').toWellFormed().replaceAll('\u0000', '\ufffd');

@@ -30,6 +30,17 @@ export const isSuperseded = (error: unknown): boolean =>
 /** Stored as the error of turns that nobody runs any more. */
 export const interruptedError = JSON.stringify(refusal('INTERRUPTED'));
 
+/** The refusal of a write of which nobody can say whether it is stored. */
+export const unknownOutcome = (cause: unknown): RefusalError =>
+  unavailable(
+    'The database did not answer whether it was stored; look whether it is there before you try again.',
+    cause,
+  );
+
+/** Whether PostgreSQL itself says that it has done nothing: any other failure may come after the commit. */
+export const isRefused = (error: unknown): boolean =>
+  isSuperseded(error) || (error instanceof Error && 'severity' in error && error.severity === 'ERROR');
+
 /** Marks a refusal after which the write may have been stored all the same. */
 export const unsettled = (error: unknown): unknown =>
   error instanceof RefusalError ? Object.assign(error, { unsettled: true }) : error;

@@ -91,7 +91,7 @@ interface AgentTable {
   readonly type: string;
   /** JSON array. */
   readonly tags: string;
-  /** Name, slug and description, made searchable (text.ts). */
+  /** Name, slug and description, made searchable (encode.ts). */
   readonly search: string;
   /** 0 or 1. */
   readonly deleted: number;

@@ -160,7 +160,7 @@ export function createSimulation(random: () => number, capacity: number, faults:
           if (step === 'notified') refusedTold += 1;
           return later(() => back({ type: 'storeFailed', step, taskId, atMs: now() }));
         }
-        const duplicate = keep(effect.write);
+        const duplicate = keep(effect.write) ? 'failed' : undefined;
         return later(() => back({ type: 'stored', step, taskId, duplicate, atMs: now() }));
       }
       case 'execute': {

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import type { Webhook, WebhookDelivery } from '../../src/domain/agent-record.ts';
 import { type TenantId, tenantIdSchema } from '../../src/domain/ids.ts';
-import type { SettledLimits, WebhookStore } from '../../src/ports/management.ts';
+import type { PageMark, SettledLimits, WebhookStore } from '../../src/ports/management.ts';
 import { type Over, overEach } from './records.ts';
 
 const acme = tenantIdSchema.parse('acme');
@@ -96,6 +96,32 @@ export function webhookContract(name: string, open: () => Promise<OpenWebhooks>)
       webhook('w2', { created_at: at(2), events: ['agent_created'] }),
     ]);
   });
+
+  over(
+    'behind the last delivery of a page comes what was behind it, whatever was stored or forgotten since',
+    async (store) => {
+      await store.save(acme, webhook('w1'));
+      for (const id of ['d1', 'd2', 'd3', 'd4']) await store.saveDelivery(delivery(id));
+      await store.saveDelivery(
+        delivery('d0', { status: 'delivered', created_at: at(3), delivered_at: at(3) }),
+      );
+      const page = (after?: PageMark) => store.deliveries(acme, 'w1', { page: 1, pageSize: 2, after });
+      const first = await page();
+      assert.deepEqual([first.items.map(({ id }) => id), first.next?.id], [['d0', 'd1'], 'd1']);
+      await store.saveDelivery(delivery('d9', { created_at: at(9) }));
+      await store.expire(limits({ deliveredBeforeMs: FUTURE }));
+      const second = await page(first.next);
+      assert.deepEqual(
+        second.items.map(({ id }) => id),
+        ['d2', 'd3'],
+      );
+      assert.deepEqual(
+        (await page(second.next)).items.map(({ id }) => id),
+        ['d4'],
+      );
+      assert.equal((await page(second.next)).next, undefined);
+    },
+  );
 
   over('deliveries are stored, changed, and listed newest first in pages', async (store) => {
     await store.save(acme, webhook('w1'));

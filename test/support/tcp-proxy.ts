@@ -13,6 +13,10 @@ export interface TcpProxy {
   swallow(): void;
   /** Passes on what clients say, and nothing of what is answered, until `heal`. */
   mute(): void;
+  /** Passes transactions that write on to PostgreSQL, and cuts their connections in place of the answer to `commit`; until `heal`. */
+  loseCommits(): void;
+  /** How many answers were lost that way. */
+  readonly lost: () => number;
   /** Cuts what is connected; new connections work. */
   cut(): void;
   /** Cuts, and refuses new connections until `heal`. */
@@ -27,7 +31,8 @@ export interface TcpProxy {
 export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
   const pairs = new Set<readonly [Socket, Socket]>();
   const timers = new Set<NodeJS.Timeout>();
-  let mode: 'pass' | 'swallow' | 'refuse' | 'mute' = 'pass';
+  let mode: 'pass' | 'swallow' | 'refuse' | 'mute' | 'loseCommits' = 'pass';
+  let lost = 0;
   let delayMs = 0;
   let target = targetPort;
 
@@ -39,10 +44,23 @@ export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
     const far = connect(target, '127.0.0.1');
     const pair = [near, far] as const;
     pairs.add(pair);
+    let writes = false;
+    let commits = false;
     for (const [from, to] of [pair, [far, near] as const]) {
       from.setNoDelay(true);
       from.on('data', (bytes: Buffer) => {
         if (mode === 'swallow' || (mode === 'mute' && from === far)) return;
+        if (mode === 'loseCommits' && from === near) {
+          const text = bytes.toString('latin1');
+          writes ||= /insert into|delete from|update "/.test(text);
+          if (text.includes('commit')) [commits, writes] = [writes, false];
+        } else if (commits) {
+          if (!bytes.includes('COMMIT')) return;
+          lost += 1;
+          near.destroy();
+          far.destroy();
+          return;
+        }
         if (delayMs === 0) to.write(bytes);
         else {
           const timer = setTimeout(() => {
@@ -79,6 +97,10 @@ export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
     mute() {
       mode = 'mute';
     },
+    loseCommits() {
+      mode = 'loseCommits';
+    },
+    lost: () => lost,
     cut,
     refuse() {
       mode = 'refuse';

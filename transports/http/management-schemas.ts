@@ -16,7 +16,7 @@ import {
 import { agentIdSchema, ID_PATTERN, ID_RULE, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
 import { boundedArray, requestObject } from '../../src/domain/request-object.ts';
 import { tierSchema } from '../../src/domain/tiers.ts';
-import type { ListQuery, Page } from '../../src/ports/management.ts';
+import type { ListQuery, Page, PageMark, PageOf } from '../../src/ports/management.ts';
 
 const DEFAULT_PAGE_SIZE = 20;
 const MAX_PAGE_SIZE = 100;
@@ -42,6 +42,10 @@ export const tenantPathSchema = z.object({ id: tenantIdSchema });
 export const pagingSchema = z.object({
   page: z.coerce.number().int().min(1).max(MAX_PAGE).default(1),
   page_size: z.coerce.number().int().min(1).max(MAX_PAGE_SIZE).default(DEFAULT_PAGE_SIZE),
+  after: z
+    .string()
+    .regex(/^\d{1,15}(?:\.[A-Za-z0-9_.:@-]{1,128})?$/, 'must be the `next` of an earlier page')
+    .optional(),
 });
 export const agentListSchema = pagingSchema.extend({
   type: agentTypeSchema.optional(),
@@ -67,7 +71,18 @@ export const versionOf = (header: z.infer<typeof ifMatchSchema>): number | undef
 type Paging = z.infer<typeof pagingSchema>;
 
 /** The port's page for a request's. */
-export const pageRequest = ({ page, page_size }: Paging) => ({ page, pageSize: page_size });
+export const pageRequest = ({ page, page_size, after }: Paging): PageOf => ({
+  page,
+  pageSize: page_size,
+  after: after === undefined ? undefined : markOf(after),
+});
+
+function markOf(text: string): PageMark {
+  const [at = ''] = text.split('.', 1);
+  return { at: Number(at), id: text.slice(at.length + 1) };
+}
+
+const markText = ({ at, id }: PageMark): string => (id === '' ? `${at}` : `${at}.${id}`);
 
 /** The port's query for a request's. */
 export const listQuery = (query: z.infer<typeof agentListSchema>): ListQuery => ({
@@ -160,20 +175,42 @@ export const pageAnswer = <T extends z.ZodType>(item: T) =>
     page: z.number().int(),
     page_size: z.number().int(),
     total: z.number().int().nonnegative(),
+    /** For `?after=`: the page behind this one. Absent: there is none. */
+    next: z.string().optional(),
   });
 
 /** A page as lists answer it. */
-export const pageBody = <T>({ page, page_size }: Paging, { items, total }: Page<T>) => ({
+export const pageBody = <T>({ page, page_size }: Paging, { items, total, next }: Page<T>) => ({
   items: [...items],
   page,
   page_size,
   total,
+  ...(next ? { next: markText(next) } : {}),
 });
 
-/** The page of a whole list. */
-export function pageIn<T>(paging: Paging, all: readonly T[]) {
-  const from = (paging.page - 1) * paging.page_size;
-  return pageBody(paging, { items: all.slice(from, from + paging.page_size), total: all.length });
+/** The page of a whole list, which comes oldest first. */
+export function pageIn<T extends Listed>(paging: Paging, all: readonly T[]) {
+  const { page, pageSize, after } = pageRequest(paging);
+  const from = after ? placeBehind(after, all) : (page - 1) * pageSize;
+  const items = all.slice(from, from + pageSize);
+  const last = items.at(-1);
+  const next = last && from + pageSize < all.length ? { next: markFor(last) } : {};
+  return pageBody(paging, { items, total: all.length, ...next });
+}
+
+interface Listed {
+  readonly id: string;
+  readonly created_at: string;
+}
+
+const markFor = ({ id, created_at }: Listed): PageMark => ({ at: Date.parse(created_at), id });
+
+/** Behind the item of that mark, or where that one was. */
+function placeBehind({ at, id }: PageMark, all: readonly Listed[]): number {
+  const there = all.findIndex((one) => one.id === id);
+  if (there >= 0) return there + 1;
+  const place = all.map(markFor).findIndex((one) => one.at > at || (one.at === at && one.id > id));
+  return place < 0 ? all.length : place;
 }
 
 /** Tells the version that a later If-Match must name. */

@@ -1,7 +1,7 @@
 /** A tenant's webhooks: made, listed and replayed here, and sent by the dispatcher. */
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { Webhook, WebhookDelivery, WebhookInput } from '../../src/domain/agent-record.ts';
-import { type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
+import { type ErrorData, RefusalError, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
 import { type UrlRules, urlProblem } from '../../src/domain/public-url.ts';
 import type {
@@ -72,6 +72,7 @@ export function createWebhooks(deps: WebhookDeps): Webhooks {
       return await work();
     } catch (error) {
       log.warn({ err: error }, 'the store of webhooks failed');
+      if (error instanceof RefusalError) return { ok: false, error: error.data };
       return { ok: false, error: refusal('STORE_UNAVAILABLE', { retryAfterMs: 1_000 }) };
     }
   };

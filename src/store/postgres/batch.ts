@@ -1,7 +1,7 @@
 /** Carries out a batch of writes in one PostgreSQL transaction and, since all is sent at once, one round trip. */
-import { DatabaseError, type Pool, type PoolClient } from 'pg';
+import type { Pool, PoolClient } from 'pg';
 import type { EncodedWrite } from '../encode.ts';
-import { classified, isSuperseded, isUnavailable, unsettled } from '../failure.ts';
+import { classified, isRefused, isUnavailable, unsettled } from '../failure.ts';
 import type { Fence } from './fence.ts';
 import { type PlanStep, planBatch, turnKey } from './plan.ts';
 import { SQL } from './statements.ts';
@@ -22,17 +22,13 @@ export async function runBatch(
     fence.passed(client);
     return outcomes;
   } catch (error) {
-    failure = isRefusal(error) ? classified(error) : unsettled(classified(error));
+    failure = isRefused(error) ? classified(error) : unsettled(classified(error));
     fence.heed(failure);
     throw failure;
   } finally {
     client.release(isUnavailable(failure));
   }
 }
-
-/** Whether the server itself says that it has done nothing: any other failure may come after the commit. */
-const isRefusal = (error: unknown): boolean =>
-  isSuperseded(error) || (error instanceof DatabaseError && error.severity === 'ERROR');
 
 /** Everything is sent before the first answer is read; after a failed statement PostgreSQL skips the rest. */
 async function transaction(

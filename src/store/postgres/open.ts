@@ -4,7 +4,7 @@ import pg from 'pg';
 import type { NodeTable } from '../../ports/cluster.ts';
 import type { Log } from '../../ports/telemetry.ts';
 import type { Database, Scope } from '../database.ts';
-import { classified, isReadOnly, readOnlyServer } from '../failure.ts';
+import { classified, isReadOnly, isRefused, readOnlyServer, unknownOutcome } from '../failure.ts';
 import { migrate } from '../migrations.ts';
 import type { Schema } from '../schema.ts';
 import { runBatch } from './batch.ts';
@@ -21,6 +21,10 @@ const TIMEOUTS = {
   query_timeout: 6_000,
   idle_in_transaction_session_timeout: 15_000,
 };
+
+/** So long a transaction whose commit was not answered is asked for, and this often. */
+const SETTLE_MS = 5_000;
+const ASK_EVERY_MS = 200;
 
 /** Between two times that connections are dropped since their server is read-only. */
 const RENEW_MS = 1_000;
@@ -48,14 +52,44 @@ export async function openPostgres(options: PostgresOptions, log: Log): Promise<
   const fence = createFence();
   const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool }) });
 
-  /** Sent together with `begin` or right behind it: the connections pipeline. Says whether the server takes no writes. */
-  async function enter(scope: Scope, trx: Kysely<Schema>): Promise<boolean> {
-    const name = scope === 'node' ? 'nooble.scope' : 'nooble.tenant_id';
-    const { rows } = await sql<{ read_only: boolean }>`select set_config(${name}, ${scope}, true),
+  const setScope = (scope: Scope) =>
+    sql`set_config(${scope === 'node' ? 'nooble.scope' : 'nooble.tenant_id'}, ${scope}, true)`;
+
+  /** Sent together with `begin`: the connections pipeline. Says whether the server takes no writes. */
+  async function enterRead(scope: Scope, connection: Kysely<Schema>): Promise<boolean> {
+    const { rows } = await sql<{ read_only: boolean }>`select ${setScope(scope)},
       pg_is_in_recovery() or current_setting('default_transaction_read_only') = 'on' as read_only`.execute(
-      trx,
+      connection,
     );
     return rows[0]?.read_only ?? false;
+  }
+
+  async function enterWrite(scope: Scope, trx: Kysely<Schema>): Promise<TransactionName> {
+    const { rows } = await sql<TransactionName>`select ${setScope(scope)}, pg_current_xact_id()::text as id,
+      pg_postmaster_start_time()::text as server`.execute(trx);
+    const [name] = rows;
+    if (!name) throw new Error('PostgreSQL did not name its transaction.');
+    return name;
+  }
+
+  /**
+   * Whether a transaction whose commit was not answered is stored all the same. Undefined where that can not be found
+   * out: the server was started anew or is another one, where the number may be that of another transaction.
+   */
+  async function isCommitted({ id, server }: TransactionName): Promise<boolean | undefined> {
+    const untilMs = performance.now() + SETTLE_MS;
+    while (performance.now() < untilMs) {
+      const asked = await sql<{ same: boolean; status: string | null }>`
+        select pg_postmaster_start_time()::text = ${server} as same,
+          case when pg_postmaster_start_time()::text = ${server} then pg_xact_status(${id}::xid8) end as status`
+        .execute(db)
+        .catch(() => undefined);
+      const row = asked?.rows[0];
+      if (row && (!row.same || row.status === null)) return undefined;
+      if (row && row.status !== 'in progress') return row.status === 'committed';
+      await new Promise((resolve) => setTimeout(resolve, ASK_EVERY_MS));
+    }
+    return undefined;
   }
 
   let renewedAtMs = Number.NEGATIVE_INFINITY;
@@ -83,12 +117,23 @@ export async function openPostgres(options: PostgresOptions, log: Log): Promise<
   }
 
   const write = <T>(scope: Scope, body: (db: Kysely<Schema>) => Promise<T>): Promise<T> =>
-    onPrimary(() =>
-      db.transaction().execute(async (trx) => {
-        await enter(scope, trx);
-        return body(trx);
-      }),
-    );
+    onPrimary(async () => {
+      let last: { readonly name: TransactionName; readonly value: T } | undefined;
+      try {
+        return await db.transaction().execute(async (trx) => {
+          const name = await enterWrite(scope, trx);
+          const value = await body(trx);
+          last = { name, value };
+          return value;
+        });
+      } catch (error) {
+        if (!last || isRefused(error)) throw error;
+        const committed = await isCommitted(last.name);
+        if (committed === undefined) throw unknownOutcome(error);
+        if (!committed) throw error;
+        return last.value;
+      }
+    });
 
   /** By hand, since Kysely waits for each answer: opening a session is three round trips, not five. */
   const read = <T>(scope: Scope, body: (db: Kysely<Schema>) => Promise<T>): Promise<T> =>
@@ -96,7 +141,7 @@ export async function openPostgres(options: PostgresOptions, log: Log): Promise<
       db.connection().execute(async (connection) => {
         const [, readOnly] = await Promise.all([
           sql`begin read only`.execute(connection),
-          enter(scope, connection),
+          enterRead(scope, connection),
         ]);
         try {
           if (readOnly && !isLast) throw readOnlyServer();
@@ -120,6 +165,12 @@ export async function openPostgres(options: PostgresOptions, log: Log): Promise<
       await Promise.all([pool.end(), writer.end(), nodes.close()]);
     },
   };
+}
+
+/** A transaction by its number, which holds as long as the server runs. */
+interface TransactionName {
+  readonly id: string;
+  readonly server: string;
 }
 
 /** A pool that a fresh one can take the place of. Connections of the old one are closed as they are given back. */

@@ -155,6 +155,7 @@ export async function openActionNode(t: TestContext, options: ActionNodeOptions 
     invalidateAgent: (tenantId, agentId) => void invalidated.push(`${tenantId}/${agentId}`),
     clock,
     log: quiet,
+    refusals: { refused: () => {} },
     subscriptions: workSubscriptions(
       [queue('execution:ctx-1:free'), queue('old:work')],
       'professional',

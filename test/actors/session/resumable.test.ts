@@ -9,7 +9,7 @@ import type { Message } from '../../../src/domain/conversation.ts';
 import { refusal } from '../../../src/domain/errors.ts';
 import { DEFAULT_AGENT_ID } from '../../../src/domain/ids.ts';
 import { TIER_TABLE, type TierTable } from '../../../src/domain/tiers.ts';
-import type { TurnRecord } from '../../../src/domain/turn.ts';
+import type { TurnRecord, TurnStatus } from '../../../src/domain/turn.ts';
 import {
   AGENT,
   aborted,
@@ -65,7 +65,7 @@ const claimed: SessionMessage = {
   atMs: 21,
 };
 const granted: SessionMessage = { type: 'slotGranted', taskId: T, attempt: 1, atMs: 22 };
-const kept = (step: 'accepted' | 'ended', duplicate = false): SessionMessage => ({
+const kept = (step: 'accepted' | 'ended', duplicate?: TurnStatus): SessionMessage => ({
   type: 'stored',
   step,
   taskId: T,
@@ -128,7 +128,7 @@ test('its model is asked once the store has agreed, and reads the question once'
 });
 
 test('what was over before never reaches the model', () => {
-  const [after, effects] = play(writing, granted, kept('accepted', true));
+  const [after, effects] = play(writing, granted, kept('accepted', 'failed'));
   assert.deepEqual([only(effects, 'execute'), after.turns], [[], []]);
 });
 
@@ -183,7 +183,7 @@ test('a client that comes while the store is asked is told of it only where the 
   const [, agreed] = play(asked, kept('accepted'));
   assert.deepEqual(eventTypes(agreed), ['chat.accepted']);
 
-  const [dropped, refused] = play(asked, kept('accepted', true));
+  const [dropped, refused] = play(asked, kept('accepted', 'failed'));
   assert.deepEqual(eventTypes(refused), ['chat.accepted', 'error']);
   assert.deepEqual([toldTasks(refused), unnotified(dropped)], [['t'], []]);
   assert.deepEqual(
@@ -210,12 +210,12 @@ test('a crash over what the store said loses none of it', () => {
   const [begun] = recoverSession(writing, kept('accepted'));
   assert.deepEqual([unnotified(begun), contents(begun.history)], [['x'], ['message u', 'answer u']]);
   const [asked] = play(writing, attach);
-  const [, effects] = recoverSession(asked, kept('accepted', true));
+  const [, effects] = recoverSession(asked, kept('accepted', 'failed'));
   assert.deepEqual(toldTasks(effects), ['t']);
 });
 
 test('a crash over the note that clients were told says nothing of a resend that is just being kept', () => {
-  const told = { type: 'stored', step: 'notified', taskId: T, duplicate: false, atMs: 26 } as const;
+  const told = { type: 'stored', step: 'notified', taskId: T, duplicate: undefined, atMs: 26 } as const;
   const [asked] = play(loaded(), attach, said('t'), found, claimed);
   assert.deepEqual(recoverSession(asked, told), [asked, []]);
 });

@@ -6,6 +6,7 @@ import { recoverSession } from '../../../actors/session/recovery.ts';
 import { newSession } from '../../../actors/session/session.ts';
 import type { Admitted } from '../../../actors/tenant/protocol.ts';
 import { refusal } from '../../../src/domain/errors.ts';
+import type { TurnStatus } from '../../../src/domain/turn.ts';
 import type { ExecutionOutcome } from '../../../src/ports/runner.ts';
 import {
   AGENT,
@@ -52,7 +53,7 @@ const granted = (id = 't', attempt = 1): SessionMessage => ({
   attempt,
   atMs: 22,
 });
-const kept = (id = 't', step: 'accepted' | 'ended' = 'accepted', duplicate = false): SessionMessage => ({
+const kept = (id = 't', step: 'accepted' | 'ended' = 'accepted', duplicate?: TurnStatus): SessionMessage => ({
   type: 'stored',
   step,
   taskId: taskId(id),
@@ -293,7 +294,7 @@ test('a turn that ends before its beginning is kept is accepted first, then ende
 });
 
 test('a task the store knows is deduplicated: no second run, no second end, and what ran is thrown away', () => {
-  const [dropped, effects] = play(writing, granted(), kept('t', 'accepted', true));
+  const [dropped, effects] = play(writing, granted(), kept('t', 'accepted', 'failed'));
   assert.equal(types(effects).indexOf('abort') < types(effects).indexOf('discard'), true);
   assert.deepEqual(replies(effects), [
     {
@@ -301,7 +302,7 @@ test('a task the store knows is deduplicated: no second run, no second end, and 
       value: {
         ok: true,
         taskId: T,
-        accepted: { status: 'processing', position: 0, deduplicated: true },
+        accepted: { status: 'failed', position: 0, deduplicated: true },
       },
     },
   ]);
@@ -327,7 +328,7 @@ test('a resend is told where its turn stands: while it is claimed, while it runs
   ]);
   assert.deepEqual(dedup(running), [[2, { ...plain, deduplicated: true }]]);
   const [done] = play(ending, kept('t', 'ended'));
-  assert.deepEqual(dedup(done), [[2, { ...plain, deduplicated: true }]]);
+  assert.deepEqual(dedup(done), [[2, { ...plain, status: 'completed', deduplicated: true }]]);
   assert.deepEqual(types(play(done, said('t'))[1]), ['event', 'reply', 'untrack'], 'nothing runs again');
 });
 
@@ -497,7 +498,7 @@ test('a session that is forgotten ends its turns first, then is deleted, and eve
     'it does not leave before the store has answered',
   );
   const deleted = { step: 'deleted', taskId: undefined, atMs: 50 } as const;
-  const [, done] = play(deleting, { type: 'stored', duplicate: false, ...deleted });
+  const [, done] = play(deleting, { type: 'stored', duplicate: undefined, ...deleted });
   assert.deepEqual(types(done), ['reply', 'reply', 'closeClients', 'stop']);
   const [back, no] = play(deleting, { type: 'storeFailed', ...deleted });
   assert.deepEqual([types(no), back.forgetting], [['reply', 'reply'], null]);
