@@ -243,7 +243,7 @@ export function createPlaces({ places, subscriptions, tiers, atOnce, clock, log 
     const tenant = tenantOf(wanting.tenantId, tier);
     // Its end tells one tenant's line from another's.
     const line = queueNameSchema.parse(`${delivery.queue}:${wanting.tenantId}`.slice(-MAX_NAME));
-    const [come, started] = [deferred(), deferred()];
+    const [come, started] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
     const place: Place = { granted: come.promise, leave: () => leave(entry) };
     const entry: Entry = {
       ...wanting,
@@ -278,15 +278,6 @@ export function createPlaces({ places, subscriptions, tiers, atOnce, clock, log 
       await entry?.started;
     },
   };
-}
-
-/** A promise, and what resolves it. */
-export function deferred(): { readonly promise: Promise<void>; readonly resolve: () => void } {
-  let resolve = (): void => {};
-  const promise = new Promise<void>((done) => {
-    resolve = done;
-  });
-  return { promise, resolve };
 }
 
 const taskKey = (tenantId: TenantId, taskId: TaskId): string => `${tenantId} ${taskId}`;

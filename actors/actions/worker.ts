@@ -28,7 +28,7 @@ import {
 } from '../../src/ports/transport.ts';
 import { type Abortable, createAbortable } from './abortable.ts';
 import { createActionBatches } from './batches.ts';
-import { createPlaces, deferred, MAX_BEHIND, type Places } from './places.ts';
+import { createPlaces, MAX_BEHIND, type Places } from './places.ts';
 import { createActionQueries } from './queries.ts';
 import { type ActionRequest, createReplies, type Replies, requestOf } from './replies.ts';
 import { createActionRuns, runRequest, taskOf } from './runs.ts';
@@ -166,7 +166,7 @@ function oneAtATime(work: Listener): Listener {
     return wasThere;
   }
   function aside(key: string): SetAside {
-    const { promise: granted, resolve } = deferred();
+    const { promise: granted, resolve } = Promise.withResolvers<void>();
     const others = waiting.get(key) ?? new Set();
     waiting.set(key, others.add(resolve));
     const leave = (): void => {

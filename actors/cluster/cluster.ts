@@ -51,17 +51,6 @@ export interface Cluster {
   leave(): Promise<void>;
 }
 
-/** A promise, and how it is settled. */
-function outcome() {
-  let resolve = (): void => {};
-  let reject = (_error: Error): void => {};
-  const promise = new Promise<void>((resolved, rejected) => {
-    resolve = resolved;
-    reject = rejected;
-  });
-  return { promise, resolve, reject };
-}
-
 /** The clock of looks: monotonic. */
 const now = (): number => performance.now();
 
@@ -80,7 +69,7 @@ function createMember(options: ClusterOptions, table: NodeTable): Cluster {
   let left = false;
   let leaving: Promise<void> | undefined;
   const burying = new Map<Boot, Promise<void>>();
-  const joined = outcome();
+  const joined = Promise.withResolvers<void>();
 
   function take(message: MembershipMessage): void {
     if (!state || left) return;

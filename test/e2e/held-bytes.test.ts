@@ -88,3 +88,19 @@ test('a prompt is filled in whole up to its limit; beyond, the turn is refused b
   assert.equal(http.status, 400);
   assert.equal(stub.requests.length, 1);
 });
+
+test('large whole numbers of a body over HTTP reach the prompt with all their digits', async (t) => {
+  const { ask, stub, url } = await startScene(t, { env: ENV });
+  const { body: agent } = await ask('/api/agents', {
+    body: { name: 'Clerk', system_prompt: 'Order {{order}} of {{list}}' },
+  });
+  stub.byDefault(() => say('Yes.'));
+  const response = await fetch(`${url}/api/executions`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', 'x-tenant-id': 'acme' },
+    body: `{"agent_id":"${agent.id}","input":"Go.","wait":true,"context":{"order":1234567890123456789,"list":[-9007199254740993]}}`,
+  });
+  assert.equal(response.status, 200, await response.text());
+  const prompt = String(stub.requests[0]?.body.messages[0]?.content);
+  assert.equal(prompt, 'Order 1234567890123456789 of ["-9007199254740993"]');
+});

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import type { TestContext } from 'node:test';
-import { freePort, orphanGuard } from './processes.ts';
+import { endsWith, freePort } from './processes.ts';
 import { temporary } from './temporary.ts';
 import { until } from './until.ts';
 
@@ -28,12 +28,6 @@ export async function startCaddy(t: TestContext, nodePort: number): Promise<numb
     'the pid',
     () => existsSync(path('caddy.pid')) && readFileSync(path('caddy.pid'), 'utf8') !== '',
   );
-  const pid = Number(readFileSync(path('caddy.pid'), 'utf8'));
-  const end = () => process.kill(pid, 'SIGKILL');
-  const release = orphanGuard(end);
-  t.after(() => {
-    release();
-    end();
-  });
+  endsWith(t, Number(readFileSync(path('caddy.pid'), 'utf8')), 'SIGKILL');
   return port;
 }

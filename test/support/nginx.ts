@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync } from 'node:fs';
 import type { TestContext } from 'node:test';
-import { freePort, orphanGuard } from './processes.ts';
+import { endsWith, freePort } from './processes.ts';
 import { temporary } from './temporary.ts';
 
 const DEPLOYED = readFileSync(new URL('../../deploy/nginx.conf', import.meta.url), 'utf8');
@@ -36,12 +36,6 @@ export async function startNginx(t: TestContext, nodePort: number, file = DEPLOY
   // As a daemon, so that it is no child that a test has left behind.
   const { status, stderr } = spawnSync('nginx', args, { env: { PATH: `${process.env.PATH}:/usr/sbin` } });
   assert.equal(status, 0, String(stderr));
-  const pid = Number(readFileSync(path('nginx.pid'), 'utf8'));
-  const end = () => process.kill(pid, 'SIGTERM');
-  const release = orphanGuard(end);
-  t.after(() => {
-    release();
-    end();
-  });
+  endsWith(t, Number(readFileSync(path('nginx.pid'), 'utf8')), 'SIGTERM');
   return port;
 }

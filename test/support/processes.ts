@@ -2,6 +2,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:net';
+import type { TestContext } from 'node:test';
 
 /** Has a server listen on a free port of loopback; resolves to it. */
 export async function listen(server: Server): Promise<number> {
@@ -39,4 +40,14 @@ export async function killed(
 export function orphanGuard(end: () => void): () => void {
   process.once('exit', end);
   return () => void process.off('exit', end);
+}
+
+/** Ends a daemon of a test with it: no child that the test has left behind, but a process all the same. */
+export function endsWith(t: TestContext, pid: number, signal: NodeJS.Signals): void {
+  const end = () => process.kill(pid, signal);
+  const release = orphanGuard(end);
+  t.after(() => {
+    release();
+    end();
+  });
 }

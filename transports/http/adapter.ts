@@ -255,7 +255,9 @@ function respond(
   const ask = async (no: ErrorData | undefined): Promise<Response> =>
     handler(new Request(url, { method, headers }), { signal: writer.signal, refused: no, body, belongsTo });
   const sendLarge = async (whole: Uint8Array, response: Response): Promise<void> => {
-    if (writeLarge(writer, response, whole, { unsent, tenantId })) return;
+    // What changed something has been done: its answer is sent however much is unread, lest it is done once more.
+    const account = { unsent, tenantId, mayRefuse: method === 'GET' };
+    if (writeLarge(writer, response, whole, account)) return;
     const message = 'Responses that were asked for before have not been read yet.';
     const refusedNow = await ask(refusal('OVERLOADED', { message, retryAfterMs: UNREAD_RETRY_MS }));
     await deliver(writer, method, refusedNow, close, async () => {});
@@ -295,16 +297,22 @@ async function deliver(
   writer.ended();
 }
 
+interface WhoseResponse {
+  readonly unsent: UnsentBytes;
+  readonly tenantId: TenantId | undefined;
+  readonly mayRefuse: boolean;
+}
+
 /** Writes a large body as the socket takes it; false where its tenant, or the node, has too much unsent to begin. */
 function writeLarge(
   writer: ResponseWriter,
   response: Response,
   whole: Uint8Array,
-  { unsent, tenantId }: { readonly unsent: UnsentBytes; readonly tenantId: TenantId | undefined },
+  { unsent, tenantId, mayRefuse }: WhoseResponse,
 ): boolean {
   const account = unsent.open(tenantId, () => writer.res.close());
   writer.onEnd(account.close);
-  if (!account.hasRoom()) return false;
+  if (mayRefuse && !account.hasRoom()) return false;
   account.set(whole.length);
   const goOn = (res: HttpResponse, offset: number): boolean => {
     const [ok, done] = res.tryEnd(whole.subarray(offset), whole.length);

@@ -294,8 +294,11 @@ function takeMessage(chat: ChatContext, ws: Socket, bytes: ArrayBuffer, isBinary
   const read = (): void => {
     if (connection.readWaiting !== read) return;
     connection.readWaiting = nothing;
-    readFrame(chat, admitted, copy, isBinary);
-    chat.bodies.release(copy);
+    try {
+      readFrame(chat, admitted, copy, isBinary);
+    } finally {
+      chat.bodies.release(copy);
+    }
   };
   connection.readWaiting = read;
   chat.bodies.soon(upgrade.admitted.caller.tenantId, read);

@@ -9,7 +9,7 @@
 -- ARGV[4] "length" where ARGV[3] is that
 --
 -- Returns id, body, id, body, ..., oldest first; nothing where the body was not there. By length only the id, and nothing
--- where there are several of it.
+-- where there are several of it, or the list is long.
 local id, moved = tonumber(ARGV[1]), {}
 
 local function keep(body)
@@ -19,7 +19,11 @@ local function keep(body)
   id = id + 1
 end
 
+-- To look at all of a long list would copy each of its bodies.
+local MOST = 8
+
 if ARGV[4] == 'length' then
+  if redis.call('LLEN', KEYS[2]) > MOST then return {} end
   local length, found = tonumber(ARGV[3]), nil
   for _, body in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do
     if #body == length then
