@@ -2,6 +2,7 @@
 import { pathToFileURL } from 'node:url';
 import { announce, warn } from './cli/announce.ts';
 import { runCli } from './cli/cli.ts';
+import { compactHeap } from './compact-heap.ts';
 import { parseSettings } from './settings.ts';
 import { createLog } from './telemetry/log.ts';
 
@@ -20,6 +21,7 @@ async function main(): Promise<void> {
   }
   const { settings } = parsed;
   const { startNode } = await import('./node.ts');
+  compactHeap();
   const fail = (code: number) => (error: unknown) => {
     process.stderr.write(`nooble can not start: ${error instanceof Error ? error.message : String(error)}\n`);
     process.exit(code);

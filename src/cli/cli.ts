@@ -1,6 +1,7 @@
 /** The command line beside `start`: finds the command, runs it, and turns errors into exit codes. */
 import { agentsCommand } from './agents.ts';
 import { exportCommand, importCommand } from './archive.ts';
+import { clusterCommand } from './cluster.ts';
 import { type CliDeps, CommandError, type ExitCode, textOf, usage } from './command.ts';
 import { deadCommand } from './dead.ts';
 import { doctorCommand } from './doctor.ts';
@@ -15,6 +16,10 @@ nooble agents apply -f agent.yaml   create it, or change it to what the file say
 nooble agents rollback <id|slug> <version>
 nooble agents history <id|slug>     who changed what, and when
 nooble tenants set-tier <tenant> <free|advance|professional|enterprise>
+nooble cluster status               the nodes on one PostgreSQL, and what each has
+nooble cluster where <tenant> <session>   which node has a session
+nooble cluster drain <node>         have a node finish what runs, and stop
+nooble cluster bury <node> --yes    declare one dead
 nooble dead list [queue]            actions that nobody could work on, newest first; --limit n
 nooble dead replay <queue> <id>     send one anew, or with --all in place of the id all of them
 nooble dead drop <queue> <id>       delete one, or with --all all of them
@@ -26,8 +31,8 @@ nooble help
 
 agents and tenants speak to a running node: --url or NOOBLE_URL (http://127.0.0.1:8000). Who asks: --tenant or
 NOOBLE_TENANT and --tier in open mode, NOOBLE_TOKEN in jwt mode; tenants needs SERVICE_TOKEN. list, get and history
-take --json; so does dead list, and only then it shows bodies. export and import open DATABASE_URL themselves, and
-dead REDIS_URL. Exit codes: 0 done, 1 it did not work, 2 misuse.`;
+take --json, and so do cluster status and where; dead list shows bodies only with it. export, import and cluster open
+DATABASE_URL themselves, and dead REDIS_URL. Exit codes: 0 done, 1 it did not work, 2 misuse.`;
 
 /** Runs the command of the words after `nooble`. Never rejects. */
 export async function runCli(args: readonly string[], deps: CliDeps): Promise<ExitCode> {
@@ -53,6 +58,9 @@ async function dispatch(args: readonly string[], deps: CliDeps): Promise<ExitCod
       return 0;
     case 'tenants':
       await tenantsCommand(deps, rest);
+      return 0;
+    case 'cluster':
+      await clusterCommand(deps, rest);
       return 0;
     case 'dead':
       await deadCommand(deps, rest);

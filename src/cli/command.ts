@@ -1,5 +1,6 @@
 /** The dependencies of every command of the command line, and the errors that end one. */
 import type { RedisAnswer, RedisTarget } from '../domain/redis-url.ts';
+import type { ClusterAdmin } from '../ports/cluster-admin.ts';
 import type { AgentStore, Archive } from '../ports/management.ts';
 import type { DeadLetter, DeadLetters } from '../ports/transport.ts';
 import type { Settings } from '../settings.ts';
@@ -9,6 +10,8 @@ export interface CliStores {
   readonly conversations: { ping(): Promise<void> };
   readonly agents: AgentStore;
   readonly archive: Archive;
+  /** Absent where a node has the database to itself. */
+  readonly cluster?: ClusterAdmin;
   close(): Promise<void>;
 }
 

@@ -11,6 +11,7 @@ const OPTIONS = {
   limit: { type: 'string' },
   json: { type: 'boolean' },
   all: { type: 'boolean' },
+  yes: { type: 'boolean' },
   ask: { type: 'boolean' },
   /** May be given several times. */
   provider: { type: 'string', multiple: true },

@@ -37,16 +37,32 @@ const withImages = (text: string, images: readonly string[]): HumanMessage =>
     content: [{ type: 'text', text }, ...images.map((url) => ({ type: 'image_url', image_url: { url } }))],
   });
 
+type Said = Pick<Message, 'role' | 'content'>;
+
 /** Questions and answers in turn, beginning with a question: what was said twice in a row is one message. */
-function inTurn(history: readonly Message[]): readonly Pick<Message, 'role' | 'content'>[] {
+function inTurn(history: readonly Message[]): readonly Said[] {
+  if (isInTurn(history)) return history;
   const turns: { role: Message['role']; content: string }[] = [];
   for (const { role, content } of history) {
     const last = turns.at(-1);
-    if (role === 'assistant' && (content.trim() === '' || !last)) continue;
+    if (role === 'assistant' && (!WORD.test(content) || !last)) continue;
     if (last?.role === role) last.content = `${last.content}\n\n${content}`;
     else turns.push({ role, content });
   }
   return turns;
+}
+
+/** Anything but blanks. */
+const WORD = /\S/;
+
+/** Nearly every history is, and needs no copy. */
+function isInTurn(history: readonly Message[]): boolean {
+  let isAnswer = false;
+  for (const { role, content } of history) {
+    if ((role === 'assistant') !== isAnswer || (isAnswer && !WORD.test(content))) return false;
+    isAnswer = !isAnswer;
+  }
+  return true;
 }
 
 /** The model's own message with its tool calls. Arguments that were no JSON object go back as `{}`. */
