@@ -2,27 +2,28 @@
 import { type CreateTableBuilder, type Kysely, sql } from 'kysely';
 import { type Migration, Migrator } from 'kysely/migration';
 import type { Schema } from './schema.ts';
+import { createVersions, fits } from './versions.ts';
 
 export type DatabaseKind = 'sqlite' | 'postgres';
 
 /**
  * Brings a database to the newest schema. Safe to run from several processes at once: PostgreSQL's advisory lock,
- * or SQLite's write lock, lets one do it and the others find it done. Rejects where a migration fails; then
- * nothing of it is stored.
+ * or SQLite's write lock, lets one do it and the others find it done. A database that a newer version has changed stays
+ * as it is, where that version says that this one still fits. Rejects where a migration fails; then nothing of it is
+ * stored.
  */
 export async function migrate(db: Kysely<Schema>, kind: DatabaseKind): Promise<readonly string[]> {
-  const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations(kind) } });
+  const known = migrations(kind);
+  const migrator = new Migrator({ db, provider: { getMigrations: async () => known } });
   const { error, results = [] } = await migrator.migrateToLatest();
-  if (error) throw unknownMigration(error) ?? error;
-  return results.map((result) => result.migrationName);
-}
-
-/** The migrator takes a database of a newer version for a broken one. */
-function unknownMigration(error: unknown): Error | undefined {
-  const name = /previously executed migration (\S+) is missing/.exec(String(error))?.[1];
-  if (name === undefined) return undefined;
-  const message = `it was written by a newer version of Nooble, whose change ${name} this one does not know; start that version, or go back to a copy from before it`;
-  return new Error(message);
+  if (!error) return results.map((result) => result.migrationName);
+  const strange = /previously executed migration (\S+) is missing/.exec(String(error))?.[1];
+  if (strange === undefined) throw error;
+  // The migrator takes a database of a newer version for a broken one.
+  if (await fits(db, Object.keys(known))) return [];
+  throw new Error(
+    `it was written by a newer version of Nooble, whose change ${strange} this one does not know and does not fit; start that version, or go back to a copy from before it`,
+  );
 }
 
 /** Names sort in the order of application. An applied migration is never changed: write a new one. */
@@ -38,6 +39,7 @@ function migrations(kind: DatabaseKind): Record<string, Migration> {
     '006-reasoning': { up: addReasoning },
     '007-agents-by-creation': { up: (db) => dateAgents(db, kind) },
     ...(kind === 'postgres' ? { '008-nodes': { up: createNodes } } : {}),
+    '012-versions': { up: createVersions },
   };
 }
 

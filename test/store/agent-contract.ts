@@ -231,7 +231,10 @@ export const UNDO_NODES = [
   'create index turns_unfinished on turns (seq) where finished_at is null',
 ] as const;
 
-/** Takes migration 007 back, for databases that are made older. */
+/** Takes migration 012 back, for databases that are made older. */
+export const UNDO_VERSIONS = 'drop table schema_version';
+
+/** Takes migration 007 back. */
 export const UNDO_AGENTS_BY_CREATION = [
   'drop index agents_by_creation',
   'alter table agents drop column created_at',

@@ -13,7 +13,7 @@ import { leakFree } from '../support/leaks.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { quiet } from '../support/quiet.ts';
 import { temporary } from '../support/temporary.ts';
-import { UNDO_AGENTS_BY_CREATION, UNDO_NODES } from './agent-contract.ts';
+import { UNDO_AGENTS_BY_CREATION, UNDO_NODES, UNDO_VERSIONS } from './agent-contract.ts';
 import { outgoing, storeOutgoing, unsentIds } from './outgoing-contract.ts';
 import { named, tenantOf } from './records.ts';
 
@@ -57,7 +57,7 @@ async function undate(db: Kysely<Schema>, kind: Database['kind']): Promise<void>
   await sql`alter table deliveries drop column settled_at`.execute(db);
   await sql`alter table turns drop column reasoning`.execute(db);
   if (kind === 'postgres') for (const statement of UNDO_NODES) await sql.raw(statement).execute(db);
-  for (const statement of UNDO_AGENTS_BY_CREATION) await sql.raw(statement).execute(db);
+  for (const statement of [UNDO_VERSIONS, ...UNDO_AGENTS_BY_CREATION]) await sql.raw(statement).execute(db);
   await sql`delete from kysely_migration where name >= '005'`.execute(db);
 }
 

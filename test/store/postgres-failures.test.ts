@@ -10,7 +10,7 @@ import { leakFree } from '../support/leaks.ts';
 import { asAdmin, type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { quiet } from '../support/quiet.ts';
 import { startTcpProxy } from '../support/tcp-proxy.ts';
-import { agent, audit, UNDO_AGENTS_BY_CREATION, UNDO_NODES } from './agent-contract.ts';
+import { agent, audit, UNDO_AGENTS_BY_CREATION, UNDO_NODES, UNDO_VERSIONS } from './agent-contract.ts';
 import { endWith, outgoing, sent, storeOutgoing, unsentIds } from './outgoing-contract.ts';
 import { accept, answer, contents, named, page, taskOf } from './records.ts';
 
@@ -141,7 +141,8 @@ test('what is to be sent outlives its node, and an older database gets its outbo
   await withClient(url, async (client) => {
     await client.query('drop table outgoing; alter table deliveries drop column settled_at');
     await client.query('alter table turns drop column reasoning');
-    for (const statement of [...UNDO_NODES, ...UNDO_AGENTS_BY_CREATION]) await client.query(statement);
+    for (const statement of [UNDO_VERSIONS, ...UNDO_NODES, ...UNDO_AGENTS_BY_CREATION])
+      await client.query(statement);
     await client.query("delete from kysely_migration where name >= '004'");
     const anew = await openStores({ url, log: quiet });
     await storeOutgoing(anew.conversations, first);

@@ -15,7 +15,7 @@ import { leakFree } from '../support/leaks.ts';
 import { killed } from '../support/processes.ts';
 import { quiet } from '../support/quiet.ts';
 import { temporary } from '../support/temporary.ts';
-import { UNDO_AGENTS_BY_CREATION } from './agent-contract.ts';
+import { UNDO_AGENTS_BY_CREATION, UNDO_VERSIONS } from './agent-contract.ts';
 import { endWith, outgoing, sent, storeOutgoing, unsentIds } from './outgoing-contract.ts';
 import { accept, contents, forget, named, page, taskOf, tenantOf } from './records.ts';
 
@@ -147,7 +147,7 @@ test('a database from before there was an outbox gets one and keeps what it has'
     'drop table outgoing; drop index deliveries_settled; alter table deliveries drop column settled_at',
   );
   db.exec('alter table turns drop column reasoning');
-  for (const statement of UNDO_AGENTS_BY_CREATION) db.exec(statement);
+  for (const statement of [UNDO_VERSIONS, ...UNDO_AGENTS_BY_CREATION]) db.exec(statement);
   db.exec("delete from kysely_migration where name >= '004'");
   db.close();
 
