@@ -35,18 +35,20 @@ async function main(): Promise<void> {
     await superseded;
     node = await startNode(settings, { log, server });
     log.info({ port: node.port }, 'the node goes on as a new one');
+    leaveIfTold();
     return goOn();
   };
+  const leaveIfTold = (): void =>
+    void node.leaving.then(() => {
+      if (firstAtMs !== undefined) return;
+      log.info({}, 'an operator has this node leave');
+      leave();
+    });
   goOn().catch(fail(EXIT_SUPERSEDED));
 
   let firstAtMs: number | undefined;
-  const stop = (signal: NodeJS.Signals): void => {
-    if (firstAtMs !== undefined) {
-      if (performance.now() - firstAtMs > SAME_SIGNAL_MS) process.exit(1);
-      return;
-    }
+  const leave = (): void => {
     firstAtMs = performance.now();
-    log.info({ signal }, 'signal received; a second one, after a second, exits at once');
     node.drain().then(
       () => process.exit(0),
       (error: unknown) => {
@@ -55,6 +57,15 @@ async function main(): Promise<void> {
       },
     );
   };
+  const stop = (signal: NodeJS.Signals): void => {
+    if (firstAtMs !== undefined) {
+      if (performance.now() - firstAtMs > SAME_SIGNAL_MS) process.exit(1);
+      return;
+    }
+    log.info({ signal }, 'signal received; a second one, after a second, exits at once');
+    leave();
+  };
+  leaveIfTold();
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
   const die = (kind: string) => (error: unknown) => {

@@ -50,6 +50,8 @@ export interface RunningNode {
   drain(): Promise<void>;
   /** Ends everything at once. Safe to call twice. */
   close(): Promise<void>;
+  /** Resolves if an operator has the node leave (`nooble cluster drain`): whoever started it drains it. */
+  readonly leaving: Promise<void>;
   /**
    * Resolves if the other nodes gave this one up, once all of it but its port is closed: its sockets with 4409, its
    * actors without a write. Rejects where that takes too long.
@@ -198,9 +200,11 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     newId: randomUUID,
   });
   const agentTasks = createAgentTasks({ transport, takeTask: management.takeTask, notices, log });
+  const leaving = Promise.withResolvers<void>();
   const cluster = createCluster({
     ...{ nodeId, version, log, config: settings.cluster, onAdopted: relay.lookAgain },
     table: settings.cluster.mode === 'off' ? undefined : stores.nodes,
+    onLeaving: () => leaving.resolve(),
     onSuperseded: () => giveUp(),
   });
   const retention = createRetention({ store, webhooks: stores.webhooks, tiers, defaultTier, clock, log });
@@ -317,6 +321,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     async drain() {
       if (closing) return close();
       draining = true;
+      void cluster.drain();
       log.info({ grace_ms: settings.drainMs, ...system.stats().turns }, 'draining');
       actionWorker.drain();
       await system.drain(settings.drainMs);
@@ -327,6 +332,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
       await close();
     },
     close,
+    leaving: leaving.promise,
     superseded,
   };
 }

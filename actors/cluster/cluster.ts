@@ -19,6 +19,8 @@ export interface ClusterOptions {
   readonly log: Log;
   /** There is something to send that another node left. */
   readonly onAdopted: () => void;
+  /** An operator has the node leave, or `drain` was called. Called once. */
+  readonly onLeaving: () => void;
   /** This node was declared dead: nothing that it writes is stored. Called once. */
   readonly onSuperseded: () => void;
 }
@@ -47,6 +49,8 @@ export interface Cluster {
   join(): Promise<void>;
   /** Undefined before it joined. */
   stats(): ClusterStats | undefined;
+  /** Tells the others that this node is about to leave. Never rejects: they learn of it by its end at the latest. */
+  drain(): Promise<void>;
   /** Ends the beats and buries itself: what it left belongs to the others at once. Never rejects; safe to call twice. */
   leave(): Promise<void>;
 }
@@ -58,7 +62,12 @@ const now = (): number => performance.now();
 export const createCluster = (options: ClusterOptions): Cluster =>
   options.table ? createMember(options, options.table) : ALONE;
 
-const ALONE: Cluster = { join: async () => {}, stats: () => undefined, leave: async () => {} };
+const ALONE: Cluster = {
+  join: async () => {},
+  stats: () => undefined,
+  drain: async () => {},
+  leave: async () => {},
+};
 
 function createMember(options: ClusterOptions, table: NodeTable): Cluster {
   const { config, log } = options;
@@ -90,6 +99,8 @@ function createMember(options: ClusterOptions, table: NodeTable): Cluster {
       case 'adopted':
         log.info({ messages: effect.count }, 'messages that another node left are sent here');
         return options.onAdopted();
+      case 'leaving':
+        return options.onLeaving();
       case 'superseded':
         log.error({ boot: state?.boot }, 'this node was declared dead by the others');
         joined.reject(new Error('the other nodes declared this one dead while it started'));
@@ -163,6 +174,14 @@ function createMember(options: ClusterOptions, table: NodeTable): Cluster {
       await joined.promise;
     },
     stats: () => (state ? statsOf(state) : undefined),
+    async drain() {
+      if (!state || left || state.phase === 'superseded') return;
+      await table
+        .drain()
+        .catch((error: unknown) =>
+          log.warn({ err: error }, 'the others could not be told that this node leaves'),
+        );
+    },
     leave() {
       leaving ??= leave();
       return leaving;

@@ -51,6 +51,8 @@ export type MembershipEffect =
   /** A node is gone for good; `buriedHere`: by this one. */
   | { readonly type: 'lost'; readonly member: Member; readonly buriedHere: boolean }
   | { readonly type: 'superseded' }
+  /** An operator, or this node itself, said that it leaves. Once. */
+  | { readonly type: 'leaving' }
   /** Another living process has this node's name. */
   | { readonly type: 'rivalled'; readonly rival: Member }
   /** Messages that nobody had to send are this node's now. */
@@ -96,6 +98,7 @@ function looked(
     ...gone.map(({ member }) => ({ type: 'lost', member, buriedHere: false }) as const),
     ...dead.map(({ member }) => ({ type: 'bury', boot: member.boot, seen: member.beat }) as const),
     ...(look.adopted > 0 ? [{ type: 'adopted', count: look.adopted } as const] : []),
+    ...(look.mine === 'draining' && state.mine !== 'draining' ? [{ type: 'leaving' } as const] : []),
   ];
   return join(next, effects);
 }

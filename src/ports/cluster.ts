@@ -40,6 +40,8 @@ export type Burial = 'buried' | 'renewed' | 'dead already';
 export interface NodeTable {
   /** Mints the boot of this start. From then on the store writes as this boot. */
   register(node: { readonly nodeId: string; readonly version: string }): Promise<Boot>;
+  /** Tells the others that this boot is about to leave. */
+  drain(): Promise<void>;
   /** Raises the beat and looks at all members, on a connection of its own: a full pool must not look like death. */
   beat(): Promise<Look>;
   /**

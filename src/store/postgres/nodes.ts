@@ -70,6 +70,14 @@ export function createPostgresNodes(
       fence.hold({ boot, nonce });
       return boot;
     },
+    async drain() {
+      const { boot, nonce } = fence.identity() ?? never();
+      await database.write('node', (db) =>
+        sql`update nodes set state = 'draining' where boot = ${boot} and nonce = ${nonce} and state = 'live'`.execute(
+          db,
+        ),
+      );
+    },
     async beat(): Promise<Look> {
       const { boot, nonce } = fence.identity() ?? never();
       const rows = lookSchema.parse(await line.ask(boot, BEAT, [String(boot), nonce]));
