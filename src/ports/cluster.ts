@@ -4,6 +4,7 @@ import type { SessionId, TaskId, TenantId } from '../domain/ids.ts';
 import type { Tier } from '../domain/tiers.ts';
 import type { Caller, CancelReply, SayReply, TurnRequest, TurnStanding } from '../domain/turn.ts';
 import type { Client, ResumePoint } from './sessions.ts';
+import type { Epoch } from './store.ts';
 
 /** The number of one start of a node. It is minted by the database and never comes again. */
 export type Boot = number;
@@ -61,13 +62,6 @@ export interface SessionKey {
   readonly tenantId: TenantId;
   readonly sessionId: SessionId;
 }
-
-/**
- * The number of one ownership of a session: a node that claims it is given one that never comes again, and every write
- * of the session carries it. Compared for equality only. Runs with a session of their own are not claimed: they have
- * the negated boot, which no other boot has.
- */
-export type Epoch = number;
 
 /** What a session is given when it comes to life here. */
 export interface Owned {
