@@ -126,6 +126,13 @@ export type Write =
       readonly tenantId: TenantId;
       readonly sessionId: SessionId;
     })
+  /** Its node gives the session up, behind all that it wrote of it: whoever asks next may have it. */
+  | {
+      readonly type: 'session-released';
+      readonly tenantId: TenantId;
+      readonly sessionId: SessionId;
+      readonly epoch: Epoch;
+    }
   /** Clients have been told how an interrupted turn ended. */
   | (Fenced & { readonly type: 'turn-notified'; readonly tenantId: TenantId; readonly taskId: TaskId })
   | { readonly type: 'tenant-tier'; readonly tenantId: TenantId; readonly tier: Tier }
