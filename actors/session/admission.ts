@@ -52,7 +52,10 @@ export function say(state: SessionState, known: Turn | undefined, message: Said)
 
   const ahead = onBusy === 'interrupt' ? state.turns.slice(0, 1) : state.turns;
   const behind = state.turns.slice(ahead.length);
-  const turn = { ...newTurn(request, message), overtaken: ahead.some(({ overtaken }) => overtaken) };
+  const turn = {
+    ...newTurn(request, message, state.epoch),
+    overtaken: ahead.some(({ overtaken }) => overtaken),
+  };
   const overtaken = behind.map((one) => ({ ...one, overtaken: true }));
   const queued = { ...paid, turns: [...ahead, turn, ...overtaken] };
   const effects: SessionEffect[] = [

@@ -1,6 +1,7 @@
 /** The migrations: one set for both databases, with the few steps that only one of them needs. */
 import { type CreateTableBuilder, type Kysely, sql } from 'kysely';
 import { type Migration, Migrator } from 'kysely/migration';
+import { createOwners } from './postgres/migration-owners.ts';
 import type { Schema } from './schema.ts';
 import { createVersions, fits } from './versions.ts';
 
@@ -38,7 +39,12 @@ function migrations(kind: DatabaseKind): Record<string, Migration> {
     '005-settled-deliveries': { up: (db) => dateDeliveries(db, kind) },
     '006-reasoning': { up: addReasoning },
     '007-agents-by-creation': { up: (db) => dateAgents(db, kind) },
-    ...(kind === 'postgres' ? { '008-nodes': { up: createNodes } } : {}),
+    ...(kind === 'postgres'
+      ? {
+          '008-nodes': { up: createNodes },
+          '009-owners': { up: (db) => createOwners(db).then(() => secureRows(db, ['owners'])) },
+        }
+      : {}),
     '012-versions': { up: createVersions },
   };
 }

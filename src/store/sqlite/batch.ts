@@ -1,6 +1,6 @@
 /** Carries out a batch of writes in one SQLite transaction. Runs in the worker: nothing here may be asynchronous. */
 import type { DatabaseSync } from 'node:sqlite';
-import type { AcceptedRow, EncodedWrite, OutgoingKey, StoredOutgoing } from '../encode.ts';
+import type { AcceptedRow, EncodedWrite, OutgoingKey, SessionRow, StoredOutgoing } from '../encode.ts';
 import { createStatements, type Statements } from './statements.ts';
 import { createTouches, type Touches } from './touches.ts';
 
@@ -66,6 +66,9 @@ function apply(context: BatchContext, write: EncodedWrite): number {
       return statements.run('forgotten', write.row);
     case 'probe':
       return statements.run('probe', {});
+    // Who has the database to itself gives nothing up.
+    case 'released':
+      return 1;
     case 'effects':
     case 'overtaken':
     case 'notified':
@@ -114,9 +117,7 @@ function markSent(statements: Statements, sent: readonly OutgoingKey[]): number 
   return 1;
 }
 
-type SessionKey = Write<'deleted'>['row'];
-
-function deleteSession({ statements, touches }: BatchContext, key: SessionKey): number {
+function deleteSession({ statements, touches }: BatchContext, key: SessionRow): number {
   statements.run('deleteTurns', key);
   statements.run('deleteSession', key);
   touches.drop(key.tenant_id, key.session_id);

@@ -54,7 +54,7 @@ test('a turn accepted in the very tick in which its execution was made holds not
     emit({ type: 'chat.delta', data: { content: 'hello' } });
     return ranTo('hello');
   });
-  execute(ref, { type: 'execute', plan: PLAN, options: { stream: true, accepted: false } });
+  execute(ref, { type: 'execute', epoch: 1, plan: PLAN, options: { stream: true, accepted: false } });
   outbox.event(T, { type: 'chat.accepted', data: { status: 'processing', position: 0 } }, 1);
   await loopTurns(10);
   assert.deepEqual(
@@ -73,7 +73,7 @@ test('a turn accepted in the very tick in which its execution was made holds not
 
 test('an execution whose end is told is gone', async (t) => {
   const { execute, ref } = open(t, async () => ranTo(''));
-  execute(ref, { type: 'execute', plan: PLAN, options: { stream: true, accepted: true } });
+  execute(ref, { type: 'execute', epoch: 1, plan: PLAN, options: { stream: true, accepted: true } });
   assert.equal(ref.execution?.taskId, T);
   await loopTurns(10);
   assert.equal(ref.execution, null);
@@ -93,7 +93,12 @@ function openWithEffects(t: TestContext, commit: Commit) {
     },
     commit,
   );
-  bench.execute(bench.ref, { type: 'execute', plan: PLAN, options: { stream: true, accepted: false } });
+  bench.execute(bench.ref, {
+    type: 'execute',
+    epoch: 1,
+    plan: PLAN,
+    options: { stream: true, accepted: false },
+  });
   return { ...bench, told, asked };
 }
 
@@ -108,7 +113,7 @@ test('that a turn has effects is kept once, after the turn was accepted and befo
   assert.deepEqual([writes, told], [[], []], 'the turn is not accepted yet');
   outbox.event(T, { type: 'chat.accepted', data: { status: 'processing', position: 0 } }, 1);
   await loopTurns(10);
-  assert.deepEqual(writes, [{ type: 'turn-effects', tenantId: TENANT, taskId: T }]);
+  assert.deepEqual(writes, [{ type: 'turn-effects', tenantId: TENANT, taskId: T, epoch: 1 }]);
   assert.deepEqual(told, [], 'it is not kept yet');
   for (const keep of keeping) keep();
   await loopTurns(10);
@@ -147,7 +152,7 @@ test('an execution that is out of time ends, though its run lets nothing go', as
     seen = signal;
     return new Promise(() => {});
   });
-  execute(ref, { type: 'execute', plan: within(20), options: { stream: true, accepted: true } });
+  execute(ref, { type: 'execute', epoch: 1, plan: within(20), options: { stream: true, accepted: true } });
   await until('the end', () => heard.length > 0);
   const ended = outcome();
   assert.equal(ended.type === 'failed' && ended.error.code, 'EXECUTION_TIMEOUT');
@@ -160,7 +165,7 @@ test('what a run resolves to after it was aborted is an abort, with what it used
     await new Promise((resolve) => signal.addEventListener('abort', resolve));
     return ranTo('too late');
   });
-  execute(ref, { type: 'execute', plan: PLAN, options: { stream: true, accepted: true } });
+  execute(ref, { type: 'execute', epoch: 1, plan: PLAN, options: { stream: true, accepted: true } });
   await loopTurns(5);
   ref.execution?.abort.abort();
   await until('the end', () => heard.length > 0);
@@ -182,7 +187,7 @@ test('a run is told how many calls are left, and refused once its tokens are spe
     }
     return { type: 'failed', error: refusal('TIER_LIMIT') };
   });
-  execute(ref, { type: 'execute', plan: PLAN, options: { stream: true, accepted: true } });
+  execute(ref, { type: 'execute', epoch: 1, plan: PLAN, options: { stream: true, accepted: true } });
   await until('the end', () => heard.length > 0);
   assert.deepEqual(told, [2, 1, 'TIER_LIMIT']);
   assert.equal(outcome().info.tokens_used, 101);
