@@ -1,6 +1,6 @@
 /** Opens what DATABASE_URL names and makes the stores over it. */
 
-import type { NodeTable } from '../ports/cluster.ts';
+import type { NodeTable, OwnerTable } from '../ports/cluster.ts';
 import type { AgentStore, Archive, TemplateStore, WebhookStore } from '../ports/management.ts';
 import type { Store } from '../ports/store.ts';
 import type { Log } from '../ports/telemetry.ts';
@@ -31,6 +31,8 @@ export interface Stores {
   readonly archive: Archive;
   /** The nodes that share the database; absent where one has it to itself. */
   readonly nodes?: NodeTable;
+  /** Which of them has a session; there with `nodes`. */
+  readonly owners?: OwnerTable;
   /** Finishes the writes that were begun, then closes the database; `conversations` with it. Safe to call twice. */
   close(): Promise<void>;
 }
@@ -54,7 +56,7 @@ export async function openStores({ url, log, nodeId, guard = {} }: StoreOptions)
     templates: createTemplateStore(database),
     webhooks: createWebhookStore(database),
     archive: createArchive(database),
-    ...('nodes' in opened ? { nodes: opened.nodes } : {}),
+    ...('nodes' in opened ? { nodes: opened.nodes, owners: opened.owners } : {}),
     close() {
       closing ??= conversations.close().then(() => opened.close());
       return closing;
