@@ -138,8 +138,9 @@ export interface Opening {
  * makes one. Undefined says that the session, or the turn, does not live here: who asked may look for its owner.
  */
 export interface LocalSessions {
+  /** False of a session for a run alone, which is nobody else's yet. */
   has(key: SessionKey): boolean;
-  /** A session that lives already stays as it is. */
+  /** A session that lives already stays as it is; one for a run alone is owned from now on. */
   activate(key: SessionKey, owned: Owned, opening: Opening): void;
   /** Attaches a client, as Directory.attach. */
   attach(
