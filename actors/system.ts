@@ -267,6 +267,8 @@ interface SystemOptions extends SessionConfig {
   readonly store: Store;
   /** Which node has a session; absent: this one has all of them. */
   readonly placement?: Placement;
+  /** False while another node may have taken over what this one has. */
+  readonly mayAct?: () => boolean;
   readonly agents: AgentSource;
   readonly runner: AgentRunner;
   readonly clock: Clock;

@@ -131,7 +131,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const system = createSystem({
     actors,
     store,
-    ...(placement ? { placement } : {}),
+    ...(placement ? { placement, mayAct: () => cluster.isSure() } : {}),
     agents: parts.agents ?? agents,
     runner,
     ...told,

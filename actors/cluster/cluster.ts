@@ -50,11 +50,16 @@ export interface Cluster {
   join(): Promise<void>;
   /** Undefined before it was registered. */
   boot(): Boot | undefined;
+  /** Whether nobody can have declared this node dead: its last beat was asked and answered not long ago. */
+  isSure(): boolean;
   /** Undefined before it joined. */
   stats(): ClusterStats | undefined;
   /** Ends the beats and buries itself: what it left belongs to the others at once. Never rejects; safe to call twice. */
   leave(): Promise<void>;
 }
+
+/** For so much of `lostMs` after its last beat a node can not have been given up. */
+const SURE = 0.8;
 
 /** The clock of looks: monotonic. */
 const now = (): number => performance.now();
@@ -66,6 +71,7 @@ export const createCluster = (options: ClusterOptions): Cluster =>
 const ALONE: Cluster = {
   join: async () => {},
   boot: () => undefined,
+  isSure: () => true,
   stats: () => undefined,
   leave: async () => {},
 };
@@ -73,6 +79,8 @@ const ALONE: Cluster = {
 function createMember(options: ClusterOptions, table: NodeTable): Cluster {
   const { config, log } = options;
   let state: MembershipState | undefined;
+  /** When the last beat that was answered was asked. */
+  let beatAtMs = Number.NEGATIVE_INFINITY;
   let timer: NodeJS.Timeout | undefined;
   let beating: Promise<void> | undefined;
   let failing = false;
@@ -132,6 +140,7 @@ function createMember(options: ClusterOptions, table: NodeTable): Cluster {
       const look = await table.beat();
       if (failing) log.info({}, 'beats are answered again');
       failing = false;
+      beatAtMs = askedAtMs;
       take({ type: 'looked', look, askedAtMs, answeredAtMs: now() });
       options.placement?.wanted(look.wanted);
     } catch (error) {
@@ -175,6 +184,7 @@ function createMember(options: ClusterOptions, table: NodeTable): Cluster {
       await joined.promise;
     },
     boot: () => state?.boot,
+    isSure: () => state?.phase !== 'superseded' && now() - beatAtMs < SURE * config.lostMs,
     stats: () => (state ? statsOf(state) : undefined),
     leave() {
       leaving ??= leave();
