@@ -26,6 +26,7 @@ import { createRegistry, notifyTenant, pushFrame, type Registry } from './regist
 import type { ActorSystem } from './runtime/actor.ts';
 import { createActorSystem } from './runtime/actor-system.ts';
 import { createActivation } from './session/activation.ts';
+import { saidBefore } from './session/admission.ts';
 import { createPacer } from './session/delta-pacer.ts';
 import { createLocalSessions, type NodeSessions, turnAway } from './session/local-sessions.ts';
 import type { SessionConfig } from './session/protocol.ts';
@@ -62,7 +63,9 @@ export function createSystem(options: SystemOptions): System {
   const local = createLocalSessions({ ...shared, activate });
   const seeking = createSeeking({ local, placement });
   placement.listen((event) => {
-    if (event.type === 'wanted') void local.yield(event.key, 'attached here');
+    if (event.type !== 'wanted') return;
+    if (local.has(event.key)) void local.yield(event.key, 'attached here');
+    else void placement.release(event.key, event.epoch);
   });
   return {
     ...createDirectory({
@@ -167,8 +170,21 @@ function sayFirst(
   const waiting = { ...held(request), arrival: request.arrival ?? local.arrival() };
   return coming.then(
     () => local.say(waiting, observer) ?? no(justLeft().data),
-    (error: unknown) => no(refusedBy(parts, error)),
+    (error: unknown) => saidElsewhere({ ...parts, local, seeking }, request, refusedBy(parts, error)),
   );
+}
+
+/** Another node has the session. A turn that it has been told before is known from its row, and nothing is said anew. */
+async function saidElsewhere(
+  parts: Parts,
+  { caller, sessionId, taskId, taskIdGiven }: TurnRequest,
+  error: ErrorData,
+): Promise<SayReply> {
+  if (!taskIdGiven || error.code !== 'TRANSPORT_UNAVAILABLE') return { ok: false, taskId, error };
+  const known = await reading(parts, () => parts.options.store.turn(caller.tenantId, taskId));
+  return known.ok && known.value?.sessionId === sessionId
+    ? { ok: true, taskId, accepted: saidBefore(known.value.status) }
+    : { ok: false, taskId, error };
 }
 
 /** What came to life for a request has left by the time that it is handled. */
@@ -251,6 +267,8 @@ interface SystemOptions extends SessionConfig {
   readonly store: Store;
   /** Which node has a session; absent: this one has all of them. */
   readonly placement?: Placement;
+  /** False while another node may have taken over what this one has. */
+  readonly mayAct?: () => boolean;
   readonly agents: AgentSource;
   readonly runner: AgentRunner;
   readonly clock: Clock;

@@ -10,7 +10,7 @@ import type {
   ExecutionPlan,
 } from '../../src/ports/runner.ts';
 import type { Store } from '../../src/ports/store.ts';
-import type { Clock } from '../../src/ports/telemetry.ts';
+import { type Clock, pause, systemTimers } from '../../src/ports/telemetry.ts';
 import type { ExecutionRef, Registry, SessionRef } from '../registry.ts';
 import { type ActorKind, type ActorSystem, RESTARTS, unreachable } from '../runtime/actor.ts';
 import type { TurnSink } from '../session/event-stream.ts';
@@ -27,6 +27,8 @@ import {
 
 /** How long a run waits for its execution's word: memory answers, unless the execution is gone. */
 const WORD_MS = 10_000;
+/** Between two looks whether a deed may be done. */
+const LOOK_MS = 100;
 
 interface ExecutionDeps {
   readonly actors: ActorSystem;
@@ -34,6 +36,8 @@ interface ExecutionDeps {
   readonly store: Pick<Store, 'commit'>;
   readonly clock: Clock;
   readonly registry: Pick<Registry, 'session'>;
+  /** False while another node may have taken its sessions over: deeds wait. Absent: none can. */
+  readonly mayAct?: (() => boolean) | undefined;
 }
 
 type Execute = Extract<SessionEffect, { type: 'execute' }>;
@@ -122,10 +126,14 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
       return reply.value;
     };
     let noted: Promise<void> | undefined;
-    /** Once for all operations of a run. */
-    const effects = (): Promise<void> => {
+    /** Stored once for all operations of a run; each of them waits while the node may have been given up. */
+    const effects = async (): Promise<void> => {
       noted ??= noteEffects(ref, run, plan, accepted);
-      return noted;
+      await noted;
+      while (deps.mayAct?.() === false) {
+        await pause(systemTimers, LOOK_MS, signal);
+        signal.throwIfAborted();
+      }
     };
     const endsAt = startedAt + timeoutMs;
     runner

@@ -2,6 +2,7 @@
 import { CLOSE, type ErrorData, refusal } from '../../src/domain/errors.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
 import type { Opening, Owned, Placement, SessionKey } from '../../src/ports/cluster.ts';
+import type { Epoch } from '../../src/ports/store.ts';
 import { closeClients, keyOf, type SessionRef, type TenantRef } from '../registry.ts';
 import { type ActorKind, RESTARTS, type StopReason } from '../runtime/actor.ts';
 import { hourRate } from './admission.ts';
@@ -34,8 +35,16 @@ export function createActivation(deps: SessionDeps): Activate {
   const kind = sessionKind(deps);
   const performing = createSessionEffects(deps);
 
+  /** A run's own session is asked for by others: from now on it is placed like any other. */
+  function place(ref: SessionRef, epoch: Epoch): void {
+    ref.epoch = epoch;
+    ref.unplaced = false;
+    actors.tell(ref.address, { type: 'owned', epoch });
+  }
+
   return function activate({ tenantId, sessionId }, { epoch, log: logId }, { tier, ephemeral = false }) {
     const found = registry.session(tenantId, sessionId);
+    if (found?.unplaced && !ephemeral) place(found, epoch);
     if (found) return found;
     const tenant = tenantOf(tenantId);
     const bucket = ephemeral ? null : registry.sessionRates.find(keyOf(tenantId, sessionId), clock.now());

@@ -210,7 +210,7 @@ type Accepted = EventData['chat.accepted'];
 /** One object for all: every session's log keeps one for each of its turns. */
 const PROCESSING: Accepted = { status: 'processing', position: 0 };
 /** Of a turn that is over, or that another process has. */
-const saidBefore = (status: TurnStatus): Accepted => ({
+export const saidBefore = (status: TurnStatus): Accepted => ({
   status: isEndStatus(status) ? status : 'processing',
   position: 0,
   deduplicated: true,

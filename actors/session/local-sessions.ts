@@ -83,11 +83,11 @@ export function createLocalSessions(deps: LocalSessionsDeps): NodeSessions {
   const refOf = ({ tenantId, sessionId }: SessionKey): SessionRef | undefined =>
     registry.session(tenantId, sessionId);
   return {
-    has: (key) => refOf(key) !== undefined,
+    has: (key) => refOf(key)?.unplaced === false,
     activate: (key, owned, opening) => void activate(key, owned, opening),
     attach(caller, sessionId, client, resume) {
       const ref = registry.session(caller.tenantId, sessionId);
-      if (!ref) return undefined;
+      if (!ref || (ref.unplaced && !parts.draining)) return undefined;
       ref.arriving.set(client.id, client);
       const attach = { type: 'attach', clientId: client.id, tier: caller.tier, resume } as const;
       const atMs = clock.now();
@@ -105,7 +105,8 @@ export function createLocalSessions(deps: LocalSessionsDeps): NodeSessions {
     },
     say(request, observer) {
       const ref = registry.session(request.caller.tenantId, request.sessionId);
-      return ref && say(parts, ref, request, observer);
+      if (!ref || (ref.unplaced && !request.ephemeral && !parts.draining)) return undefined;
+      return say(parts, ref, request, observer);
     },
     cancel: (tenantId, taskId) => cancel(parts, tenantId, taskId),
     inquire: (tenantId, taskId) => inquire(parts, tenantId, taskId),

@@ -31,6 +31,15 @@ export interface Look {
   readonly members: readonly Member[];
   /** Messages without a node that this beat has handed to this one to send. */
   readonly adopted: number;
+  /** Sessions of this node that others ask for since they can not reach it: some of them, again with each beat. */
+  readonly wanted: readonly Wanted[];
+}
+
+/** A session of this node that another asks for, and by which epoch its row says that this node has it. */
+export interface Wanted {
+  readonly key: SessionKey;
+  readonly epoch: Epoch;
+  readonly by: Boot;
 }
 
 /**
@@ -77,9 +86,28 @@ export type Place =
   | ({ readonly at: 'here' } & Owned)
   | { readonly at: 'there'; readonly owner: Boot; readonly epoch: Epoch };
 
+/** Who has a session, and by which epoch. */
+export interface Claimed {
+  readonly boot: Boot;
+  readonly epoch: Epoch;
+}
+
+/** The table in which each session that lives somewhere has its owner. Any method rejects where the database is away. */
+export interface OwnerTable {
+  /**
+   * Claims sessions for this boot: those that nobody has, or a boot that is dead. One answer each, in their order: who has
+   * it now, this boot too where it had it before; undefined where it changed hands all the while. No key comes twice.
+   */
+  claim(keys: readonly SessionKey[]): Promise<readonly (Claimed | undefined)[]>;
+  /** Asks that boot for a session by its row: it reads it with a beat (`Look.wanted`). */
+  want(key: SessionKey, owner: Boot): Promise<void>;
+  /** Deletes what dead boots left, which is free anyhow; returns how many rows. */
+  sweep(): Promise<number>;
+}
+
 /** `wanted`: a node that could not reach this one asks for a session of this one; `lost`: a node is gone for good. */
 export type PlacementEvent =
-  | { readonly type: 'wanted'; readonly key: SessionKey; readonly by: Boot }
+  | ({ readonly type: 'wanted' } & Wanted)
   | { readonly type: 'lost'; readonly boot: Boot }
   | { readonly type: 'superseded' };
 
@@ -112,8 +140,9 @@ export interface Opening {
  * makes one. Undefined says that the session, or the turn, does not live here: who asked may look for its owner.
  */
 export interface LocalSessions {
+  /** False of a session for a run alone, which is nobody else's yet. */
   has(key: SessionKey): boolean;
-  /** A session that lives already stays as it is. */
+  /** A session that lives already stays as it is; one for a run alone is owned from now on. */
   activate(key: SessionKey, owned: Owned, opening: Opening): void;
   /** Attaches a client, as Directory.attach. */
   attach(

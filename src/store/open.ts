@@ -1,6 +1,6 @@
 /** Opens what DATABASE_URL names and makes the stores over it. */
 
-import type { NodeTable } from '../ports/cluster.ts';
+import type { NodeTable, OwnerTable } from '../ports/cluster.ts';
 import type { ClusterAdmin } from '../ports/cluster-admin.ts';
 import type { AgentStore, Archive, TemplateStore, WebhookStore } from '../ports/management.ts';
 import type { Store } from '../ports/store.ts';
@@ -35,6 +35,8 @@ export interface Stores {
   readonly nodes?: NodeTable;
   /** As an operator sees them. */
   readonly cluster?: ClusterAdmin;
+  /** Which of them has a session; there with `nodes`. */
+  readonly owners?: OwnerTable;
   /** Finishes the writes that were begun, then closes the database; `conversations` with it. Safe to call twice. */
   close(): Promise<void>;
 }
@@ -58,7 +60,9 @@ export async function openStores({ url, log, nodeId, guard = {} }: StoreOptions)
     templates: createTemplateStore(database),
     webhooks: createWebhookStore(database),
     archive: createArchive(database),
-    ...('nodes' in opened ? { nodes: opened.nodes, cluster: createClusterAdmin(opened) } : {}),
+    ...('nodes' in opened
+      ? { nodes: opened.nodes, owners: opened.owners, cluster: createClusterAdmin(opened) }
+      : {}),
     close() {
       closing ??= conversations.close().then(() => opened.close());
       return closing;

@@ -222,8 +222,11 @@ export function agentContract(name: string, open: () => Promise<OpenAgents>): vo
   });
 }
 
-/** Takes migration 008 back, which only PostgreSQL has. */
+/** Takes migrations 008 and 009 back, which only PostgreSQL has. */
 export const UNDO_NODES = [
+  'drop table owners',
+  'drop sequence epochs',
+  'alter table turns drop column epoch',
   'drop function nooble_alive(bigint, uuid), nooble_alive_alone(bigint, uuid), nooble_bury(bigint, bigint, text)',
   'drop table nodes',
   'alter table turns drop column boot',

@@ -16,10 +16,10 @@ import { stubSession } from './session-stub.ts';
 const T = taskId('t');
 
 /** What the store is to do with a write. */
-type Commit = (write: Write) => Promise<'stored'>;
+type Commit = (write: Write) => Promise<'stored' | 'fenced'>;
 const stored: Commit = async () => 'stored';
 
-function open(t: TestContext, run: AgentRunner['run'], commit: Commit = stored) {
+function open(t: TestContext, run: AgentRunner['run'], commit: Commit = stored, mayAct?: () => boolean) {
   leakFree(t);
   const clock = handClock();
   const actors = createActorSystem({ clock, log: quiet });
@@ -37,6 +37,7 @@ function open(t: TestContext, run: AgentRunner['run'], commit: Commit = stored) 
     runner: { run, close: async () => {} },
     store: { commit },
     registry: { session: () => ref },
+    mayAct,
   });
   /** The outcome that the session heard of, once. */
   const outcome = () => {
@@ -80,7 +81,7 @@ test('an execution whose end is told is gone', async (t) => {
 });
 
 /** A run that only waits until it may do what must not happen twice. */
-function openWithEffects(t: TestContext, commit: Commit) {
+function openWithEffects(t: TestContext, commit: Commit, mayAct?: () => boolean) {
   const asked: ExecutionContext[] = [];
   const told: string[] = [];
   const bench = open(
@@ -92,6 +93,7 @@ function openWithEffects(t: TestContext, commit: Commit) {
       return ranTo('');
     },
     commit,
+    mayAct,
   );
   bench.execute(bench.ref, {
     type: 'execute',
@@ -128,6 +130,40 @@ test('effects that can not be kept must not begin', async (t) => {
   outbox.event(T, { type: 'chat.accepted', data: { status: 'processing', position: 0 } }, 1);
   await loopTurns(10);
   assert.deepEqual(told, ['rejected', 'rejected']);
+});
+
+test('a run whose session is not this node’s any more does nothing, and its session hears of it', async (t) => {
+  const { outbox, told, heard } = openWithEffects(t, async () => 'fenced');
+  outbox.event(T, { type: 'chat.accepted', data: { status: 'processing', position: 0 } }, 1);
+  await loopTurns(10);
+  assert.deepEqual(told, ['rejected', 'rejected']);
+  assert.deepEqual(heard[0], { type: 'fenced' });
+});
+
+test('deeds wait while the node may have been given up, and end with their run', async (t) => {
+  let sure = false;
+  const { outbox, told } = openWithEffects(
+    t,
+    async () => 'stored',
+    () => sure,
+  );
+  outbox.event(T, { type: 'chat.accepted', data: { status: 'processing', position: 0 } }, 1);
+  await loopTurns(10);
+  assert.deepEqual(told, []);
+  sure = true;
+  await until('they go on', () => told.length === 2);
+  assert.deepEqual(told, ['fulfilled', 'fulfilled']);
+
+  const other = openWithEffects(
+    t,
+    async () => 'stored',
+    () => false,
+  );
+  other.outbox.event(T, { type: 'chat.accepted', data: { status: 'processing', position: 0 } }, 1);
+  await loopTurns(10);
+  other.ref.execution?.abort.abort();
+  await until('they are given up', () => other.told.length === 2);
+  assert.deepEqual(other.told, ['rejected', 'rejected']);
 });
 
 test('a turn that is taken back before it was accepted keeps no effects', async (t) => {
