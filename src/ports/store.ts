@@ -67,13 +67,15 @@ export type Write =
   /**
    * A turn was accepted, with its user message, and counted against `day`. `resumable`: where the session has an
    * unnotified turn of this id that had no effects (`turn-effects`), that one goes on running instead of being a
-   * duplicate. Its message stays, and it is not counted twice.
+   * duplicate. Its message stays, and it is not counted twice. `most`: as many as the tenant may have counted on that day,
+   * whichever node stores them; one beyond is `over`.
    */
   | {
       readonly type: 'turn-accepted';
       readonly turn: TurnRecord;
       readonly message: Message;
       readonly day: string;
+      readonly most?: number;
       readonly resumable?: true;
     }
   /** A turn is about to do something that must not happen twice. */
@@ -115,8 +117,11 @@ export type Write =
   /** Sessions of a tier (`null`: of tenants without a tier of their own) whose last message is older are deleted. */
   | { readonly type: 'history-expired'; readonly tier: Tier | null; readonly beforeMs: number };
 
-/** `duplicate`: the tenant has a turn of that task id already; nothing was written. */
-export type WriteOutcome = 'stored' | 'duplicate';
+/**
+ * `duplicate`: the tenant has a turn of that task id already. `over`: the tenant has its `most` of the day. Nothing was
+ * written or counted then.
+ */
+export type WriteOutcome = 'stored' | 'duplicate' | 'over';
 
 /**
  * What must outlive an actor. No method answers in the same tick, any may reject (then nothing was stored).

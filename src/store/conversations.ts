@@ -16,6 +16,7 @@ import {
   MESSAGE_COLUMNS,
   type MessageRow,
   messagesOf,
+  OVER,
   sizeOf,
   type TurnKey,
   turnOf,
@@ -105,7 +106,7 @@ export function createConversations(
   async function accept(write: Extract<Write, { type: 'turn-accepted' }>): Promise<WriteOutcome> {
     if (acceptances.doubtful.size > 0) acceptances.withdraw();
     try {
-      return (await commits.add(encode(write, now))) === 0 ? 'duplicate' : 'stored';
+      return ACCEPTANCES.get(await commits.add(encode(write, now))) ?? 'stored';
     } catch (error) {
       if (!isUnsettled(error)) throw error;
       return acceptances.settle(write, error);
@@ -130,6 +131,12 @@ export function createConversations(
     },
   };
 }
+
+/** Outcomes of an accepted turn that is not stored. */
+const ACCEPTANCES: ReadonlyMap<number, WriteOutcome> = new Map([
+  [0, 'duplicate'],
+  [OVER, 'over'],
+]);
 
 type Single = Exclude<Write, { type: 'history-expired' | 'outgoing-expired' }>;
 

@@ -59,14 +59,20 @@ export const OUTGOING = [
 
 export type TurnKey = Pick<TurnTable, 'tenant_id' | 'task_id'>;
 export type OutgoingKey = Pick<OutgoingTable, 'tenant_id' | 'id'>;
-/** `day`: the UTC day in whose count the turn is. */
-export type AcceptedRow = Pick<TurnTable, (typeof ACCEPTED)[number]> & { readonly day: string };
+/** `day`: the UTC day in whose count the turn is. `most`: how many that day may count; null: any. */
+export type AcceptedRow = Pick<TurnTable, (typeof ACCEPTED)[number]> & {
+  readonly day: string;
+  readonly most: number | null;
+};
 type EndedRow = Pick<TurnTable, (typeof ENDED)[number]> & TurnKey;
 export type StoredOutgoing = Pick<OutgoingTable, (typeof OUTGOING)[number]>;
 
+/** What a write that is neither stored nor a duplicate has for its outcome. */
+export const OVER = -1;
+
 /**
- * A write on its way to the database, by the columns of its tables. Its outcome is 1, or 0 where it is a duplicate.
- * `accepted` and `ended` are the hot ones.
+ * A write on its way to the database, by the columns of its tables. Its outcome is 1, 0 where it is a duplicate, or
+ * `OVER`. `accepted` and `ended` are the hot ones.
  */
 export type EncodedWrite =
   /** `resumable`: where it is a duplicate of an interrupted turn, that one may go on. */
@@ -92,8 +98,8 @@ export type EncodedWrite =
 type ExpiredBefore = Readonly<Record<'before_ms' | 'most', number>>;
 
 export function encodeAccepted(write: Extract<Write, { type: 'turn-accepted' }>): EncodedWrite {
-  const { turn, message, day, resumable = false } = write;
-  return { kind: 'accepted', row: { ...askedColumns(turn, message), day }, resumable };
+  const { turn, message, day, most = null, resumable = false } = write;
+  return { kind: 'accepted', row: { ...askedColumns(turn, message), day, most }, resumable };
 }
 
 /** `nowMs`: when its outgoing messages are stored. */
@@ -107,7 +113,7 @@ export function encodeEnded(
 }
 
 /** What is stored of a turn and its question when it is accepted. */
-export function askedColumns(turn: TurnRecord, asked: Message): Omit<AcceptedRow, 'day'> {
+export function askedColumns(turn: TurnRecord, asked: Message): Omit<AcceptedRow, 'day' | 'most'> {
   const unsafe = needsEscape(asked.content);
   return {
     tenant_id: turn.tenantId,

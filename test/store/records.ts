@@ -44,7 +44,19 @@ export const accept = (
   day = DAY,
 ): Promise<WriteOutcome> => store.commit(accepted(name, content, day));
 
-const accepted = (name: TurnName, content: string, day: string): Write => ({
+/** Accepts a turn where the tenant's day has room for it. */
+export const acceptWithin = (
+  store: Store,
+  name: TurnName,
+  most: number,
+  more: { readonly day?: string; readonly resumable?: true } = {},
+): Promise<WriteOutcome> => store.commit({ ...accepted(name, `ask ${name.task}`, DAY), most, ...more });
+
+const accepted = (
+  name: TurnName,
+  content: string,
+  day: string,
+): Extract<Write, { type: 'turn-accepted' }> => ({
   type: 'turn-accepted',
   turn: turnOf(name),
   message: message(name, 'user', content),

@@ -1,6 +1,6 @@
 /** Carries out a batch of writes in one PostgreSQL transaction and, since all is sent at once, one round trip. */
 import type { Pool, PoolClient } from 'pg';
-import type { EncodedWrite } from '../encode.ts';
+import { type EncodedWrite, OVER } from '../encode.ts';
 import { classified, isRefused, isUnavailable, unsettled } from '../failure.ts';
 import type { Fence } from './fence.ts';
 import { type PlanStep, planBatch, turnKey } from './plan.ts';
@@ -58,6 +58,8 @@ async function transaction(
 /** What a statement answers with: keys, numbers of rows (from 1), or how many sessions were looked at. */
 interface Answer {
   readonly key?: string;
+  /** Whether it was refused since its day is used up. */
+  readonly over?: boolean;
   readonly ord?: number;
   readonly looked?: number;
 }
@@ -73,10 +75,15 @@ function note(
     if (place !== undefined) outcomes[place] = outcome;
   };
   switch (kind) {
-    case 'accepted': {
+    case 'accepted':
+    case 'acceptedWithin': {
       // Of several with one key it was the first that was stored.
-      const stored = new Set(answer.rows.map(({ key }) => key));
-      for (const [index, row] of rows.entries()) set(index, stored.delete(turnKey(row)) ? 1 : 0);
+      const stored = new Set(answer.rows.filter(({ over }) => !over).map(({ key }) => key));
+      const over = new Set(answer.rows.filter((row) => row.over).map(({ key }) => key));
+      for (const [index, row] of rows.entries()) {
+        const key = turnKey(row);
+        set(index, stored.delete(key) ? 1 : over.has(key) ? OVER : 0);
+      }
       break;
     }
     case 'resumed':
