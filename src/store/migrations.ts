@@ -1,6 +1,7 @@
 /** The migrations: one set for both databases, with the few steps that only one of them needs. */
 import { type CreateTableBuilder, type Kysely, sql } from 'kysely';
 import { type Migration, Migrator } from 'kysely/migration';
+import { createLimits } from './postgres/migration-limits.ts';
 import type { Schema } from './schema.ts';
 
 export type DatabaseKind = 'sqlite' | 'postgres';
@@ -37,7 +38,7 @@ function migrations(kind: DatabaseKind): Record<string, Migration> {
     '005-settled-deliveries': { up: (db) => dateDeliveries(db, kind) },
     '006-reasoning': { up: addReasoning },
     '007-agents-by-creation': { up: (db) => dateAgents(db, kind) },
-    ...(kind === 'postgres' ? { '008-nodes': { up: createNodes } } : {}),
+    ...(kind === 'postgres' ? { '008-nodes': { up: createNodes }, '010-limits': { up: shareLimits } } : {}),
   };
 }
 
@@ -306,6 +307,11 @@ async function createNodes(db: Kysely<unknown>): Promise<void> {
       update outgoing set boot = null where boot = dead and unsent = 1;
       return 'buried';
     end $$`.execute(db);
+}
+
+async function shareLimits(db: Kysely<unknown>): Promise<void> {
+  await createLimits(db);
+  await secureRows(db, ['limits', 'limit_leases']);
 }
 
 /** The tables from before row-level security; later migrations secure their own. */

@@ -1,6 +1,7 @@
 /** Opens what DATABASE_URL names and makes the stores over it. */
 
 import type { NodeTable } from '../ports/cluster.ts';
+import type { LimitTable } from '../ports/limits.ts';
 import type { AgentStore, Archive, TemplateStore, WebhookStore } from '../ports/management.ts';
 import type { Store } from '../ports/store.ts';
 import type { Log } from '../ports/telemetry.ts';
@@ -9,6 +10,7 @@ import { createArchive } from './archive.ts';
 import { createConversations } from './conversations.ts';
 import type { Database } from './database.ts';
 import { type GuardOptions, guarded } from './guarded.ts';
+import { createPostgresLimits } from './postgres/limits.ts';
 import { openPostgres, type PostgresDatabase } from './postgres/open.ts';
 import { openSqlite } from './sqlite/open.ts';
 import { createTemplateStore } from './templates.ts';
@@ -31,6 +33,8 @@ export interface Stores {
   readonly archive: Archive;
   /** The nodes that share the database; absent where one has it to itself. */
   readonly nodes?: NodeTable;
+  /** The limits that these nodes share; absent with them. */
+  readonly limits?: LimitTable;
   /** Finishes the writes that were begun, then closes the database; `conversations` with it. Safe to call twice. */
   close(): Promise<void>;
 }
@@ -54,7 +58,9 @@ export async function openStores({ url, log, nodeId, guard = {} }: StoreOptions)
     templates: createTemplateStore(database),
     webhooks: createWebhookStore(database),
     archive: createArchive(database),
-    ...('nodes' in opened ? { nodes: opened.nodes } : {}),
+    ...('nodes' in database
+      ? { nodes: database.nodes, limits: createPostgresLimits(database, database.fence) }
+      : {}),
     close() {
       closing ??= conversations.close().then(() => opened.close());
       return closing;
