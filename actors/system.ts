@@ -33,6 +33,7 @@ import { logSaid } from './session/effects.ts';
 import { taskTaken } from './session/ending.ts';
 import type { SessionConfig, SessionMessage } from './session/protocol.ts';
 import { createTenants } from './tenant/activation.ts';
+import type { SharedLimits } from './tenant/lease-keeper.ts';
 
 /** An answer that takes longer than this is given up; the turn itself may still be accepted. */
 const ANSWER_MS = 30_000;
@@ -57,7 +58,10 @@ export function createSystem(options: SystemOptions): System {
   const shared = { ...options, actors, registry };
   const sessionOf = createSessions({
     ...shared,
-    config: { tiers, models, requestsPerHour, maxIterations, maxTimeMs },
+    config: {
+      ...{ tiers, models, requestsPerHour, maxIterations, maxTimeMs },
+      ...(options.limits ? { sharedTiers: options.limits.tiers } : {}),
+    },
     pacer,
     tenantOf: createTenants(shared),
     execute: createExecutionEffects(shared),
@@ -339,6 +343,8 @@ interface SystemOptions extends SessionConfig {
   readonly maxExecutions: number;
   readonly deltaWindowMs: number;
   readonly idleMs: number;
+  /** Limits that hold over all nodes; absent: the node has its tenants to itself. */
+  readonly limits?: SharedLimits | undefined;
 }
 
 /**

@@ -8,6 +8,7 @@ import { createExecutions } from '../actors/executions/executions.ts';
 import { createTurnObserver } from '../actors/executions/turn-observer.ts';
 import { createActorSystem } from '../actors/runtime/actor-system.ts';
 import { createSystem } from '../actors/system.ts';
+import { createLeaseKeeper } from '../actors/tenant/lease-keeper.ts';
 import { mountHttp, openServer, type Server } from '../transports/http/adapter.ts';
 import { createHttpApp } from '../transports/http/app.ts';
 import { createDescriptors } from '../transports/http/descriptors.ts';
@@ -125,6 +126,8 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const kept = remoteAgents ?? stores.agents;
   const agents = createAgents({ actors, store: kept, builtIn, clock, log, idleMs });
   const { tiers, defaultTier } = settings;
+  const table = settings.cluster.mode === 'off' ? undefined : stores.limits;
+  const limits = table && { keeper: createLeaseKeeper(table, log), tiers: settings.sharedTiers };
   const system = createSystem({
     actors,
     store,
@@ -140,6 +143,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     maxExecutions: settings.execution.maxOnNode,
     deltaWindowMs: settings.sockets.deltaWindowMs,
     idleMs,
+    limits,
   });
 
   const known = knownProviders(settings.models.providers);
