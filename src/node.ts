@@ -9,6 +9,7 @@ import { createTurnObserver } from '../actors/executions/turn-observer.ts';
 import { createActorSystem } from '../actors/runtime/actor-system.ts';
 import { createSystem } from '../actors/system.ts';
 import { createLeaseKeeper } from '../actors/tenant/lease-keeper.ts';
+import { createSocketSlots } from '../actors/tenant/socket-slots.ts';
 import { mountHttp, openServer, type Server } from '../transports/http/adapter.ts';
 import { createHttpApp } from '../transports/http/app.ts';
 import { createDescriptors } from '../transports/http/descriptors.ts';
@@ -224,7 +225,8 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const warnings = [...settings.warnings];
   const descriptors = createDescriptors(log, clock);
   const server = parts.server ?? openServer(descriptors);
-  const chat = mountChat(server.app, { ...shared, settings, metrics, short: descriptors.areShort });
+  const slots = limits && createSocketSlots(limits.keeper);
+  const chat = mountChat(server.app, { ...shared, settings, metrics, slots, short: descriptors.areShort });
   const services = mountTaskUpdates(server.app, {
     ...shared,
     notices,
@@ -261,6 +263,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const end = (): Promise<void> => {
     closing ??= (async () => {
       retention.close();
+      slots?.close();
       await management.close();
       await agentTasks.close();
       await actionWorker.close();

@@ -5,6 +5,7 @@ import pg from 'pg';
 import { type NodeClient, spawnNode, startTestNode } from '../support/node.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { until } from '../support/until.ts';
+import { connect } from '../support/websocket-client.ts';
 
 let server: PostgresServer;
 before(async () => {
@@ -129,6 +130,34 @@ test('two nodes share the limits of their tenants', async (t) => {
       );
     },
   );
+});
+
+test('sockets at once are never more than the limit over two nodes, and one that closes makes room anywhere', async (t) => {
+  const { spawn } = await scene(t, 'offline-3x0');
+  const env = { DEFAULT_TIER: 'professional' };
+  const [one, two] = await Promise.all([spawn('one', env), spawn('two', env)]);
+  const open = (node: NodeClient, session: string) =>
+    connect(`${node.url.replace('http', 'ws')}/ws/acme/${session}`);
+  const opened = [];
+  for (let index = 0; index < 6; index += 1) {
+    const client = await open(index < 4 ? one : two, `s${index}`);
+    await client.next('session.ready');
+    opened.push(client);
+  }
+  for (const node of [one, two]) {
+    const refused = await open(node, 'late');
+    assert.equal((await refused.next('error')).data.code, 'TIER_LIMIT');
+    assert.equal((await refused.closed).code, 4429);
+  }
+  opened[0]?.destroy();
+  let late = await open(two, 'late');
+  await until('there is room', async () => {
+    if ((await late.next()).type === 'session.ready') return true;
+    late.destroy();
+    late = await open(two, 'late');
+    return false;
+  });
+  for (const client of [...opened, late]) client.destroy();
 });
 
 test('the slots of a node that was killed are free with its burial', async (t) => {
