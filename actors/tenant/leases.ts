@@ -205,7 +205,14 @@ export function lastQuestions({ leases, tier }: TenantState): readonly AskLease[
   const { minute, executions } = leases;
   const ofMinute = minuteTerms(leases, tier) ?? UNLIMITED;
   const ofExecutions = executionTerms(leases, tier);
-  const last = ({ most, perMs }: LeaseTerms, back: number) => ({ most, perMs, held: 0, back, want: 0 });
+  const last = ({ most, perMs }: LeaseTerms, back: number) => ({
+    most,
+    perMs,
+    held: 0,
+    back,
+    want: 0,
+    spends: 0,
+  });
   const all: AskLease[] = [];
   if (heldOf(minute) > 0 || minute.asking)
     all.push({ type: 'askLease', kind: 'minute', question: last(ofMinute, minute.free) });

@@ -33,13 +33,17 @@ export interface Lease {
   readonly share: number | null;
 }
 
-/** What a node asks of one limit. `held` is all that it holds, `back` are tokens that it does not hold any more. */
+/**
+ * What a node asks of one limit. `held` is all that it holds, `back` what it does not hold any more. `spends`: so many of the
+ * tokens that it is given are spent at once, by requests that wait for them; they are not held.
+ */
 export interface LeaseQuestion {
   readonly most: number;
   readonly perMs: number | null;
   readonly held: number;
   readonly back: number;
   readonly want: number;
+  readonly spends: number;
 }
 
 export interface LeaseAnswer {
@@ -98,12 +102,18 @@ export const capacityOf = (lease: Lease): number => heldOf(lease) - surplusOf(le
 
 type Asked = readonly [Lease, LeaseQuestion | null];
 
-const question = (lease: Lease, { most, perMs }: LeaseTerms, back: number, want: number): Asked => {
+const question = (
+  lease: Lease,
+  { most, perMs }: LeaseTerms,
+  back: number,
+  want: number,
+  spends = 0,
+): Asked => {
   const kept = { ...lease, free: lease.free - back, asking: true };
   const idle = Math.min(lease.idle, kept.free);
   return [
     { ...kept, idle },
-    { most, perMs, held: heldOf(kept), back, want },
+    { most, perMs, held: heldOf(kept), back, want, spends },
   ];
 };
 
@@ -111,7 +121,8 @@ const question = (lease: Lease, { most, perMs }: LeaseTerms, back: number, want:
 export function askFor(lease: Lease, terms: LeaseTerms, needed: number): Asked {
   const room = Math.max(0, terms.most - heldOf(lease));
   const want = Math.min(Math.max(needed, terms.chunk), terms.perMs === null ? room : Math.max(1, terms.most));
-  return lease.asking || want <= 0 ? [lease, null] : question(lease, terms, 0, want);
+  if (lease.asking || want <= 0) return [lease, null];
+  return question(lease, terms, 0, want, terms.perMs === null ? 0 : Math.min(needed, want));
 }
 
 /** Gives back so many free ones. */

@@ -63,7 +63,17 @@ async function scene(t: TestContext) {
         ...{ ...stores, nodes, limits, boot },
         async ask(kind, question) {
           asked += 1;
-          const full = { tenantId: acme, kind, most: 10, perMs: null, held: 0, back: 0, want: 0, asked };
+          const full = {
+            tenantId: acme,
+            kind,
+            most: 10,
+            perMs: null,
+            held: 0,
+            back: 0,
+            want: 0,
+            spends: 0,
+            asked,
+          };
           const [answer] = await limits.lease([{ ...full, ...question }]);
           assert.ok(answer);
           return answer;
@@ -96,11 +106,27 @@ test('tokens that wait on a node are not there twice: the bucket fills up to wha
   assert.equal((await one.ask('minute', { ...minute, want: 10 })).given, 10);
   await admin.query("update limits set at = at - interval '1 hour'");
   assert.equal((await two.ask('minute', { ...minute, want: 80 })).given, 70);
-  // It says that it has spent them.
+  // What they have spent counts as held until they say so.
   await admin.query("update limits set at = at - interval '1 hour'");
-  assert.equal((await one.ask('minute', { ...minute, held: 0, want: 0 })).given, 0);
+  assert.equal((await one.ask('minute', { ...minute, held: 0 })).given, 0);
+  assert.equal((await two.ask('minute', { ...minute, held: 0 })).given, 0);
   await admin.query("update limits set at = at - interval '1 hour'");
-  assert.equal((await two.ask('minute', { ...minute, held: 0, want: 80 })).given, 80);
+  assert.equal((await two.ask('minute', { ...minute, want: 90, spends: 90 })).given, 80);
+  await admin.query("update limits set at = at - interval '30 seconds'");
+  assert.equal((await one.ask('minute', { ...minute, want: 90, spends: 90 })).given, 40, 'spent at once');
+});
+
+test('tokens that a dead node held are not there twice, and flow back like others', async (t) => {
+  const { member, admin } = await scene(t);
+  const [one, two] = [await member('one'), await member('two')];
+  const minute = { most: 80, perMs: 80 / 60_000 };
+  assert.equal((await one.ask('minute', { ...minute, want: 30 })).given, 30);
+  await two.nodes.bury(one.boot, undefined);
+  await admin.query("update limits set at = at - interval '1 hour'");
+  assert.equal((await two.ask('minute', { ...minute, want: 80, spends: 80 })).given, 50);
+  assert.deepEqual((await admin.query('select * from limit_leases where held > 0')).rows, []);
+  await admin.query("update limits set at = at - interval '1 hour'");
+  assert.equal((await two.ask('minute', { ...minute, want: 80, spends: 80 })).given, 80);
 });
 
 test('slots: what nodes hold is never more than the limit, and a dead node holds nothing', async (t) => {
@@ -131,6 +157,7 @@ test('a node hears of its share while another wants some in vain', async (t) => 
           held: 0,
           back: 0,
           want: 0,
+          spends: 0,
           asked: 0,
           ...question,
         },
@@ -149,7 +176,7 @@ test('a question that comes late does not undo a later one, and one that was los
   assert.equal((await one.ask('executions', { held: 0, want: 5, asked: 4 })).given, 0);
   assert.equal((await two.ask('executions', { want: 5 })).given, 2);
   // It never heard that it was given eight.
-  assert.equal((await one.ask('executions', { held: 1, want: 0, asked: 6 })).given, 0);
+  assert.equal((await one.ask('executions', { held: 1, want: 0, spends: 0, asked: 6 })).given, 0);
   assert.equal((await two.ask('executions', { held: 2, want: 8 })).given, 7);
 });
 
@@ -160,7 +187,16 @@ test('questions of many tenants are answered each in its place; without the tena
   const answers = await one.limits.lease(
     names.map((tenant, index) => ({
       tenantId: tenantOf(named('x', 's', tenant)),
-      ...{ kind: 'executions' as const, most: index, perMs: null, held: 0, back: 0, want: 100, asked: 1 },
+      ...{
+        kind: 'executions' as const,
+        most: index,
+        perMs: null,
+        held: 0,
+        back: 0,
+        want: 100,
+        spends: 0,
+        asked: 1,
+      },
     })),
   );
   assert.deepEqual(
@@ -197,7 +233,7 @@ test('under random load of two nodes slots and tokens are never over, and all sl
       assert.ok(held() <= 9, `${held()} slots of 9`);
       if (random() < 0.3) {
         const want = 1 + Math.floor(random() * 5);
-        tokens += (await node.ask('minute', { most: 60, perMs: minute.perMs, want })).given;
+        tokens += (await node.ask('minute', { most: 60, perMs: minute.perMs, want, spends: want })).given;
         assert.ok(tokens <= 60 + (Date.now() - startedAtMs + 50) * (60 / 60_000), `${tokens} tokens`);
       }
     }
