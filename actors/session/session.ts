@@ -8,7 +8,7 @@ import type { SessionId, TenantId } from '../../src/domain/ids.ts';
 import type { Bucket } from '../../src/domain/rate-limit.ts';
 import { type Behaviour, unreachable } from '../runtime/actor.ts';
 import { releaseOf, type SlotGranted } from '../tenant/protocol.ts';
-import { accepted, admitted, agentFound, agentRefused, duplicate, say } from './admission.ts';
+import { accepted, admitted, agentFound, agentRefused, bucketAtStart, duplicate, say } from './admission.ts';
 import { close, closeUnstored, end, fail, noTask, refuse, remove, stop, storeRefusal } from './ending.ts';
 import {
   answerUnhandled,
@@ -181,7 +181,7 @@ function goLive(state: SessionState): SessionStep {
       effects.push(...more);
       return next;
     },
-    { ...state, stash: null },
+    { ...state, stash: null, bucket: state.config.sharedTiers ? bucketAtStart(state) : state.bucket },
   );
   return [live, effects];
 }
