@@ -68,7 +68,7 @@ type EndedRow = Pick<TurnTable, (typeof ENDED)[number]> & TurnKey;
 export type StoredOutgoing = Pick<OutgoingTable, (typeof OUTGOING)[number]>;
 
 /** What a write that is neither stored nor a duplicate has for its outcome. */
-export const OVER = -1;
+export const OVER = -2;
 
 /**
  * A write on its way to the database, by the columns of its tables. Its outcome is 1, 0 where it is a duplicate, or
