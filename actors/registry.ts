@@ -5,6 +5,7 @@ import type { PushedFrame } from '../src/domain/frames.ts';
 import type { SessionId, TaskId, TenantId } from '../src/domain/ids.ts';
 import type { Tier } from '../src/domain/tiers.ts';
 import type { Client } from '../src/ports/sessions.ts';
+import type { Epoch } from '../src/ports/store.ts';
 import type { NodeStats } from '../src/ports/telemetry.ts';
 import type { ExecutionMessage } from './execution/execution.ts';
 import type { Address } from './runtime/actor.ts';
@@ -26,6 +27,12 @@ export interface SessionRef {
   readonly sessionId: SessionId;
   readonly address: Address<SessionMessage>;
   readonly stream: EventStream;
+  /** By which this node owns it. */
+  epoch: Epoch;
+  /** No placement knows it: it is for a run alone, or has been given up. */
+  unplaced: boolean;
+  /** Told once it is released; null while nobody waits for that. */
+  whenReleased: (() => void)[] | null;
   /** Clients whose attach has not been handled yet. */
   readonly arriving: Map<string, Client>;
   /** The execution that runs now. */
@@ -37,6 +44,8 @@ export interface ExecutionRef {
   readonly tier: Tier;
   readonly address: Address<ExecutionMessage>;
   readonly abort: AbortController;
+  /** Of its turn. */
+  readonly epoch: Epoch;
   readonly model: string;
   /** By performance.now(), as are all times here. */
   readonly startedAt: number;
@@ -71,6 +80,8 @@ export interface Registry {
   untrack(session: SessionRef, taskId: TaskId): void;
   /** Sessions of a tenant in which turns live. */
   busy(tenantId: TenantId): Iterable<SessionRef>;
+  /** All sessions in which turns live. */
+  busySessions(): ReadonlySet<SessionRef>;
   /** Resolves when no turn lives any more (true), or after `ms` (false). */
   quiet(ms: number): Promise<boolean>;
   counts(): Pick<NodeStats, 'tenants' | 'sessions' | 'turns'>;
@@ -182,6 +193,7 @@ export function createRegistry(): Registry {
       for (const { session } of turns.values()) if (session.tenant.tenantId === tenantId) found.add(session);
       return found;
     },
+    busySessions: () => new Set([...turns.values()].map(({ session }) => session)),
     quiet(ms) {
       if (turns.size === 0) return Promise.resolve(true);
       return new Promise((resolve) => {

@@ -1,46 +1,43 @@
 /**
- * The actors of a node from outside: the directory that edges speak to. It finds or makes the tenant and the
- * session a request is for, offers it the message, and answers with what the session decides.
+ * The actors of a node from outside: the directory that edges speak to. It finds the session a request is for among
+ * those that live here, or brings it to life where this node has it or gets it.
  */
 import type { TenantNotice } from '../src/domain/agent-record.ts';
-import { CLOSE, type ErrorData, RefusalError, type Reply, refusal } from '../src/domain/errors.ts';
+import { type ErrorData, RefusalError, type Reply, refusal } from '../src/domain/errors.ts';
 import type { SessionId, TenantId } from '../src/domain/ids.ts';
 import type { Tier } from '../src/domain/tiers.ts';
 import {
-  type Caller,
   type CancelReply,
   held,
-  type RunningTool,
+  isEndStatus,
   type SayReply,
-  sizeOf,
-  type TurnRecord,
   type TurnRequest,
   type TurnStanding,
 } from '../src/domain/turn.ts';
+import type { LocalSessions, Placement } from '../src/ports/cluster.ts';
 import type { AgentRunner, AgentSource } from '../src/ports/runner.ts';
 import type { Client, Directory } from '../src/ports/sessions.ts';
 import type { Store } from '../src/ports/store.ts';
 import type { Clock, Log, Metrics } from '../src/ports/telemetry.ts';
+import { createSeeking, type Seeking } from './cluster/seeking.ts';
+import { createSolePlacement } from './cluster/sole-placement.ts';
 import { createExecutionEffects } from './execution/effects.ts';
-import type { ExecutionMessage } from './execution/execution.ts';
-import { createRegistry, notifyTenant, pushFrame, type Registry, type SessionRef } from './registry.ts';
-import type { ActorSystem, ReplyTo } from './runtime/actor.ts';
+import { createRegistry, notifyTenant, pushFrame, type Registry } from './registry.ts';
+import type { ActorSystem } from './runtime/actor.ts';
 import { createActorSystem } from './runtime/actor-system.ts';
-import { AskError, type AskFailure } from './runtime/asks.ts';
-import { createSessions, type SessionOf } from './session/activation.ts';
+import { createActivation } from './session/activation.ts';
+import { saidBefore } from './session/admission.ts';
 import { createPacer } from './session/delta-pacer.ts';
-import { logSaid } from './session/effects.ts';
-import { taskTaken } from './session/ending.ts';
-import type { SessionConfig, SessionMessage } from './session/protocol.ts';
+import { createLocalSessions, type NodeSessions, turnAway } from './session/local-sessions.ts';
+import type { SessionConfig } from './session/protocol.ts';
 import { createTenants } from './tenant/activation.ts';
 import type { SharedLimits } from './tenant/lease-keeper.ts';
 
-/** An answer that takes longer than this is given up; the turn itself may still be accepted. */
-const ANSWER_MS = 30_000;
-/** Cancelled turns get this long to end when the node drains. */
-const CANCEL_GRACE_MS = 5_000;
-/** Clients of a draining node come back after a random part of this. */
-const RECONNECT_SPREAD_MS = 5_000;
+/** A client waits so long for a session that another node has, which may be about to be declared dead; a request less. */
+const ATTACH_PATIENCE_MS = 10_000;
+const PATIENCE_MS = 3_000;
+/** Between two looks at a turn that another node runs. */
+const LOOK_MS = 500;
 
 export function createSystem(options: SystemOptions): System {
   const { clock, metrics, log } = options;
@@ -55,8 +52,9 @@ export function createSystem(options: SystemOptions): System {
       onDeadLetter: (kind) => metrics.deadLetter(kind),
     });
   const { tiers, models, requestsPerHour, maxIterations, maxTimeMs } = options;
-  const shared = { ...options, actors, registry };
-  const sessionOf = createSessions({
+  const placement = options.placement ?? createSolePlacement();
+  const shared = { ...options, actors, registry, placement };
+  const activate = createActivation({
     ...shared,
     config: {
       ...{ tiers, models, requestsPerHour, maxIterations, maxTimeMs },
@@ -66,28 +64,32 @@ export function createSystem(options: SystemOptions): System {
     tenantOf: createTenants(shared),
     execute: createExecutionEffects(shared),
   });
-  let arrivals = 0;
-  const parts: Parts = {
-    options,
-    actors,
-    registry,
-    sessionOf,
-    draining: false,
-    arrival() {
-      arrivals += 1;
-      return arrivals;
-    },
-  };
+  const local = createLocalSessions({ ...shared, activate });
+  const seeking = createSeeking({ local, placement });
+  placement.listen((event) => {
+    if (event.type !== 'wanted') return;
+    if (local.has(event.key)) void local.yield(event.key, 'attached here');
+    else void placement.release(event.key, event.epoch);
+  });
   return {
-    ...createDirectory(parts),
+    ...createDirectory({
+      options,
+      actors,
+      registry,
+      local,
+      seeking,
+      isShared: options.placement !== undefined,
+    }),
+    local,
     notify: (notice) => notifyTenant(registry, notice, clock.now()),
     tierSet(tenantId, tier) {
       const live = registry.tenants.get(tenantId);
       if (live) actors.tell(live.address, { type: 'tierSet', tier });
     },
-    arrival: parts.arrival,
-    drain: (graceMs) => drain(parts, graceMs),
+    arrival: local.arrival,
+    drain: local.drain,
     async close() {
+      seeking.close();
       await actors.close();
       pacer.close();
     },
@@ -99,34 +101,36 @@ interface Parts {
   readonly options: SystemOptions;
   readonly actors: ActorSystem;
   readonly registry: Registry;
-  readonly sessionOf: SessionOf;
-  readonly arrival: () => number;
-  draining: boolean;
+  readonly local: NodeSessions;
+  readonly seeking: Seeking;
+  /** Whether a turn may run on another node. */
+  readonly isShared: boolean;
 }
 
 function createDirectory(parts: Parts): Directory {
-  const { options, actors, registry, sessionOf } = parts;
+  const { options, actors, registry, local, seeking } = parts;
   const { clock } = options;
+  /** Clients whose session is sought. */
+  const waiting = new Map<string, Client>();
   return {
-    attach: (caller, sessionId, client, resume) => {
-      const ref = sessionOf(caller.tenantId, sessionId, caller.tier);
-      ref.arriving.set(client.id, client);
-      const attach = { type: 'attach', clientId: client.id, tier: caller.tier, resume } as const;
-      const atMs = clock.now();
-      if (actors.offer(ref.address, { ...attach, atMs }) === 'delivered') return;
-      ref.arriving.delete(client.id);
-      const data = refusal('OVERLOADED', { retryAfterMs: 1_000 });
-      client.send({ type: 'error', seq: undefined, atMs, taskId: undefined, data });
-      client.close(CLOSE.overloaded);
+    attach(caller, sessionId, client, resume) {
+      if (local.attach(caller, sessionId, client, resume)) return;
+      const { tenantId, tier } = caller;
+      const coming = seeking.bring({ tenantId, sessionId }, { tier }, ATTACH_PATIENCE_MS);
+      if (!coming) return void local.attach(caller, sessionId, client, resume);
+      waiting.set(client.id, client);
+      coming
+        .then(() => (local.has({ tenantId, sessionId }) ? undefined : Promise.reject(justLeft())))
+        .then(
+          () => waiting.delete(client.id) && local.attach(caller, sessionId, client, resume),
+          (error: unknown) =>
+            waiting.delete(client.id) && turnAway(client, refusedBy(parts, error), clock.now()),
+        );
     },
     detach(tenantId, sessionId, clientId) {
-      const ref = registry.session(tenantId, sessionId);
-      if (!ref) return;
-      ref.arriving.delete(clientId);
-      ref.stream.detach(clientId);
-      actors.tell(ref.address, { type: 'detach', clientId });
+      if (!waiting.delete(clientId)) local.detach({ tenantId, sessionId }, clientId);
     },
-    say: (request, observer) => say(parts, request, observer),
+    say: (request, observer) => local.say(request, observer) ?? sayFirst(parts, request, observer),
     cancel: (tenantId, taskId) => cancel(parts, tenantId, taskId),
     turn: (tenantId, taskId) => turn(parts, tenantId, taskId),
     async messages(tenantId, sessionId, page) {
@@ -146,7 +150,7 @@ function createDirectory(parts: Parts): Directory {
       const agents = options.agents.stats?.();
       return {
         ...registry.counts(),
-        draining: parts.draining,
+        draining: local.isDraining(),
         actors: actors.stats(),
         ...(agents ? { agents } : {}),
       };
@@ -154,178 +158,109 @@ function createDirectory(parts: Parts): Directory {
   };
 }
 
+/** A turn of a session that does not live here yet. Nothing comes to life for one that can not be taken. */
+function sayFirst(
+  { local, seeking, ...parts }: Parts,
+  request: TurnRequest,
+  observer: Client | undefined,
+): Promise<SayReply> {
+  const { caller, sessionId, taskId, ephemeral = false } = request;
+  const no = (error: ErrorData): SayReply => ({ ok: false, taskId, error });
+  const full = local.isDraining() ? refusal('DRAINING', { retryAfterMs: 1_000 }) : local.noRoom(request);
+  if (full) return Promise.resolve(no(full));
+  const key = { tenantId: caller.tenantId, sessionId };
+  const coming = seeking.bring(key, { tier: caller.tier, ephemeral }, PATIENCE_MS);
+  if (!coming) return local.say(request, observer) ?? Promise.resolve(no(justLeft().data));
+  const waiting = { ...held(request), arrival: request.arrival ?? local.arrival() };
+  return coming.then(
+    () => local.say(waiting, observer) ?? no(justLeft().data),
+    (error: unknown) => saidElsewhere({ ...parts, local, seeking }, request, refusedBy(parts, error)),
+  );
+}
+
+/** Another node has the session. A turn that it has been told before is known from its row, and nothing is said anew. */
+async function saidElsewhere(
+  parts: Parts,
+  { caller, sessionId, taskId, taskIdGiven }: TurnRequest,
+  error: ErrorData,
+): Promise<SayReply> {
+  if (!taskIdGiven || error.code !== 'TRANSPORT_UNAVAILABLE') return { ok: false, taskId, error };
+  const known = await reading(parts, () => parts.options.store.turn(caller.tenantId, taskId));
+  return known.ok && known.value?.sessionId === sessionId
+    ? { ok: true, taskId, accepted: saidBefore(known.value.status) }
+    : { ok: false, taskId, error };
+}
+
+/** What came to life for a request has left by the time that it is handled. */
+const justLeft = (): RefusalError =>
+  new RefusalError(
+    refusal('BUSY', { message: 'The session was just closed; try again.', retryAfterMs: 100 }),
+  );
+
 async function forget(parts: Parts, tenantId: TenantId, sessionId: SessionId): Promise<Reply<null>> {
-  const { options, registry, sessionOf } = parts;
+  const { options, registry, local, seeking } = parts;
   const stored = await reading(parts, () =>
     options.store.session(tenantId, sessionId, { limit: 1, before: undefined }),
   );
   if (!stored.ok) return stored;
   if (!stored.value && !registry.session(tenantId, sessionId)) return { ok: false, error: noSession() };
-  return ask<Reply<null>>(
-    parts,
-    sessionOf(tenantId, sessionId, undefined),
-    (replyTo) => ({ type: 'forget', replyTo, atMs: options.clock.now() }),
-    (error) => ({ ok: false, error }),
-  );
-}
-
-/** Asks a session, and turns a lost question into a refusal. */
-async function ask<R>(
-  { actors }: Parts,
-  ref: SessionRef,
-  make: (replyTo: ReplyTo<R>) => SessionMessage,
-  lost: (error: ErrorData, reason: AskFailure) => R,
-  taken?: () => void,
-): Promise<R> {
+  const key = { tenantId, sessionId };
   try {
-    return await actors.ask<SessionMessage, R>(ref.address, ANSWER_MS, make, taken);
+    await seeking.bring(key, { tier: undefined }, PATIENCE_MS);
   } catch (error) {
-    if (!(error instanceof AskError)) throw error;
-    return lost(refusal('OVERLOADED', { retryAfterMs: 1_000 }), error.reason);
+    return { ok: false, error: refusedBy(parts, error) };
   }
+  return local.forget(key) ?? { ok: false, error: justLeft().data };
 }
 
 /** What the store answers, or why it does not. */
-async function reading<T>({ options }: Parts, read: () => Promise<T>): Promise<Reply<T>> {
+async function reading<T>(parts: Parts, read: () => Promise<T>): Promise<Reply<T>> {
   try {
     return { ok: true, value: await read() };
   } catch (error) {
-    options.log.warn({ err: error }, 'store did not answer');
-    const known = error instanceof RefusalError ? error.data : undefined;
-    return { ok: false, error: known ?? refusal('STORE_UNAVAILABLE', { retryAfterMs: 1_000 }) };
+    return { ok: false, error: refusedBy(parts, error) };
   }
 }
 
-/** Not asynchronous: what waits for the reply must not hold the request as it came. */
-function say(parts: Parts, given: TurnRequest, observer: Client | undefined): Promise<SayReply> {
-  const { taskId, caller } = given;
-  // First as it came: what finds no room need not be made smaller.
-  if (parts.registry.hasRoom(caller.tenantId, sizeOf(given, false)))
-    return sayHeld(parts, held(given), observer);
-  return Promise.resolve({ ok: false, taskId, error: noRoom(parts, caller) });
-}
-
-async function sayHeld(parts: Parts, request: TurnRequest, observer: Client | undefined): Promise<SayReply> {
-  const { options, registry } = parts;
-  const { caller, taskId, sessionId } = request;
-  const no = (error: ErrorData): SayReply => ({ ok: false, taskId, error });
-  if (parts.draining) return no(refusal('DRAINING', { retryAfterMs: 1_000 }));
-  const bytes = sizeOf(request, observer !== undefined);
-  const arrival = request.arrival ?? parts.arrival();
-  const live = request.taskIdGiven ? registry.turn(caller.tenantId, taskId) : undefined;
-  if (!live && !registry.hasRoom(caller.tenantId, bytes)) return no(noRoom(parts, caller));
-  const ref = parts.sessionOf(caller.tenantId, sessionId, caller.tier, request.ephemeral);
-  if (live && live.session !== ref) return no(taskTaken());
-  // From here on a cancel finds it, and a drain waits for it; the session takes it off again.
-  if (!live) registry.track(ref, taskId, caller.tier ?? options.defaultTier, bytes);
-  if (observer) ref.stream.watch(observer);
-  const tenant = ref.tenant.address;
-  parts.actors.tell(tenant, { type: 'arrived', arrival });
-  const reply = await ask<SayReply>(
-    parts,
-    ref,
-    (replyTo) => ({ type: 'said', request, arrival, replyTo, atMs: options.clock.now() }),
-    (error, reason) => {
-      if (!live && reason === 'full') registry.untrack(ref, taskId);
-      return no(error);
-    },
-  );
-  // One that was accepted has been admitted.
-  if ((!reply.ok || reply.accepted.deduplicated) && parts.actors.isAlive(tenant))
-    parts.actors.tell(tenant, { type: 'departed', arrival });
-  if (observer && !reply.ok) ref.stream.detach(observer.id);
-  logSaid(options.log, request, reply);
-  return reply;
-}
-
-/** The turns that wait and run hold as much as they may. */
-function noRoom({ options }: Parts, { tier }: Caller): ErrorData {
-  options.metrics.turnRefused(tier ?? options.defaultTier, 'OVERLOADED');
-  const message = 'Turns that wait hold too much memory already; retry later.';
-  return refusal('OVERLOADED', { message, retryAfterMs: 1_000 });
+function refusedBy({ options }: Pick<Parts, 'options'>, error: unknown): ErrorData {
+  if (!(error instanceof RefusalError) || error.data.code === 'STORE_UNAVAILABLE')
+    options.log.warn({ err: error }, 'store did not answer');
+  return error instanceof RefusalError ? error.data : refusal('STORE_UNAVAILABLE', { retryAfterMs: 1_000 });
 }
 
 async function cancel(parts: Parts, tenantId: TenantId, taskId: TurnRequest['taskId']): Promise<CancelReply> {
-  const { options, registry } = parts;
   const no = (error: ErrorData): CancelReply => ({ ok: false, taskId, error });
-  const live = registry.turn(tenantId, taskId);
-  if (live) {
-    const reply = await ask<CancelReply>(
-      parts,
-      live.session,
-      (replyTo) => ({ type: 'cancel', taskId, replyTo, atMs: options.clock.now() }),
-      no,
-      /** Once the session has its message the run need not wait for the two mailboxes between. */
-      () => {
-        const { execution } = live.session;
-        if (execution?.taskId === taskId) execution.abort.abort();
-      },
-    );
-    if (reply.ok || reply.error.code !== 'NOT_FOUND') return reply;
+  const reply = await parts.local.cancel(tenantId, taskId);
+  if (reply && (reply.ok || reply.error.code !== 'NOT_FOUND')) return reply;
+  const untilMs = performance.now() + PATIENCE_MS;
+  for (;;) {
+    const found = await turn(parts, tenantId, taskId);
+    if (!found.ok) return no(found.error);
+    const { status } = found.value;
+    if (!parts.isShared || isEndStatus(status)) return { ok: true, taskId, status, abortMs: 0 };
+    // Another node runs it. Where that is gone the turn will have ended by itself.
+    if (performance.now() > untilMs) return no(runsElsewhere());
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
   }
-  const found = await turn(parts, tenantId, taskId);
-  return found.ok ? { ok: true, taskId, status: found.value.status, abortMs: 0 } : no(found.error);
 }
+
+const runsElsewhere = (): ErrorData =>
+  refusal('TRANSPORT_UNAVAILABLE', {
+    message: 'Another node runs this task, and can not be reached from here; try again.',
+    retryAfterMs: 1_000,
+  });
 
 async function turn(
   parts: Parts,
   tenantId: TenantId,
   taskId: TurnRequest['taskId'],
 ): Promise<Reply<TurnStanding>> {
-  const live = parts.registry.turn(tenantId, taskId);
-  if (live) {
-    const found = await ask<TurnRecord | null>(
-      parts,
-      live.session,
-      (replyTo) => ({ type: 'inquire', taskId, replyTo }),
-      () => null,
-    );
-    if (found) return { ok: true, value: await standing(parts, live.session, found) };
-  }
+  const live = await parts.local.inquire(tenantId, taskId);
+  if (live) return { ok: true, value: live };
   const stored = await reading(parts, () => parts.options.store.turn(tenantId, taskId));
   if (!stored.ok) return stored;
   if (stored.value) return { ok: true, value: stored.value };
   return { ok: false, error: refusal('NOT_FOUND', { message: 'There is no such task.' }) };
-}
-
-/** What runs for a turn is its execution's to say. */
-async function standing(
-  { actors }: Parts,
-  { execution }: SessionRef,
-  record: TurnRecord,
-): Promise<TurnStanding> {
-  if (execution?.taskId !== record.taskId) return record;
-  const tools = await actors
-    .ask<ExecutionMessage, readonly RunningTool[]>(execution.address, ANSWER_MS, (replyTo) => ({
-      type: 'inquire',
-      replyTo,
-    }))
-    .catch(() => []);
-  return { ...record, tools };
-}
-
-async function drain(parts: Parts, graceMs: number): Promise<void> {
-  const { options, actors, registry } = parts;
-  const { clock } = options;
-  parts.draining = true;
-  for (const ref of registry.sessions()) {
-    const reconnectAfterMs = Math.floor(Math.random() * RECONNECT_SPREAD_MS);
-    actors.tell(ref.address, { type: 'drain', reconnectAfterMs, atMs: clock.now() });
-  }
-  if (!(await registry.quiet(graceMs))) {
-    for (const ref of registry.sessions())
-      actors.tell(ref.address, { type: 'drainExpired', atMs: clock.now() });
-    await registry.quiet(CANCEL_GRACE_MS);
-  }
-  const drained = [...registry.sessions()].map((ref) =>
-    ask<null>(
-      parts,
-      ref,
-      (replyTo) => ({ type: 'drained', replyTo }),
-      () => null,
-    ),
-  );
-  await Promise.all(drained);
 }
 
 const noSession = (): ErrorData => refusal('NOT_FOUND', { message: 'There is no such session.' });
@@ -334,6 +269,10 @@ interface SystemOptions extends SessionConfig {
   /** Where other actors of the node live too; made here where it is absent. Closed with the system. */
   readonly actors?: ActorSystem;
   readonly store: Store;
+  /** Which node has a session; absent: this one has all of them. */
+  readonly placement?: Placement;
+  /** False while another node may have taken over what this one has. */
+  readonly mayAct?: () => boolean;
   readonly agents: AgentSource;
   readonly runner: AgentRunner;
   readonly clock: Clock;
@@ -347,11 +286,10 @@ interface SystemOptions extends SessionConfig {
   readonly limits?: SharedLimits | undefined;
 }
 
-/**
- * drain(): from now on no new turns; clients are told; resolves when all turns have ended, those cancelled that
- * still ran after `graceMs`; then clients are closed with 1012. close(): stops every actor at once.
- */
+/** drain(): as NodeSessions. close(): stops every actor at once. */
 export interface System extends Directory {
+  /** For what other nodes ask of this one. */
+  readonly local: LocalSessions;
   /** Sends a notice to every client of its tenant that is attached on this node, at most once. */
   notify(notice: TenantNotice): void;
   /** An operator set a tenant's tier: it holds from the next message on, over what requests name. */

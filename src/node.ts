@@ -4,6 +4,7 @@ import { createAgentTasks } from '../actors/actions/agent-tasks.ts';
 import { createActionWorker, workSubscriptions } from '../actors/actions/worker.ts';
 import { createAgents } from '../actors/agent/agents.ts';
 import { createCluster } from '../actors/cluster/cluster.ts';
+import { createSharedPlacement } from '../actors/cluster/shared-placement.ts';
 import { createExecutions } from '../actors/executions/executions.ts';
 import { createTurnObserver } from '../actors/executions/turn-observer.ts';
 import { createActorSystem } from '../actors/runtime/actor-system.ts';
@@ -127,11 +128,13 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const kept = remoteAgents ?? stores.agents;
   const agents = createAgents({ actors, store: kept, builtIn, clock, log, idleMs });
   const { tiers, defaultTier } = settings;
-  const table = settings.cluster.mode === 'off' ? undefined : stores.limits;
+  const { nodes, owners, limits: table } = settings.cluster.mode === 'off' ? {} : stores;
   const limits = table && { keeper: createLeaseKeeper(table, log), tiers: settings.sharedTiers };
+  const placement = owners && createSharedPlacement({ owners, store, log, boot: () => cluster.boot() });
   const system = createSystem({
     actors,
     store,
+    ...(placement ? { placement, mayAct: () => cluster.isSure() } : {}),
     agents: parts.agents ?? agents,
     runner,
     ...told,
@@ -205,10 +208,18 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const agentTasks = createAgentTasks({ transport, takeTask: management.takeTask, notices, log });
   const cluster = createCluster({
     ...{ nodeId, version, log, config: settings.cluster, onAdopted: relay.lookAgain },
-    table: settings.cluster.mode === 'off' ? undefined : stores.nodes,
+    ...{ table: nodes, placement },
     onSuperseded: () => giveUp(),
   });
-  const retention = createRetention({ store, webhooks: stores.webhooks, tiers, defaultTier, clock, log });
+  const retention = createRetention({
+    store,
+    webhooks: stores.webhooks,
+    owners,
+    tiers,
+    defaultTier,
+    clock,
+    log,
+  });
 
   let draining = true; // until the store holds no turn of an earlier process that looks as if it ran
   const shared = {

@@ -9,6 +9,7 @@ import {
   membership,
   newMembership,
 } from './membership.ts';
+import type { SharedPlacement } from './shared-placement.ts';
 
 export interface ClusterOptions {
   /** Absent: the node has the database to itself. */
@@ -17,6 +18,8 @@ export interface ClusterOptions {
   readonly version: string;
   readonly config: MembershipConfig;
   readonly log: Log;
+  /** Is told of nodes that are gone, of sessions that others ask for, and that this node was declared dead. */
+  readonly placement?: Pick<SharedPlacement, 'lost' | 'wanted' | 'superseded'> | undefined;
   /** There is something to send that another node left. */
   readonly onAdopted: () => void;
   /** This node was declared dead: nothing that it writes is stored. Called once. */
@@ -45,11 +48,18 @@ export interface Cluster {
    * from a slow one. Rejects where the database is away, or another process has this node's name.
    */
   join(): Promise<void>;
+  /** Undefined before it was registered. */
+  boot(): Boot | undefined;
+  /** Whether nobody can have declared this node dead: its last beat was asked and answered not long ago. */
+  isSure(): boolean;
   /** Undefined before it joined. */
   stats(): ClusterStats | undefined;
   /** Ends the beats and buries itself: what it left belongs to the others at once. Never rejects; safe to call twice. */
   leave(): Promise<void>;
 }
+
+/** For so much of `lostMs` after its last beat a node can not have been given up. */
+const SURE = 0.8;
 
 /** The clock of looks: monotonic. */
 const now = (): number => performance.now();
@@ -58,11 +68,19 @@ const now = (): number => performance.now();
 export const createCluster = (options: ClusterOptions): Cluster =>
   options.table ? createMember(options, options.table) : ALONE;
 
-const ALONE: Cluster = { join: async () => {}, stats: () => undefined, leave: async () => {} };
+const ALONE: Cluster = {
+  join: async () => {},
+  boot: () => undefined,
+  isSure: () => true,
+  stats: () => undefined,
+  leave: async () => {},
+};
 
 function createMember(options: ClusterOptions, table: NodeTable): Cluster {
   const { config, log } = options;
   let state: MembershipState | undefined;
+  /** When the last beat that was answered was asked. */
+  let beatAtMs = Number.NEGATIVE_INFINITY;
   let timer: NodeJS.Timeout | undefined;
   let beating: Promise<void> | undefined;
   let failing = false;
@@ -86,13 +104,14 @@ function createMember(options: ClusterOptions, table: NodeTable): Cluster {
         return joined.resolve();
       case 'lost':
         log.warn({ ...named(effect.member), buried_here: effect.buriedHere }, 'a node is gone');
-        return;
+        return options.placement?.lost(effect.member.boot);
       case 'adopted':
         log.info({ messages: effect.count }, 'messages that another node left are sent here');
         return options.onAdopted();
       case 'superseded':
         log.error({ boot: state?.boot }, 'this node was declared dead by the others');
         joined.reject(new Error('the other nodes declared this one dead while it started'));
+        options.placement?.superseded();
         return options.onSuperseded();
       case 'rivalled':
         return joined.reject(rivalled(effect.rival));
@@ -121,7 +140,9 @@ function createMember(options: ClusterOptions, table: NodeTable): Cluster {
       const look = await table.beat();
       if (failing) log.info({}, 'beats are answered again');
       failing = false;
+      beatAtMs = askedAtMs;
       take({ type: 'looked', look, askedAtMs, answeredAtMs: now() });
+      options.placement?.wanted(look.wanted);
     } catch (error) {
       if (!failing && !left) log.warn({ err: error }, 'a beat was not answered');
       failing = true;
@@ -162,6 +183,8 @@ function createMember(options: ClusterOptions, table: NodeTable): Cluster {
       again(0);
       await joined.promise;
     },
+    boot: () => state?.boot,
+    isSure: () => state?.phase !== 'superseded' && now() - beatAtMs < SURE * config.lostMs,
     stats: () => (state ? statsOf(state) : undefined),
     leave() {
       leaving ??= leave();

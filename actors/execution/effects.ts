@@ -1,6 +1,6 @@
 /** Performs what executions decide: a run is started beside the mailbox, timed, aborted, and its end reported. */
 import { defined } from '../../src/domain/defined.ts';
-import { RefusalError, type Reply, refusal } from '../../src/domain/errors.ts';
+import { RefusalError, type Reply, refusal, refusalError } from '../../src/domain/errors.ts';
 import type { ExecutionInfo } from '../../src/domain/frames.ts';
 import type {
   AgentRunner,
@@ -10,7 +10,7 @@ import type {
   ExecutionPlan,
 } from '../../src/ports/runner.ts';
 import type { Store } from '../../src/ports/store.ts';
-import type { Clock } from '../../src/ports/telemetry.ts';
+import { type Clock, pause, systemTimers } from '../../src/ports/telemetry.ts';
 import type { ExecutionRef, Registry, SessionRef } from '../registry.ts';
 import { type ActorKind, type ActorSystem, RESTARTS, unreachable } from '../runtime/actor.ts';
 import type { TurnSink } from '../session/event-stream.ts';
@@ -27,6 +27,8 @@ import {
 
 /** How long a run waits for its execution's word: memory answers, unless the execution is gone. */
 const WORD_MS = 10_000;
+/** Between two looks whether a deed may be done. */
+const LOOK_MS = 100;
 
 interface ExecutionDeps {
   readonly actors: ActorSystem;
@@ -34,6 +36,8 @@ interface ExecutionDeps {
   readonly store: Pick<Store, 'commit'>;
   readonly clock: Clock;
   readonly registry: Pick<Registry, 'session'>;
+  /** False while another node may have taken its sessions over: deeds wait. Absent: none can. */
+  readonly mayAct?: (() => boolean) | undefined;
 }
 
 type Execute = Extract<SessionEffect, { type: 'execute' }>;
@@ -46,7 +50,7 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
   function perform(ref: SessionRef, run: ExecutionRef, sink: TurnSink, effect: ExecutionEffect): void {
     switch (effect.type) {
       case 'run':
-        return start(run, sink, effect.plan);
+        return start(ref, run, sink, effect.plan);
       case 'abortRun':
         return run.abort.abort();
       case 'replyTools':
@@ -69,7 +73,7 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
   }
 
   /** An execution is its session's child: it stops with it, and its end is reported whatever ends it. */
-  function execute(ref: SessionRef, { plan, options }: Execute): void {
+  function execute(ref: SessionRef, { plan, options, epoch }: Execute): void {
     // Opened now: the turn may be accepted before the execution has handled its first message.
     const sink = ref.stream.turn(plan.taskId, options);
     const address = actors.spawn(ref.address, kind, {
@@ -80,7 +84,7 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
     const { taskId, tier, agent } = plan;
     const abort = new AbortController();
     const run: ExecutionRef = {
-      ...{ taskId, tier, address, abort, model: agent.model },
+      ...{ taskId, tier, address, abort, epoch, model: agent.model },
       startedAt: performance.now(),
       firstTokenAt: null,
       openCall: null,
@@ -90,7 +94,7 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
   }
 
   /** What the run writes goes past the mailbox; what it has used, and its tools, come as messages. */
-  function start(run: ExecutionRef, sink: TurnSink, plan: ExecutionPlan): void {
+  function start(ref: SessionRef, run: ExecutionRef, sink: TurnSink, plan: ExecutionPlan): void {
     const { address, startedAt } = run;
     const { signal } = run.abort;
     const { accepted } = sink;
@@ -122,10 +126,14 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
       return reply.value;
     };
     let noted: Promise<void> | undefined;
-    /** Once for all operations of a run. */
-    const effects = (): Promise<void> => {
-      noted ??= noteEffects(plan, accepted, signal);
-      return noted;
+    /** Stored once for all operations of a run; each of them waits while the node may have been given up. */
+    const effects = async (): Promise<void> => {
+      noted ??= noteEffects(ref, run, plan, accepted);
+      await noted;
+      while (deps.mayAct?.() === false) {
+        await pause(systemTimers, LOOK_MS, signal);
+        signal.throwIfAborted();
+      }
     };
     const endsAt = startedAt + timeoutMs;
     runner
@@ -145,13 +153,17 @@ export function createExecutionEffects(deps: ExecutionDeps): (ref: SessionRef, e
 
   /** Stored after the turn itself: a turn that was never accepted has nothing to note it at. */
   async function noteEffects(
+    { address }: SessionRef,
+    { epoch, abort }: ExecutionRef,
     { tenantId, taskId }: ExecutionPlan,
     accepted: Promise<void>,
-    signal: AbortSignal,
   ): Promise<void> {
     await accepted;
-    signal.throwIfAborted();
-    await store.commit({ type: 'turn-effects', tenantId, taskId });
+    abort.signal.throwIfAborted();
+    const outcome = await store.commit({ type: 'turn-effects', tenantId, taskId, epoch });
+    if (outcome !== 'fenced') return;
+    actors.tell(address, { type: 'fenced' });
+    throw refusalError('INTERRUPTED');
   }
 
   return execute;

@@ -1,13 +1,13 @@
 /** How sessions come to life on a node, within which bounds, and what is set right when one of them is gone. */
-import { randomUUID } from 'node:crypto';
 import { CLOSE, type ErrorData, refusal } from '../../src/domain/errors.ts';
-import type { SessionId, TenantId } from '../../src/domain/ids.ts';
-import type { Tier } from '../../src/domain/tiers.ts';
+import type { TenantId } from '../../src/domain/ids.ts';
+import type { Opening, Owned, Placement, SessionKey } from '../../src/ports/cluster.ts';
+import type { Epoch } from '../../src/ports/store.ts';
 import { closeClients, keyOf, type SessionRef, type TenantRef } from '../registry.ts';
 import { type ActorKind, RESTARTS, type StopReason } from '../runtime/actor.ts';
 import { hourRate } from './admission.ts';
 import type { Pacer } from './delta-pacer.ts';
-import { createSessionEffects, type SessionEffectDeps } from './effects.ts';
+import { createSessionEffects, type SessionEffectDeps, type SessionOf } from './effects.ts';
 import { abandonedWrite, released } from './ending.ts';
 import { createEventStream } from './event-stream.ts';
 import { answerUnhandled, releaseUnheard } from './lifecycle.ts';
@@ -23,45 +23,53 @@ interface SessionDeps extends SessionEffectDeps {
   readonly idleMs: number;
   /** Finds the tenant, or makes it. */
   readonly tenantOf: (tenantId: TenantId) => TenantRef;
+  readonly placement: Pick<Placement, 'release'>;
 }
 
-/** Finds a session that lives, or makes it: `tier` is what the request named, `ephemeral` as in TurnRequest. */
-export type SessionOf = (
-  tenantId: TenantId,
-  sessionId: SessionId,
-  tier: Tier | undefined,
-  ephemeral?: boolean,
-) => SessionRef;
+/** Makes a session of what the node was given of it; one that lives already stays. */
+export type Activate = (key: SessionKey, owned: Owned, opening: Opening) => SessionRef;
 
 /** A session is spawned from outside, as a child of its tenant: the tenant is not asked, so it stays quick. */
-export function createSessions(deps: SessionDeps): SessionOf {
+export function createActivation(deps: SessionDeps): Activate {
   const { actors, registry, pacer, clock, log, deltaWindowMs, config, tenantOf } = deps;
   const kind = sessionKind(deps);
-  const perform = createSessionEffects(deps);
+  const performing = createSessionEffects(deps);
 
-  return function sessionOf(tenantId, sessionId, tier, ephemeral = false) {
+  /** A run's own session is asked for by others: from now on it is placed like any other. */
+  function place(ref: SessionRef, epoch: Epoch): void {
+    ref.epoch = epoch;
+    ref.unplaced = false;
+    actors.tell(ref.address, { type: 'owned', epoch });
+  }
+
+  return function activate({ tenantId, sessionId }, { epoch, log: logId }, { tier, ephemeral = false }) {
     const found = registry.session(tenantId, sessionId);
+    if (found?.unplaced && !ephemeral) place(found, epoch);
     if (found) return found;
     const tenant = tenantOf(tenantId);
     const bucket = ephemeral ? null : registry.sessionRates.find(keyOf(tenantId, sessionId), clock.now());
     const onFault = (error: unknown): void =>
       log.error({ err: error, session_id: sessionId }, 'a client could not be written to');
+    const self: SessionOf = { ref: undefined };
+    const perform = performing(self);
     const ref: SessionRef = {
       tenant,
       sessionId,
       address: actors.spawn(tenant.address, kind, {
         name: sessionId,
-        initial: newSession(tenantId, sessionId, config, { bucket, ephemeral }),
-        interpret: (effect) => perform(ref, effect),
+        initial: newSession(tenantId, sessionId, config, epoch, { bucket, ephemeral }),
+        interpret: perform,
       }),
-      stream: createEventStream({ tenantId, epoch: randomUUID(), clock, pacer, deltaWindowMs, onFault }),
+      stream: createEventStream({ tenantId, epoch: logId, clock, pacer, deltaWindowMs, onFault }),
+      ...{ epoch, unplaced: ephemeral, whenReleased: null },
       arriving: new Map(),
       execution: null,
     };
+    self.ref = ref;
     registry.addSession(ref);
     if (ephemeral) actors.tell(ref.address, { type: 'loaded', history: [], interrupted: [] });
-    else perform(ref, { type: 'load' });
-    perform(ref, { type: 'join', tier });
+    else perform({ type: 'load' });
+    perform({ type: 'join', tier });
     return ref;
   };
 }
@@ -109,6 +117,17 @@ function stopped(deps: SessionDeps, state: SessionState, reason: StopReason): vo
   for (const replyTo of state.forgetting?.replyTo ?? []) actors.reply(replyTo, { ok: false, error });
   const told = crashed ? { error, atMs: clock.now() } : null;
   closeClients(ref, crashed ? CLOSE.restart : CLOSE.goingAway, told);
+  release(deps, ref);
+}
+
+/** Behind all that it wrote, its last ends too. */
+function release({ placement }: SessionDeps, ref: SessionRef): void {
+  const { tenant, sessionId, epoch, unplaced } = ref;
+  const released = (): void => {
+    for (const tell of ref.whenReleased ?? []) tell();
+  };
+  if (unplaced) return released();
+  void placement.release({ tenantId: tenant.tenantId, sessionId }, epoch).then(released);
 }
 
 function abandon(

@@ -52,7 +52,10 @@ export function say(state: SessionState, known: Turn | undefined, message: Said)
 
   const ahead = onBusy === 'interrupt' ? state.turns.slice(0, 1) : state.turns;
   const behind = state.turns.slice(ahead.length);
-  const turn = { ...newTurn(request, message), overtaken: ahead.some(({ overtaken }) => overtaken) };
+  const turn = {
+    ...newTurn(request, message, state.epoch),
+    overtaken: ahead.some(({ overtaken }) => overtaken),
+  };
   const overtaken = behind.map((one) => ({ ...one, overtaken: true }));
   const queued = { ...paid, turns: [...ahead, turn, ...overtaken] };
   const effects: SessionEffect[] = [
@@ -224,7 +227,7 @@ type Accepted = EventData['chat.accepted'];
 /** One object for all: every session's log keeps one for each of its turns. */
 const PROCESSING: Accepted = { status: 'processing', position: 0 };
 /** Of a turn that is over, or that another process has. */
-const saidBefore = (status: TurnStatus): Accepted => ({
+export const saidBefore = (status: TurnStatus): Accepted => ({
   status: isEndStatus(status) ? status : 'processing',
   position: 0,
   deduplicated: true,

@@ -37,10 +37,15 @@ const LOADED_MESSAGES = 100;
 /** After this long a task whose session was deleted meanwhile may be said again. */
 const GONE_RETRY_MS = 100;
 
-/** Returns what performs an effect of a session. */
+/** Whose effects they are. Empty only until the actor has its address. */
+export interface SessionOf {
+  ref: SessionRef | undefined;
+}
+
+/** Returns what makes, for a session, what performs its effects. */
 export function createSessionEffects(
   deps: SessionEffectDeps,
-): (ref: SessionRef, effect: SessionEffect) => void {
+): (session: SessionOf) => (effect: SessionEffect) => void {
   const { actors, registry, clock, metrics, log } = deps;
   const store = createStoring(deps);
   const lookUps = createLookUps(deps);
@@ -51,15 +56,18 @@ export function createSessionEffects(
   });
 
   /** An effect that throws is a bug and crashes the session; whoever waits for what it would bring is told. */
-  return function perform(ref, effect) {
-    try {
-      performOne(ref, effect);
-    } catch (error) {
-      const lost = lostOf(effect, clock.now());
-      if (lost) tell(ref, lost);
-      throw error;
-    }
-  };
+  return (session) =>
+    function perform(effect) {
+      const { ref } = session;
+      if (!ref) throw new Error('The session has no address yet.');
+      try {
+        performOne(ref, effect);
+      } catch (error) {
+        const lost = lostOf(effect, clock.now());
+        if (lost) tell(ref, lost);
+        throw error;
+      }
+    };
 
   function performOne(ref: SessionRef, effect: SessionEffect): void {
     const { stream } = ref;
@@ -245,6 +253,7 @@ function createStoring({
   ): Promise<void> {
     try {
       const outcome = await committed;
+      if (outcome === 'fenced') return fenced(ref, step, taskId);
       const isDuplicate = outcome === 'duplicate' && step === 'accepted' && taskId;
       const before = isDuplicate ? await turnBefore(ref, taskId) : undefined;
       const atMs = clock.now();
@@ -262,6 +271,13 @@ function createStoring({
     }
   }
 
+  function fenced(ref: SessionRef, step: string, taskId: TaskId | undefined): void {
+    const { tenant, sessionId, epoch } = ref;
+    const ids = { tenant_id: tenant.tenantId, session_id: sessionId, task_id: taskId, epoch };
+    log.warn({ ...ids, step }, "a session is no longer this node's");
+    actors.tell(ref.address, { type: 'fenced' });
+  }
+
   /** A turn said again is told of only where it is a turn of the same session: its end will be heard there. */
   async function turnBefore(ref: SessionRef, taskId: TaskId): Promise<Reply<TurnStatus>> {
     const known = await store.turn(ref.tenant.tenantId, taskId);
@@ -277,7 +293,10 @@ function createStoring({
     const committed = store.commit(write);
     if (wait) return void report(ref, effect, committed);
     // The tier wants speed before certainty: the session goes on as if it were stored.
-    committed.catch((error: unknown) => log.warn({ err: error, step, task_id: taskId }, 'a write was lost'));
+    committed.then(
+      (outcome) => outcome === 'fenced' && fenced(ref, step, taskId),
+      (error: unknown) => log.warn({ err: error, step, task_id: taskId }, 'a write was lost'),
+    );
     actors.tell(ref.address, { type: 'stored', step, taskId, duplicate: undefined, atMs: clock.now() });
   };
 }

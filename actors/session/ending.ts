@@ -124,6 +124,7 @@ export function storeEnd(state: SessionState, turn: Ending): SessionStep {
 /** What the store is given of an end, with what is needed to tell others of it. */
 const endWrite = (state: SessionState, turn: Ending): Write => ({
   type: 'turn-ended',
+  epoch: turn.epoch,
   turn: endedRecord(turn, state.tenantId, state.sessionId),
   message: answerOf(turn),
   asked: turn.said,
@@ -136,6 +137,7 @@ export function abandonedWrite(state: SessionState, turn: Turn, error: ErrorData
   const record = recordOf(turn, state.tenantId, state.sessionId);
   return {
     type: 'turn-ended',
+    epoch: turn.epoch,
     turn: { ...record, status: 'failed', finishedAtMs: atMs, error },
     message: undefined,
     asked: turn.said,
@@ -152,6 +154,7 @@ export function storeAccepted(state: SessionState, turn: Turn): SessionEffect {
   const most = sharedDayOf(state);
   const write: Write = {
     type: 'turn-accepted',
+    epoch: turn.epoch,
     turn: recordOf(turn, state.tenantId, state.sessionId),
     message: turn.said,
     day: dayOf(turn.said.atMs),

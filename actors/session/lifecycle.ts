@@ -4,6 +4,8 @@
  */
 import { CLOSE, type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { TurnRecord } from '../../src/domain/turn.ts';
+import { isGuest } from '../../src/ports/cluster.ts';
+import type { Epoch } from '../../src/ports/store.ts';
 import type { ReplyTo } from '../runtime/actor.ts';
 import { isGrant, type Release, releaseOf } from '../tenant/protocol.ts';
 import { drop, refuse, stop } from './ending.ts';
@@ -62,9 +64,9 @@ function eachTurn(
 /** A session that is to be forgotten is deleted as soon as its last turn has ended. */
 export function thenForget(step: SessionStep): SessionStep {
   const [state, effects] = step;
-  const { forgetting, tenantId, sessionId } = state;
+  const { forgetting, tenantId, sessionId, epoch } = state;
   if (!forgetting || forgetting.writing || state.turns.length > 0 || state.stash) return step;
-  const write = { type: 'session-deleted', tenantId, sessionId } as const;
+  const write = { type: 'session-deleted', tenantId, sessionId, epoch } as const;
   return [
     { ...state, forgetting: { ...forgetting, writing: true } },
     [...effects, { type: 'store', step: 'deleted', taskId: undefined, write, wait: true }],
@@ -90,8 +92,23 @@ export function thenLeave(step: SessionStep): SessionStep {
   return state.ephemeral && !isNeeded(state) ? [state, [...effects, { type: 'leave' }]] : step;
 }
 
-export const isNeeded = ({ clients, turns, forgetting, stash }: SessionState): boolean =>
-  clients.length > 0 || turns.length > 0 || forgetting !== null || stash !== null;
+export const isNeeded = (state: SessionState): boolean => state.clients.length > 0 || isBusy(state);
+
+const isBusy = ({ turns, forgetting, stash }: SessionState): boolean =>
+  turns.length > 0 || forgetting !== null || stash !== null;
+
+/** Another node asks for it. Where nothing needs it, it leaves; whoever asked looks whether mail kept it after all. */
+export function giveUp(state: SessionState, guestsToo: boolean, replyTo: ReplyTo<boolean>): SessionStep {
+  const kept = isBusy(state) || state.clients.some((id) => guestsToo || !isGuest(id));
+  if (kept) return [state, [reply(replyTo, false)]];
+  return [state, [{ type: 'leave' }, reply(replyTo, true)]];
+}
+
+/** It is another's by now, or nobody's: what this one still holds counts nowhere, and its clients look for the owner. */
+export const disown = (state: SessionState): SessionStep => [
+  state,
+  [{ type: 'closeClients', close: CLOSE.ownedElsewhere, told: null }, { type: 'stop' }],
+];
 
 /**
  * Notifies of interrupted turns as soon as a client is there. A turn that may go on keeps its clients waiting until
@@ -105,13 +122,17 @@ export function thenNotify(step: SessionStep, message: SessionMessage): SessionS
   if (due.length === 0) return step;
   const atMs = atOf(message);
   const next: SessionState = { ...state, unnotified: state.unnotified.filter(waits) };
-  return [next, [...effects, ...due.flatMap((turn) => interruptedNotice(turn, atMs))]];
+  return [next, [...effects, ...due.flatMap((turn) => interruptedNotice(turn, state.epoch, atMs))]];
 }
 
 /** It ends for its clients too, once. */
-function interruptedNotice({ tenantId, taskId, error }: TurnRecord, atMs: number): SessionEffect[] {
+function interruptedNotice(
+  { tenantId, taskId, error }: TurnRecord,
+  epoch: Epoch,
+  atMs: number,
+): SessionEffect[] {
   const event = { type: 'error', data: error ?? refusal('INTERRUPTED') } as const;
-  const write = { type: 'turn-notified', tenantId, taskId } as const;
+  const write = { type: 'turn-notified', tenantId, taskId, epoch } as const;
   return [
     { type: 'event', taskId, event, atMs },
     { type: 'store', step: 'notified', taskId, write, wait: true },
@@ -134,6 +155,8 @@ export function answerUnhandled(message: SessionMessage, error = refusal('INTERN
     case 'inquire':
     case 'drained':
       return [reply(message.replyTo, null)];
+    case 'yield':
+      return [reply(message.replyTo, false)];
     default:
       return [];
   }

@@ -17,7 +17,7 @@ import type {
 } from '../../src/domain/turn.ts';
 import type { ExecutionOutcome, ExecutionPlan } from '../../src/ports/runner.ts';
 import type { ResumePoint } from '../../src/ports/sessions.ts';
-import type { Write } from '../../src/ports/store.ts';
+import type { Epoch, Write } from '../../src/ports/store.ts';
 import type { ReplyTo } from '../runtime/actor.ts';
 import type { Release, Slot, TenantAnswer } from '../tenant/protocol.ts';
 import type { AttachReady, TurnOptions } from './event-stream.ts';
@@ -40,6 +40,8 @@ export interface SessionConfig {
 export interface SessionState {
   readonly tenantId: TenantId;
   readonly sessionId: SessionId;
+  /** By which its node has it. */
+  readonly epoch: Epoch;
   readonly config: SessionConfig;
   /** Messages that came before history and tier were there; null once they are. */
   readonly stash: readonly SessionMessage[] | null;
@@ -127,7 +129,9 @@ type FromStore =
       readonly interrupted: readonly TurnRecord[];
     }
   | Stored
-  | StoreFailed;
+  | StoreFailed
+  /** A write was refused since the session is not this node's by its epoch. */
+  | { readonly type: 'fenced' };
 
 interface AgentAnswer {
   readonly taskId: TaskId;
@@ -155,6 +159,10 @@ type FromNode =
   | { readonly type: 'drain'; readonly reconnectAfterMs: number; readonly atMs: number }
   | { readonly type: 'drainExpired'; readonly atMs: number }
   | { readonly type: 'drained'; readonly replyTo: ReplyTo<null> }
+  /** Another node asks for it: it leaves, unless it is needed. `guestsToo`: clients of other nodes keep it as well. */
+  | { readonly type: 'yield'; readonly guestsToo: boolean; readonly replyTo: ReplyTo<boolean> }
+  /** Of a run with a session of its own: its node owns it by this epoch from now on, for all that comes. */
+  | { readonly type: 'owned'; readonly epoch: Epoch }
   | { readonly type: 'idle' };
 
 export type SessionMessage = FromEdge | FromStore | FromAgents | TenantAnswer | FromExecution | FromNode;
@@ -219,7 +227,12 @@ export type SessionEffect =
       readonly write: Write;
       readonly wait: boolean;
     }
-  | { readonly type: 'execute'; readonly plan: ExecutionPlan; readonly options: TurnOptions }
+  | {
+      readonly type: 'execute';
+      readonly plan: ExecutionPlan;
+      readonly options: TurnOptions;
+      readonly epoch: Epoch;
+    }
   | { readonly type: 'abort'; readonly taskId: TaskId }
   | { readonly type: 'event'; readonly taskId: TaskId; readonly event: TurnEvent; readonly atMs: number }
   /** Nothing that the turn's execution has written is sent. */

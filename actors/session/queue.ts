@@ -48,14 +48,18 @@ function runNext(state: SessionState): SessionStep {
         type: 'execute',
         plan: planOf(state, running),
         options: { stream: first.request.stream, accepted: stored },
+        epoch: first.epoch,
       },
     ],
   ];
 }
 
 /** The turn takes the last place in the stored conversation, which is read in the order in which turns ran. */
-function overtakenWrite({ tenantId }: SessionState, { taskId, overtaken }: Turn): readonly SessionEffect[] {
-  const write = { type: 'turn-overtaken', tenantId, taskId } as const;
+function overtakenWrite(
+  { tenantId }: SessionState,
+  { taskId, epoch, overtaken }: Turn,
+): readonly SessionEffect[] {
+  const write = { type: 'turn-overtaken', tenantId, taskId, epoch } as const;
   return overtaken ? [{ type: 'store', step: 'overtaken', taskId, write, wait: false }] : [];
 }
 

@@ -6,15 +6,18 @@
 import { CLOSE, refusal } from '../../src/domain/errors.ts';
 import type { SessionId, TenantId } from '../../src/domain/ids.ts';
 import type { Bucket } from '../../src/domain/rate-limit.ts';
+import type { Epoch } from '../../src/ports/store.ts';
 import { type Behaviour, unreachable } from '../runtime/actor.ts';
 import { releaseOf, type SlotGranted } from '../tenant/protocol.ts';
 import { accepted, admitted, agentFound, agentRefused, bucketAtStart, duplicate, say } from './admission.ts';
 import { close, closeUnstored, end, fail, noTask, refuse, remove, stop, storeRefusal } from './ending.ts';
 import {
   answerUnhandled,
+  disown,
   failLoad,
   forget,
   forgotten,
+  giveUp,
   isNeeded,
   leaveAll,
   thenForget,
@@ -42,13 +45,14 @@ import { agentChanged, moved, thenRun } from './queue.ts';
 import { endOf, isStored, recordOf, type Turn } from './turn.ts';
 
 /**
- * A session that has loaded nothing yet; `bucket` is what is left of its rate from when it was here last. An
- * `ephemeral` one leaves memory with its turn.
+ * A session that has loaded nothing yet, which its node owns by `epoch`; `bucket` is what is left of its rate from when
+ * it was here last. An `ephemeral` one leaves memory with its turn.
  */
 export function newSession(
   tenantId: TenantId,
   sessionId: SessionId,
   config: SessionConfig,
+  epoch: Epoch,
   {
     bucket = null,
     ephemeral = false,
@@ -57,6 +61,7 @@ export function newSession(
   return {
     tenantId,
     sessionId,
+    epoch,
     config,
     stash: [],
     history: null,
@@ -144,6 +149,12 @@ function decide(state: SessionState, message: SessionMessage, turn: Turn | undef
     }
     case 'forget':
       return forget(state, message.replyTo, message.atMs);
+    case 'fenced':
+      return disown(state);
+    case 'owned':
+      return [{ ...state, epoch: message.epoch, ephemeral: false }, []];
+    case 'yield':
+      return giveUp(state, message.guestsToo, message.replyTo);
     case 'drain': {
       const data = { reconnect_after_ms: message.reconnectAfterMs };
       const notice = { type: 'server.draining', data } as const;

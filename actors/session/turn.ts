@@ -20,12 +20,15 @@ import { marked } from '../../src/domain/images.ts';
 import type { CancelReply, SayReply, TurnEnd, TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
 import { failedEnd } from '../../src/domain/turn.ts';
 import type { ExecutionEvent, ExecutionOutcome } from '../../src/ports/runner.ts';
+import type { Epoch } from '../../src/ports/store.ts';
 import type { ReplyTo } from '../runtime/actor.ts';
 import type { Slot } from '../tenant/protocol.ts';
 
 /** What a turn has in every phase. */
 interface TurnBase {
   readonly taskId: TaskId;
+  /** By which its session was owned as it was said. */
+  readonly epoch: Epoch;
   /** The first caller's number, as `TurnAttempt.attempt`. */
   readonly attempt: ReplyTo<SayReply>;
   readonly agentId: AgentId;
@@ -96,9 +99,11 @@ export const newTurn = (
     replyTo,
     atMs,
   }: { readonly arrival: number; readonly replyTo: ReplyTo<SayReply>; readonly atMs: number },
+  epoch: Epoch,
 ): Admitting => ({
   phase: 'admitting',
   taskId: request.taskId,
+  epoch,
   attempt: replyTo,
   agentId: request.agentId ?? DEFAULT_AGENT_ID,
   request,

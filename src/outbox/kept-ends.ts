@@ -25,8 +25,11 @@ const KEPT_END_LIMITS: KeptEndLimits = {
   closeMs: 2_000,
 };
 
-/** What follows from turns that have run already: to refuse it would undo nothing. */
-export type KeptWrite = Extract<Write, { type: 'turn-ended' | 'turn-overtaken' | 'turn-notified' }>;
+/** What follows from turns that have run already, and from sessions that have left: to refuse it would undo nothing. */
+export type KeptWrite = Extract<
+  Write,
+  { type: 'turn-ended' | 'turn-overtaken' | 'turn-notified' | 'session-released' }
+>;
 
 /** Ends of turns that outlast an outage of the store. */
 export interface KeptEnds {
@@ -180,10 +183,16 @@ const isOut = (error: unknown): boolean =>
 const outOf = (message: string): RefusalError => new RefusalError(refusal('STORE_UNAVAILABLE', { message }));
 
 /** What is left of an end for which there is no room: that its answer was lost, as its clients are told. */
-function asFailed({ turn, unrun }: TurnEnded): TurnEnded {
+function asFailed({ turn, unrun, epoch }: TurnEnded): TurnEnded {
   const { content: _, reasoning: _thought, ...rest } = turn;
   const end = failedEnd(refusal('STORE_UNAVAILABLE'), turn.info);
-  return { type: 'turn-ended', turn: { ...rest, ...end }, message: undefined, ...(unrun ? { unrun } : {}) };
+  return {
+    type: 'turn-ended',
+    epoch,
+    turn: { ...rest, ...end },
+    message: undefined,
+    ...(unrun ? { unrun } : {}),
+  };
 }
 
 /** What an entry holds beside texts. */

@@ -123,6 +123,7 @@ const KEPT: ReadonlySet<Write['type']> = new Set<KeptWrite['type']>([
   'turn-ended',
   'turn-overtaken',
   'turn-notified',
+  'session-released',
 ]);
 const isKept = (write: Write): write is KeptWrite => KEPT.has(write.type);
 

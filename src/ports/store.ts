@@ -62,6 +62,21 @@ export interface TenantRecord {
   readonly used: number;
 }
 
+/**
+ * The number of one ownership of a session: a node that claims it is given one that never comes again, and every write
+ * of the session carries it. Compared for equality only. Runs with a session of their own are not claimed: they have
+ * the negated boot, which no other boot has.
+ */
+export type Epoch = number;
+
+/**
+ * What a session writes is stored only while its node owns it by this epoch, or it is of a turn that was accepted by it.
+ * Absent: of who has the database to itself.
+ */
+interface Fenced {
+  readonly epoch?: Epoch | undefined;
+}
+
 /** Something to store. Each is atomic by itself. */
 export type Write =
   /**
@@ -70,21 +85,21 @@ export type Write =
    * duplicate. Its message stays, and it is not counted twice. `most`: as many as the tenant may have counted on that day,
    * whichever node stores them; one beyond is `over`.
    */
-  | {
+  | (Fenced & {
       readonly type: 'turn-accepted';
       readonly turn: TurnRecord;
       readonly message: Message;
       readonly day: string;
       readonly most?: number;
       readonly resumable?: true;
-    }
+    })
   /** A turn is about to do something that must not happen twice. */
-  | { readonly type: 'turn-effects'; readonly tenantId: TenantId; readonly taskId: TaskId }
+  | (Fenced & { readonly type: 'turn-effects'; readonly tenantId: TenantId; readonly taskId: TaskId })
   /**
    * A turn ended; `message` is the answer, or what there was of it (`partial` where the turn failed). `outgoing` is what is to be sent for it. `asked`
    * and `tier` are not stored: they are for who makes `outgoing`.
    */
-  | {
+  | (Fenced & {
       readonly type: 'turn-ended';
       readonly turn: TurnRecord;
       readonly message: Message | undefined;
@@ -93,12 +108,12 @@ export type Write =
       readonly tier?: Tier;
       /** It never ran: what was said in it leaves the conversation. */
       readonly unrun?: true;
-    }
+    })
   /**
    * A turn begins to run after one that was accepted later: it takes the last place in its conversation, which is
    * read in the order in which turns ran.
    */
-  | { readonly type: 'turn-overtaken'; readonly tenantId: TenantId; readonly taskId: TaskId }
+  | (Fenced & { readonly type: 'turn-overtaken'; readonly tenantId: TenantId; readonly taskId: TaskId })
   /** To be sent, without a turn. */
   | { readonly type: 'outgoing'; readonly outgoing: readonly Outgoing[] }
   /** Sent: answers are remembered, the rest is deleted. */
@@ -108,9 +123,20 @@ export type Write =
     }
   /** Answers that were sent, or that nobody waited for, and are older are forgotten. */
   | { readonly type: 'outgoing-expired'; readonly beforeMs: number }
-  | { readonly type: 'session-deleted'; readonly tenantId: TenantId; readonly sessionId: SessionId }
+  | (Fenced & {
+      readonly type: 'session-deleted';
+      readonly tenantId: TenantId;
+      readonly sessionId: SessionId;
+    })
+  /** Its node gives the session up, behind all that it wrote of it: whoever asks next may have it. */
+  | {
+      readonly type: 'session-released';
+      readonly tenantId: TenantId;
+      readonly sessionId: SessionId;
+      readonly epoch: Epoch;
+    }
   /** Clients have been told how an interrupted turn ended. */
-  | { readonly type: 'turn-notified'; readonly tenantId: TenantId; readonly taskId: TaskId }
+  | (Fenced & { readonly type: 'turn-notified'; readonly tenantId: TenantId; readonly taskId: TaskId })
   | { readonly type: 'tenant-tier'; readonly tenantId: TenantId; readonly tier: Tier }
   /** At the start of a node: turns that an earlier process left unfinished end as INTERRUPTED. */
   | { readonly type: 'unfinished-interrupted'; readonly atMs: number }
@@ -118,10 +144,10 @@ export type Write =
   | { readonly type: 'history-expired'; readonly tier: Tier | null; readonly beforeMs: number };
 
 /**
- * `duplicate`: the tenant has a turn of that task id already. `over`: the tenant has its `most` of the day. Nothing was
- * written or counted then.
+ * Unless it says `stored`, nothing was written or counted. `duplicate`: the tenant has a turn of that task id already.
+ * `fenced`: the session is not this node's by that epoch. `over`: the tenant has its `most` of the day.
  */
-export type WriteOutcome = 'stored' | 'duplicate' | 'over';
+export type WriteOutcome = 'stored' | 'duplicate' | 'fenced' | 'over';
 
 /**
  * What must outlive an actor. No method answers in the same tick, any may reject (then nothing was stored).

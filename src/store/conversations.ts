@@ -1,9 +1,8 @@
 /** The Store over a database: turns, messages, tenants. Writes go through group commit, reads wait for them. */
-import { type Kysely, type Selectable, sql } from 'kysely';
-import type { SessionId, TaskId, TenantId } from '../domain/ids.ts';
+import type { TaskId, TenantId } from '../domain/ids.ts';
 import { tierSchema } from '../domain/tiers.ts';
 import type { TurnRecord } from '../domain/turn.ts';
-import type { MessagePage, PageRequest, Store, TenantRecord, Write, WriteOutcome } from '../ports/store.ts';
+import type { Store, TenantRecord, Write, WriteOutcome } from '../ports/store.ts';
 import type { Log } from '../ports/telemetry.ts';
 import { createAcceptances } from './acceptances.ts';
 import { createActionLog } from './action-log.ts';
@@ -13,9 +12,8 @@ import {
   encodeAccepted,
   encodeEnded,
   encodeOutgoing,
-  MESSAGE_COLUMNS,
-  type MessageRow,
-  messagesOf,
+  epochOf,
+  FENCED,
   OVER,
   sizeOf,
   type TurnKey,
@@ -23,7 +21,7 @@ import {
 } from './encode.ts';
 import { interruptedError, isUnsettled, unavailable } from './failure.ts';
 import { createGroupCommit, type GroupCommitLimits } from './group-commit.ts';
-import { FLAG, type Schema, type TurnTable } from './schema.ts';
+import { createSessionPages } from './session-pages.ts';
 
 /** Sessions that one transaction of `history-expired` deletes; other writes go in between. */
 const EXPIRE_AT_ONCE = 100;
@@ -50,6 +48,7 @@ export function createConversations(
       commits.add({ kind: 'withdrawn', row: { ...turnKey(gone), created_at: gone.createdAtMs } }),
     log,
   });
+  const pages = createSessionPages(database);
   let closed = false;
 
   const turn = (tenantId: TenantId, taskId: TaskId): Promise<TurnRecord | null> =>
@@ -84,17 +83,26 @@ export function createConversations(
       await inChunks({ kind: 'forgotten', row: { before_ms: write.beforeMs, most: FORGET_AT_ONCE } });
     else if (write.type === 'turn-accepted') return accept(write);
     else if (write.type === 'session-deleted' || write.type === 'tenant-tier')
-      await again(() => commits.add(encode(write, now)));
-    else if ((await commits.add(encode(write, now))) === 0) return 'duplicate';
+      return outcomeOf(await again(() => commits.add(encode(write, now))));
+    else if (write.type === 'session-released') return release(write);
+    else return outcomeOf(await commits.add(encode(write, now)));
     return 'stored';
   }
 
+  /** A turn that may stand in it though it was refused is taken back first: the next owner would take it for one that runs. */
+  async function release(write: Extract<Write, { type: 'session-released' }>): Promise<WriteOutcome> {
+    for (const { tenantId, sessionId } of acceptances.doubtful.values())
+      if (tenantId === write.tenantId && sessionId === write.sessionId)
+        throw unavailable('A turn of the session is to be taken back first.');
+    return outcomeOf(await again(() => commits.add(encode(write, now))));
+  }
+
   /** What may have been stored though its answer was lost, and may be stored twice, is: whoever asked is told the truth. */
-  async function again(write: () => Promise<unknown>): Promise<void> {
+  async function again(write: () => Promise<number>): Promise<number> {
     const untilMs = performance.now() + PATIENCE_MS;
     for (;;) {
       try {
-        return void (await write());
+        return await write();
       } catch (error) {
         if (!isUnsettled(error) || closed || performance.now() > untilMs) throw error;
         await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
@@ -106,7 +114,7 @@ export function createConversations(
   async function accept(write: Extract<Write, { type: 'turn-accepted' }>): Promise<WriteOutcome> {
     if (acceptances.doubtful.size > 0) acceptances.withdraw();
     try {
-      return ACCEPTANCES.get(await commits.add(encode(write, now))) ?? 'stored';
+      return outcomeOf(await commits.add(encode(write, now)));
     } catch (error) {
       if (!isUnsettled(error)) throw error;
       return acceptances.settle(write, error);
@@ -115,7 +123,7 @@ export function createConversations(
 
   return {
     tenant: (tenantId, day) => read(() => tenantRecord(database, tenantId, day)),
-    session: (tenantId, sessionId, page) => read(() => sessionPage(database, tenantId, sessionId, page)),
+    session: (tenantId, sessionId, page) => read(() => pages(tenantId, sessionId, page)),
     turn: (tenantId, taskId) => read(() => turn(tenantId, taskId)),
     answered: (tenantId, actionId) => read(() => actions.answered(tenantId, actionId)),
     unsent: (afterSeq, limit) => read(() => actions.unsent(afterSeq, limit)),
@@ -132,11 +140,12 @@ export function createConversations(
   };
 }
 
-/** Outcomes of an accepted turn that is not stored. */
-const ACCEPTANCES: ReadonlyMap<number, WriteOutcome> = new Map([
+const OUTCOMES: ReadonlyMap<number, WriteOutcome> = new Map([
   [0, 'duplicate'],
+  [FENCED, 'fenced'],
   [OVER, 'over'],
 ]);
+const outcomeOf = (outcome: number): WriteOutcome => OUTCOMES.get(outcome) ?? 'stored';
 
 type Single = Exclude<Write, { type: 'history-expired' | 'outgoing-expired' }>;
 
@@ -147,11 +156,11 @@ function encode(write: Single, now: () => number): EncodedWrite {
     case 'turn-ended':
       return encodeEnded(write, now());
     case 'turn-effects':
-      return { kind: 'effects', row: turnKey(write) };
+      return { kind: 'effects', row: { ...turnKey(write), ...epochOf(write) } };
     case 'turn-overtaken':
-      return { kind: 'overtaken', row: turnKey(write) };
+      return { kind: 'overtaken', row: { ...turnKey(write), ...epochOf(write) } };
     case 'turn-notified':
-      return { kind: 'notified', row: turnKey(write) };
+      return { kind: 'notified', row: { ...turnKey(write), ...epochOf(write) } };
     case 'outgoing': {
       const atMs = now();
       return { kind: 'outgoing', outgoing: write.outgoing.map((each) => encodeOutgoing(each, atMs)) };
@@ -159,7 +168,11 @@ function encode(write: Single, now: () => number): EncodedWrite {
     case 'outgoing-sent':
       return { kind: 'sent', sent: write.sent.map(({ tenantId, id }) => ({ tenant_id: tenantId, id })) };
     case 'session-deleted':
-      return { kind: 'deleted', row: { tenant_id: write.tenantId, session_id: write.sessionId } };
+    case 'session-released':
+      return {
+        kind: write.type === 'session-deleted' ? 'deleted' : 'released',
+        row: { tenant_id: write.tenantId, session_id: write.sessionId, ...epochOf(write) },
+      };
     case 'tenant-tier':
       return { kind: 'tier', row: { tenant_id: write.tenantId, tier: write.tier } };
     case 'unfinished-interrupted':
@@ -191,81 +204,4 @@ function tenantRecord(database: Database, tenantId: TenantId, day: string): Prom
     const tier = tenant?.tier ? tierSchema.parse(tenant.tier) : undefined;
     return { tenantId, tier, day, used: usage?.day === day ? usage.used : 0 };
   });
-}
-
-/** A page holds whole turns, and at least one: `before` names a turn, so a part of one could not be asked for. */
-function sessionPage(
-  database: Database,
-  tenantId: TenantId,
-  sessionId: SessionId,
-  page: PageRequest,
-): Promise<MessagePage | null> {
-  return database.read(tenantId, async (db) => {
-    const newest = (count: number): Promise<readonly MessageRow[]> =>
-      db
-        .selectFrom('turns')
-        .select(MESSAGE_COLUMNS)
-        .where('tenant_id', '=', tenantId)
-        .where('session_id', '=', sessionId)
-        .where(sql<boolean>`flags & ${sql.lit(FLAG.unrun)} = 0`)
-        .$if(page.before !== undefined, (query) =>
-          query.where('seq', '<', (nested) =>
-            nested
-              .selectFrom('turns as mark')
-              .select('mark.seq')
-              .where('mark.tenant_id', '=', tenantId)
-              .where('mark.task_id', '=', page.before ?? '')
-              .where('mark.session_id', '=', sessionId),
-          ),
-        )
-        .orderBy('seq', 'desc')
-        .limit(count)
-        .execute();
-
-    const unnotified = (): Promise<readonly Selectable<TurnTable>[]> =>
-      db
-        .selectFrom('turns')
-        .selectAll()
-        .where('tenant_id', '=', tenantId)
-        .where('session_id', '=', sessionId)
-        .where('untold', '=', 1)
-        .orderBy('seq')
-        .execute();
-
-    /** Turns mostly hold two messages; where many lack an answer a second look takes what may be missing. */
-    const few = Math.floor(page.limit / 2) + 2;
-    const [found, left] = await Promise.all([newest(few), unnotified()]);
-    const rows = found.length === few && countOf(found) <= page.limit ? await newest(page.limit + 1) : found;
-    if (rows.length === 0 && page.before === undefined) return null;
-    if (rows.length === 0 && !(await exists(db, tenantId, sessionId))) return null;
-    const interrupted = left.map(turnOf);
-    return { ...pageOf(rows, page.limit), ...(interrupted.length > 0 ? { interrupted } : {}) };
-  });
-}
-
-const countOf = (rows: readonly MessageRow[]): number =>
-  rows.reduce((count, row) => count + (row.answer === null ? 1 : 2), 0);
-
-/** `rows` come newest first. */
-function pageOf(rows: readonly MessageRow[], limit: number): MessagePage {
-  const pages: MessagePage['messages'][] = [];
-  let count = 0;
-  for (const row of rows) {
-    const both = messagesOf(row);
-    if (count > 0 && count + both.length > limit) break;
-    pages.push(both);
-    count += both.length;
-  }
-  return { messages: pages.reverse().flat(), hasMore: pages.length < rows.length };
-}
-
-async function exists(db: Kysely<Schema>, tenantId: TenantId, sessionId: SessionId): Promise<boolean> {
-  const row = await db
-    .selectFrom('turns')
-    .select('task_id')
-    .where('tenant_id', '=', tenantId)
-    .where('session_id', '=', sessionId)
-    .limit(1)
-    .executeTakeFirst();
-  return row !== undefined;
 }

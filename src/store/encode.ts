@@ -58,34 +58,37 @@ export const OUTGOING = [
 ] as const satisfies readonly (keyof OutgoingTable)[];
 
 export type TurnKey = Pick<TurnTable, 'tenant_id' | 'task_id'>;
+/** By which epoch it is written; null: by who has the database to itself. */
+export type ByEpoch = Readonly<Record<'epoch', number | null>>;
+export type SessionRow = Pick<TurnTable, 'tenant_id' | 'session_id'>;
 export type OutgoingKey = Pick<OutgoingTable, 'tenant_id' | 'id'>;
 /** `day`: the UTC day in whose count the turn is. `most`: how many that day may count; null: any. */
-export type AcceptedRow = Pick<TurnTable, (typeof ACCEPTED)[number]> & {
-  readonly day: string;
-  readonly most: number | null;
-};
+export type AcceptedRow = Pick<TurnTable, (typeof ACCEPTED)[number]> &
+  ByEpoch & { readonly day: string; readonly most: number | null };
 type EndedRow = Pick<TurnTable, (typeof ENDED)[number]> & TurnKey;
 export type StoredOutgoing = Pick<OutgoingTable, (typeof OUTGOING)[number]>;
 
-/** What a write that is neither stored nor a duplicate has for its outcome. */
+/** The outcome of a write whose session is not its node's by its epoch, and of one whose day is used up. */
+export const FENCED = -1;
 export const OVER = -2;
 
 /**
- * A write on its way to the database, by the columns of its tables. Its outcome is 1, 0 where it is a duplicate, or
- * `OVER`. `accepted` and `ended` are the hot ones.
+ * A write on its way to the database, by the columns of its tables. Its outcome is 1, or 0 where it is a duplicate, or
+ * FENCED, or OVER. `accepted` and `ended` are the hot ones.
  */
 export type EncodedWrite =
   /** `resumable`: where it is a duplicate of an interrupted turn, that one may go on. */
   | { readonly kind: 'accepted'; readonly row: AcceptedRow; readonly resumable: boolean }
   /** `outgoing` is stored with it, unless it is a duplicate. */
-  | { readonly kind: 'ended'; readonly row: EndedRow; readonly outgoing: readonly StoredOutgoing[] }
+  | { readonly kind: 'ended'; readonly row: EndedRow & ByEpoch; readonly outgoing: readonly StoredOutgoing[] }
   | { readonly kind: 'outgoing'; readonly outgoing: readonly StoredOutgoing[] }
   | { readonly kind: 'sent'; readonly sent: readonly OutgoingKey[] }
-  | { readonly kind: 'effects'; readonly row: TurnKey }
-  | { readonly kind: 'overtaken' | 'notified'; readonly row: TurnKey }
+  | { readonly kind: 'effects'; readonly row: TurnKey & ByEpoch }
+  | { readonly kind: 'overtaken' | 'notified'; readonly row: TurnKey & ByEpoch }
   /** Unless it has ended, or is another turn of that id. */
   | { readonly kind: 'withdrawn'; readonly row: TurnKey & Pick<TurnTable, 'created_at'> }
-  | { readonly kind: 'deleted'; readonly row: Pick<TurnTable, 'tenant_id' | 'session_id'> }
+  | { readonly kind: 'deleted'; readonly row: SessionRow & ByEpoch }
+  | { readonly kind: 'released'; readonly row: SessionRow & ByEpoch }
   | { readonly kind: 'tier'; readonly row: Pick<TenantTable, 'tenant_id' | 'tier'> }
   | { readonly kind: 'interrupted'; readonly row: Pick<TurnTable, 'finished_at' | 'error'> }
   /** Deletes at most `most` sessions; its outcome is how many it looked at. */
@@ -97,23 +100,30 @@ export type EncodedWrite =
 
 type ExpiredBefore = Readonly<Record<'before_ms' | 'most', number>>;
 
+/** The epoch of a write as its rows have it. */
+export const epochOf = ({ epoch = null }: { readonly epoch?: number | null | undefined }): ByEpoch => ({
+  epoch,
+});
+
 export function encodeAccepted(write: Extract<Write, { type: 'turn-accepted' }>): EncodedWrite {
   const { turn, message, day, most = null, resumable = false } = write;
-  return { kind: 'accepted', row: { ...askedColumns(turn, message), day, most }, resumable };
+  return {
+    kind: 'accepted',
+    row: { ...askedColumns(turn, message), day, most, ...epochOf(write) },
+    resumable,
+  };
 }
 
 /** `nowMs`: when its outgoing messages are stored. */
-export function encodeEnded(
-  { turn, message, outgoing = [], unrun }: Extract<Write, { type: 'turn-ended' }>,
-  nowMs: number,
-): EncodedWrite {
-  const ended = endedColumns(turn, message);
+export function encodeEnded(write: Extract<Write, { type: 'turn-ended' }>, nowMs: number): EncodedWrite {
+  const { turn, message, outgoing = [], unrun } = write;
+  const ended = { ...endedColumns(turn, message), ...epochOf(write) };
   const row = unrun ? { ...ended, flags: ended.flags | FLAG.unrun } : ended;
   return { kind: 'ended', row, outgoing: outgoing.map((each) => encodeOutgoing(each, nowMs)) };
 }
 
 /** What is stored of a turn and its question when it is accepted. */
-export function askedColumns(turn: TurnRecord, asked: Message): Omit<AcceptedRow, 'day' | 'most'> {
+export function askedColumns(turn: TurnRecord, asked: Message): Omit<AcceptedRow, 'day' | 'most' | 'epoch'> {
   const unsafe = needsEscape(asked.content);
   return {
     tenant_id: turn.tenantId,

@@ -2,6 +2,7 @@
 import { type CreateTableBuilder, type Kysely, sql } from 'kysely';
 import { type Migration, Migrator } from 'kysely/migration';
 import { createLimits } from './postgres/migration-limits.ts';
+import { createOwners } from './postgres/migration-owners.ts';
 import type { Schema } from './schema.ts';
 
 export type DatabaseKind = 'sqlite' | 'postgres';
@@ -38,7 +39,13 @@ function migrations(kind: DatabaseKind): Record<string, Migration> {
     '005-settled-deliveries': { up: (db) => dateDeliveries(db, kind) },
     '006-reasoning': { up: addReasoning },
     '007-agents-by-creation': { up: (db) => dateAgents(db, kind) },
-    ...(kind === 'postgres' ? { '008-nodes': { up: createNodes }, '010-limits': { up: shareLimits } } : {}),
+    ...(kind === 'postgres'
+      ? {
+          '008-nodes': { up: createNodes },
+          '009-owners': { up: (db) => createOwners(db).then(() => secureRows(db, ['owners'])) },
+          '010-limits': { up: shareLimits },
+        }
+      : {}),
   };
 }
 

@@ -1,6 +1,6 @@
 /** Opens what DATABASE_URL names and makes the stores over it. */
 
-import type { NodeTable } from '../ports/cluster.ts';
+import type { NodeTable, OwnerTable } from '../ports/cluster.ts';
 import type { LimitTable } from '../ports/limits.ts';
 import type { AgentStore, Archive, TemplateStore, WebhookStore } from '../ports/management.ts';
 import type { Store } from '../ports/store.ts';
@@ -33,6 +33,8 @@ export interface Stores {
   readonly archive: Archive;
   /** The nodes that share the database; absent where one has it to itself. */
   readonly nodes?: NodeTable;
+  /** Which of them has a session; there with `nodes`. */
+  readonly owners?: OwnerTable;
   /** The limits that these nodes share; absent with them. */
   readonly limits?: LimitTable;
   /** Finishes the writes that were begun, then closes the database; `conversations` with it. Safe to call twice. */
@@ -59,7 +61,10 @@ export async function openStores({ url, log, nodeId, guard = {} }: StoreOptions)
     webhooks: createWebhookStore(database),
     archive: createArchive(database),
     ...('nodes' in database
-      ? { nodes: database.nodes, limits: createPostgresLimits(database, database.fence) }
+      ? {
+          ...{ nodes: database.nodes, owners: database.owners },
+          limits: createPostgresLimits(database, database.fence),
+        }
       : {}),
     close() {
       closing ??= conversations.close().then(() => opened.close());

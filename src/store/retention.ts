@@ -1,6 +1,7 @@
-/** The nightly job that deletes what is too old: conversations by their tenant's tier, answers and deliveries. */
+/** The nightly job that deletes what is too old: conversations by their tenant's tier, answers, deliveries, dead nodes. */
 import { Cron } from 'croner';
 import { TIERS, type Tier, type TierTable } from '../domain/tiers.ts';
+import type { OwnerTable } from '../ports/cluster.ts';
 import type { DeliveryStore } from '../ports/management.ts';
 import type { Store } from '../ports/store.ts';
 import type { Clock, Log } from '../ports/telemetry.ts';
@@ -8,6 +9,8 @@ import type { Clock, Log } from '../ports/telemetry.ts';
 interface RetentionOptions {
   readonly store: Store;
   readonly webhooks: Pick<DeliveryStore, 'expire'>;
+  /** Where nodes share the database. */
+  readonly owners?: Pick<OwnerTable, 'sweep'> | undefined;
   readonly tiers: TierTable;
   /** Whose days count for tenants that have no tier of their own. */
   readonly defaultTier: Tier;
@@ -36,7 +39,7 @@ export const MAX_DELIVERIES = 10_000;
 
 /** Starts the schedule. Two runs never overlap; the store deletes in chunks between its other writes. */
 export function createRetention(options: RetentionOptions): Retention {
-  const { store, webhooks, tiers, defaultTier, clock, log, schedule = NIGHTLY } = options;
+  const { store, webhooks, owners, tiers, defaultTier, clock, log, schedule = NIGHTLY } = options;
 
   async function attempt(what: string, work: () => Promise<unknown>, fields: object = {}): Promise<void> {
     try {
@@ -69,6 +72,7 @@ export function createRetention(options: RetentionOptions): Retention {
     const answers = { type: 'outgoing-expired', beforeMs: nowMs - ANSWER_RETENTION_MS } as const;
     await attempt('old answers', () => store.commit(answers));
     await attempt('old deliveries', () => expireDeliveries(nowMs));
+    if (owners) await attempt('what dead nodes left', () => owners.sweep());
     log.info({}, 'old conversations deleted');
   }
 

@@ -36,6 +36,8 @@ export interface TurnTable {
   readonly untold: number;
   /** The start of the node that runs it; null: of one that has the database to itself. PostgreSQL only, as below. */
   readonly boot?: ColumnType<number | null, never, never>;
+  /** By which that node owned its session; null: it knew of none. */
+  readonly epoch?: ColumnType<number | null, never, never>;
 }
 
 /**

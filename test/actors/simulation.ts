@@ -113,7 +113,7 @@ export function createSimulation(random: () => number, capacity: number, faults:
     const found = sessions.get(key);
     if (found) return found;
     const box: SessionBox = {
-      state: newSession(tenantId, sessionId, { ...CONFIG, tiers: TIERS }),
+      state: newSession(tenantId, sessionId, { ...CONFIG, tiers: TIERS }, 1),
       mail: [],
     };
     sessions.set(key, box);

@@ -153,7 +153,7 @@ export function execute(
     store: { commit: async () => 'stored' },
     registry: { session: () => ref },
   });
-  start(ref, { type: 'execute', plan, options: { stream: true, accepted: true } });
+  start(ref, { type: 'execute', epoch: 1, plan, options: { stream: true, accepted: true } });
   const { execution } = ref;
   const ended = done.finally(async () => {
     close();

@@ -222,10 +222,13 @@ export function agentContract(name: string, open: () => Promise<OpenAgents>): vo
   });
 }
 
-/** Takes migrations 010 and 008 back, which only PostgreSQL has. */
+/** Takes migrations 008 to 010 back, which only PostgreSQL has. */
 export const UNDO_NODES = [
   'drop function nooble_lease(bigint, uuid, json)',
   'drop table limits, limit_leases',
+  'drop table owners',
+  'drop sequence epochs',
+  'alter table turns drop column epoch',
   'drop function nooble_alive(bigint, uuid), nooble_alive_alone(bigint, uuid), nooble_bury(bigint, bigint, text)',
   'drop table nodes',
   'alter table turns drop column boot',

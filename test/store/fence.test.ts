@@ -9,7 +9,8 @@ import { type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { quiet } from '../support/quiet.ts';
 import { until } from '../support/until.ts';
 import { outgoing, unsentIds } from './outgoing-contract.ts';
-import { accept, answer, named, taskOf, tenantOf } from './records.ts';
+import * as records from './records.ts';
+import { named, taskOf, tenantOf } from './records.ts';
 
 let server: PostgresServer;
 before(async () => {
@@ -53,14 +54,22 @@ async function scene(t: TestContext) {
   };
 }
 
+/** A turn as that of a run with a session of its own, which nobody claims; of who has no boot, of none. */
+const epochOf = (stores: Stores & { readonly boot?: number }) =>
+  stores.boot === undefined ? undefined : -stores.boot;
+const accept = (stores: Stores, name: string) =>
+  records.accept(stores.conversations, named(name), undefined, undefined, epochOf(stores));
+const answer = (stores: Stores, name: string) =>
+  records.answer(stores.conversations, named(name), undefined, epochOf(stores));
+
 const statusOf = async ({ conversations }: Stores, name: string) =>
   (await conversations.turn(tenantOf(named(name)), taskOf(named(name))))?.status;
 
 test('after its burial nothing of a node is stored, its turns are interrupted, and the next who beats sends for it', async (t) => {
   const { member } = await scene(t);
   const [one, two] = [await member('one'), await member('two')];
-  await accept(one.conversations, named('mine'));
-  await accept(two.conversations, named('theirs'));
+  await accept(one, 'mine');
+  await accept(two, 'theirs');
   await one.conversations.commit({ type: 'outgoing', outgoing: [outgoing('a')] });
   assert.deepEqual([await unsentIds(one.conversations), await unsentIds(two.conversations)], [['a'], []]);
   let told = 0;
@@ -81,27 +90,27 @@ test('after its burial nothing of a node is stored, its turns are interrupted, a
   assert.deepEqual(await unsentIds(two.conversations), ['a']);
 
   const writes = [
-    accept(one.conversations, named('late')),
-    answer(one.conversations, named('mine')),
+    accept(one, 'late'),
+    answer(one, 'mine'),
     one.conversations.commit({ type: 'outgoing', outgoing: [outgoing('b')] }),
   ];
   for (const write of await Promise.allSettled(writes)) assert.equal(write.status, 'rejected');
-  await assert.rejects(accept(one.conversations, named('later')), /given up by the others/);
+  await assert.rejects(accept(one, 'later'), /given up by the others/);
   assert.equal((await one.nodes.beat()).mine, null);
   assert.equal(told, 1);
   assert.equal(await statusOf(two, 'late'), undefined);
   assert.equal(await statusOf(two, 'mine'), 'failed');
-  assert.equal(await answer(two.conversations, named('theirs')), 'stored');
+  assert.equal(await answer(two, 'theirs'), 'stored');
 });
 
 test('a burial waits for a batch that is being committed, and the next one is refused', async (t) => {
   const { member, connect } = await scene(t);
   const [one, two] = [await member('one'), await member('two')];
-  await accept(one.conversations, named('first'));
+  await accept(one, 'first');
   const blocker = await connect();
   await blocker.query('begin');
   await blocker.query('select 1 from turns where task_id = $1 for update', [taskOf(named('first'))]);
-  const ending = answer(one.conversations, named('first'));
+  const ending = answer(one, 'first');
   const look = await connect();
   const waiting = async () =>
     (await look.query("select count(*)::int as n from pg_stat_activity where wait_event_type = 'Lock'"))
@@ -115,7 +124,7 @@ test('a burial waits for a batch that is being committed, and the next one is re
   assert.equal(await ending, 'stored');
   assert.equal(await burial, 'buried');
   assert.equal(await statusOf(two, 'first'), 'completed');
-  await assert.rejects(accept(one.conversations, named('second')), /given up/);
+  await assert.rejects(accept(one, 'second'), /given up/);
 });
 
 test('the first batch on a new connection waits for what the server does still on an older one; later ones do not', async (t) => {
@@ -128,7 +137,7 @@ test('the first batch on a new connection waits for what the server does still o
   await hold();
   const look = await connect();
   let done = false;
-  const first = accept(one.conversations, named('first')).then(() => {
+  const first = accept(one, 'first').then(() => {
     done = true;
   });
   await until('it waits', async () => {
@@ -142,7 +151,7 @@ test('the first batch on a new connection waits for what the server does still o
   await first;
   await older.query('begin');
   await hold();
-  await accept(one.conversations, named('second'));
+  await accept(one, 'second');
   await older.query('commit');
 });
 
@@ -162,7 +171,7 @@ test('batches of a node come by one connection', async (t) => {
     }
   })();
   for (let from = 0; from < names.length; from += 10)
-    await Promise.all(names.slice(from, from + 10).map((name) => accept(one.conversations, named(name))));
+    await Promise.all(names.slice(from, from + 10).map((name) => accept(one, name)));
   going = false;
   await looking;
   assert.equal(pids.size, 1);
@@ -171,15 +180,15 @@ test('batches of a node come by one connection', async (t) => {
 test('what a node without a boot left is found: its turns end at the next start, its messages are taken', async (t) => {
   const { lone, member } = await scene(t);
   const older = await lone();
-  await accept(older.conversations, named('left'));
+  await accept(older, 'left');
   await older.conversations.commit({ type: 'outgoing', outgoing: [outgoing('a')] });
   const one = await member('one');
-  await accept(one.conversations, named('mine'));
+  await accept(one, 'mine');
   const two = await member('two');
   assert.equal((await two.nodes.beat()).adopted, 1);
   await two.conversations.commit({ type: 'unfinished-interrupted', atMs: 1_700_000_001_000 });
   assert.deepEqual([await statusOf(two, 'left'), await statusOf(two, 'mine')], ['failed', 'processing']);
   // It goes on working on the newer schema.
-  await accept(older.conversations, named('more'));
-  assert.equal(await answer(older.conversations, named('more')), 'stored');
+  await accept(older, 'more');
+  assert.equal(await answer(older, 'more'), 'stored');
 });

@@ -255,7 +255,8 @@ test('under random load of two nodes a day counts exactly what it may, repeats a
     const tenant = `tenant${trial}`;
     const most = 20 + Math.floor(random() * 30);
     const write = (node: Member, task: string) =>
-      acceptWithin(node.conversations, named(task, `s-${task}`, tenant), most);
+      // As turns with a session of their own: nobody claims one.
+      acceptWithin(node.conversations, named(task, `s-${task}`, tenant), most, { epoch: -node.boot });
     const outcomes: string[] = [];
     await Promise.all(
       members.map(async (node, index) => {
@@ -273,4 +274,21 @@ test('under random load of two nodes a day counts exactly what it may, repeats a
     const [one] = members;
     assert.equal((await one?.conversations.tenant(tenantOf(named('x', 's', tenant)), DAY))?.used, most);
   }
+});
+
+test("a turn of a session that is another node's is fenced, whatever the day has room for, and takes nothing of it", async (t) => {
+  const { member } = await scene(t);
+  const one = await member('one');
+  const write = (task: string, epoch: number) => acceptWithin(one.conversations, named(task), 2, { epoch });
+  const own = -one.boot;
+  const outcomes = await Promise.all([
+    write('a', own),
+    write('b', 99),
+    write('c', own),
+    write('d', 99),
+    write('e', own),
+    write('a', own),
+  ]);
+  assert.deepEqual(outcomes, ['stored', 'fenced', 'stored', 'fenced', 'over', 'duplicate']);
+  assert.equal((await one.conversations.tenant(acme, DAY))?.used, 2);
 });

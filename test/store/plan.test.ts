@@ -14,7 +14,7 @@ const accepted = (
   kind: 'accepted',
   row: {
     ...{ ...key(task), session_id: 's1', agent_id: 'default', agent_version: null, status: 'processing' },
-    ...{ created_at: 1, asked: 'hi', asked_at: 1, flags: 0, day, most },
+    ...{ created_at: 1, asked: 'hi', asked_at: 1, flags: 0, day, most, epoch: null },
   },
   resumable,
 });
@@ -27,12 +27,21 @@ const ended = (task: string, ...ids: readonly string[]): EncodedWrite => ({
   kind: 'ended',
   row: {
     ...{ ...key(task), status: 'completed', agent_id: 'default', agent_version: null, finished_at: 2 },
-    ...{ content: null, answer: null, answered_at: null, flags: 0, info: null, error: null, reasoning: null },
+    ...{
+      content: null,
+      answer: null,
+      answered_at: null,
+      flags: 0,
+      info: null,
+      error: null,
+      reasoning: null,
+      epoch: null,
+    },
   },
   outgoing: ids.map(message),
 });
-const deleted: EncodedWrite = { kind: 'deleted', row: { tenant_id: 'acme', session_id: 's1' } };
-const effects = (task: string): EncodedWrite => ({ kind: 'effects', row: key(task) });
+const deleted: EncodedWrite = { kind: 'deleted', row: { tenant_id: 'acme', session_id: 's1', epoch: null } };
+const effects = (task: string): EncodedWrite => ({ kind: 'effects', row: { ...key(task), epoch: null } });
 const sent = (...ids: readonly string[]): EncodedWrite => ({
   kind: 'sent',
   sent: ids.map((id) => ({ tenant_id: 'acme', id })),

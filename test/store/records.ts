@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import type { Message } from '../../src/domain/conversation.ts';
 import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
 import type { TurnRecord } from '../../src/domain/turn.ts';
-import type { MessagePage, PageRequest, Store, Write, WriteOutcome } from '../../src/ports/store.ts';
+import type { Epoch, MessagePage, PageRequest, Store, Write, WriteOutcome } from '../../src/ports/store.ts';
 import type { Stores } from '../../src/store/open.ts';
 
 export const DAY = '2024-05-01';
@@ -16,7 +16,7 @@ export interface TurnName {
 
 export const named = (task: string, session = 's1', tenant = 'acme'): TurnName => ({ tenant, session, task });
 export const tenantOf = (name: TurnName) => tenantIdSchema.parse(name.tenant);
-const sessionOf = (name: TurnName) => sessionIdSchema.parse(name.session);
+export const sessionOf = (name: TurnName) => sessionIdSchema.parse(name.session);
 export const taskOf = (name: TurnName) => taskIdSchema.parse(name.task);
 
 export const turnOf = (name: TurnName, more: Partial<TurnRecord> = {}): TurnRecord => ({
@@ -42,22 +42,26 @@ export const accept = (
   name: TurnName,
   content = `ask ${name.task}`,
   day = DAY,
-): Promise<WriteOutcome> => store.commit(accepted(name, content, day));
+  epoch?: Epoch,
+): Promise<WriteOutcome> => store.commit(accepted(name, content, day, epoch));
 
 /** Accepts a turn where the tenant's day has room for it. */
 export const acceptWithin = (
   store: Store,
   name: TurnName,
   most: number,
-  more: { readonly day?: string; readonly resumable?: true } = {},
-): Promise<WriteOutcome> => store.commit({ ...accepted(name, `ask ${name.task}`, DAY), most, ...more });
+  more: { readonly day?: string; readonly resumable?: true; readonly epoch?: Epoch } = {},
+): Promise<WriteOutcome> =>
+  store.commit({ ...accepted(name, `ask ${name.task}`, DAY, undefined), most, ...more });
 
 const accepted = (
   name: TurnName,
   content: string,
   day: string,
+  epoch: Epoch | undefined,
 ): Extract<Write, { type: 'turn-accepted' }> => ({
   type: 'turn-accepted',
+  epoch,
   turn: turnOf(name),
   message: message(name, 'user', content),
   day,
@@ -79,9 +83,15 @@ export const answered = (name: TurnName, content: string): TurnRecord =>
   });
 
 /** Ends a turn with an answer. */
-export const answer = (store: Store, name: TurnName, content = `say ${name.task}`): Promise<WriteOutcome> =>
+export const answer = (
+  store: Store,
+  name: TurnName,
+  content = `say ${name.task}`,
+  epoch?: Epoch,
+): Promise<WriteOutcome> =>
   store.commit({
     type: 'turn-ended',
+    epoch,
     turn: answered(name, content),
     message: message(name, 'assistant', content),
   });

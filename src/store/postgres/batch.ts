@@ -1,6 +1,6 @@
 /** Carries out a batch of writes in one PostgreSQL transaction and, since all is sent at once, one round trip. */
 import type { Pool, PoolClient } from 'pg';
-import { type EncodedWrite, OVER } from '../encode.ts';
+import { type EncodedWrite, FENCED, OVER } from '../encode.ts';
 import { classified, isRefused, isUnavailable, unsettled } from '../failure.ts';
 import type { Fence } from './fence.ts';
 import { type PlanStep, planBatch, turnKey } from './plan.ts';
@@ -55,12 +55,13 @@ async function transaction(
   return outcomes;
 }
 
-/** What a statement answers with: keys, numbers of rows (from 1), or how many sessions were looked at. */
+/** What a statement answers with: keys, numbers of rows (from 1), or how many sessions were looked at or deleted. */
 interface Answer {
-  readonly key?: string;
+  readonly key?: string | null;
+  readonly ord?: number | null;
+  readonly fenced?: boolean;
   /** Whether it was refused since its day is used up. */
   readonly over?: boolean;
-  readonly ord?: number;
   readonly looked?: number;
 }
 
@@ -84,13 +85,20 @@ function note(
         const key = turnKey(row);
         set(index, stored.delete(key) ? 1 : over.has(key) ? OVER : 0);
       }
+      for (const { ord } of answer.rows) if (ord) set(ord - 1, FENCED);
       break;
     }
     case 'resumed':
-      for (const { ord = 0 } of answer.rows) set(ord - 1, 1);
+      for (const { ord } of answer.rows) if (ord) set(ord - 1, 1);
+      break;
+    case 'effects':
+      for (const { ord } of answer.rows) if (ord) set(ord - 1, FENCED);
       break;
     case 'ended':
-      for (const { ord = 0 } of answer.rows) set(ord - 1, 0);
+      for (const { ord, fenced } of answer.rows) if (ord) set(ord - 1, fenced ? FENCED : 0);
+      break;
+    case 'deleted':
+      if (!answer.rows[0]?.looked) set(0, FENCED);
       break;
     case 'expired':
       set(0, answer.rows[0]?.looked ?? 0);

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { sql } from 'kysely';
 import pg from 'pg';
 import { z } from 'zod';
+import { sessionIdSchema, tenantIdSchema } from '../../domain/ids.ts';
 import type { Boot, Burial, Look, NodeTable } from '../../ports/cluster.ts';
 import type { Database } from '../database.ts';
 import { classified, interruptedError, superseded } from '../failure.ts';
@@ -15,6 +16,9 @@ const LOCK_CLASS = 7_746;
 
 const TIMEOUTS = { connectionTimeoutMillis: 2_000, statement_timeout: 2_000, query_timeout: 3_000 };
 
+/** Sessions that one beat says are wanted: what is left comes with the next, when these have moved. */
+const MOST_WANTED = 500;
+
 /** Beats have no time limit between them, so that the connection stays. */
 const BEAT = `
   with me as (
@@ -26,7 +30,10 @@ const BEAT = `
     where d.datname = current_database() and l.locktype = 'advisory' and l.classid = ${LOCK_CLASS} and l.granted
   )
   select n.boot, n.node_id, n.state, n.beat, n.version, n.boot in (select boot from held) as connected,
-    (select state from me) as mine, (select count(*)::int from adopted) as adopted
+    (select state from me) as mine, (select count(*)::int from adopted) as adopted,
+    (select json_agg(w) from (
+      select tenant_id, session_id, epoch, wanted from owners where boot = $1 and wanted is not null limit ${MOST_WANTED}
+    ) w) as wanted
   from nodes n where n.state <> 'dead' order by n.boot`;
 
 const bigint = z.coerce.number().int();
@@ -41,6 +48,11 @@ const lookSchema = z.array(
     connected: z.boolean(),
     mine: stateSchema.nullable(),
     adopted: z.number(),
+    wanted: z
+      .array(
+        z.object({ tenant_id: tenantIdSchema, session_id: sessionIdSchema, epoch: bigint, wanted: bigint }),
+      )
+      .nullable(),
   }),
 );
 const registeredSchema = z.array(z.object({ boot: bigint })).length(1);
@@ -83,7 +95,12 @@ export function createPostgresNodes(
         version: row.version,
         connected: row.connected,
       }));
-      return { mine, members, adopted: rows[0]?.adopted ?? 0 };
+      const wanted = (rows[0]?.wanted ?? []).map(
+        ({ tenant_id: tenantId, session_id: sessionId, ...row }) => ({
+          ...{ key: { tenantId, sessionId }, epoch: row.epoch, by: row.wanted },
+        }),
+      );
+      return { mine, members, adopted: rows[0]?.adopted ?? 0, wanted };
     },
     async bury(boot: Boot, seen: number | undefined): Promise<Burial> {
       const rows = await database.write('node', (db) =>

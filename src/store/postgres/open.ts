@@ -1,7 +1,7 @@
 /** A PostgreSQL database: one connection that writes in batches, a pool for everything else. */
 import { Kysely, PostgresDialect, sql } from 'kysely';
 import pg from 'pg';
-import type { NodeTable } from '../../ports/cluster.ts';
+import type { NodeTable, OwnerTable } from '../../ports/cluster.ts';
 import type { Log } from '../../ports/telemetry.ts';
 import type { Database, Scope } from '../database.ts';
 import { classified, isReadOnly, isRefused, readOnlyServer, unknownOutcome } from '../failure.ts';
@@ -10,6 +10,7 @@ import type { Schema } from '../schema.ts';
 import { runBatch } from './batch.ts';
 import { createFence, type Fence } from './fence.ts';
 import { createPostgresNodes } from './nodes.ts';
+import { createOwnership } from './ownership.ts';
 
 /** Connections of a node beside the one that writes batches. */
 const POOL_SIZE = 8;
@@ -33,6 +34,7 @@ const INT8 = 20;
 
 export interface PostgresDatabase extends Required<Database> {
   readonly nodes: NodeTable;
+  readonly owners: OwnerTable;
   readonly fence: Fence;
 }
 
@@ -154,9 +156,15 @@ export async function openPostgres(options: PostgresOptions, log: Log): Promise<
     );
 
   const nodes = createPostgresNodes(options.url, { write }, fence);
+  const table = createOwnership(pool, fence);
+  const owners: OwnerTable = {
+    claim: (keys) => onPrimary(() => table.claim(keys)),
+    want: (key, owner) => onPrimary(() => table.want(key, owner)),
+    sweep: () => onPrimary(table.sweep),
+  };
   return {
     kind: 'postgres',
-    ...{ nodes, fence },
+    ...{ nodes, owners, fence },
     boot: () => fence.identity()?.boot,
     read,
     write,

@@ -2,9 +2,11 @@
 import type { EncodedWrite, OutgoingKey, Row, StoredOutgoing } from '../encode.ts';
 
 /** The statements of a run, in their order; writes that may share one. */
-const RUN = ['accepted', 'resumed', 'effects', 'ended', 'sent'] as const;
+const RUN = ['accepted', 'resumed', 'effects', 'ended', 'sent', 'released'] as const;
 type RunKind = (typeof RUN)[number];
-const RANK: Readonly<Record<RunKind, number>> = { accepted: 0, resumed: 1, effects: 2, ended: 3, sent: 4 };
+const RANK: Readonly<Record<RunKind, number>> = {
+  ...{ accepted: 0, resumed: 1, effects: 2, ended: 3, sent: 4, released: 5 },
+};
 
 type RunWrite = Extract<EncodedWrite, { kind: RunKind | 'outgoing' }>;
 
@@ -43,6 +45,7 @@ export function planBatch(writes: readonly EncodedWrite[]): readonly PlanStep[] 
       case 'ended':
       case 'outgoing':
       case 'sent':
+      case 'released':
         if (!takes(run, write)) cut();
         add(run, write, place);
         break;
@@ -88,8 +91,8 @@ const createRun = (): Run => ({
   most: new Map(),
   isWithin: false,
   touched: new Map(),
-  rows: { accepted: [], resumed: [], effects: [], ended: [], sent: [] },
-  places: { accepted: [], resumed: [], effects: [], ended: [], sent: [] },
+  rows: { accepted: [], resumed: [], effects: [], ended: [], sent: [], released: [] },
+  places: { accepted: [], resumed: [], effects: [], ended: [], sent: [], released: [] },
   outgoing: [],
 });
 
@@ -102,6 +105,7 @@ function takes({ day, most, touched }: Run, write: RunWrite): boolean {
     case 'accepted':
       if (day !== undefined && day !== write.row.day) return false;
       if (most.has(write.row.tenant_id) && most.get(write.row.tenant_id) !== write.row.most) return false;
+      if (touched.has(sessionKey(write.row))) return false;
       return !touchedAfter(turnKey(write.row), write.resumable ? 'accepted' : 'resumed');
     case 'effects':
       return !touchedAfter(turnKey(write.row), 'effects');
@@ -110,6 +114,7 @@ function takes({ day, most, touched }: Run, write: RunWrite): boolean {
     case 'outgoing':
       return !hasLaterMessage(write.outgoing);
     case 'sent':
+    case 'released':
       return true;
   }
 }
@@ -153,6 +158,10 @@ function add(run: Run, write: RunWrite, place: number): void {
         touch(messageKey(key), 'sent');
         put('sent', key);
       }
+      return;
+    case 'released':
+      touch(sessionKey(write.row), 'released');
+      put('released', write.row);
   }
 }
 
@@ -164,6 +173,7 @@ const stepsOf = ({ rows, places, outgoing, isWithin }: Run): readonly PlanStep[]
     outgoing: kind === 'ended' ? outgoing : [],
   })).filter((step) => step.rows.length > 0 || step.outgoing.length > 0);
 
-/** Ids hold no spaces; no message's key is like a turn's. */
+/** Ids hold no spaces; no message's or session's key is like a turn's. */
+const sessionKey = ({ tenant_id, session_id }: Row): string => `@${tenant_id} ${session_id}`;
 export const turnKey = ({ tenant_id, task_id }: Row): string => `${tenant_id} ${task_id}`;
 const messageKey = ({ tenant_id, id }: OutgoingKey): string => `>${tenant_id} ${id}`;

@@ -6,6 +6,7 @@ import {
   type EncodedWrite,
   type OutgoingKey,
   OVER,
+  type SessionRow,
   type StoredOutgoing,
 } from '../encode.ts';
 import { createStatements, type Statements } from './statements.ts';
@@ -75,6 +76,9 @@ function apply(context: BatchContext, write: EncodedWrite): number {
       return statements.run('probe', {});
     case 'withdrawn':
       return withdraw(context, write);
+    // Who has the database to itself gives nothing up.
+    case 'released':
+      return 1;
     case 'effects':
     case 'overtaken':
     case 'notified':
@@ -144,9 +148,7 @@ function markSent(statements: Statements, sent: readonly OutgoingKey[]): number 
   return 1;
 }
 
-type SessionKey = Write<'deleted'>['row'];
-
-function deleteSession({ statements, touches }: BatchContext, key: SessionKey): number {
+function deleteSession({ statements, touches }: BatchContext, key: SessionRow): number {
   statements.run('deleteTurns', key);
   statements.run('deleteSession', key);
   touches.drop(key.tenant_id, key.session_id);

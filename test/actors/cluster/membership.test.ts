@@ -32,7 +32,13 @@ function observer(start: MembershipState = newMembership(CONFIG, ME, 'n1')) {
     /** The look of that second; it took `tookMs`. */
     look: (second: number, members: readonly Member[], more: Partial<Look> & { tookMs?: number } = {}) => {
       const { tookMs = 0, ...rest } = more;
-      const look: Look = { mine: 'live', adopted: 0, members: [member(ME, second), ...members], ...rest };
+      const look: Look = {
+        mine: 'live',
+        adopted: 0,
+        wanted: [],
+        members: [member(ME, second), ...members],
+        ...rest,
+      };
       const askedAtMs = second * 1_000;
       return take(membership(state, { type: 'looked', look, askedAtMs, answeredAtMs: askedAtMs + tookMs }));
     },

@@ -16,10 +16,10 @@ import { stubSession } from './session-stub.ts';
 const T = taskId('t');
 
 /** What the store is to do with a write. */
-type Commit = (write: Write) => Promise<'stored'>;
+type Commit = (write: Write) => Promise<'stored' | 'fenced'>;
 const stored: Commit = async () => 'stored';
 
-function open(t: TestContext, run: AgentRunner['run'], commit: Commit = stored) {
+function open(t: TestContext, run: AgentRunner['run'], commit: Commit = stored, mayAct?: () => boolean) {
   leakFree(t);
   const clock = handClock();
   const actors = createActorSystem({ clock, log: quiet });
@@ -37,6 +37,7 @@ function open(t: TestContext, run: AgentRunner['run'], commit: Commit = stored) 
     runner: { run, close: async () => {} },
     store: { commit },
     registry: { session: () => ref },
+    mayAct,
   });
   /** The outcome that the session heard of, once. */
   const outcome = () => {
@@ -54,7 +55,7 @@ test('a turn accepted in the very tick in which its execution was made holds not
     emit({ type: 'chat.delta', data: { content: 'hello' } });
     return ranTo('hello');
   });
-  execute(ref, { type: 'execute', plan: PLAN, options: { stream: true, accepted: false } });
+  execute(ref, { type: 'execute', epoch: 1, plan: PLAN, options: { stream: true, accepted: false } });
   outbox.event(T, { type: 'chat.accepted', data: { status: 'processing', position: 0 } }, 1);
   await loopTurns(10);
   assert.deepEqual(
@@ -73,14 +74,14 @@ test('a turn accepted in the very tick in which its execution was made holds not
 
 test('an execution whose end is told is gone', async (t) => {
   const { execute, ref } = open(t, async () => ranTo(''));
-  execute(ref, { type: 'execute', plan: PLAN, options: { stream: true, accepted: true } });
+  execute(ref, { type: 'execute', epoch: 1, plan: PLAN, options: { stream: true, accepted: true } });
   assert.equal(ref.execution?.taskId, T);
   await loopTurns(10);
   assert.equal(ref.execution, null);
 });
 
 /** A run that only waits until it may do what must not happen twice. */
-function openWithEffects(t: TestContext, commit: Commit) {
+function openWithEffects(t: TestContext, commit: Commit, mayAct?: () => boolean) {
   const asked: ExecutionContext[] = [];
   const told: string[] = [];
   const bench = open(
@@ -92,8 +93,14 @@ function openWithEffects(t: TestContext, commit: Commit) {
       return ranTo('');
     },
     commit,
+    mayAct,
   );
-  bench.execute(bench.ref, { type: 'execute', plan: PLAN, options: { stream: true, accepted: false } });
+  bench.execute(bench.ref, {
+    type: 'execute',
+    epoch: 1,
+    plan: PLAN,
+    options: { stream: true, accepted: false },
+  });
   return { ...bench, told, asked };
 }
 
@@ -108,7 +115,7 @@ test('that a turn has effects is kept once, after the turn was accepted and befo
   assert.deepEqual([writes, told], [[], []], 'the turn is not accepted yet');
   outbox.event(T, { type: 'chat.accepted', data: { status: 'processing', position: 0 } }, 1);
   await loopTurns(10);
-  assert.deepEqual(writes, [{ type: 'turn-effects', tenantId: TENANT, taskId: T }]);
+  assert.deepEqual(writes, [{ type: 'turn-effects', tenantId: TENANT, taskId: T, epoch: 1 }]);
   assert.deepEqual(told, [], 'it is not kept yet');
   for (const keep of keeping) keep();
   await loopTurns(10);
@@ -123,6 +130,40 @@ test('effects that can not be kept must not begin', async (t) => {
   outbox.event(T, { type: 'chat.accepted', data: { status: 'processing', position: 0 } }, 1);
   await loopTurns(10);
   assert.deepEqual(told, ['rejected', 'rejected']);
+});
+
+test('a run whose session is not this node’s any more does nothing, and its session hears of it', async (t) => {
+  const { outbox, told, heard } = openWithEffects(t, async () => 'fenced');
+  outbox.event(T, { type: 'chat.accepted', data: { status: 'processing', position: 0 } }, 1);
+  await loopTurns(10);
+  assert.deepEqual(told, ['rejected', 'rejected']);
+  assert.deepEqual(heard[0], { type: 'fenced' });
+});
+
+test('deeds wait while the node may have been given up, and end with their run', async (t) => {
+  let sure = false;
+  const { outbox, told } = openWithEffects(
+    t,
+    async () => 'stored',
+    () => sure,
+  );
+  outbox.event(T, { type: 'chat.accepted', data: { status: 'processing', position: 0 } }, 1);
+  await loopTurns(10);
+  assert.deepEqual(told, []);
+  sure = true;
+  await until('they go on', () => told.length === 2);
+  assert.deepEqual(told, ['fulfilled', 'fulfilled']);
+
+  const other = openWithEffects(
+    t,
+    async () => 'stored',
+    () => false,
+  );
+  other.outbox.event(T, { type: 'chat.accepted', data: { status: 'processing', position: 0 } }, 1);
+  await loopTurns(10);
+  other.ref.execution?.abort.abort();
+  await until('they are given up', () => other.told.length === 2);
+  assert.deepEqual(other.told, ['rejected', 'rejected']);
 });
 
 test('a turn that is taken back before it was accepted keeps no effects', async (t) => {
@@ -147,7 +188,7 @@ test('an execution that is out of time ends, though its run lets nothing go', as
     seen = signal;
     return new Promise(() => {});
   });
-  execute(ref, { type: 'execute', plan: within(20), options: { stream: true, accepted: true } });
+  execute(ref, { type: 'execute', epoch: 1, plan: within(20), options: { stream: true, accepted: true } });
   await until('the end', () => heard.length > 0);
   const ended = outcome();
   assert.equal(ended.type === 'failed' && ended.error.code, 'EXECUTION_TIMEOUT');
@@ -160,7 +201,7 @@ test('what a run resolves to after it was aborted is an abort, with what it used
     await new Promise((resolve) => signal.addEventListener('abort', resolve));
     return ranTo('too late');
   });
-  execute(ref, { type: 'execute', plan: PLAN, options: { stream: true, accepted: true } });
+  execute(ref, { type: 'execute', epoch: 1, plan: PLAN, options: { stream: true, accepted: true } });
   await loopTurns(5);
   ref.execution?.abort.abort();
   await until('the end', () => heard.length > 0);
@@ -182,7 +223,7 @@ test('a run is told how many calls are left, and refused once its tokens are spe
     }
     return { type: 'failed', error: refusal('TIER_LIMIT') };
   });
-  execute(ref, { type: 'execute', plan: PLAN, options: { stream: true, accepted: true } });
+  execute(ref, { type: 'execute', epoch: 1, plan: PLAN, options: { stream: true, accepted: true } });
   await until('the end', () => heard.length > 0);
   assert.deepEqual(told, [2, 1, 'TIER_LIMIT']);
   assert.equal(outcome().info.tokens_used, 101);

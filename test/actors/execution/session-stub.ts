@@ -43,6 +43,7 @@ export function stubSession(actors: ActorSystem, clock: Clock, told: (message: S
     sessionId: SESSION,
     address,
     stream,
+    ...{ epoch: 1, unplaced: false, whenReleased: null },
     arriving: new Map(),
     execution: null,
   };

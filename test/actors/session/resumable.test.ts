@@ -48,7 +48,7 @@ const interrupted = (id: string): TurnRecord => ({
 });
 const loaded = (tiers: TierTable = TIER_TABLE): SessionState =>
   play(
-    newSession(TENANT, SESSION, { ...CONFIG, tiers }),
+    newSession(TENANT, SESSION, { ...CONFIG, tiers }, 1),
     { type: 'loaded', history: HISTORY, interrupted: [interrupted('t'), interrupted('x')] },
     { type: 'joined', tier: 'professional', fixed: false },
   )[0];

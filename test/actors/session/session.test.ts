@@ -23,7 +23,7 @@ import {
   taskId,
 } from '../fixtures.ts';
 
-const fresh = newSession(TENANT, SESSION, CONFIG);
+const fresh = newSession(TENANT, SESSION, CONFIG, 1);
 const [idle] = play(
   fresh,
   { type: 'loaded', history: [], interrupted: [] },
@@ -583,7 +583,7 @@ test('a crash over a question answers it and leaves the turn alone', () => {
 test('a session that is one turn’s own leaves with it, unless somebody watches; another stays until it is idle', () => {
   const alone = { type: 'loaded', history: [], interrupted: [] } as const;
   const entered = { type: 'joined', tier: 'professional', fixed: false } as const;
-  const begin = (ephemeral: boolean) => newSession(TENANT, SESSION, CONFIG, { ephemeral });
+  const begin = (ephemeral: boolean) => newSession(TENANT, SESSION, CONFIG, 1, { ephemeral });
   const leaves = (effects: readonly SessionEffect[]) => only(effects, 'leave').length;
 
   const [waiting, none] = play(begin(true), alone, said('t'), entered);

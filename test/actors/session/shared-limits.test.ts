@@ -18,14 +18,9 @@ const asked = (id: string, atMs: number): Message => ({
   atMs,
 });
 
-const alive = (
-  history: readonly Message[],
-  tier: 'free' | 'enterprise' = 'free',
-  config = SHARED,
-  bucket = null,
-) =>
+const alive = (history: readonly Message[], tier: 'free' | 'enterprise' = 'free', config = SHARED) =>
   play(
-    newSession(TENANT, SESSION, config, { bucket }),
+    newSession(TENANT, SESSION, config, 1),
     { type: 'loaded', history, interrupted: [] },
     { type: 'joined', tier, fixed: false },
   )[0];
