@@ -31,6 +31,7 @@ import { createPacer } from './session/delta-pacer.ts';
 import { createLocalSessions, type NodeSessions, turnAway } from './session/local-sessions.ts';
 import type { SessionConfig } from './session/protocol.ts';
 import { createTenants } from './tenant/activation.ts';
+import type { SharedLimits } from './tenant/lease-keeper.ts';
 
 /** A client waits so long for a session that another node has, which may be about to be declared dead; a request less. */
 const ATTACH_PATIENCE_MS = 10_000;
@@ -55,7 +56,10 @@ export function createSystem(options: SystemOptions): System {
   const shared = { ...options, actors, registry, placement };
   const activate = createActivation({
     ...shared,
-    config: { tiers, models, requestsPerHour, maxIterations, maxTimeMs },
+    config: {
+      ...{ tiers, models, requestsPerHour, maxIterations, maxTimeMs },
+      ...(options.limits ? { sharedTiers: options.limits.tiers } : {}),
+    },
     pacer,
     tenantOf: createTenants(shared),
     execute: createExecutionEffects(shared),
@@ -278,6 +282,8 @@ interface SystemOptions extends SessionConfig {
   readonly maxExecutions: number;
   readonly deltaWindowMs: number;
   readonly idleMs: number;
+  /** Limits that hold over all nodes; absent: the node has its tenants to itself. */
+  readonly limits?: SharedLimits | undefined;
 }
 
 /** drain(): as NodeSessions. close(): stops every actor at once. */

@@ -9,6 +9,8 @@ import { createExecutions } from '../actors/executions/executions.ts';
 import { createTurnObserver } from '../actors/executions/turn-observer.ts';
 import { createActorSystem } from '../actors/runtime/actor-system.ts';
 import { createSystem } from '../actors/system.ts';
+import { createLeaseKeeper } from '../actors/tenant/lease-keeper.ts';
+import { createSocketSlots } from '../actors/tenant/socket-slots.ts';
 import { mountHttp, openServer, type Server } from '../transports/http/adapter.ts';
 import { createHttpApp } from '../transports/http/app.ts';
 import { createDescriptors } from '../transports/http/descriptors.ts';
@@ -128,7 +130,8 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const kept = remoteAgents ?? stores.agents;
   const agents = createAgents({ actors, store: kept, builtIn, clock, log, idleMs });
   const { tiers, defaultTier } = settings;
-  const { nodes, owners } = settings.cluster.mode === 'off' ? {} : stores;
+  const { nodes, owners, limits: table } = settings.cluster.mode === 'off' ? {} : stores;
+  const limits = table && { keeper: createLeaseKeeper(table, log), tiers: settings.sharedTiers };
   const placement = owners && createSharedPlacement({ owners, store, log, boot: () => cluster.boot() });
   const system = createSystem({
     actors,
@@ -146,6 +149,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     maxExecutions: settings.execution.maxOnNode,
     deltaWindowMs: settings.sockets.deltaWindowMs,
     idleMs,
+    limits,
   });
 
   const known = knownProviders(settings.models.providers);
@@ -236,7 +240,8 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const warnings = [...settings.warnings];
   const descriptors = createDescriptors(log, clock);
   const server = parts.server ?? openServer(descriptors);
-  const chat = mountChat(server.app, { ...shared, settings, metrics, short: descriptors.areShort });
+  const slots = limits && createSocketSlots(limits.keeper);
+  const chat = mountChat(server.app, { ...shared, settings, metrics, slots, short: descriptors.areShort });
   const services = mountTaskUpdates(server.app, {
     ...shared,
     notices,
@@ -273,6 +278,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const end = (): Promise<void> => {
     closing ??= (async () => {
       retention.close();
+      slots?.close();
       await management.close();
       await agentTasks.close();
       await actionWorker.close();

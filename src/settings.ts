@@ -305,8 +305,7 @@ function settle(env: Environment, tables: Tables, given: Given) {
   const names = Object.keys(given);
   const models = modelsOf(env, tables, given);
   return {
-    port: env.PORT,
-    host: env.HOST,
+    ...{ port: env.PORT, host: env.HOST },
     nodeId: env.NODE_ID ?? `node-${randomUUID().slice(0, 8)}`,
     service: {
       name: env.EXECUTION_SERVICE_NAME,
@@ -319,6 +318,7 @@ function settle(env: Environment, tables: Tables, given: Given) {
     peers: peersOf(env),
     access: accessOf(env),
     tiers: withinNode(tables.tiers, env.NODE_MAX_EXECUTIONS),
+    sharedTiers: tables.tiers,
     defaultTier: env.DEFAULT_TIER,
     models,
     execution: {

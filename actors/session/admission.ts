@@ -2,7 +2,7 @@
 import { type AgentConfig, refuseAgent, windowOf } from '../../src/domain/agent.ts';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import type { EventData } from '../../src/domain/frames.ts';
-import { fullBucket, type Rate, rateOf, take } from '../../src/domain/rate-limit.ts';
+import { type Bucket, fullAtMs, fullBucket, type Rate, rateOf, take } from '../../src/domain/rate-limit.ts';
 import { contextOf, isEndStatus, type SayReply, type TurnStatus } from '../../src/domain/turn.ts';
 import { promptProblem } from '../../src/llm/prompts.ts';
 import { type Admitted, releaseOf } from '../tenant/protocol.ts';
@@ -90,6 +90,23 @@ function refusedSay(state: SessionState, { request, replyTo }: Said, error: Erro
 export function hourRate(state: SessionState): Rate | null {
   const perHour = state.config.requestsPerHour;
   return rateOf(perHour === undefined ? limitsOf(state).requests_per_session_hour : perHour, HOUR_MS);
+}
+
+/**
+ * What is left of the hour to a session that comes to life, where it may have been on another node since it was here: what
+ * its stored turns leave of it, or what this node remembers, whichever is less.
+ */
+export function bucketAtStart(state: SessionState): Bucket | null {
+  const rate = hourRate(state);
+  if (!state.config.sharedTiers || !rate) return state.bucket;
+  const asked = (state.history ?? []).filter(({ role }) => role === 'user').map(({ atMs }) => atMs);
+  let bucket: Bucket | null = null;
+  for (const atMs of asked.sort((one, other) => one - other)) {
+    const taken = take(bucket ?? fullBucket(rate, atMs), atMs, rate);
+    bucket = taken.ok ? taken.bucket : { tokens: 0, atMs };
+  }
+  if (!bucket || !state.bucket) return bucket ?? state.bucket;
+  return fullAtMs(bucket, rate) > fullAtMs(state.bucket, rate) ? bucket : state.bucket;
 }
 
 /** Takes one of the session's requests of the hour. */

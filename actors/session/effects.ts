@@ -1,6 +1,7 @@
 /** Performs what sessions decide: each effect is data, performed in one switch, and reports as a message. */
 import { CLOSE, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { TaskId } from '../../src/domain/ids.ts';
+import { msToMidnight } from '../../src/domain/rate-limit.ts';
 import {
   isEndStatus,
   type SayReply,
@@ -247,7 +248,7 @@ function createStoring({
 ) => void {
   async function report(
     ref: SessionRef,
-    { step, taskId }: EffectOf<'store'>,
+    { step, taskId, write }: EffectOf<'store'>,
     committed: ReturnType<Store['commit']>,
   ): Promise<void> {
     try {
@@ -256,7 +257,12 @@ function createStoring({
       const isDuplicate = outcome === 'duplicate' && step === 'accepted' && taskId;
       const before = isDuplicate ? await turnBefore(ref, taskId) : undefined;
       const atMs = clock.now();
-      if (before && !before.ok)
+      if (outcome === 'over' && write.type === 'turn-accepted') {
+        const { day, most = 0 } = write;
+        actors.tell(ref.tenant.address, { type: 'daySpent', day, most, atMs });
+        const error = refusal('QUOTA_EXCEEDED', { retryAfterMs: msToMidnight(atMs) });
+        actors.tell(ref.address, { type: 'storeFailed', step, taskId, error, atMs });
+      } else if (before && !before.ok)
         actors.tell(ref.address, { type: 'storeFailed', step, taskId, error: before.error, atMs });
       else actors.tell(ref.address, { type: 'stored', step, taskId, duplicate: before?.value, atMs });
     } catch (error) {

@@ -13,6 +13,7 @@ import {
   type SessionEffect,
   type SessionState,
   type SessionStep,
+  sharedDayOf,
   withoutTurn,
   withTurn,
 } from './protocol.ts';
@@ -150,16 +151,18 @@ const waits = (state: SessionState): boolean => limitsOf(state).wait_for_persist
 
 /** An admitted turn goes to the store; until that holds it nobody hears of it. */
 export function storeAccepted(state: SessionState, turn: Turn): SessionEffect {
+  const most = sharedDayOf(state);
   const write: Write = {
     type: 'turn-accepted',
     epoch: turn.epoch,
     turn: recordOf(turn, state.tenantId, state.sessionId),
     message: turn.said,
     day: dayOf(turn.said.atMs),
+    ...(most === null ? {} : { most }),
     ...(turn.request.resumable ? { resumable: true } : {}),
   };
-  // Whether it is new, or may go on, is the store's to say, whatever the tier.
-  const wait = mayBeKnown(turn) || waits(state);
+  // Whether it is new, may go on, or has its place in the day, is the store's to say, whatever the tier.
+  const wait = mayBeKnown(turn) || waits(state) || most !== null;
   return { type: 'store', step: 'accepted', taskId: turn.taskId, write, wait };
 }
 

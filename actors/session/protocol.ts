@@ -26,6 +26,8 @@ import type { Turn, TurnText } from './turn.ts';
 /** What all sessions of a node share. */
 export interface SessionConfig {
   readonly tiers: TierTable;
+  /** The limits over all nodes, where several share them. */
+  readonly sharedTiers?: TierTable;
   /** An operator's table of models; by default the built-in one. */
   readonly models?: ModelTable | undefined;
   /** Replaces the tier's requests per session and hour; null: no limit; undefined: the tier's. */
@@ -287,5 +289,9 @@ export function withoutTurn(state: SessionState, taskId: TaskId, status?: EndSta
   const recent = status ? [...state.recent, { taskId, status }].slice(-RECENT_TASKS) : state.recent;
   return { ...state, recent, turns: state.turns.filter((turn) => turn.taskId !== taskId) };
 }
+
+/** How many turns the tenant's day may count over all nodes; null: any, or the node alone counts them. */
+export const sharedDayOf = ({ config, tier }: SessionState): number | null =>
+  config.sharedTiers?.[tier ?? 'free'].requests_per_day ?? null;
 
 export const limitsOf = (state: SessionState): TierLimits => state.config.tiers[state.tier ?? 'free'];

@@ -13,6 +13,7 @@ import {
   type SessionEffect,
   type SessionState,
   type SessionStep,
+  sharedDayOf,
   withTurn,
 } from './protocol.ts';
 import { mayBeKnown, type Running, type Turn } from './turn.ts';
@@ -35,8 +36,8 @@ function runNext(state: SessionState): SessionStep {
       withTurn(state, { ...first, slot: 'requested' }),
       [{ type: 'requestSlot', taskId, attempt, arrival }],
     ];
-  // What was said before must not reach a model or a tool again: here the store's word is waited for.
-  if (!agent || (mayBeKnown(first) && !stored)) return [state, []];
+  // What was said before, or is over the day's limit, must not reach a model or a tool: here the store's word is waited for.
+  if (!agent || (!stored && (mayBeKnown(first) || sharedDayOf(state) !== null))) return [state, []];
   const { slot: _held, ...rest } = first;
   const running: Running = { ...rest, phase: 'running', agent };
   return [

@@ -9,7 +9,7 @@ import type { Bucket } from '../../src/domain/rate-limit.ts';
 import type { Epoch } from '../../src/ports/store.ts';
 import { type Behaviour, unreachable } from '../runtime/actor.ts';
 import { releaseOf, type SlotGranted } from '../tenant/protocol.ts';
-import { accepted, admitted, agentFound, agentRefused, duplicate, say } from './admission.ts';
+import { accepted, admitted, agentFound, agentRefused, bucketAtStart, duplicate, say } from './admission.ts';
 import { close, closeUnstored, end, fail, noTask, refuse, remove, stop, storeRefusal } from './ending.ts';
 import {
   answerUnhandled,
@@ -192,7 +192,7 @@ function goLive(state: SessionState): SessionStep {
       effects.push(...more);
       return next;
     },
-    { ...state, stash: null },
+    { ...state, stash: null, bucket: state.config.sharedTiers ? bucketAtStart(state) : state.bucket },
   );
   return [live, effects];
 }

@@ -7,6 +7,8 @@ import type { Clock, Log } from '../../src/ports/telemetry.ts';
 import type { Registry, TenantRef } from '../registry.ts';
 import { type ActorKind, type ActorSystem, type Address, RESTARTS } from '../runtime/actor.ts';
 import { createSchedulerEffects, createTenantEffects } from './effects.ts';
+import type { SharedLimits } from './lease-keeper.ts';
+import { lastQuestions, newLeases } from './leases.ts';
 import { newTenant, type TenantEffect, type TenantMessage, type TenantState } from './protocol.ts';
 import {
   newScheduler,
@@ -27,6 +29,8 @@ interface TenantDeps {
   readonly defaultTier: Tier;
   readonly maxExecutions: number;
   readonly idleMs: number;
+  /** Absent: the node has its tenants to itself. */
+  readonly limits?: SharedLimits | undefined;
 }
 
 const SCHEDULER: ActorKind<SchedulerState, SchedulerMessage, SchedulerEffect> = {
@@ -58,7 +62,13 @@ export function createTenants(deps: TenantDeps): (tenantId: TenantId) => TenantR
       tenancy: tenancies,
       address: actors.spawn(null, kind, {
         name: tenantId,
-        initial: newTenant(tenantId, defaultTier, tiers, minute),
+        initial: newTenant(
+          tenantId,
+          defaultTier,
+          tiers,
+          minute,
+          deps.limits ? newLeases(deps.limits.tiers) : null,
+        ),
         interpret: (effect) => perform(ref, effect),
       }),
       sessions: new Set(),
@@ -69,7 +79,7 @@ export function createTenants(deps: TenantDeps): (tenantId: TenantId) => TenantR
 }
 
 function tenantKind(
-  { actors, registry, clock, idleMs }: TenantDeps,
+  { actors, registry, clock, idleMs, limits }: TenantDeps,
   scheduler: Address<SchedulerMessage>,
 ): ActorKind<TenantState, TenantMessage, TenantEffect> {
   return {
@@ -84,6 +94,8 @@ function tenantKind(
     onStopped(state) {
       const { tenantId, running } = state;
       registry.tenants.delete(tenantId);
+      for (const { kind, question } of lastQuestions(state))
+        void limits?.keeper.ask(tenantId, kind, question);
       if (!state.stash) registry.tenantRates.keep(tenantId, state.minute, minuteRate(state), clock.now());
       if (running > 0 && actors.isAlive(scheduler))
         actors.tell(scheduler, { type: 'tenantGone', tenantId, held: running });

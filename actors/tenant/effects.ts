@@ -4,7 +4,8 @@ import type { Store } from '../../src/ports/store.ts';
 import type { Clock, Log } from '../../src/ports/telemetry.ts';
 import type { Registry, TenantRef } from '../registry.ts';
 import { type ActorSystem, type Address, unreachable } from '../runtime/actor.ts';
-import { isGrant, releaseOf, type TenantEffect } from './protocol.ts';
+import type { SharedLimits } from './lease-keeper.ts';
+import { isGrant, releaseOf, type TenantEffect, type TenantMessage } from './protocol.ts';
 import type { SchedulerEffect, SchedulerMessage } from './scheduler.ts';
 
 interface TenantEffectDeps {
@@ -14,7 +15,11 @@ interface TenantEffectDeps {
   readonly clock: Clock;
   readonly log: Log;
   readonly scheduler: Address<SchedulerMessage>;
+  /** Absent: the node has its tenants to itself. */
+  readonly limits?: SharedLimits | undefined;
 }
+
+type AskLease = Extract<TenantEffect, { type: 'askLease' }>;
 
 /** Returns what performs an effect of a tenant. */
 export function createTenantEffects(deps: TenantEffectDeps): (ref: TenantRef, effect: TenantEffect) => void {
@@ -29,6 +34,19 @@ export function createTenantEffects(deps: TenantEffectDeps): (ref: TenantRef, ef
       actors.tell(address, { type: 'loadFailed', atMs: clock.now() });
     }
   }
+
+  /** What it answers comes to the tenant that asked, or to nobody: another life of it says what it holds itself. */
+  function askLease({ tenantId, address }: TenantRef, { kind, question }: AskLease): void {
+    deps.limits?.keeper.ask(tenantId, kind, question).then((answer) => {
+      if (actors.isAlive(address)) actors.tell(address, { type: 'leased', kind, answer, atMs: clock.now() });
+    });
+  }
+
+  const later = (address: TenantRef['address'], afterMs: number, make: () => TenantMessage): void => {
+    setTimeout(() => {
+      if (actors.isAlive(address)) actors.tell(address, make());
+    }, afterMs).unref();
+  };
 
   return function perform(ref, effect) {
     const { tenantId, address } = ref;
@@ -51,10 +69,11 @@ export function createTenantEffects(deps: TenantEffectDeps): (ref: TenantRef, ef
         actors.tell(scheduler, effect);
         return;
       case 'announceLater':
-        setTimeout(() => {
-          if (actors.isAlive(address)) actors.tell(address, { type: 'announce', atMs: clock.now() });
-        }, effect.afterMs).unref();
-        return;
+        return later(address, effect.afterMs, () => ({ type: 'announce', atMs: clock.now() }));
+      case 'askLease':
+        return askLease(ref, effect);
+      case 'leaseLater':
+        return later(address, effect.afterMs, () => ({ type: 'leaseDue', what: effect.what }));
       case 'leaveNode':
         if (ref.sessions.size === 0) actors.passivate(address);
         return;

@@ -3,6 +3,7 @@
 import type { ErrorData } from '../../src/domain/errors.ts';
 import { emptyFifo, type Fifo } from '../../src/domain/fifo.ts';
 import type { SessionId, TaskId, TenantId } from '../../src/domain/ids.ts';
+import type { Lease, LeaseAnswer, LeaseQuestion } from '../../src/domain/leases.ts';
 import type { Bucket, DayCount } from '../../src/domain/rate-limit.ts';
 import type { Tier, TierTable } from '../../src/domain/tiers.ts';
 import type { TenantRecord } from '../../src/ports/store.ts';
@@ -60,6 +61,25 @@ export interface TenantState {
   readonly waiting: Fifo<WaitingTurn>;
   /** The next look at the positions of those who wait is under way. */
   readonly announcing: boolean;
+  /** What is leased of the limits that hold over all nodes; null: the node has its tenants to itself. */
+  readonly leases: TenantLeases | null;
+  /** The store said that the day has counted `most` requests; null: it has not. */
+  readonly spent: { readonly day: string; readonly most: number; readonly atMs: number } | null;
+}
+
+export interface TenantLeases {
+  /** The limits over all nodes. */
+  readonly tiers: TierTable;
+  /** Tokens: requests of the minute. */
+  readonly minute: Lease;
+  /** Slots: turns that run at once. */
+  readonly executions: Lease;
+  /** Requests that wait for a token. */
+  readonly pending: Fifo<RequestAdmission>;
+  /** Other nodes hold what is wanted: it is asked for again after a while. */
+  readonly paused: boolean;
+  /** The next look at what was not used is under way. */
+  readonly looking: boolean;
 }
 
 /** A session asks which tier it is in. */
@@ -77,7 +97,7 @@ interface Arrived {
 }
 
 /** A turn asks to be counted and let in. `slot: 'requested'`: it wants to run as soon as it is in. */
-interface RequestAdmission extends TurnPlace {
+export interface RequestAdmission extends TurnPlace {
   readonly type: 'requestAdmission';
   readonly slot: Exclude<Slot, 'granted'>;
   readonly tier: Tier | undefined;
@@ -96,7 +116,25 @@ export interface Release extends TurnAttempt {
   readonly refund: boolean;
 }
 
+/** What became of a question; null: the database does not say. */
+export interface Leased {
+  readonly type: 'leased';
+  readonly kind: 'minute' | 'executions';
+  readonly answer: LeaseAnswer | null;
+  readonly atMs: number;
+}
+
+/** Slots may be asked for again, or it is looked what was not used. */
+export interface LeaseDue {
+  readonly type: 'leaseDue';
+  readonly what: 'again' | 'look';
+}
+
 export type TenantMessage =
+  | Leased
+  | LeaseDue
+  /** The store refused a turn, since its day has counted as many as it may. */
+  | { readonly type: 'daySpent'; readonly day: string; readonly most: number; readonly atMs: number }
   | Arrived
   | Join
   | RequestAdmission
@@ -154,14 +192,17 @@ export type TenantEffect =
   /** Gives one back to the scheduler. */
   | { readonly type: 'slotReleased' }
   | { readonly type: 'announceLater'; readonly afterMs: number }
+  | { readonly type: 'askLease'; readonly kind: Leased['kind']; readonly question: LeaseQuestion }
+  | { readonly type: 'leaseLater'; readonly what: LeaseDue['what']; readonly afterMs: number }
   | { readonly type: 'leaveNode' };
 
-/** `minute` is what is left of its rate from when it was here last. */
+/** `minute` is what is left of its rate from when it was here last; `leases` where its limits hold over several nodes. */
 export const newTenant = (
   tenantId: TenantId,
   tier: Tier,
   tiers: TierTable,
   minute: Bucket | null = null,
+  leases: TenantLeases | null = null,
 ): TenantState => ({
   tenantId,
   tiers,
@@ -176,6 +217,8 @@ export const newTenant = (
   arriving: [],
   waiting: emptyFifo,
   announcing: false,
+  leases,
+  spent: null,
 });
 
 /** Whether a message gives a turn a place or a slot: where no turn takes that, it is released (`releaseOf`). */

@@ -6,12 +6,34 @@
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import { emptyFifo, type Fifo, inserted, items, pushed, shifted, without } from '../../src/domain/fifo.ts';
 import type { SessionId } from '../../src/domain/ids.ts';
-import { countDay, fullBucket, type Rate, rateOf, take } from '../../src/domain/rate-limit.ts';
+import { occupied, spent, vacated } from '../../src/domain/leases.ts';
+import {
+  countDay,
+  dayOf,
+  fullBucket,
+  msToMidnight,
+  type Rate,
+  rateOf,
+  take,
+} from '../../src/domain/rate-limit.ts';
 import type { Tier, TierLimits } from '../../src/domain/tiers.ts';
 import type { TenantRecord } from '../../src/ports/store.ts';
 import { type Behaviour, unreachable } from '../runtime/actor.ts';
+import {
+  awaitsToken,
+  executionsOf,
+  MINUTE_MS,
+  minuteUsedUp,
+  takeAnswer,
+  takeDue,
+  thenLease,
+  tokenBack,
+  waitForToken,
+  withExecutions,
+} from './leases.ts';
 import type {
   Release,
+  RequestAdmission,
   TenantAnswer,
   TenantEffect,
   TenantMessage,
@@ -19,19 +41,22 @@ import type {
   TurnPlace,
 } from './protocol.ts';
 
-type RequestAdmission = Extract<TenantMessage, { type: 'requestAdmission' }>;
-
 type TenantStep = readonly [TenantState, readonly TenantEffect[]];
 
 /** How often those who wait hear of their position, and how many of the first ones do. */
 const ANNOUNCE_MS = 250;
 const ANNOUNCED = 100;
-const MINUTE_MS = 60_000;
+
+/** So long the store is not asked again whether a day is used up: a turn of it may have been taken back. */
+const SPENT_MS = 5_000;
 
 /** Messages that wait for a tenant's record. */
 const MAX_STASH = 10_000;
 
-export const tenant: Behaviour<TenantState, TenantMessage, TenantEffect> = (state, message) => {
+export const tenant: Behaviour<TenantState, TenantMessage, TenantEffect> = (state, message) =>
+  state.leases ? thenLease(decide(state, message)) : decide(state, message);
+
+function decide(state: TenantState, message: TenantMessage): TenantStep {
   if (state.stash && message.type !== 'loaded' && message.type !== 'loadFailed')
     return stash(state, state.stash, message);
   switch (message.type) {
@@ -52,11 +77,18 @@ export const tenant: Behaviour<TenantState, TenantMessage, TenantEffect> = (stat
     case 'departed':
       return startWaiting(departed(state, message.arrival));
     case 'requestAdmission': {
-      const known = named(departed(state, message.arrival), message.tier);
-      // It takes its place before those that it kept waiting go on.
-      const [admitted, effects] = admit(known, message);
-      const [next, starts] = startWaiting(admitted);
-      return [next, [...effects, ...starts]];
+      const known = named(state, message.tier);
+      return known.leases && awaitsToken(known) && !refusalOf(known, message)
+        ? waitForToken(known, message)
+        : takeIn(known, message);
+    }
+    case 'leased':
+      return startedAfter(takeAnswer(state, message, takeIn));
+    case 'leaseDue':
+      return takeDue(state, message);
+    case 'daySpent': {
+      const { day, most, atMs } = message;
+      return [{ ...state, spent: { day, most, atMs } }, []];
     }
     case 'requestSlot':
       return requestSlot(state, message);
@@ -75,12 +107,14 @@ export const tenant: Behaviour<TenantState, TenantMessage, TenantEffect> = (stat
     case 'idle':
       return [
         state,
-        state.running + state.queued + state.arriving.length === 0 ? [{ type: 'leaveNode' }] : [],
+        state.running + state.queued + state.arriving.length + (state.leases?.pending.size ?? 0) === 0
+          ? [{ type: 'leaveNode' }]
+          : [],
       ];
     default:
       return unreachable(message);
   }
-};
+}
 
 const tell = (sessionId: SessionId, message: TenantAnswer): TenantEffect => ({
   type: 'tellSession',
@@ -129,27 +163,60 @@ function goLive(state: TenantState, record: TenantRecord | null): TenantStep {
 export const minuteRate = ({ tiers, tier }: TenantState): Rate | null =>
   rateOf(tiers[tier].requests_per_minute, MINUTE_MS);
 
+/** Why a request is refused before it is counted: too many wait, or the day is used up. */
+function refusalOf(state: TenantState, message: RequestAdmission): ErrorData | null {
+  const limits = state.tiers[state.tier];
+  if (!runsAtOnce(state, message) && state.queued >= limits.waiting) return tooManyWait(state.queued);
+  const { spent: over } = state;
+  const { requests_per_day: most } = limits;
+  const isSpent =
+    over !== null &&
+    most !== null &&
+    most <= over.most &&
+    over.day === dayOf(message.atMs) &&
+    message.atMs - over.atMs < SPENT_MS;
+  return isSpent ? dayUsedUp(msToMidnight(message.atMs)) : null;
+}
+
+const runsAtOnce = (state: TenantState, message: RequestAdmission): boolean =>
+  message.slot === 'requested' &&
+  state.waiting.size === 0 &&
+  mayStart(state, message, state.tiers[state.tier]);
+
+/** It takes its place before those that it kept waiting go on. */
+const takeIn = (state: TenantState, message: RequestAdmission): TenantStep =>
+  startedAfter(admit(departed(state, message.arrival), message));
+
+function startedAfter([state, effects]: TenantStep): TenantStep {
+  const [next, starts] = startWaiting(state);
+  return [next, [...effects, ...starts]];
+}
+
+/** Counts a request against the rate of the minute. A number: refused, and in how many ms there is one again. */
+function payMinute(state: TenantState, atMs: number): TenantState | number {
+  const rate = minuteRate(state);
+  if (!rate) return state;
+  const { leases } = state;
+  if (leases) return { ...state, leases: { ...leases, minute: spent(leases.minute) } };
+  const taken = take(state.minute ?? fullBucket(rate, atMs), atMs, rate);
+  return taken.ok ? { ...state, minute: taken.bucket } : taken.retryAfterMs;
+}
+
 /** Counts a turn against the rates, and lets it wait for a slot where it wants to run at once. */
 function admit(state: TenantState, message: RequestAdmission): TenantStep {
   const { sessionId, taskId, attempt, slot, atMs } = message;
-  const limits = state.tiers[state.tier];
   const no = (error: ErrorData): TenantStep => [
     state,
     [tell(sessionId, { type: 'notAdmitted', taskId, attempt, error, atMs })],
   ];
-  const runsNow = slot === 'requested' && state.waiting.size === 0 && mayStart(state, message, limits);
-  if (!runsNow && state.queued >= limits.waiting) return no(tooManyWait(state.queued));
-  const rate = minuteRate(state);
-  const taken = rate && take(state.minute ?? fullBucket(rate, atMs), atMs, rate);
-  if (taken && !taken.ok) return no(minuteUsedUp(taken.retryAfterMs));
-  const counted = countDay(state.day, atMs, limits.requests_per_day);
-  if (!counted.ok) return no(refusal('QUOTA_EXCEEDED', { retryAfterMs: counted.retryAfterMs }));
-  const paid: TenantState = {
-    ...state,
-    minute: taken ? taken.bucket : state.minute,
-    day: counted.count,
-    queued: state.queued + 1,
-  };
+  const refused = refusalOf(state, message);
+  if (refused) return no(refused);
+  const runsNow = runsAtOnce(state, message);
+  const counted = countDay(state.day, atMs, state.tiers[state.tier].requests_per_day);
+  const metered = counted.ok ? payMinute(state, atMs) : state;
+  if (typeof metered === 'number') return no(minuteUsedUp(metered));
+  if (!counted.ok) return no(dayUsedUp(counted.retryAfterMs));
+  const paid: TenantState = { ...metered, day: counted.count, queued: state.queued + 1 };
   const waits = slot === 'requested' && !runsNow;
   const ahead = waits ? state.running + aheadOf(state, message) : 0;
   const admitted = tell(sessionId, {
@@ -186,7 +253,8 @@ function departed(state: TenantState, arrival: number): TenantState {
  * Whether a turn may start now. One that arrived before it and is still looked up is passed by fewer than run at once,
  * and it passes fewer of them: those that run at once may change places once more on their way to the model.
  */
-function mayStart(state: TenantState, { arrival }: TurnPlace, { executions }: TierLimits): boolean {
+function mayStart(state: TenantState, { arrival }: TurnPlace, limits: TierLimits): boolean {
+  const executions = state.leases ? executionsOf(state, limits.executions) : limits.executions;
   if (state.running >= executions) return false;
   const older = state.arriving.filter((turn) => turn.arrival < arrival);
   return older.length < executions && older.every(({ passed }) => passed < executions - 1);
@@ -198,8 +266,7 @@ const tooManyWait = (queued: number): ErrorData =>
     retryAfterMs: 1_000,
   });
 
-const minuteUsedUp = (retryAfterMs: number): ErrorData =>
-  refusal('RATE_LIMITED', { message: "The tenant's requests of this minute are used up.", retryAfterMs });
+const dayUsedUp = (retryAfterMs: number): ErrorData => refusal('QUOTA_EXCEEDED', { retryAfterMs });
 
 /** Turns that wait and arrived before this one. */
 const aheadOf = (state: TenantState, { arrival }: TurnPlace): number =>
@@ -225,7 +292,7 @@ const start = (
   { weight }: TierLimits,
 ): TenantStep => [
   {
-    ...state,
+    ...(state.leases ? withExecutions(state, occupied) : state),
     running: state.running + 1,
     queued: state.queued - 1,
     arriving: state.arriving.some((turn) => turn.arrival < arrival)
@@ -246,12 +313,15 @@ function release(state: TenantState, { taskId, attempt, slot, refund }: Release)
     const waiting = without(back.waiting, (turn) => turn.taskId === taskId && turn.attempt === attempt);
     return [{ ...back, waiting, queued: back.queued - (back.waiting.size - waiting.size) }, []];
   }
-  const [next, effects] = startWaiting({ ...back, running: back.running - 1 });
+  const [next, effects] = startWaiting({
+    ...(back.leases ? withExecutions(back, vacated) : back),
+    running: back.running - 1,
+  });
   return [next, [{ type: 'slotReleased' }, ...effects]];
 }
 
 const refunded = (state: TenantState): TenantState => ({
-  ...state,
+  ...(state.leases ? tokenBack(state) : state),
   minute: state.minute && { ...state.minute, tokens: state.minute.tokens + 1 },
   day: { ...state.day, used: Math.max(0, state.day.used - 1) },
 });
@@ -291,6 +361,8 @@ function announce(state: TenantState, atMs: number): TenantStep {
 export const recoverTenant: Behaviour<TenantState, TenantMessage, TenantEffect> = (state, message) => {
   if (message.type === 'join')
     return [state, [tell(message.sessionId, { type: 'joined', tier: state.tier, fixed: state.fixed })]];
+  // Nobody waits for an answer that could not be handled: what was given is said not to be held by the next question.
+  if (message.type === 'leased') return decide(state, { ...message, answer: null });
   if (message.type !== 'requestAdmission') return [state, []];
   const { taskId, attempt, sessionId, atMs } = message;
   const error = refusal('INTERNAL');

@@ -24,6 +24,7 @@ const POOL_SIZE = 8;
 const PATIENT = { maxWrites: 1, maxWaitMs: 600_000 };
 
 const grouped = (place: string): string => `${place}, group commit`;
+const limited = (place: string): string => `${grouped(place)}, the day limited`;
 const single = (place: string): string => `${place}, one transaction a message`;
 const pooled = (place: string): string => `${single(place)}, ${POOL_SIZE} connections`;
 
@@ -73,6 +74,7 @@ async function open(place: Place): Promise<Opened> {
     throughStore(grouped(place.name), database, {}),
     throughStore(single(place.name), database, PATIENT),
   ];
+  if (place.name === POSTGRES) both.push(throughStore(limited(place.name), database, {}, MANY));
   const pool = place.name === POSTGRES ? throughPool(pooled(place.name), url) : undefined;
   return {
     contenders: [...both, ...(pool ? [pool] : [])],
@@ -84,7 +86,11 @@ async function open(place: Place): Promise<Opened> {
   };
 }
 
-function throughStore(name: string, database: Database, limits: Partial<typeof PATIENT>) {
+/** More turns a day than any sender sends: they are counted as those of a tenant with a limit. */
+const MANY = 1_000_000_000;
+
+/** `most`: of the day. */
+function throughStore(name: string, database: Database, limits: Partial<typeof PATIENT>, most?: number) {
   let transactions = 0;
   const counted: Database = {
     ...database,
@@ -98,7 +104,9 @@ function throughStore(name: string, database: Database, limits: Partial<typeof P
     name,
     transactions: () => transactions,
     async store(write: AcceptedWrite) {
-      if ((await conversations.commit(write)) !== 'stored') throw new Error(`${name}: a task id came twice`);
+      const limitedTo = most === undefined ? write : { ...write, most };
+      if ((await conversations.commit(limitedTo)) !== 'stored')
+        throw new Error(`${name}: a task id came twice`);
     },
     close: () => conversations.close(),
   };
@@ -164,6 +172,12 @@ async function oneRound(
 function comparisons(table: Table, places: readonly Place[]): readonly Comparison[] {
   const rate = (row: string): number => medianOf(table, row, 'messages/s');
   return places.flatMap(({ name }) => [
+    ...(name === POSTGRES
+      ? compared(
+          `messages/s where each tenant's day has a limit, over none: ${table.title.split(', ')[1]}`,
+          rate(limited(name)) / rate(grouped(name)),
+        )
+      : []),
     ...compared(
       `messages/s over one transaction a message: ${name}, ${table.title.split(', ')[1]}`,
       rate(grouped(name)) / rate(single(name)),

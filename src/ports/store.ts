@@ -82,13 +82,15 @@ export type Write =
   /**
    * A turn was accepted, with its user message, and counted against `day`. `resumable`: where the session has an
    * unnotified turn of this id that had no effects (`turn-effects`), that one goes on running instead of being a
-   * duplicate. Its message stays, and it is not counted twice.
+   * duplicate. Its message stays, and it is not counted twice. `most`: as many as the tenant may have counted on that day,
+   * whichever node stores them; one beyond is `over`.
    */
   | (Fenced & {
       readonly type: 'turn-accepted';
       readonly turn: TurnRecord;
       readonly message: Message;
       readonly day: string;
+      readonly most?: number;
       readonly resumable?: true;
     })
   /** A turn is about to do something that must not happen twice. */
@@ -142,10 +144,10 @@ export type Write =
   | { readonly type: 'history-expired'; readonly tier: Tier | null; readonly beforeMs: number };
 
 /**
- * Unless it says `stored`, nothing was written. `duplicate`: the tenant has a turn of that task id already. `fenced`: the
- * session is not this node's by that epoch.
+ * Unless it says `stored`, nothing was written or counted. `duplicate`: the tenant has a turn of that task id already.
+ * `fenced`: the session is not this node's by that epoch. `over`: the tenant has its `most` of the day.
  */
-export type WriteOutcome = 'stored' | 'duplicate' | 'fenced';
+export type WriteOutcome = 'stored' | 'duplicate' | 'fenced' | 'over';
 
 /**
  * What must outlive an actor. No method answers in the same tick, any may reject (then nothing was stored).

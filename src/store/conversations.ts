@@ -14,6 +14,7 @@ import {
   encodeOutgoing,
   epochOf,
   FENCED,
+  OVER,
   sizeOf,
   type TurnKey,
   turnOf,
@@ -139,10 +140,12 @@ export function createConversations(
   };
 }
 
-const outcomeOf = (outcome: number): WriteOutcome => {
-  if (outcome === FENCED) return 'fenced';
-  return outcome === 0 ? 'duplicate' : 'stored';
-};
+const OUTCOMES: ReadonlyMap<number, WriteOutcome> = new Map([
+  [0, 'duplicate'],
+  [FENCED, 'fenced'],
+  [OVER, 'over'],
+]);
+const outcomeOf = (outcome: number): WriteOutcome => OUTCOMES.get(outcome) ?? 'stored';
 
 type Single = Exclude<Write, { type: 'history-expired' | 'outgoing-expired' }>;
 

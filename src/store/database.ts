@@ -18,6 +18,8 @@ export interface Database {
   write<T>(scope: Scope, body: (db: Kysely<Schema>) => Promise<T>): Promise<T>;
   /** One transaction; one outcome each (encode.ts). */
   batch(writes: readonly EncodedWrite[]): Promise<readonly number[]>;
+  /** One statement that is a transaction by itself and sets its own scope. Of PostgreSQL alone. */
+  statement?<T>(body: (db: Kysely<Schema>) => Promise<T>): Promise<T>;
   /** The boot that batches write as; undefined where the node has the database to itself. */
   boot?(): Boot | undefined;
   close(): Promise<void>;

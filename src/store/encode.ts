@@ -62,17 +62,19 @@ export type TurnKey = Pick<TurnTable, 'tenant_id' | 'task_id'>;
 export type ByEpoch = Readonly<Record<'epoch', number | null>>;
 export type SessionRow = Pick<TurnTable, 'tenant_id' | 'session_id'>;
 export type OutgoingKey = Pick<OutgoingTable, 'tenant_id' | 'id'>;
-/** `day`: the UTC day in whose count the turn is. */
-export type AcceptedRow = Pick<TurnTable, (typeof ACCEPTED)[number]> & ByEpoch & { readonly day: string };
+/** `day`: the UTC day in whose count the turn is. `most`: how many that day may count; null: any. */
+export type AcceptedRow = Pick<TurnTable, (typeof ACCEPTED)[number]> &
+  ByEpoch & { readonly day: string; readonly most: number | null };
 type EndedRow = Pick<TurnTable, (typeof ENDED)[number]> & TurnKey;
 export type StoredOutgoing = Pick<OutgoingTable, (typeof OUTGOING)[number]>;
 
-/** The outcome of a write whose session is not its node's by its epoch. */
+/** The outcome of a write whose session is not its node's by its epoch, and of one whose day is used up. */
 export const FENCED = -1;
+export const OVER = -2;
 
 /**
  * A write on its way to the database, by the columns of its tables. Its outcome is 1, or 0 where it is a duplicate, or
- * FENCED. `accepted` and `ended` are the hot ones.
+ * FENCED, or OVER. `accepted` and `ended` are the hot ones.
  */
 export type EncodedWrite =
   /** `resumable`: where it is a duplicate of an interrupted turn, that one may go on. */
@@ -104,8 +106,12 @@ export const epochOf = ({ epoch = null }: { readonly epoch?: number | null | und
 });
 
 export function encodeAccepted(write: Extract<Write, { type: 'turn-accepted' }>): EncodedWrite {
-  const { turn, message, day, resumable = false } = write;
-  return { kind: 'accepted', row: { ...askedColumns(turn, message), day, ...epochOf(write) }, resumable };
+  const { turn, message, day, most = null, resumable = false } = write;
+  return {
+    kind: 'accepted',
+    row: { ...askedColumns(turn, message), day, most, ...epochOf(write) },
+    resumable,
+  };
 }
 
 /** `nowMs`: when its outgoing messages are stored. */
@@ -117,7 +123,7 @@ export function encodeEnded(write: Extract<Write, { type: 'turn-ended' }>, nowMs
 }
 
 /** What is stored of a turn and its question when it is accepted. */
-export function askedColumns(turn: TurnRecord, asked: Message): Omit<AcceptedRow, 'day' | 'epoch'> {
+export function askedColumns(turn: TurnRecord, asked: Message): Omit<AcceptedRow, 'day' | 'most' | 'epoch'> {
   const unsafe = needsEscape(asked.content);
   return {
     tenant_id: turn.tenantId,

@@ -51,8 +51,12 @@ export function guarded<D extends Database>(database: D, options: GuardOptions):
     }
   }
 
+  const { statement } = database;
   return {
     ...database,
+    ...(statement
+      ? { statement: (body: Parameters<typeof statement>[0]) => guard(() => statement(body)) }
+      : {}),
     read: (scope, body) => guard(() => database.read(scope, body)),
     write: (scope, body) => guard(() => database.write(scope, body)),
     batch: (writes) => guard(() => database.batch(writes)),

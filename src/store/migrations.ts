@@ -1,6 +1,7 @@
 /** The migrations: one set for both databases, with the few steps that only one of them needs. */
 import { type CreateTableBuilder, type Kysely, sql } from 'kysely';
 import { type Migration, Migrator } from 'kysely/migration';
+import { createLimits } from './postgres/migration-limits.ts';
 import { createOwners } from './postgres/migration-owners.ts';
 import type { Schema } from './schema.ts';
 import { createVersions, fits } from './versions.ts';
@@ -43,6 +44,7 @@ function migrations(kind: DatabaseKind): Record<string, Migration> {
       ? {
           '008-nodes': { up: createNodes },
           '009-owners': { up: (db) => createOwners(db).then(() => secureRows(db, ['owners'])) },
+          '010-limits': { up: shareLimits },
         }
       : {}),
     '012-versions': { up: createVersions },
@@ -314,6 +316,11 @@ async function createNodes(db: Kysely<unknown>): Promise<void> {
       update outgoing set boot = null where boot = dead and unsent = 1;
       return 'buried';
     end $$`.execute(db);
+}
+
+async function shareLimits(db: Kysely<unknown>): Promise<void> {
+  await createLimits(db);
+  await secureRows(db, ['limits', 'limit_leases']);
 }
 
 /** The tables from before row-level security; later migrations secure their own. */

@@ -2,6 +2,7 @@
 
 import type { NodeTable, OwnerTable } from '../ports/cluster.ts';
 import type { ClusterAdmin } from '../ports/cluster-admin.ts';
+import type { LimitTable } from '../ports/limits.ts';
 import type { AgentStore, Archive, TemplateStore, WebhookStore } from '../ports/management.ts';
 import type { Store } from '../ports/store.ts';
 import type { Log } from '../ports/telemetry.ts';
@@ -11,6 +12,7 @@ import { createConversations } from './conversations.ts';
 import type { Database } from './database.ts';
 import { type GuardOptions, guarded } from './guarded.ts';
 import { createClusterAdmin } from './postgres/cluster-admin.ts';
+import { createPostgresLimits } from './postgres/limits.ts';
 import { openPostgres, type PostgresDatabase } from './postgres/open.ts';
 import { openSqlite } from './sqlite/open.ts';
 import { createTemplateStore } from './templates.ts';
@@ -37,6 +39,8 @@ export interface Stores {
   readonly cluster?: ClusterAdmin;
   /** Which of them has a session; there with `nodes`. */
   readonly owners?: OwnerTable;
+  /** The limits that these nodes share; absent with them. */
+  readonly limits?: LimitTable;
   /** Finishes the writes that were begun, then closes the database; `conversations` with it. Safe to call twice. */
   close(): Promise<void>;
 }
@@ -60,8 +64,11 @@ export async function openStores({ url, log, nodeId, guard = {} }: StoreOptions)
     templates: createTemplateStore(database),
     webhooks: createWebhookStore(database),
     archive: createArchive(database),
-    ...('nodes' in opened
-      ? { nodes: opened.nodes, owners: opened.owners, cluster: createClusterAdmin(opened) }
+    ...('nodes' in database
+      ? {
+          ...{ nodes: database.nodes, owners: database.owners, cluster: createClusterAdmin(database) },
+          limits: createPostgresLimits(database, database.fence),
+        }
       : {}),
     close() {
       closing ??= conversations.close().then(() => opened.close());

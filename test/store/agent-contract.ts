@@ -222,8 +222,10 @@ export function agentContract(name: string, open: () => Promise<OpenAgents>): vo
   });
 }
 
-/** Takes migrations 008 and 009 back, which only PostgreSQL has. */
+/** Takes migrations 008 to 010 back, which only PostgreSQL has. */
 export const UNDO_NODES = [
+  'drop function nooble_lease(bigint, uuid, json)',
+  'drop table limits, limit_leases',
   'drop table owners',
   'drop sequence epochs',
   'alter table turns drop column epoch',

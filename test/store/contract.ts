@@ -4,6 +4,7 @@ import { refusal } from '../../src/domain/errors.ts';
 import type { PageRequest, Store } from '../../src/ports/store.ts';
 import { lifeContract } from './contract-life.ts';
 import { outgoingContract } from './outgoing-contract.ts';
+import { quotaContract } from './quota-contract.ts';
 import {
   accept,
   answer,
@@ -184,5 +185,6 @@ export function storeContract(name: string, open: () => Promise<Store>): void {
 
   lifeContract(over);
   resumableContract(over);
+  quotaContract(over);
   outgoingContract(over);
 }

@@ -1,13 +1,10 @@
 /** The fence of PostgreSQL: a batch is committed before its node's death, or never. */
 import assert from 'node:assert/strict';
 import { after, before, type TestContext, test } from 'node:test';
-import pg from 'pg';
-import type { NodeTable } from '../../src/ports/cluster.ts';
-import { openStores, type Stores } from '../../src/store/open.ts';
-import { leakFree } from '../support/leaks.ts';
+import type { Stores } from '../../src/store/open.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres.ts';
-import { quiet } from '../support/quiet.ts';
 import { until } from '../support/until.ts';
+import { membersOn } from './members.ts';
 import { outgoing, unsentIds } from './outgoing-contract.ts';
 import * as records from './records.ts';
 import { named, taskOf, tenantOf } from './records.ts';
@@ -18,41 +15,7 @@ before(async () => {
 });
 after(() => server.close());
 
-interface Member extends Stores {
-  readonly nodes: NodeTable;
-  readonly boot: number;
-}
-
-async function scene(t: TestContext) {
-  leakFree(t);
-  const url = await server.database();
-  const opened: { close(): Promise<void> }[] = [];
-  t.after(async () => {
-    for (const each of opened) await each.close();
-  });
-  const connect = async (): Promise<pg.Client> => {
-    const name = new URL(url).pathname.slice(1);
-    const client = new pg.Client({ connectionString: server.adminUrl.replace(/[^/]*$/, name) });
-    await client.connect();
-    opened.push({ close: () => client.end() });
-    return client;
-  };
-  return {
-    connect,
-    async member(nodeId: string): Promise<Member> {
-      const stores = await openStores({ url, log: quiet, nodeId });
-      opened.push(stores);
-      const { nodes } = stores;
-      assert.ok(nodes);
-      return { ...stores, nodes, boot: await nodes.register({ nodeId, version: '1' }) };
-    },
-    async lone(): Promise<Stores> {
-      const stores = await openStores({ url, log: quiet });
-      opened.push(stores);
-      return stores;
-    },
-  };
-}
+const scene = (t: TestContext) => membersOn(t, server);
 
 /** A turn as that of a run with a session of its own, which nobody claims; of who has no boot, of none. */
 const epochOf = (stores: Stores & { readonly boot?: number }) =>

@@ -1,13 +1,10 @@
 /** Owners in PostgreSQL: who claims a session has it until it gives it up or its node is dead, and only then it writes. */
 import assert from 'node:assert/strict';
 import { after, before, type TestContext, test } from 'node:test';
-import pg from 'pg';
-import type { NodeTable, OwnerTable, SessionKey } from '../../src/ports/cluster.ts';
+import type { SessionKey } from '../../src/ports/cluster.ts';
 import type { Epoch } from '../../src/ports/store.ts';
-import { openStores, type Stores } from '../../src/store/open.ts';
-import { leakFree } from '../support/leaks.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres.ts';
-import { quiet } from '../support/quiet.ts';
+import { type Member, membersOn } from './members.ts';
 import { accept, answer, named, sessionOf, taskOf, tenantOf } from './records.ts';
 
 let server: PostgresServer;
@@ -16,34 +13,7 @@ before(async () => {
 });
 after(() => server.close());
 
-interface Member extends Stores {
-  readonly nodes: NodeTable;
-  readonly owners: OwnerTable;
-  readonly boot: number;
-}
-
-async function scene(t: TestContext) {
-  leakFree(t);
-  const url = await server.database();
-  const opened: { close(): Promise<void> }[] = [];
-  t.after(async () => {
-    for (const each of opened) await each.close();
-  });
-  const name = new URL(url).pathname.slice(1);
-  const admin = new pg.Client({ connectionString: server.adminUrl.replace(/[^/]*$/, name) });
-  await admin.connect();
-  opened.push({ close: () => admin.end() });
-  return {
-    rows: async (text: string) => (await admin.query(text)).rows,
-    async member(nodeId: string): Promise<Member> {
-      const stores = await openStores({ url, log: quiet, nodeId });
-      opened.push(stores);
-      const { nodes, owners } = stores;
-      assert.ok(nodes && owners);
-      return { ...stores, nodes, owners, boot: await nodes.register({ nodeId, version: '1' }) };
-    },
-  };
-}
+const scene = (t: TestContext) => membersOn(t, server);
 
 const keyOf = (session: string, tenant = 'acme'): SessionKey => ({
   tenantId: tenantOf(named('t', session, tenant)),

@@ -5,11 +5,16 @@ import type { EncodedWrite } from '../../src/store/encode.ts';
 import { planBatch } from '../../src/store/postgres/plan.ts';
 
 const key = (task: string) => ({ tenant_id: 'acme', task_id: task });
-const accepted = (task: string, day = '2024-05-01', resumable = false): EncodedWrite => ({
+const accepted = (
+  task: string,
+  day = '2024-05-01',
+  resumable = false,
+  most: number | null = null,
+): EncodedWrite => ({
   kind: 'accepted',
   row: {
     ...{ ...key(task), session_id: 's1', agent_id: 'default', agent_version: null, status: 'processing' },
-    ...{ created_at: 1, asked: 'hi', asked_at: 1, flags: 0, day, epoch: null },
+    ...{ created_at: 1, asked: 'hi', asked_at: 1, flags: 0, day, most, epoch: null },
   },
   resumable,
 });
@@ -62,6 +67,23 @@ test('a beginning that follows an end of its turn stays behind it', () => {
 
 test('two ends of one turn stay apart, so that the first is the one that counts', () => {
   assert.deepEqual(plan(ended('a'), ended('b'), ended('a')), ['ended 0,1', 'ended 2']);
+});
+
+test('where a day has a limit its count is taken first, once; beginnings under another limit stand apart', () => {
+  const within = (task: string, most: number | null) => accepted(task, '2024-05-01', false, most);
+  assert.deepEqual(plan(ended('z'), within('a', 5), within('b', 5)), [
+    'counting',
+    'acceptedWithin 1,2',
+    'ended 0',
+  ]);
+  assert.deepEqual(plan(within('a', null), within('b', 5), within('c', 6), within('d', null)), [
+    'counting',
+    'accepted 0',
+    'acceptedWithin 1',
+    'acceptedWithin 2',
+    'accepted 3',
+  ]);
+  assert.equal(planBatch([within('a', 5), ended('a'), within('b', 5)])[0]?.rows.length, 1);
 });
 
 test('beginnings of different days stand apart, since a statement counts for one', () => {

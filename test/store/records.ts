@@ -45,7 +45,21 @@ export const accept = (
   epoch?: Epoch,
 ): Promise<WriteOutcome> => store.commit(accepted(name, content, day, epoch));
 
-const accepted = (name: TurnName, content: string, day: string, epoch: Epoch | undefined): Write => ({
+/** Accepts a turn where the tenant's day has room for it. */
+export const acceptWithin = (
+  store: Store,
+  name: TurnName,
+  most: number,
+  more: { readonly day?: string; readonly resumable?: true; readonly epoch?: Epoch } = {},
+): Promise<WriteOutcome> =>
+  store.commit({ ...accepted(name, `ask ${name.task}`, DAY, undefined), most, ...more });
+
+const accepted = (
+  name: TurnName,
+  content: string,
+  day: string,
+  epoch: Epoch | undefined,
+): Extract<Write, { type: 'turn-accepted' }> => ({
   type: 'turn-accepted',
   epoch,
   turn: turnOf(name),

@@ -1,10 +1,11 @@
 /** The chat WebSocket: lets a client in, hands its frames to the session's directory, and closes it with a reason. */
 import type { HttpRequest, HttpResponse, TemplatedApp, us_socket_context_t, WebSocket } from 'uWebSockets.js';
-import { CLOSE, type Close, type ErrorData, refusal } from '../../src/domain/errors.ts';
+import { CLOSE, type Close, type ErrorData, RefusalError, refusal } from '../../src/domain/errors.ts';
 import { type ClientFrame, MAX_FRAME_BYTES } from '../../src/domain/frames.ts';
-import type { TaskId, TenantId } from '../../src/domain/ids.ts';
+import type { TaskId } from '../../src/domain/ids.ts';
 import type { Caller } from '../../src/domain/turn.ts';
 import { requestOf } from '../../src/domain/turn-schemas.ts';
+import type { SocketSlots } from '../../src/ports/limits.ts';
 import type { Directory } from '../../src/ports/sessions.ts';
 import type { Clock, Log, Metrics, Refusals } from '../../src/ports/telemetry.ts';
 import type { Settings } from '../../src/settings.ts';
@@ -14,6 +15,7 @@ import { createLargeBodies, type LargeBodies, SMALL_BYTES } from '../wire/large-
 import { createUnsentBytes } from '../wire/unsent-bytes.ts';
 import { createSocketClients, errorFrame, type SocketClient } from './connection.ts';
 import { createKeepAlive, type MonitoredSocket, uwsIdleSeconds } from './keep-alive.ts';
+import { createSocketCounts } from './socket-counts.ts';
 import {
   createUpgradeCheck,
   readHandshake,
@@ -39,6 +41,8 @@ interface ChatDeps {
   readonly clock: Clock;
   readonly draining: () => boolean;
   readonly newTaskId: () => TaskId;
+  /** Whose sockets the tenants' are counted with; absent: this node alone has them. */
+  readonly slots?: SocketSlots | undefined;
 }
 
 /** The part of the settings that concerns sockets. */
@@ -87,7 +91,7 @@ type Socket = WebSocket<{ connection: ConnectionState }>;
 interface ChatContext extends ChatDeps {
   readonly keepAlive: ReturnType<typeof createKeepAlive>;
   readonly newClient: ReturnType<typeof createSocketClients>;
-  readonly tenants: ReturnType<typeof createTenantCounts>;
+  readonly slots: SocketSlots;
   readonly bodies: LargeBodies;
   readonly totals: Record<'opened' | 'refused' | 'frames_in' | 'bad_frames' | 'too_slow', number>;
 }
@@ -103,11 +107,11 @@ export function mountChat(app: TemplatedApp, deps: ChatDeps): Chat {
     ...deps,
     keepAlive: createKeepAlive(sockets, deps.clock),
     newClient: createSocketClients(unsent),
-    tenants: createTenantCounts(),
+    slots: deps.slots ?? createSocketCounts(),
     bodies: createLargeBodies(MAX_FRAME_BYTES),
     totals: { opened: 0, refused: 0, frames_in: 0, bad_frames: 0, too_slow: 0 },
   };
-  const { keepAlive, tenants, totals } = chat;
+  const { keepAlive, slots, totals } = chat;
   app.ws<{ connection: ConnectionState }>('/ws/*', {
     maxPayloadLength: MAX_FRAME_BYTES,
     maxBackpressure: MAX_BACKPRESSURE_BYTES,
@@ -126,7 +130,7 @@ export function mountChat(app: TemplatedApp, deps: ChatDeps): Chat {
   return {
     stats: () => ({
       sockets: keepAlive.size(),
-      tenants: tenants.size(),
+      tenants: slots.tenants(),
       unsent_bytes: unsent.bytes(),
       ...totals,
     }),
@@ -137,28 +141,9 @@ export function mountChat(app: TemplatedApp, deps: ChatDeps): Chat {
   };
 }
 
-/** How many sockets each tenant has open. */
-function createTenantCounts() {
-  const counts = new Map<TenantId, number>();
-  const count = (tenantId: TenantId): number => counts.get(tenantId) ?? 0;
-  return {
-    count,
-    size: () => counts.size,
-    /** Counts one socket more; what it returns takes it out again. */
-    add(tenantId: TenantId): () => void {
-      counts.set(tenantId, count(tenantId) + 1);
-      return () => {
-        const rest = count(tenantId) - 1;
-        if (rest > 0) counts.set(tenantId, rest);
-        else counts.delete(tenantId);
-      };
-    },
-  };
-}
-
 // --- 1. The handshake: refused over HTTP, or upgraded ----------------------------------------------------------
 
-function upgradeHandler({ settings, keepAlive, totals, refusals, ...deps }: ChatContext) {
+function upgradeHandler({ settings, keepAlive, totals, refusals, slots, ...deps }: ChatContext) {
   const check = createUpgradeCheck({
     access: deps.access,
     proxied: deps.proxied,
@@ -174,7 +159,7 @@ function upgradeHandler({ settings, keepAlive, totals, refusals, ...deps }: Chat
     const key = req.getHeader('sec-websocket-key');
     const extensions = req.getHeader('sec-websocket-extensions');
 
-    const perform = (decision: UpgradeDecision): void => {
+    const perform = (decision: UpgradeDecision, release = nothing): void => {
       if (decision.type === 'refuse') {
         totals.refused += 1;
         refusals.refused('websocket', decision.error, { path });
@@ -186,34 +171,54 @@ function upgradeHandler({ settings, keepAlive, totals, refusals, ...deps }: Chat
         upgrade: decision,
         monitored: undefined,
         detach: nothing,
-        release: nothing,
+        release,
         readWaiting: nothing,
       };
       // Never inside `cork`: after an await this uWS build then sometimes closes the socket at once.
       res.upgrade({ connection }, key, echo, extensions, context);
     };
 
-    const decision = check(handshake);
-    if (!(decision instanceof Promise)) {
-      perform(decision);
-      return;
-    }
     let aborted = false;
+    const decide = (decision: UpgradeDecision): void | Promise<void> => {
+      if (decision.type !== 'accept') return perform(decision);
+      const { tenantId, tier } = decision.admitted.caller;
+      const most = settings.tiers[tier ?? settings.defaultTier].sockets;
+      const taken = slots.take(tenantId, most);
+      const counted = (release: (() => void) | undefined): void => {
+        if (aborted) release?.();
+        else perform(release ? decision : tooMany(most), release);
+      };
+      if (!(taken instanceof Promise)) return counted(taken);
+      return taken.then(counted, (error: unknown) => {
+        if (!aborted) perform({ type: 'refuse', error: refusalOf(error) });
+      });
+    };
+    const decision = check(handshake);
+    const isLater =
+      decision instanceof Promise
+        ? decision.then((late) => (aborted ? undefined : decide(late)))
+        : decide(decision);
+    if (!isLater) return;
     res.onAborted(() => {
       aborted = true;
     });
-    void decision.then((late) => {
-      if (!aborted) perform(late);
-    });
   };
 }
+
+const tooMany = (most: number): UpgradeDecision => {
+  const message = `The tenant has its ${most} sockets open already; close some.`;
+  return { type: 'reject', error: refusal('TIER_LIMIT', { message }), close: CLOSE.tooMany };
+};
+
+const refusalOf = (error: unknown): ErrorData =>
+  error instanceof RefusalError ? error.data : refusal('INTERNAL');
 
 const nothing = (): void => {};
 
 // --- 2. The open socket becomes a client of its session --------------------------------------------------------
 
 function openSocket(chat: ChatContext, ws: Socket): void {
-  const { settings, totals, tenants } = chat;
+  const { totals } = chat;
   const { connection } = ws.getUserData();
   const { upgrade } = connection;
   totals.opened += 1;
@@ -228,12 +233,6 @@ function openSocket(chat: ChatContext, ws: Socket): void {
     return;
   }
   const { caller } = upgrade.admitted;
-  const cap = settings.tiers[caller.tier ?? settings.defaultTier].sockets;
-  if (tenants.count(caller.tenantId) >= cap) {
-    const message = `The tenant has its ${cap} sockets open already; close some.`;
-    reject(chat, client, refusal('TIER_LIMIT', { message }), CLOSE.tooMany);
-    return;
-  }
   join(chat, connection, client, caller, upgrade.path);
 }
 
@@ -256,15 +255,14 @@ function clientOf(chat: ChatContext, ws: Socket, connection: ConnectionState): S
   });
 }
 
-/** Counts and attaches a client. What undoes it stands ready first: the directory may close the client at once. */
+/** Attaches a client. What undoes it stands ready first: the directory may close the client at once. */
 function join(
-  { tenants, directory }: ChatContext,
+  { directory }: ChatContext,
   connection: ConnectionState,
   client: SocketClient,
   caller: Caller,
   { sessionId, resume }: SessionPath,
 ): void {
-  connection.release = tenants.add(caller.tenantId);
   connection.detach = () => {
     connection.detach = nothing;
     directory.detach(caller.tenantId, sessionId, client.id);

@@ -1,6 +1,6 @@
 /** Carries out a batch of writes in one PostgreSQL transaction and, since all is sent at once, one round trip. */
 import type { Pool, PoolClient } from 'pg';
-import { type EncodedWrite, FENCED } from '../encode.ts';
+import { type EncodedWrite, FENCED, OVER } from '../encode.ts';
 import { classified, isRefused, isUnavailable, unsettled } from '../failure.ts';
 import type { Fence } from './fence.ts';
 import { type PlanStep, planBatch, turnKey } from './plan.ts';
@@ -60,6 +60,8 @@ interface Answer {
   readonly key?: string | null;
   readonly ord?: number | null;
   readonly fenced?: boolean;
+  /** Whether it was refused since its day is used up. */
+  readonly over?: boolean;
   readonly looked?: number;
 }
 
@@ -74,10 +76,15 @@ function note(
     if (place !== undefined) outcomes[place] = outcome;
   };
   switch (kind) {
-    case 'accepted': {
+    case 'accepted':
+    case 'acceptedWithin': {
       // Of several with one key it was the first that was stored.
-      const stored = new Set(answer.rows.map(({ key }) => key));
-      for (const [index, row] of rows.entries()) set(index, stored.delete(turnKey(row)) ? 1 : 0);
+      const stored = new Set(answer.rows.filter(({ over }) => !over).map(({ key }) => key));
+      const over = new Set(answer.rows.filter((row) => row.over).map(({ key }) => key));
+      for (const [index, row] of rows.entries()) {
+        const key = turnKey(row);
+        set(index, stored.delete(key) ? 1 : over.has(key) ? OVER : 0);
+      }
       for (const { ord } of answer.rows) if (ord) set(ord - 1, FENCED);
       break;
     }

@@ -8,7 +8,7 @@ import { classified, isReadOnly, isRefused, readOnlyServer, unknownOutcome } fro
 import { migrate } from '../migrations.ts';
 import type { Schema } from '../schema.ts';
 import { runBatch } from './batch.ts';
-import { createFence } from './fence.ts';
+import { createFence, type Fence } from './fence.ts';
 import { createPostgresNodes } from './nodes.ts';
 import { createOwnership } from './ownership.ts';
 
@@ -32,9 +32,10 @@ const RENEW_MS = 1_000;
 
 const INT8 = 20;
 
-export interface PostgresDatabase extends Database {
+export interface PostgresDatabase extends Required<Database> {
   readonly nodes: NodeTable;
   readonly owners: OwnerTable;
+  readonly fence: Fence;
 }
 
 interface PostgresOptions {
@@ -163,12 +164,12 @@ export async function openPostgres(options: PostgresOptions, log: Log): Promise<
   };
   return {
     kind: 'postgres',
-    nodes,
-    owners,
+    ...{ nodes, owners, fence },
     boot: () => fence.identity()?.boot,
     read,
     write,
     batch: (writes) => onPrimary(() => runBatch(writer, fence, writes)),
+    statement: (body) => onPrimary(() => body(db)),
     async close() {
       await db.destroy();
       await Promise.all([pool.end(), writer.end(), nodes.close()]);

@@ -15,7 +15,7 @@ type RunWrite = Extract<EncodedWrite, { kind: RunKind | 'outgoing' }>;
  * looks once more at those of `accepted` that may go on.
  */
 export interface PlanStep {
-  readonly kind: RunKind | Exclude<EncodedWrite['kind'], RunWrite['kind']>;
+  readonly kind: RunKind | Exclude<EncodedWrite['kind'], RunWrite['kind']> | 'counting' | 'acceptedWithin';
   readonly rows: readonly Row[];
   readonly places: readonly number[];
   /**
@@ -28,7 +28,8 @@ export interface PlanStep {
 /**
  * Writes of different turns and messages may change places, so a run of them becomes one statement of each kind.
  * What touches a turn or a message that a later statement of the run touches starts a new run; so do a second end or
- * resumption of one turn, of which only the first counts, and a new day.
+ * resumption of one turn, of which only the first counts, a new day, and another limit of a tenant's day. Where a day
+ * has a limit, its count is taken first (`counting`), so that it can be looked at and kept by the beginnings.
  */
 export function planBatch(writes: readonly EncodedWrite[]): readonly PlanStep[] {
   const steps: PlanStep[] = [];
@@ -56,11 +57,28 @@ export function planBatch(writes: readonly EncodedWrite[]): readonly PlanStep[] 
     }
   }
   cut();
-  return steps;
+  const counted = countedDays(writes);
+  return counted.length > 0
+    ? [{ kind: 'counting', rows: counted, places: [], outgoing: [] }, ...steps]
+    : steps;
+}
+
+/** The tenants and days whose count has a limit, each once. */
+function countedDays(writes: readonly EncodedWrite[]): readonly Row[] {
+  const days = new Map<string, Row>();
+  for (const write of writes) {
+    if (write.kind !== 'accepted' || write.row.most === null) continue;
+    const { tenant_id, day } = write.row;
+    days.set(`${tenant_id} ${day}`, { tenant_id, day });
+  }
+  return [...days.values()];
 }
 
 interface Run {
   day: string | undefined;
+  /** By tenant: how many its day may count. */
+  readonly most: Map<string, number | null>;
+  isWithin: boolean;
   /** The last statement of the run that touches a key. Beginnings are the first: they need not be noted. */
   readonly touched: Map<string, number>;
   readonly rows: Readonly<Record<RunKind, Row[]>>;
@@ -70,6 +88,8 @@ interface Run {
 
 const createRun = (): Run => ({
   day: undefined,
+  most: new Map(),
+  isWithin: false,
   touched: new Map(),
   rows: { accepted: [], resumed: [], effects: [], ended: [], sent: [], released: [] },
   places: { accepted: [], resumed: [], effects: [], ended: [], sent: [], released: [] },
@@ -77,13 +97,14 @@ const createRun = (): Run => ({
 });
 
 /** Whether the write may share the run's statements. */
-function takes({ day, touched }: Run, write: RunWrite): boolean {
+function takes({ day, most, touched }: Run, write: RunWrite): boolean {
   const touchedAfter = (key: string, kind: RunKind): boolean => (touched.get(key) ?? -1) > RANK[kind];
   const hasLaterMessage = (messages: readonly StoredOutgoing[]): boolean =>
     messages.some((each) => touchedAfter(messageKey(each), 'ended'));
   switch (write.kind) {
     case 'accepted':
       if (day !== undefined && day !== write.row.day) return false;
+      if (most.has(write.row.tenant_id) && most.get(write.row.tenant_id) !== write.row.most) return false;
       if (touched.has(sessionKey(write.row))) return false;
       return !touchedAfter(turnKey(write.row), write.resumable ? 'accepted' : 'resumed');
     case 'effects':
@@ -113,6 +134,8 @@ function add(run: Run, write: RunWrite, place: number): void {
   switch (write.kind) {
     case 'accepted':
       run.day = write.row.day;
+      run.most.set(write.row.tenant_id, write.row.most);
+      run.isWithin ||= write.row.most !== null;
       put('accepted', write.row);
       if (!write.resumable) return;
       touch(turnKey(write.row), 'resumed');
@@ -142,9 +165,9 @@ function add(run: Run, write: RunWrite, place: number): void {
   }
 }
 
-const stepsOf = ({ rows, places, outgoing }: Run): readonly PlanStep[] =>
+const stepsOf = ({ rows, places, outgoing, isWithin }: Run): readonly PlanStep[] =>
   RUN.map((kind) => ({
-    kind,
+    kind: kind === 'accepted' && isWithin ? ('acceptedWithin' as const) : kind,
     rows: rows[kind],
     places: places[kind],
     outgoing: kind === 'ended' ? outgoing : [],

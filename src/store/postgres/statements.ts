@@ -12,6 +12,7 @@ const NUMBERS: ReadonlySet<string> = new Set([
   'answered_at',
   'unsent',
   'end',
+  'most',
   'epoch',
 ]);
 
@@ -62,16 +63,12 @@ const ENDED_SQL = `
     from missed m join turns t using (tenant_id, task_id)
   )`;
 
-/** Rows are taken in one order everywhere, so that two nodes that count for one tenant do not wait for each other. */
-export const SQL: Readonly<Record<PlanStep['kind'] | 'endedWithOutgoing', string>> = {
-  accepted: `
-    with input as materialized (${input([...ACCEPTED, 'day', 'epoch'])}), own as materialized (
-      select * from input i where ${owned('i', 'i.epoch')}
-    ), stored as (
-      insert into turns (${LIST}, boot, epoch) select ${LIST}, ${BOOT}, epoch from own order by ord
-      on conflict (tenant_id, task_id) do nothing
-      returning tenant_id, task_id, session_id, asked_at
-    ), touched as (
+/** Of the rows of an acceptance those whose session is the boot's. */
+const OWN = `own as materialized (select * from input i where ${owned('i', 'i.epoch')})`;
+
+/** What follows once the turns are `stored`: their sessions, and the count of their day. */
+const NOTED = `
+    touched as (
       insert into sessions (tenant_id, session_id, created_at, last_at)
       select tenant_id, session_id, min(asked_at), max(asked_at) from stored group by 1, 2 order by 1, 2
       on conflict (tenant_id, session_id) do update set last_at = excluded.last_at
@@ -80,9 +77,47 @@ export const SQL: Readonly<Record<PlanStep['kind'] | 'endedWithOutgoing', string
       insert into daily_usage (tenant_id, day, used)
       select tenant_id, (select day from input limit 1), count(*) from stored group by 1 order by 1
       on conflict (tenant_id, day) do update set used = daily_usage.used + excluded.used
-    )
+    )`;
+
+/** Rows are taken in one order everywhere, so that two nodes that count for one tenant do not wait for each other. */
+export const SQL: Readonly<Record<PlanStep['kind'] | 'endedWithOutgoing', string>> = {
+  accepted: `
+    with input as materialized (${input([...ACCEPTED, 'day', 'epoch'])}), ${OWN}, stored as (
+      insert into turns (${LIST}, boot, epoch) select ${LIST}, ${BOOT}, epoch from own order by ord
+      on conflict (tenant_id, task_id) do nothing
+      returning tenant_id, task_id, session_id, asked_at
+    ), ${NOTED}
     select tenant_id || ' ' || task_id as key, null::bigint as ord from stored
     union all select null, ord from input where ord not in (select ord from own)`,
+  /**
+   * Locks the counts of days that have a limit, and makes those that are missing: until it commits no other node stores a
+   * turn of these tenants, and what the next statement sees is all there is.
+   */
+  counting: `
+    insert into daily_usage (tenant_id, day, used) select tenant_id, day, 0 from (${input(['tenant_id', 'day'])}) i
+    order by tenant_id, day
+    on conflict (tenant_id, day) do update set used = daily_usage.used where false`,
+  /** Of the turns that are new the first ones that find room in their tenant's day; \`over\` are the others. */
+  acceptedWithin: `
+    with input as materialized (${input([...ACCEPTED, 'day', 'most', 'epoch'])}), ${OWN}, looked as materialized (
+      select i.*, t.task_id is null
+        and row_number() over (partition by i.tenant_id, i.task_id order by i.ord) = 1 as is_new
+      from own i left join turns t on t.tenant_id = i.tenant_id and t.task_id = i.task_id
+    ), placed as materialized (
+      select l.*, count(*) filter (where is_new) over (partition by l.tenant_id order by l.ord) as place
+      from looked l
+    ), judged as materialized (
+      select p.*, p.most is null or p.place <= p.most - coalesce(u.used, 0) as fits
+      from placed p left join daily_usage u on u.tenant_id = p.tenant_id and u.day = p.day
+      where p.is_new
+    ), stored as (
+      insert into turns (${LIST}, boot, epoch) select ${LIST}, ${BOOT}, epoch from judged where fits order by ord
+      on conflict (tenant_id, task_id) do nothing
+      returning tenant_id, task_id, session_id, asked_at
+    ), ${NOTED}
+    select tenant_id || ' ' || task_id as key, null::bigint as ord, false as over from stored
+    union all select tenant_id || ' ' || task_id, null, true from judged where not fits
+    union all select null, ord, false from input where ord not in (select ord from own)`,
   resumed: `
     update turns t set agent_id = i.agent_id, agent_version = i.agent_version, status = i.status,
       finished_at = null, content = null, answer = null, answered_at = null,
@@ -122,8 +157,16 @@ export const SQL: Readonly<Record<PlanStep['kind'] | 'endedWithOutgoing', string
       order by created_at limit ${MOST}
     )
     delete from outgoing o using old where o.tenant_id = old.tenant_id and o.id = old.id`,
-  withdrawn: `delete from turns where tenant_id = ${value('tenant_id')} and task_id = ${value('task_id')}
-    and created_at = ${value('created_at', 'bigint')} and finished_at is null`,
+  /** It is taken out of the count of its day, too. */
+  withdrawn: `
+    with gone as (
+      delete from turns where tenant_id = ${value('tenant_id')} and task_id = ${value('task_id')}
+        and created_at = ${value('created_at', 'bigint')} and finished_at is null
+      returning tenant_id, created_at
+    )
+    update daily_usage u set used = u.used - 1 from gone g
+    where u.tenant_id = g.tenant_id and u.used > 0
+      and u.day = to_char(to_timestamp(g.created_at / 1000.0) at time zone 'UTC', 'YYYY-MM-DD')`,
   deleted: `
     with own as materialized (
       select i.* from (select ${value('tenant_id')} as tenant_id, ${value('session_id')} as session_id) i

@@ -1,6 +1,14 @@
 /** Carries out a batch of writes in one SQLite transaction. Runs in the worker: nothing here may be asynchronous. */
 import type { DatabaseSync } from 'node:sqlite';
-import type { AcceptedRow, EncodedWrite, OutgoingKey, SessionRow, StoredOutgoing } from '../encode.ts';
+import { dayOf } from '../../domain/rate-limit.ts';
+import {
+  type AcceptedRow,
+  type EncodedWrite,
+  type OutgoingKey,
+  OVER,
+  type SessionRow,
+  type StoredOutgoing,
+} from '../encode.ts';
 import { createStatements, type Statements } from './statements.ts';
 import { createTouches, type Touches } from './touches.ts';
 
@@ -66,13 +74,14 @@ function apply(context: BatchContext, write: EncodedWrite): number {
       return statements.run('forgotten', write.row);
     case 'probe':
       return statements.run('probe', {});
+    case 'withdrawn':
+      return withdraw(context, write);
     // Who has the database to itself gives nothing up.
     case 'released':
       return 1;
     case 'effects':
     case 'overtaken':
     case 'notified':
-    case 'withdrawn':
     case 'tier':
     case 'interrupted':
       statements.run(write.kind, write.row);
@@ -82,12 +91,34 @@ function apply(context: BatchContext, write: EncodedWrite): number {
 
 function accept(context: BatchContext, { row, resumable }: Write<'accepted'>): number {
   const { statements, used } = context;
+  if (row.most !== null && isOver(context, row)) {
+    if (statements.all('known', row).length === 0) return OVER;
+    return resumable ? statements.run('resume', row) : 0;
+  }
   if (statements.run('accept', row) === 0) return resumable ? statements.run('resume', row) : 0;
   touch(context, row);
   const key = `${row.tenant_id} ${row.day}`;
   const count = used.get(key);
   if (count) count.used += 1;
   else used.set(key, { tenant_id: row.tenant_id, day: row.day, used: 1 });
+  return 1;
+}
+
+/** Whether the tenant's day has no room left for one more. */
+function isOver({ statements, used }: BatchContext, row: AcceptedRow): boolean {
+  const stored = Number(statements.all('used', row)[0]?.used ?? 0);
+  return (
+    stored + (used.get(`${row.tenant_id} ${row.day}`)?.used ?? 0) >= (row.most ?? Number.POSITIVE_INFINITY)
+  );
+}
+
+/** It is taken out of the count of its day, too. */
+function withdraw({ statements, used }: BatchContext, { row }: Write<'withdrawn'>): number {
+  if (statements.run('withdrawn', row) === 0) return 1;
+  const day = dayOf(row.created_at);
+  const count = used.get(`${row.tenant_id} ${day}`);
+  if (count && count.used > 0) count.used -= 1;
+  else statements.run('uncounted', { tenant_id: row.tenant_id, day });
   return 1;
 }
 

@@ -21,6 +21,7 @@ const SQL = {
   touched: 'select last_at from sessions where tenant_id = :tenant_id and session_id = :session_id',
   count: `insert into daily_usage (tenant_id, day, used) values (:tenant_id, :day, :used)
     on conflict (tenant_id, day) do update set used = used + excluded.used`,
+  used: 'select used from daily_usage where tenant_id = :tenant_id and day = :day',
   resume: `update turns set agent_id = :agent_id, agent_version = :agent_version, status = :status,
       finished_at = null, content = null, answer = null, answered_at = null, flags = flags & ${LASTING_FLAGS},
       info = null, error = null, reasoning = null, untold = 0
@@ -47,6 +48,8 @@ const SQL = {
       select seq from outgoing where unsent = 0 and created_at < :before_ms order by created_at limit :most)`,
   withdrawn: `delete from turns where tenant_id = :tenant_id and task_id = :task_id
     and created_at = :created_at and finished_at is null`,
+  uncounted: `update daily_usage set used = used - 1
+    where tenant_id = :tenant_id and day = :day and used > 0`,
   deleteTurns: 'delete from turns where tenant_id = :tenant_id and session_id = :session_id',
   deleteSession: 'delete from sessions where tenant_id = :tenant_id and session_id = :session_id',
   oldSessions: `select s.tenant_id, s.session_id, coalesce((
