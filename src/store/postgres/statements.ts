@@ -66,7 +66,9 @@ const ENDED_SQL = `
 export const SQL: Readonly<Record<PlanStep['kind'] | 'endedWithOutgoing', string>> = {
   accepted: `
     with input as materialized (${input([...ACCEPTED, 'day', 'epoch'])}), own as materialized (
-      select * from input i where ${owned('i', 'i.epoch')}
+      select i.* from input i left join owners o on o.tenant_id = i.tenant_id and o.session_id = i.session_id
+        and o.boot = ${BOOT} and o.epoch = i.epoch
+      where o.boot is not null or ${BOOT} is null or i.epoch = -${BOOT}
     ), stored as (
       insert into turns (${LIST}, boot, epoch) select ${LIST}, ${BOOT}, epoch from own order by ord
       on conflict (tenant_id, task_id) do nothing
