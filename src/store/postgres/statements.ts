@@ -64,7 +64,11 @@ const ENDED_SQL = `
   )`;
 
 /** Of the rows of an acceptance those whose session is the boot's. */
-const OWN = `own as materialized (select * from input i where ${owned('i', 'i.epoch')})`;
+const OWN = `own as materialized (
+      select i.* from input i left join owners o on o.tenant_id = i.tenant_id and o.session_id = i.session_id
+        and o.boot = ${BOOT} and o.epoch = i.epoch
+      where o.boot is not null or ${BOOT} is null or i.epoch = -${BOOT}
+    )`;
 
 /** What follows once the turns are `stored`: their sessions, and the count of their day. */
 const NOTED = `
