@@ -4,6 +4,7 @@ import { createAgentTasks } from '../actors/actions/agent-tasks.ts';
 import { createActionWorker, workSubscriptions } from '../actors/actions/worker.ts';
 import { createAgents } from '../actors/agent/agents.ts';
 import { createCluster } from '../actors/cluster/cluster.ts';
+import { createEverywhere } from '../actors/cluster/everywhere.ts';
 import { createExecutions } from '../actors/executions/executions.ts';
 import { createTurnObserver } from '../actors/executions/turn-observer.ts';
 import { createActorSystem } from '../actors/runtime/actor-system.ts';
@@ -21,15 +22,18 @@ import { createAccess, createProxyCheck } from '../transports/wire/access.ts';
 import { namedTools } from './domain/agent-rules.ts';
 import { defaultAgent } from './domain/default-agent.ts';
 import { CLOSE } from './domain/errors.ts';
-import { type AgentId, sessionIdSchema, type TenantId, taskIdSchema } from './domain/ids.ts';
+import { sessionIdSchema, taskIdSchema } from './domain/ids.ts';
 import { knownProviders } from './domain/providers.ts';
 import { createAnswerSchemas } from './llm/answer-schemas.ts';
 import { createModels } from './llm/models.ts';
 import { createAgentRunner } from './llm/runner.ts';
-import { createManagement, createNotices } from './management/management.ts';
+import { createManagement } from './management/management.ts';
+import { createNotices } from './management/notices.ts';
 import { createTenantAdmin } from './management/tenants.ts';
 import { createPeerSide } from './peer-side.ts';
+import { type Broadcast, soleBroadcast } from './ports/broadcast.ts';
 import type { AgentSource } from './ports/runner.ts';
+import type { Directory } from './ports/sessions.ts';
 import type { Clock, Log } from './ports/telemetry.ts';
 import type { Transport, TransportMeter } from './ports/transport.ts';
 import type { Settings } from './settings.ts';
@@ -66,6 +70,8 @@ export interface NodeParts {
   readonly server?: Server;
   /** Closed with the node. */
   readonly transport?: Transport;
+  /** How the other nodes of the database are told what holds on all. */
+  readonly broadcast?: Broadcast;
   /** False lets webhooks and callbacks reach this machine. */
   readonly blockPrivate?: boolean;
 }
@@ -143,12 +149,25 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   });
 
   const known = knownProviders(settings.models.providers);
-  const notices = createNotices(log);
-  notices.listen((notice) => system.notify(notice));
+  const broadcast = parts.broadcast ?? soleBroadcast;
+  const everywhere = createEverywhere({
+    broadcast,
+    here: {
+      push: system.push,
+      notify: system.notify,
+      tierSet: system.tierSet,
+      changed: agents.changed,
+      outdated: (news) =>
+        remoteAgents ? remoteAgents.expire(news.tenantId, news.agentId) : agents.outdated(news),
+    },
+  });
+  const directory: Directory = { ...system, push: everywhere.push };
+  const notices = createNotices(log, broadcast);
+  notices.listen('everywhere', (notice) => system.notify(notice));
   const management = createManagement({
     agents: stores.agents,
     templates: stores.templates,
-    liveAgents: agents,
+    liveAgents: everywhere,
     builtIn,
     notices,
     tiers,
@@ -166,14 +185,14 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     newId: randomUUID,
     log,
   });
-  const tenants = createTenantAdmin({ store, clock, log, tierSet: (id, tier) => system.tierSet(id, tier) });
+  const tenants = createTenantAdmin({ store, clock, log, tierSet: everywhere.tierSet });
   const { allowInsecure } = settings.access;
   const outward = { clock, log, meter: metrics, allowInsecure, blockPrivate: parts.blockPrivate ?? true };
   const webhooks = createWebhooks({ ...outward, store: stores.webhooks, notices });
   const callbacks = createCallbacks(outward);
-  const observer = createTurnObserver({ directory: system, clock, log });
+  const observer = createTurnObserver({ directory, clock, log });
   const executions = createExecutions({
-    directory: system,
+    directory,
     observer,
     callbacks,
     clock,
@@ -184,11 +203,10 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const actionWorker = createActionWorker({
     transport,
     relay,
-    directory: system,
+    directory,
     executions,
     peers: beside.peers,
-    invalidateAgent: (tenantId: TenantId, agentId: AgentId) =>
-      remoteAgents ? remoteAgents.expire(tenantId, agentId) : agents.invalidate(tenantId, agentId),
+    invalidateAgent: everywhere.invalidate,
     clock,
     log,
     refusals,
@@ -207,7 +225,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
 
   let draining = true; // until the store holds no turn of an earlier process that looks as if it ran
   const shared = {
-    directory: system,
+    directory,
     access: createAccess(settings.access, clock),
     proxied: createProxyCheck(settings.access),
     refusals,
@@ -225,7 +243,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     ...shared,
     notices,
     metrics,
-    deliver: (notice) => system.notify(notice),
+    deliver: everywhere.notify,
   });
   const http = createHttpApp({
     ...shared,

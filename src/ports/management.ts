@@ -304,6 +304,9 @@ export interface TenantAdmin {
 export interface Notices {
   /** `stored`: the store holds what webhooks are to be sent of it. */
   publish(notice: TenantNotice, stored?: boolean): void;
-  /** Returns what ends the listening. */
-  listen(listener: (notice: TenantNotice, stored: boolean) => void): () => void;
+  /**
+   * `once`: hears what is published on this node. `everywhere`: hears also what the other nodes publish, with `stored`
+   * always true. Returns what ends the listening.
+   */
+  listen(where: 'once' | 'everywhere', listener: (notice: TenantNotice, stored: boolean) => void): () => void;
 }
