@@ -77,6 +77,7 @@ export function createSystem(options: SystemOptions): System {
   return {
     ...createDirectory(parts),
     notify: (notice) => notifyTenant(registry, notice, clock.now()),
+    tenants: () => registry.tenants.keys(),
     tierSet(tenantId, tier) {
       const live = registry.tenants.get(tenantId);
       if (live) actors.tell(live.address, { type: 'tierSet', tier });
@@ -348,6 +349,8 @@ interface SystemOptions extends SessionConfig {
 export interface System extends Directory {
   /** Sends a notice to every client of its tenant that is attached on this node, at most once. */
   notify(notice: TenantNotice): void;
+  /** Those that live on this node. */
+  tenants(): Iterable<TenantId>;
   /** An operator set a tenant's tier: it holds from the next message on, over what requests name. */
   tierSet(tenantId: TenantId, tier: Tier): void;
   /**

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { createAgentTasks } from '../actors/actions/agent-tasks.ts';
 import { createActionWorker, workSubscriptions } from '../actors/actions/worker.ts';
 import { createAgents } from '../actors/agent/agents.ts';
+import { createChangeReader } from '../actors/cluster/changes.ts';
 import { createCluster } from '../actors/cluster/cluster.ts';
 import { createEverywhere } from '../actors/cluster/everywhere.ts';
 import { createExecutions } from '../actors/executions/executions.ts';
@@ -24,6 +25,7 @@ import { defaultAgent } from './domain/default-agent.ts';
 import { CLOSE } from './domain/errors.ts';
 import { sessionIdSchema, taskIdSchema } from './domain/ids.ts';
 import { knownProviders } from './domain/providers.ts';
+import { dayOf } from './domain/rate-limit.ts';
 import { createAnswerSchemas } from './llm/answer-schemas.ts';
 import { createModels } from './llm/models.ts';
 import { createAgentRunner } from './llm/runner.ts';
@@ -161,6 +163,13 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
         remoteAgents ? remoteAgents.expire(news.tenantId, news.agentId) : agents.outdated(news),
     },
   });
+  const changes = createChangeReader({
+    ...{ feed: stores.changes, everyMs: settings.cluster.beatMs, agents, log },
+    tiers: {
+      ...{ tenants: system.tenants, set: system.tierSet },
+      stored: async (tenantId) => (await store.tenant(tenantId, dayOf(clock.now())))?.tier,
+    },
+  });
   const directory: Directory = { ...system, push: everywhere.push };
   const notices = createNotices(log, broadcast);
   notices.listen('everywhere', (notice) => system.notify(notice));
@@ -275,6 +284,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const end = (): Promise<void> => {
     closing ??= (async () => {
       retention.close();
+      await changes.close();
       await management.close();
       await agentTasks.close();
       await actionWorker.close();
@@ -317,6 +327,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     const port = await server.listen(settings.host, settings.port);
     await cluster.join();
     await store.commit({ type: 'unfinished-interrupted', atMs: clock.now() });
+    changes.start();
     webhooks.start();
     relay.start();
     await agentTasks.start();

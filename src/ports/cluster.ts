@@ -1,4 +1,6 @@
-/** The nodes that share a database: what each asks of the table in which they all stand. */
+/** The nodes that share a database: what each asks of the tables in which they stand, and hear of each other. */
+import type { AgentNews } from '../domain/broadcast.ts';
+import type { TenantId } from '../domain/ids.ts';
 
 /** The number of one start of a node. It is minted by the database and never comes again. */
 export type Boot = number;
@@ -50,3 +52,20 @@ export interface NodeTable {
   /** Calls back, once, when a write was refused since this boot is dead. */
   onSuperseded(listener: () => void): void;
 }
+
+/** Something that was stored and that every node must know of; `seq` names it. */
+export type StoredChange = { readonly seq: number } & (
+  | { readonly type: 'agent'; readonly news: AgentNews }
+  | { readonly type: 'tier' | 'template'; readonly tenantId: TenantId; readonly id: string }
+);
+
+/** What the nodes of a database, and commands beside them, have stored. Any method rejects where the database is away. */
+export interface ChangeFeed {
+  /** Everything of the last seconds by the database's clock: more than CHANGES_MS of it, so that who asks each second misses nothing. */
+  recent(): Promise<readonly StoredChange[]>;
+  /** Deletes what is more than an hour old. */
+  forget(): Promise<void>;
+}
+
+/** Who has not asked for longer may have missed a change. */
+export const CHANGES_MS = 10_000;

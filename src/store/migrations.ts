@@ -1,6 +1,7 @@
 /** The migrations: one set for both databases, with the few steps that only one of them needs. */
 import { type CreateTableBuilder, type Kysely, sql } from 'kysely';
 import { type Migration, Migrator } from 'kysely/migration';
+import { createWork } from './migration-work.ts';
 import type { Schema } from './schema.ts';
 
 export type DatabaseKind = 'sqlite' | 'postgres';
@@ -38,6 +39,7 @@ function migrations(kind: DatabaseKind): Record<string, Migration> {
     '006-reasoning': { up: addReasoning },
     '007-agents-by-creation': { up: (db) => dateAgents(db, kind) },
     ...(kind === 'postgres' ? { '008-nodes': { up: createNodes } } : {}),
+    '011-work': { up: (db) => createWork(db, kind, secureRows) },
   };
 }
 

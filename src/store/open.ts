@@ -1,11 +1,12 @@
 /** Opens what DATABASE_URL names and makes the stores over it. */
 
-import type { NodeTable } from '../ports/cluster.ts';
+import type { ChangeFeed, NodeTable } from '../ports/cluster.ts';
 import type { AgentStore, Archive, TemplateStore, WebhookStore } from '../ports/management.ts';
 import type { Store } from '../ports/store.ts';
 import type { Log } from '../ports/telemetry.ts';
 import { createAgentStore } from './agents.ts';
 import { createArchive } from './archive.ts';
+import { createChangeFeed } from './changes.ts';
 import { createConversations } from './conversations.ts';
 import type { Database } from './database.ts';
 import { type GuardOptions, guarded } from './guarded.ts';
@@ -31,6 +32,8 @@ export interface Stores {
   readonly archive: Archive;
   /** The nodes that share the database; absent where one has it to itself. */
   readonly nodes?: NodeTable;
+  /** What other nodes store; absent as well. */
+  readonly changes?: ChangeFeed;
   /** Finishes the writes that were begun, then closes the database; `conversations` with it. Safe to call twice. */
   close(): Promise<void>;
 }
@@ -54,7 +57,7 @@ export async function openStores({ url, log, nodeId, guard = {} }: StoreOptions)
     templates: createTemplateStore(database),
     webhooks: createWebhookStore(database),
     archive: createArchive(database),
-    ...('nodes' in opened ? { nodes: opened.nodes } : {}),
+    ...('nodes' in opened ? { nodes: opened.nodes, changes: createChangeFeed(database) } : {}),
     close() {
       closing ??= conversations.close().then(() => opened.close());
       return closing;

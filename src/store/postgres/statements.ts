@@ -113,8 +113,12 @@ export const SQL: Readonly<Record<PlanStep['kind'] | 'endedWithOutgoing', string
     where tenant_id = ${value('tenant_id')} and task_id = ${value('task_id')}`,
   notified: `update turns set untold = 0
     where tenant_id = ${value('tenant_id')} and task_id = ${value('task_id')} and untold = 1`,
-  tier: `insert into tenants (tenant_id, tier) values (${value('tenant_id')}, ${value('tier')})
-    on conflict (tenant_id) do update set tier = excluded.tier`,
+  tier: `
+    with given as (
+      insert into tenants (tenant_id, tier) values (${value('tenant_id')}, ${value('tier')})
+      on conflict (tenant_id) do update set tier = excluded.tier
+    )
+    insert into changes (tenant_id, kind, id) values (${value('tenant_id')}, 'tier', ${value('tier')})`,
   interrupted: `update turns
     set status = 'failed', finished_at = ${value('finished_at', 'bigint')}, error = ${value('error')}, untold = 1
     where finished_at is null and (boot is null or ${BOOT} is null)`,
