@@ -1,4 +1,5 @@
 /** Executions as turns of their sessions: started at once or with retry, awaited to their end, their results called back. */
+import { defined } from '../../src/domain/defined.ts';
 import { type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
 import { executionBody } from '../../src/domain/turn-schemas.ts';
@@ -38,14 +39,14 @@ export function createStart({ directory, observer, callbacks, clock, log }: RunD
     }));
     if (!observed.ok) return observed;
     const { taskId } = request;
-    const { sessionId, accepted } = observed;
+    const { sessionId, accepted, replying } = observed;
     const ended = endRecord(directory, request, beganAtMs, observed, awaitEnd).catch(
       (error: unknown): Reply<TurnRecord> => {
         log.error({ err: error, task_id: taskId }, 'the end of an execution could not be read');
         return { ok: false, error: refusal('INTERNAL') };
       },
     );
-    return { ok: true, taskId, sessionId, accepted, ended };
+    return { ok: true, taskId, sessionId, accepted, ended, ...defined({ replying }) };
   }
 
   async function deliver(place: CallbackPlace, { ended, taskId }: StartedRun): Promise<void> {
@@ -78,10 +79,10 @@ const NEVER = new Promise<never>(() => {});
 async function runUnobserved(directory: Directory, request: TurnRequest): Promise<StartReply> {
   const reply = await directory.say(request);
   if (!reply.ok) return { ok: false, error: reply.error };
-  const { taskId, accepted } = reply;
+  const { taskId, accepted, replying } = reply;
   const first = accepted.deduplicated ? await directory.turn(request.caller.tenantId, taskId) : undefined;
   const sessionId = first?.ok ? first.value.sessionId : request.sessionId;
-  return { ok: true, taskId, sessionId, accepted, ended: NEVER };
+  return { ok: true, taskId, sessionId, accepted, ended: NEVER, ...defined({ replying }) };
 }
 
 const tooManyCallbacks = (): ErrorData =>

@@ -126,6 +126,7 @@ const endWrite = (state: SessionState, turn: Ending): Write => ({
   turn: endedRecord(turn, state.tenantId, state.sessionId),
   message: answerOf(turn),
   asked: turn.said,
+  ...defined({ replies: turn.request.replies }),
   ...(turn.ran ? {} : { unrun: true }),
   ...(state.tier ? { tier: state.tier } : {}),
 });
@@ -138,6 +139,7 @@ export function abandonedWrite(state: SessionState, turn: Turn, error: ErrorData
     turn: { ...record, status: 'failed', finishedAtMs: atMs, error },
     message: undefined,
     asked: turn.said,
+    ...defined({ replies: turn.request.replies }),
     ...(record.status === 'queued' ? { unrun: true } : {}),
     ...(state.tier ? { tier: state.tier } : {}),
   };

@@ -47,6 +47,8 @@ export interface StartedRun {
   /** Of a repeated request: the session of the first. */
   readonly sessionId: SessionId;
   readonly accepted: Accepted;
+  /** As SayReply's. */
+  readonly replying?: true;
   /** Never rejects: an end that is not known is a refusal. Never settles where it is not awaited. */
   readonly ended: Promise<Reply<TurnRecord>>;
 }

@@ -222,8 +222,10 @@ export function agentContract(name: string, open: () => Promise<OpenAgents>): vo
   });
 }
 
-/** Takes migration 008 back, which only PostgreSQL has. */
+/** Takes migrations 008 and later back, as PostgreSQL has them. */
 export const UNDO_NODES = [
+  'drop table batches, callbacks, changes, job_runs',
+  'drop function nooble_forget_nodes(interval)',
   'drop function nooble_alive(bigint, uuid), nooble_alive_alone(bigint, uuid), nooble_bury(bigint, bigint, text)',
   'drop table nodes',
   'alter table turns drop column boot',

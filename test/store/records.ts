@@ -2,6 +2,7 @@
 import { test } from 'node:test';
 import type { Message } from '../../src/domain/conversation.ts';
 import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
+import type { ReplySpec } from '../../src/domain/reply-spec.ts';
 import type { TurnRecord } from '../../src/domain/turn.ts';
 import type { MessagePage, PageRequest, Store, Write, WriteOutcome } from '../../src/ports/store.ts';
 import type { Stores } from '../../src/store/open.ts';
@@ -67,11 +68,17 @@ export const answered = (name: TurnName, content: string): TurnRecord =>
   });
 
 /** Ends a turn with an answer. */
-export const answer = (store: Store, name: TurnName, content = `say ${name.task}`): Promise<WriteOutcome> =>
+export const answer = (
+  store: Store,
+  name: TurnName,
+  content = `say ${name.task}`,
+  replies?: readonly ReplySpec[],
+): Promise<WriteOutcome> =>
   store.commit({
     type: 'turn-ended',
     turn: answered(name, content),
     message: message(name, 'assistant', content),
+    ...(replies ? { replies } : {}),
   });
 
 export const page = (
