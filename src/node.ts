@@ -198,12 +198,13 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const { allowInsecure } = settings.access;
   const outward = { clock, log, meter: metrics, allowInsecure, blockPrivate: parts.blockPrivate ?? true };
   const webhooks = createWebhooks({ ...outward, store: stores.webhooks, notices });
-  const callbacks = createCallbacks(outward);
+  const callbacks = createCallbacks({ ...outward, store: stores.callbacks });
   const observer = createTurnObserver({ directory, clock, log });
   const executions = createExecutions({
     directory,
     observer,
     callbacks,
+    batchStore: stores.batches,
     clock,
     log,
     atOnce: async (tenantId, named) => tiers[await tierOf(tenantId, named)].executions,
@@ -230,7 +231,15 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     table: settings.cluster.mode === 'off' ? undefined : stores.nodes,
     onSuperseded: () => giveUp(),
   });
-  const retention = createRetention({ store, webhooks: stores.webhooks, tiers, defaultTier, clock, log });
+  const retention = createRetention({
+    store,
+    webhooks: stores.webhooks,
+    batches: stores.batches,
+    tiers,
+    defaultTier,
+    clock,
+    log,
+  });
 
   let draining = true; // until the store holds no turn of an earlier process that looks as if it ran
   const shared = {
@@ -329,6 +338,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     await store.commit({ type: 'unfinished-interrupted', atMs: clock.now() });
     changes.start();
     webhooks.start();
+    executions.takeUp();
     relay.start();
     await agentTasks.start();
     draining = false;

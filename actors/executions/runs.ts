@@ -1,6 +1,6 @@
 /** Executions as turns of their sessions: started at once or with retry, awaited to their end, their results called back. */
 import { defined } from '../../src/domain/defined.ts';
-import { type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
+import { type ErrorData, RefusalError, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
 import { executionBody } from '../../src/domain/turn-schemas.ts';
 import type {
@@ -52,14 +52,17 @@ export function createStart({ directory, observer, callbacks, clock, log }: RunD
   async function deliver(place: CallbackPlace, { ended, taskId }: StartedRun): Promise<void> {
     const end = await ended;
     if (end.ok) return place.send(JSON.stringify(executionBody(end.value)));
-    place.release();
-    log.warn({ task_id: taskId, code: end.error.code }, 'a callback was given up: the end is not known');
+    place.leave();
+    log.info({ task_id: taskId, code: end.error.code }, 'a callback is left: the end is not known here');
   }
 
   return async (request, options) => {
-    const { callbackUrl: url, awaitEnd } = options;
+    const { callbackUrl: url, batchId, awaitEnd } = options;
     if (url === undefined) return run(request, options);
-    const place = callbacks.reserve(request.caller.tenantId, request.taskId, url);
+    const { taskId, caller } = request;
+    const callback = { tenantId: caller.tenantId, taskId, url, ...defined({ batchId }) };
+    const place = await callbacks.reserve(callback).catch(refusedBy);
+    if (typeof place === 'object' && 'code' in place) return { ok: false, error: place };
     if (place === 'full') return { ok: false, error: tooManyCallbacks() };
     if (place === 'same') return run(request, options);
     try {
@@ -72,6 +75,12 @@ export function createStart({ directory, observer, callbacks, clock, log }: RunD
       throw error;
     }
   };
+}
+
+/** The refusal that a failure is. */
+function refusedBy(error: unknown): ErrorData {
+  if (error instanceof RefusalError) return error.data;
+  throw error;
 }
 
 const NEVER = new Promise<never>(() => {});

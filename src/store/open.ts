@@ -1,11 +1,14 @@
 /** Opens what DATABASE_URL names and makes the stores over it. */
 
+import type { BatchStore, CallbackStore } from '../ports/batches.ts';
 import type { ChangeFeed, NodeTable } from '../ports/cluster.ts';
 import type { AgentStore, Archive, TemplateStore, WebhookStore } from '../ports/management.ts';
 import type { Store } from '../ports/store.ts';
 import type { Log } from '../ports/telemetry.ts';
 import { createAgentStore } from './agents.ts';
 import { createArchive } from './archive.ts';
+import { createBatchStore } from './batches.ts';
+import { createCallbackStore } from './callbacks.ts';
 import { createChangeFeed } from './changes.ts';
 import { createConversations } from './conversations.ts';
 import type { Database } from './database.ts';
@@ -29,6 +32,8 @@ export interface Stores {
   readonly agents: AgentStore;
   readonly templates: TemplateStore;
   readonly webhooks: WebhookStore;
+  readonly batches: BatchStore;
+  readonly callbacks: CallbackStore;
   readonly archive: Archive;
   /** The nodes that share the database; absent where one has it to itself. */
   readonly nodes?: NodeTable;
@@ -56,6 +61,8 @@ export async function openStores({ url, log, nodeId, guard = {} }: StoreOptions)
     agents: createAgentStore(database),
     templates: createTemplateStore(database),
     webhooks: createWebhookStore(database),
+    batches: createBatchStore(database),
+    callbacks: createCallbackStore(database),
     archive: createArchive(database),
     ...('nodes' in opened ? { nodes: opened.nodes, changes: createChangeFeed(database) } : {}),
     close() {

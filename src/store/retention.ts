@@ -1,6 +1,7 @@
 /** The nightly job that deletes what is too old: conversations by their tenant's tier, answers and deliveries. */
 import { Cron } from 'croner';
 import { TIERS, type Tier, type TierTable } from '../domain/tiers.ts';
+import type { BatchStore } from '../ports/batches.ts';
 import type { DeliveryStore } from '../ports/management.ts';
 import type { Store } from '../ports/store.ts';
 import type { Clock, Log } from '../ports/telemetry.ts';
@@ -8,6 +9,7 @@ import type { Clock, Log } from '../ports/telemetry.ts';
 interface RetentionOptions {
   readonly store: Store;
   readonly webhooks: Pick<DeliveryStore, 'expire'>;
+  readonly batches: Pick<BatchStore, 'expire'>;
   readonly tiers: TierTable;
   /** Whose days count for tenants that have no tier of their own. */
   readonly defaultTier: Tier;
@@ -31,12 +33,14 @@ export const ANSWER_RETENTION_MS = 7 * DAY_MS;
 /** How long a webhook's deliveries can be looked at once they were delivered; dead ones can be replayed as well. */
 export const DELIVERED_RETENTION_MS = 7 * DAY_MS;
 export const DEAD_RETENTION_MS = 30 * DAY_MS;
+/** How long a batch of executions can be asked for. */
+const BATCH_RETENTION_MS = 7 * DAY_MS;
 /** Deliveries of a webhook that stay from one night to the next. */
 export const MAX_DELIVERIES = 10_000;
 
 /** Starts the schedule. Two runs never overlap; the store deletes in chunks between its other writes. */
 export function createRetention(options: RetentionOptions): Retention {
-  const { store, webhooks, tiers, defaultTier, clock, log, schedule = NIGHTLY } = options;
+  const { store, webhooks, batches, tiers, defaultTier, clock, log, schedule = NIGHTLY } = options;
 
   async function attempt(what: string, work: () => Promise<unknown>, fields: object = {}): Promise<void> {
     try {
@@ -69,6 +73,7 @@ export function createRetention(options: RetentionOptions): Retention {
     const answers = { type: 'outgoing-expired', beforeMs: nowMs - ANSWER_RETENTION_MS } as const;
     await attempt('old answers', () => store.commit(answers));
     await attempt('old deliveries', () => expireDeliveries(nowMs));
+    await attempt('old batches', () => batches.expire(nowMs - BATCH_RETENTION_MS));
     log.info({}, 'old conversations deleted');
   }
 
