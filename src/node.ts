@@ -232,13 +232,8 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     onSuperseded: () => giveUp(),
   });
   const retention = createRetention({
-    store,
-    webhooks: stores.webhooks,
-    batches: stores.batches,
-    tiers,
-    defaultTier,
-    clock,
-    log,
+    ...{ store, webhooks: stores.webhooks, batches: stores.batches, jobs: stores.jobs },
+    ...{ tiers, defaultTier, clock, log },
   });
 
   let draining = true; // until the store holds no turn of an earlier process that looks as if it ran

@@ -1,7 +1,7 @@
 /** Opens what DATABASE_URL names and makes the stores over it. */
 
 import type { BatchStore, CallbackStore } from '../ports/batches.ts';
-import type { ChangeFeed, NodeTable } from '../ports/cluster.ts';
+import type { ChangeFeed, JobRuns, NodeTable } from '../ports/cluster.ts';
 import type { AgentStore, Archive, TemplateStore, WebhookStore } from '../ports/management.ts';
 import type { Store } from '../ports/store.ts';
 import type { Log } from '../ports/telemetry.ts';
@@ -13,6 +13,7 @@ import { createChangeFeed } from './changes.ts';
 import { createConversations } from './conversations.ts';
 import type { Database } from './database.ts';
 import { type GuardOptions, guarded } from './guarded.ts';
+import { createJobRuns } from './jobs.ts';
 import { openPostgres, type PostgresDatabase } from './postgres/open.ts';
 import { openSqlite } from './sqlite/open.ts';
 import { createTemplateStore } from './templates.ts';
@@ -39,6 +40,7 @@ export interface Stores {
   readonly nodes?: NodeTable;
   /** What other nodes store; absent as well. */
   readonly changes?: ChangeFeed;
+  readonly jobs?: JobRuns;
   /** Finishes the writes that were begun, then closes the database; `conversations` with it. Safe to call twice. */
   close(): Promise<void>;
 }
@@ -64,13 +66,20 @@ export async function openStores({ url, log, nodeId, guard = {} }: StoreOptions)
     batches: createBatchStore(database),
     callbacks: createCallbackStore(database),
     archive: createArchive(database),
-    ...('nodes' in opened ? { nodes: opened.nodes, changes: createChangeFeed(database) } : {}),
+    ...('nodes' in opened ? sharedOf(opened.nodes, database) : {}),
     close() {
       closing ??= conversations.close().then(() => opened.close());
       return closing;
     },
   };
 }
+
+/** What only nodes that share a database have. */
+const sharedOf = (nodes: NodeTable, database: Database) => ({
+  nodes,
+  changes: createChangeFeed(database),
+  jobs: createJobRuns(database),
+});
 
 function openDatabase(
   url: string,

@@ -1,7 +1,8 @@
-/** The nightly job that deletes what is too old: conversations by their tenant's tier, answers and deliveries. */
+/** The nightly job that deletes what is too old: conversations by their tenant's tier, answers, deliveries, batches. */
 import { Cron } from 'croner';
 import { TIERS, type Tier, type TierTable } from '../domain/tiers.ts';
 import type { BatchStore } from '../ports/batches.ts';
+import type { JobRuns } from '../ports/cluster.ts';
 import type { DeliveryStore } from '../ports/management.ts';
 import type { Store } from '../ports/store.ts';
 import type { Clock, Log } from '../ports/telemetry.ts';
@@ -10,6 +11,8 @@ interface RetentionOptions {
   readonly store: Store;
   readonly webhooks: Pick<DeliveryStore, 'expire'>;
   readonly batches: Pick<BatchStore, 'expire'>;
+  /** Absent: no other node runs it. */
+  readonly jobs?: JobRuns | undefined;
   readonly tiers: TierTable;
   /** Whose days count for tenants that have no tier of their own. */
   readonly defaultTier: Tier;
@@ -40,7 +43,7 @@ export const MAX_DELIVERIES = 10_000;
 
 /** Starts the schedule. Two runs never overlap; the store deletes in chunks between its other writes. */
 export function createRetention(options: RetentionOptions): Retention {
-  const { store, webhooks, batches, tiers, defaultTier, clock, log, schedule = NIGHTLY } = options;
+  const { store, webhooks, batches, jobs, tiers, defaultTier, clock, log, schedule = NIGHTLY } = options;
 
   async function attempt(what: string, work: () => Promise<unknown>, fields: object = {}): Promise<void> {
     try {
@@ -74,9 +77,19 @@ export function createRetention(options: RetentionOptions): Retention {
     await attempt('old answers', () => store.commit(answers));
     await attempt('old deliveries', () => expireDeliveries(nowMs));
     await attempt('old batches', () => batches.expire(nowMs - BATCH_RETENTION_MS));
+    if (jobs) await attempt('rows of dead nodes', jobs.forgetNodes);
     log.info({}, 'old conversations deleted');
   }
 
-  const job = new Cron(schedule, { protect: true, timezone: 'UTC', unref: true }, run);
+  /** Of all nodes the first does it. What it leaves, since it fails or dies, is done the next night. */
+  async function nightly(): Promise<void> {
+    try {
+      if (!jobs || (await jobs.begin('retention'))) await run();
+    } catch (error) {
+      log.warn({ err: error }, 'the nightly job was not begun');
+    }
+  }
+
+  const job = new Cron(schedule, { protect: true, timezone: 'UTC', unref: true }, nightly);
   return { run, close: () => job.stop() };
 }
