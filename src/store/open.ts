@@ -4,12 +4,13 @@ import type { BatchStore, CallbackStore } from '../ports/batches.ts';
 import type { ChangeFeed, JobRuns, NodeTable } from '../ports/cluster.ts';
 import type { AgentStore, Archive, TemplateStore, WebhookStore } from '../ports/management.ts';
 import type { Store } from '../ports/store.ts';
-import type { Log } from '../ports/telemetry.ts';
+import type { Clock, Log } from '../ports/telemetry.ts';
 import { createAgentStore } from './agents.ts';
 import { createArchive } from './archive.ts';
 import { createBatchStore } from './batches.ts';
 import { createCallbackStore } from './callbacks.ts';
 import { createChangeFeed } from './changes.ts';
+import { openDatabaseClock } from './clock.ts';
 import { createConversations } from './conversations.ts';
 import type { Database } from './database.ts';
 import { type GuardOptions, guarded } from './guarded.ts';
@@ -41,6 +42,8 @@ export interface Stores {
   /** What other nodes store; absent as well. */
   readonly changes?: ChangeFeed;
   readonly jobs?: JobRuns;
+  /** What is due on all nodes is due by this clock; absent: by the node's own. */
+  readonly clock?: Clock;
   /** Finishes the writes that were begun, then closes the database; `conversations` with it. Safe to call twice. */
   close(): Promise<void>;
 }
@@ -56,18 +59,20 @@ export async function openStores({ url, log, nodeId, guard = {} }: StoreOptions)
     });
   });
   const database = guarded(opened, { ...guard, log });
+  const shared = 'nodes' in opened ? await sharedOf(opened, database, log) : undefined;
   const conversations = createConversations(database, {}, { log });
   let closing: Promise<void> | undefined;
   return {
     conversations,
     agents: createAgentStore(database),
     templates: createTemplateStore(database),
-    webhooks: createWebhookStore(database),
+    webhooks: createWebhookStore(database, shared?.clock.now),
     batches: createBatchStore(database),
     callbacks: createCallbackStore(database),
     archive: createArchive(database),
-    ...('nodes' in opened ? sharedOf(opened.nodes, database) : {}),
+    ...shared,
     close() {
+      shared?.clock.close();
       closing ??= conversations.close().then(() => opened.close());
       return closing;
     },
@@ -75,11 +80,14 @@ export async function openStores({ url, log, nodeId, guard = {} }: StoreOptions)
 }
 
 /** What only nodes that share a database have. */
-const sharedOf = (nodes: NodeTable, database: Database) => ({
-  nodes,
-  changes: createChangeFeed(database),
-  jobs: createJobRuns(database),
-});
+async function sharedOf(opened: PostgresDatabase, database: Database, log: Log) {
+  const clock = await openDatabaseClock(database, log).catch(async (error: unknown) => {
+    await opened.close();
+    throw error;
+  });
+  const { nodes } = opened;
+  return { nodes, changes: createChangeFeed(database), jobs: createJobRuns(database), clock };
+}
 
 function openDatabase(
   url: string,
