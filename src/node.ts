@@ -21,6 +21,7 @@ import { mountChat } from '../transports/websocket/chat.ts';
 import { mountTaskUpdates } from '../transports/websocket/service-notices.ts';
 import { createAccess, createProxyCheck } from '../transports/wire/access.ts';
 import { namedTools } from './domain/agent-rules.ts';
+import type { AgentNews } from './domain/broadcast.ts';
 import { defaultAgent } from './domain/default-agent.ts';
 import { CLOSE } from './domain/errors.ts';
 import { sessionIdSchema, taskIdSchema } from './domain/ids.ts';
@@ -152,17 +153,10 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
 
   const known = knownProviders(settings.models.providers);
   const broadcast = parts.broadcast ?? soleBroadcast;
-  const everywhere = createEverywhere({
-    broadcast,
-    here: {
-      push: system.push,
-      notify: system.notify,
-      tierSet: system.tierSet,
-      changed: agents.changed,
-      outdated: (news) =>
-        remoteAgents ? remoteAgents.expire(news.tenantId, news.agentId) : agents.outdated(news),
-    },
-  });
+  const expire = remoteAgents?.expire;
+  const outdated = expire ? (news: AgentNews) => expire(news.tenantId, news.agentId) : agents.outdated;
+  const here = { ...system, changed: agents.changed, outdated };
+  const everywhere = createEverywhere({ broadcast, here });
   const changes = createChangeReader({
     ...{ feed: stores.changes, everyMs: settings.cluster.beatMs, agents, log },
     tiers: {

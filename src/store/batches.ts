@@ -16,8 +16,15 @@ import type { BatchTable, Schema } from './schema.ts';
 /** Batches that one transaction deletes. */
 const DELETE_AT_ONCE = 200;
 
-/** Makes the store; `database` stays the caller's to close. `now`: when batches are made, in ms. */
-export function createBatchStore(database: Database, now: () => number = Date.now): BatchStore {
+/**
+ * Makes the store; `database` stays the caller's to close. `unguarded`: the same for what nobody waits for, and whose failure
+ * is no sign of an outage to others. `now`: when batches are made, in ms.
+ */
+export function createBatchStore(
+  database: Database,
+  now: () => number = Date.now,
+  unguarded: Database = database,
+): BatchStore {
   const { kind } = database;
   return {
     add: (batch, requests, most, termMs) =>
@@ -58,7 +65,7 @@ export function createBatchStore(database: Database, now: () => number = Date.no
         return { batch, turns: await turnsOf(db, batch) };
       }),
     claim: (limit, termMs) =>
-      database.write('node', async (db) => {
+      unguarded.write('node', async (db) => {
         const rows = await db
           .selectFrom('batches')
           .selectAll()
@@ -76,7 +83,7 @@ export function createBatchStore(database: Database, now: () => number = Date.no
         return left;
       }),
     renew: (batches, termMs) =>
-      database.write('node', (db) => {
+      unguarded.write('node', (db) => {
         const rows = batches.map(({ tenantId, id }) => ({ tenant_id: tenantId, batch_id: id }));
         return renew(db, rows, dueIn(kind, now, termMs));
       }),
@@ -91,7 +98,7 @@ export function createBatchStore(database: Database, now: () => number = Date.no
       }),
     async free() {
       if (kind === 'sqlite')
-        await database.write('node', (db) =>
+        await unguarded.write('node', (db) =>
           db.updateTable('batches').set({ due_at: now() }).where('due_at', 'is not', null).execute(),
         );
     },

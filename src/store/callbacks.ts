@@ -10,8 +10,15 @@ import type { CallbackTable, Schema } from './schema.ts';
 /** A callback whose turn was never stored: whoever asked for it was not told that it would run. */
 const WITHOUT_TURN_MS = 3_600_000;
 
-/** Makes the store; `database` stays the caller's to close. `now`: when callbacks are made, in ms. */
-export function createCallbackStore(database: Database, now: () => number = Date.now): CallbackStore {
+/**
+ * Makes the store; `database` stays the caller's to close. `unguarded`: the same for what nobody waits for, and whose failure
+ * is no sign of an outage to others. `now`: when callbacks are made, in ms.
+ */
+export function createCallbackStore(
+  database: Database,
+  now: () => number = Date.now,
+  unguarded: Database = database,
+): CallbackStore {
   const { kind } = database;
   return {
     add: ({ tenantId, taskId, url, batchId = null }, termMs) =>
@@ -29,7 +36,7 @@ export function createCallbackStore(database: Database, now: () => number = Date
           .execute();
       }),
     claim: (limit, termMs) =>
-      database.write('node', async (db) => {
+      unguarded.write('node', async (db) => {
         const due = await claimRows(db, database, now, limit, termMs);
         const ended = [];
         for (const { batch_id, ...row } of due) {
@@ -61,7 +68,7 @@ export function createCallbackStore(database: Database, now: () => number = Date
       }),
     async free() {
       if (kind === 'sqlite')
-        await database.write('node', (db) => db.updateTable('callbacks').set({ due_at: now() }).execute());
+        await unguarded.write('node', (db) => db.updateTable('callbacks').set({ due_at: now() }).execute());
     },
     remove: ({ tenantId, taskId, url }) =>
       database.write(tenantId, async (db) => {

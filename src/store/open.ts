@@ -59,7 +59,7 @@ export async function openStores({ url, log, nodeId, guard = {} }: StoreOptions)
     });
   });
   const database = guarded(opened, { ...guard, log });
-  const shared = 'nodes' in opened ? await sharedOf(opened, database, log) : undefined;
+  const shared = 'nodes' in opened ? await sharedOf(opened, log) : undefined;
   const conversations = createConversations(database, {}, { log });
   let closing: Promise<void> | undefined;
   return {
@@ -67,8 +67,8 @@ export async function openStores({ url, log, nodeId, guard = {} }: StoreOptions)
     agents: createAgentStore(database),
     templates: createTemplateStore(database),
     webhooks: createWebhookStore(database, shared?.clock.now),
-    batches: createBatchStore(database),
-    callbacks: createCallbackStore(database),
+    batches: createBatchStore(database, Date.now, opened),
+    callbacks: createCallbackStore(database, Date.now, opened),
     archive: createArchive(database),
     ...shared,
     close() {
@@ -79,14 +79,14 @@ export async function openStores({ url, log, nodeId, guard = {} }: StoreOptions)
   };
 }
 
-/** What only nodes that share a database have. */
-async function sharedOf(opened: PostgresDatabase, database: Database, log: Log) {
-  const clock = await openDatabaseClock(database, log).catch(async (error: unknown) => {
+/** What only nodes that share a database have. Not guarded: what nobody waits for is no sign of an outage to others. */
+async function sharedOf(opened: PostgresDatabase, log: Log) {
+  const clock = await openDatabaseClock(opened, log).catch(async (error: unknown) => {
     await opened.close();
     throw error;
   });
   const { nodes } = opened;
-  return { nodes, changes: createChangeFeed(database), jobs: createJobRuns(database), clock };
+  return { nodes, changes: createChangeFeed(opened), jobs: createJobRuns(opened), clock };
 }
 
 function openDatabase(
