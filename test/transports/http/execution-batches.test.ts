@@ -104,6 +104,21 @@ test('a closed node begins no item more, and leaves the batch as it is', async (
   assert.deepEqual([script.said.length, left.status, left.failed], [1, 'processing', 0]);
 });
 
+test('an item that its node refuses since it goes has not failed: it is said again, by whoever has the batch', async (t) => {
+  const { post, said, answer, script, batch, time } = await openExecutions(t);
+  script.refusal = refusal('DRAINING');
+  const { batch_id } = JSON.parse(await (await post({ items: [RUN] }, '/api/executions/batch')).text());
+  await said(1);
+  await time.advance(1_000);
+  assert.deepEqual((await batch(batch_id)).items[0].status, 'queued');
+  script.refusal = undefined;
+  await time.advance(5_000);
+  const again = await said(2);
+  assert.deepEqual([again.taskId, again.taskIdGiven, again.resumable], [script.said[0]?.taskId, true, true]);
+  answer(again);
+  while ((await batch(batch_id)).status !== 'completed');
+});
+
 test('a store that does not answer for the tier refuses the batch', async (t) => {
   const { post } = await openExecutions(t, { atOnce: () => Promise.reject(new Error('canary')) });
   await refused(await post({ items: [RUN] }, '/api/executions/batch'), 503, 'STORE_UNAVAILABLE');
