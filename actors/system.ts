@@ -82,6 +82,7 @@ export function createSystem(options: SystemOptions): System {
     }),
     local,
     notify: (notice) => notifyTenant(registry, notice, clock.now()),
+    tenants: () => registry.tenants.keys(),
     tierSet(tenantId, tier) {
       const live = registry.tenants.get(tenantId);
       if (live) actors.tell(live.address, { type: 'tierSet', tier });
@@ -292,6 +293,8 @@ export interface System extends Directory {
   readonly local: LocalSessions;
   /** Sends a notice to every client of its tenant that is attached on this node, at most once. */
   notify(notice: TenantNotice): void;
+  /** Those that live on this node. */
+  tenants(): Iterable<TenantId>;
   /** An operator set a tenant's tier: it holds from the next message on, over what requests name. */
   tierSet(tenantId: TenantId, tier: Tier): void;
   /**

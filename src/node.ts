@@ -3,7 +3,9 @@ import { randomUUID } from 'node:crypto';
 import { createAgentTasks } from '../actors/actions/agent-tasks.ts';
 import { createActionWorker, workSubscriptions } from '../actors/actions/worker.ts';
 import { createAgents } from '../actors/agent/agents.ts';
+import { createChangeReader } from '../actors/cluster/changes.ts';
 import { createCluster } from '../actors/cluster/cluster.ts';
+import { createEverywhere } from '../actors/cluster/everywhere.ts';
 import { createSharedPlacement } from '../actors/cluster/shared-placement.ts';
 import { createExecutions } from '../actors/executions/executions.ts';
 import { createTurnObserver } from '../actors/executions/turn-observer.ts';
@@ -22,17 +24,22 @@ import { mountChat } from '../transports/websocket/chat.ts';
 import { mountTaskUpdates } from '../transports/websocket/service-notices.ts';
 import { createAccess, createProxyCheck } from '../transports/wire/access.ts';
 import { namedTools } from './domain/agent-rules.ts';
+import type { AgentNews } from './domain/broadcast.ts';
 import { defaultAgent } from './domain/default-agent.ts';
 import { CLOSE } from './domain/errors.ts';
-import { type AgentId, sessionIdSchema, type TenantId, taskIdSchema } from './domain/ids.ts';
+import { sessionIdSchema, taskIdSchema } from './domain/ids.ts';
 import { knownProviders } from './domain/providers.ts';
+import { dayOf } from './domain/rate-limit.ts';
 import { createAnswerSchemas } from './llm/answer-schemas.ts';
 import { createModels } from './llm/models.ts';
 import { createAgentRunner } from './llm/runner.ts';
-import { createManagement, createNotices } from './management/management.ts';
+import { createManagement } from './management/management.ts';
+import { createNotices } from './management/notices.ts';
 import { createTenantAdmin } from './management/tenants.ts';
 import { createPeerSide } from './peer-side.ts';
+import { type Broadcast, soleBroadcast } from './ports/broadcast.ts';
 import type { AgentSource } from './ports/runner.ts';
+import type { Directory } from './ports/sessions.ts';
 import type { Clock, Log } from './ports/telemetry.ts';
 import type { Transport, TransportMeter } from './ports/transport.ts';
 import type { Settings } from './settings.ts';
@@ -71,6 +78,8 @@ export interface NodeParts {
   readonly server?: Server;
   /** Closed with the node. */
   readonly transport?: Transport;
+  /** How the other nodes of the database are told what holds on all. */
+  readonly broadcast?: Broadcast;
   /** False lets webhooks and callbacks reach this machine. */
   readonly blockPrivate?: boolean;
 }
@@ -153,12 +162,25 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   });
 
   const known = knownProviders(settings.models.providers);
-  const notices = createNotices(log);
-  notices.listen((notice) => system.notify(notice));
+  const broadcast = parts.broadcast ?? soleBroadcast;
+  const expire = remoteAgents?.expire;
+  const outdated = expire ? (news: AgentNews) => expire(news.tenantId, news.agentId) : agents.outdated;
+  const here = { ...system, changed: agents.changed, outdated };
+  const everywhere = createEverywhere({ broadcast, here });
+  const changes = createChangeReader({
+    ...{ feed: stores.changes, everyMs: settings.cluster.beatMs, agents, log },
+    tiers: {
+      ...{ tenants: system.tenants, set: system.tierSet },
+      stored: async (tenantId) => (await store.tenant(tenantId, dayOf(clock.now())))?.tier,
+    },
+  });
+  const directory: Directory = { ...system, push: everywhere.push };
+  const notices = createNotices(log, broadcast);
+  notices.listen('everywhere', (notice) => system.notify(notice));
   const management = createManagement({
     agents: stores.agents,
     templates: stores.templates,
-    liveAgents: agents,
+    liveAgents: everywhere,
     builtIn,
     notices,
     tiers,
@@ -176,16 +198,18 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     newId: randomUUID,
     log,
   });
-  const tenants = createTenantAdmin({ store, clock, log, tierSet: (id, tier) => system.tierSet(id, tier) });
+  const tenants = createTenantAdmin({ store, clock, log, tierSet: everywhere.tierSet });
   const { allowInsecure } = settings.access;
   const outward = { clock, log, meter: metrics, allowInsecure, blockPrivate: parts.blockPrivate ?? true };
-  const webhooks = createWebhooks({ ...outward, store: stores.webhooks, notices });
-  const callbacks = createCallbacks(outward);
-  const observer = createTurnObserver({ directory: system, clock, log });
+  const dueBy = stores.clock ?? clock;
+  const webhooks = createWebhooks({ ...outward, clock: dueBy, store: stores.webhooks, notices });
+  const callbacks = createCallbacks({ ...outward, store: stores.callbacks });
+  const observer = createTurnObserver({ directory, clock, log });
   const executions = createExecutions({
-    directory: system,
+    directory,
     observer,
     callbacks,
+    batchStore: stores.batches,
     clock,
     log,
     atOnce: async (tenantId, named) => tiers[await tierOf(tenantId, named)].executions,
@@ -194,11 +218,10 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const actionWorker = createActionWorker({
     transport,
     relay,
-    directory: system,
+    directory,
     executions,
     peers: beside.peers,
-    invalidateAgent: (tenantId: TenantId, agentId: AgentId) =>
-      remoteAgents ? remoteAgents.expire(tenantId, agentId) : agents.invalidate(tenantId, agentId),
+    invalidateAgent: everywhere.invalidate,
     clock,
     log,
     refusals,
@@ -216,18 +239,13 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     onSuperseded: () => giveUp(),
   });
   const retention = createRetention({
-    store,
-    webhooks: stores.webhooks,
-    owners,
-    tiers,
-    defaultTier,
-    clock,
-    log,
+    ...{ store, webhooks: stores.webhooks, batches: stores.batches, jobs: stores.jobs, owners },
+    ...{ tiers, defaultTier, clock, log },
   });
 
   let draining = true; // until the store holds no turn of an earlier process that looks as if it ran
   const shared = {
-    directory: system,
+    directory,
     access: createAccess(settings.access, clock),
     proxied: createProxyCheck(settings.access),
     refusals,
@@ -246,7 +264,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     ...shared,
     notices,
     metrics,
-    deliver: (notice) => system.notify(notice),
+    deliver: everywhere.notify,
   });
   const http = createHttpApp({
     ...shared,
@@ -279,6 +297,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     closing ??= (async () => {
       retention.close();
       slots?.close();
+      await changes.close();
       await management.close();
       await agentTasks.close();
       await actionWorker.close();
@@ -321,7 +340,9 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     const port = await server.listen(settings.host, settings.port);
     await cluster.join();
     await store.commit({ type: 'unfinished-interrupted', atMs: clock.now() });
+    changes.start();
     webhooks.start();
+    executions.takeUp();
     relay.start();
     await agentTasks.start();
     draining = false;

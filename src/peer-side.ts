@@ -84,7 +84,7 @@ export function createPeerSide(deps: PeerSideDeps): PeerSide {
       : undefined;
   const store = remote?.store ?? kept;
   const ends = createKeptEnds({ store, log });
-  const relay = createRelay({ store, ends, transport, log, onTurnEnded: remote?.saved });
+  const relay = createRelay({ store, ends, transport, log, now: clock.now, onTurnEnded: remote?.saved });
   return {
     peers,
     tools,

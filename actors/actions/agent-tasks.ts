@@ -94,7 +94,7 @@ export function createAgentTasks({ transport, takeTask, notices, log }: AgentTas
 /** Sends every notice to its tenant's queue. close(): listens no more, and resolves when what was published is sent. */
 function startNoticeSender({ transport, notices, log }: Omit<AgentTasksDeps, 'takeTask'>) {
   const sending = new Set<Promise<void>>();
-  const stop = notices.listen((notice) => {
+  const stop = notices.listen('once', (notice) => {
     const queue = managementQueue('notifications', notice.tenant_id);
     const sent = transport
       .send(queue, notice, 'json')

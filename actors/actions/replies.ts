@@ -12,6 +12,7 @@ import type { DomainAction } from '../../src/domain/domain-action.ts';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
 import type { TaskId } from '../../src/domain/ids.ts';
 import type { QueueName } from '../../src/domain/queues.ts';
+import type { ReplySpec } from '../../src/domain/reply-spec.ts';
 import type { Relay } from '../../src/ports/outbox.ts';
 import type { Outgoing } from '../../src/ports/store.ts';
 import type { Clock, Log } from '../../src/ports/telemetry.ts';
@@ -51,9 +52,14 @@ interface ReplyDeps {
   readonly newId: () => string;
 }
 
+/** What the sender of a run asked of its reply. */
+type ReplyWishes = Pick<ReplySpec, 'conversationId' | 'index' | 'reasoning'>;
+
 export interface Replies {
   /** The reply of that `name`: equal however often it is made. Undefined where nobody would ever ask for it. */
   make(request: ActionRequest, name: string, body: ReplyBody, about?: ReplySubject): Outgoing | undefined;
+  /** The reply that a turn's end is to bring; undefined as above. `make` of the ended turn is the same. */
+  spec(request: ActionRequest, name: string, wishes: ReplyWishes): ReplySpec | undefined;
   /** Resolves once it is stored or, where the store does not answer, sent. Rejects where neither can be done. */
   store(outgoing: Outgoing | undefined): Promise<void>;
   /** Resolves once sent. It is not remembered: the same action, repeated, may be answered otherwise. */
@@ -86,6 +92,17 @@ export function createReplies({ transport, relay, clock, log, newId }: ReplyDeps
       const id = replyId(action.tenant_id, action.action_id, name);
       const reply = queue === undefined ? undefined : envelope(request, id, body, about);
       return { tenantId: action.tenant_id, id, answers, queue, format, action: reply };
+    },
+    spec({ action, format, queue, answers }, name, wishes) {
+      if (queue === undefined && answers === undefined) return undefined;
+      const { tenant_id, tenant_tier, session_id, user_id, agent_id, correlation_id, trace_id } = action;
+      return defined({
+        id: replyId(tenant_id, action.action_id, name),
+        ...{ answers, queue, format, ...wishes },
+        request: defined({
+          ...{ tenant_id, tenant_tier, session_id, user_id, agent_id, correlation_id, trace_id },
+        }),
+      });
     },
     async store(outgoing) {
       if (!outgoing) return;

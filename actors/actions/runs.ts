@@ -71,35 +71,30 @@ export function createActionRuns(deps: ActionRunDeps): PerformRun {
   const { directory, relay, replies, running } = deps;
   const refuse = createRunRefusals(deps);
 
-  /** One start of the run. Its reply is expected before, so that it is stored with the turn's end. */
+  /** One start of the run. Its reply goes along as data, so that it is stored with the turn's end wherever that is. */
   async function attempt(run: RunRequest, start: StartRun): Promise<RunStep> {
-    const { request, turn, name } = run;
-    const make = (record: TurnRecord) => replies.make(request, name, replyOf(run, record), record);
-    const isWanted = request.queue !== undefined || request.answers !== undefined;
-    const expectation = isWanted
-      ? relay.expect(turn.caller.tenantId, turn.taskId, (record) =>
-          [make(record)].flatMap((reply) => reply ?? []),
-        )
-      : undefined;
-    const isStored = (): boolean => expectation?.stored() === true;
-    try {
-      const started = await start(turn, { awaitEnd: 'frame' });
-      if (!started.ok) return await refuse(run, started.error);
-      const before = started.accepted.deduplicated ? await replies.stored(request, name) : null;
-      // A reply that was stored just now, with the end, is on its way.
-      if (before && !isStored() && (await replies.repeat(request, before))) return await recorded(run);
-      const end = await running.of(started.ended).catch((error: unknown) => {
-        if (isStored()) return null;
-        throw error;
-      });
-      if (!end || isStored()) return end?.ok ? done(end.value) : await recorded(run);
-      if (!end.ok) return await refuse(run, end.error);
-      if (before) await replies.send(request, replyOf(run, end.value), end.value);
-      else await replies.store(make(end.value));
-      return done(end.value);
-    } finally {
-      expectation?.release();
-    }
+    const { request, turn, name, conversationId, index, reasoning } = run;
+    const spec = replies.spec(request, name, { conversationId, index, reasoning });
+    const last = () => spec && relay.replied(turn.caller.tenantId, spec.id);
+    const earlier = last();
+    const isStored = (): boolean => last() !== earlier && last()?.state === 'stored';
+    const started = await start(spec ? { ...turn, replies: [spec] } : turn, { awaitEnd: 'frame' });
+    if (!started.ok) return refuse(run, started.error);
+    const before = started.accepted.deduplicated ? await replies.stored(request, name) : null;
+    // A reply that was stored just now, with the end, is on its way.
+    if (before && !isStored() && (await replies.repeat(request, before))) return recorded(run);
+    const end = await running.of(started.ended).catch((error: unknown) => {
+      if (isStored()) return null;
+      throw error;
+    });
+    // Of a turn that ended on another node nothing is known here: that node has stored its reply.
+    const isElsewhere = started.replying === true && last() === earlier;
+    if (!end || isStored()) return end?.ok ? done(end.value) : recorded(run);
+    if (!end.ok) return refuse(run, end.error);
+    if (isElsewhere) return done(end.value);
+    if (before) await replies.send(request, replyOf(run, end.value), end.value);
+    else await replies.store(replies.make(request, name, replyOf(run, end.value), end.value));
+    return done(end.value);
   }
 
   /** How a run ended whose reply is on its way. */

@@ -5,6 +5,7 @@
 import { LRUCache } from 'lru-cache';
 import type { AgentConfig } from '../../src/domain/agent.ts';
 import type { Agent } from '../../src/domain/agent-record.ts';
+import type { AgentNews } from '../../src/domain/broadcast.ts';
 import { type ErrorData, RefusalError, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { AgentId, TenantId } from '../../src/domain/ids.ts';
 import type { AgentStore } from '../../src/ports/management.ts';
@@ -39,6 +40,10 @@ interface Agents extends AgentSource {
   changed(agent: Agent): void;
   /** The stored version may be newer than the known one: the next asker has it loaded. */
   invalidate(tenantId: TenantId, agentId: AgentId): void;
+  /** A version was stored on some node, perhaps this one: what is older here is loaded anew. */
+  outdated(news: AgentNews): void;
+  /** As `invalidate`, of all agents. Turns that wait keep what they have looked up. */
+  invalidateAll(): void;
   onChange(listener: ChangeListener): void;
   stats(): AgentStats;
 }
@@ -49,6 +54,7 @@ type ChangeListener = (tenantId: TenantId, agentId: AgentId) => void;
 /** Settled promises, made once: a turn that finds its agent here makes none. */
 interface Published {
   readonly current: Promise<Found>;
+  readonly newest: number;
   readonly versions: ReadonlyMap<number, Promise<Found>>;
 }
 
@@ -64,6 +70,8 @@ interface AgentRef {
   published: Published | null;
   /** Nothing older may be published: such a version is stored. */
   expected: number;
+  /** Its number is raised when nothing that is known can be relied on. */
+  generation: number;
   /** A turn has used what is published since the last look. */
   used: boolean;
   /** Questions under way, by version; 0 is the newest. */
@@ -80,6 +88,7 @@ export function createAgents(options: AgentsOptions): Agents {
   const { actors, builtIn, clock } = options;
   const live = createLiveAgents(options);
   const listeners: ChangeListener[] = [];
+  let generation = 0;
   let hits = 0;
   let misses = 0;
 
@@ -94,12 +103,30 @@ export function createAgents(options: AgentsOptions): Agents {
     actors.tell(ref.address, message);
   }
 
+  function invalidate(tenantId: TenantId, agentId: AgentId): void {
+    const named = live.found(keyOf(tenantId, agentId));
+    const id = named?.id ?? agentId;
+    const refs = [named, live.found(keyOf(tenantId, id)), ...live.bySlug(tenantId, id)];
+    for (const ref of new Set(refs)) if (ref) outdate(ref, 0, { type: 'invalidated', atMs: clock.now() });
+    for (const listener of listeners) listener(tenantId, id);
+  }
+
+  /** The agent, if it lives; one that is known from before the last `invalidateAll` is loaded anew. */
+  function found(key: string): AgentRef | undefined {
+    const ref = live.get(key);
+    if (ref && ref.generation !== generation) {
+      ref.generation = generation;
+      outdate(ref, 0, { type: 'invalidated', atMs: clock.now() });
+    }
+    return ref;
+  }
+
   return {
     agent(tenantId, agentId, version) {
       if (agentId === builtIn.id)
         return version === undefined || version === builtIn.version ? builtInFound : noVersion(version);
       const key = keyOf(tenantId, agentId);
-      const ref = live.get(key);
+      const ref = found(key);
       const known = version === undefined ? ref?.published?.current : ref?.published?.versions.get(version);
       if (ref && known) {
         hits += 1;
@@ -111,7 +138,7 @@ export function createAgents(options: AgentsOptions): Agents {
         return notFound;
       }
       misses += 1;
-      return ask(options, ref ?? live.begin(key, tenantId, agentId), version);
+      return ask(options, ref ?? live.begin(key, tenantId, agentId, generation), version);
     },
     changed(stored) {
       // Whoever asked by its slug, or asks by the slug that it has now.
@@ -122,17 +149,27 @@ export function createAgents(options: AgentsOptions): Agents {
       if (ref) outdate(ref, stored.version, { type: 'changed', agent: stored, atMs: clock.now() });
       for (const listener of listeners) listener(stored.tenant_id, stored.id);
     },
-    invalidate(tenantId, agentId) {
+    invalidate,
+    outdated({ tenantId, agentId, version, slug }) {
+      if (version === undefined) return invalidate(tenantId, agentId);
       const named = live.found(keyOf(tenantId, agentId));
-      const id = named?.id ?? agentId;
-      const refs = [named, live.found(keyOf(tenantId, id)), ...live.bySlug(tenantId, id)];
-      for (const ref of new Set(refs)) if (ref) outdate(ref, 0, { type: 'invalidated', atMs: clock.now() });
-      for (const listener of listeners) listener(tenantId, id);
+      const refs = new Set([...(named ? [named] : []), ...live.bySlug(tenantId, agentId, slug)]);
+      const older = [...refs].filter((ref) => !has(ref, agentId, version));
+      for (const ref of older) outdate(ref, 0, { type: 'invalidated', atMs: clock.now() });
+      if (older.length > 0) for (const listener of listeners) listener(tenantId, agentId);
+    },
+    invalidateAll() {
+      generation += 1;
+      live.forgetAbsent();
     },
     onChange: (listener) => void listeners.push(listener),
     stats: () => ({ live: live.size(), hits, misses }),
   };
 }
+
+/** Whether it is that version of that agent, or a newer one, or is about to be. */
+const has = ({ agentId, id, expected, published }: AgentRef, wanted: AgentId, version: number): boolean =>
+  (id === wanted || agentId === wanted) && (expected >= version || (published?.newest ?? 0) >= version);
 
 /** One question for all who ask while it is under way. */
 function ask(
@@ -222,7 +259,7 @@ function createLiveAgents(options: AgentsOptions) {
       return [...new Set([...linked, ...(named ? [named] : [])])];
     },
     isAbsent: (key: string): boolean => (absent.get(key) ?? 0) > clock.now(),
-    begin(key: string, tenantId: TenantId, agentId: AgentId): AgentRef {
+    begin(key: string, tenantId: TenantId, agentId: AgentId, generation: number): AgentRef {
       if (refs.size >= MAX_LIVE) makeRoom();
       const address = actors.spawn(null, kind, {
         name: key,
@@ -233,10 +270,11 @@ function createLiveAgents(options: AgentsOptions) {
         },
       });
       const state = { id: undefined, published: null, expected: 0, used: false, asking: new Map() };
-      const ref: AgentRef = { key, tenantId, agentId, address, ...state };
+      const ref: AgentRef = { key, tenantId, agentId, address, generation, ...state };
       refs.set(key, ref);
       return ref;
     },
+    forgetAbsent: (): void => absent.clear(),
     size: (): number => refs.size,
   };
 }
@@ -302,7 +340,7 @@ function published(current: AgentConfig, pins: readonly AgentConfig[]): Publishe
   const found = (value: AgentConfig): Promise<Found> => Promise.resolve({ ok: true, value });
   const newest = found(current);
   const versions = new Map(pins.map((pin) => [pin.version, found(pin)]));
-  return { current: newest, versions: versions.set(current.version, newest) };
+  return { current: newest, newest: current.version, versions: versions.set(current.version, newest) };
 }
 
 const no = (error: ErrorData): Found => ({ ok: false, error });

@@ -1,5 +1,6 @@
 /** Executions as turns of their sessions: started at once or with retry, awaited to their end, their results called back. */
-import { type ErrorData, type Reply, refusal } from '../../src/domain/errors.ts';
+import { defined } from '../../src/domain/defined.ts';
+import { type ErrorData, RefusalError, type Reply, refusal } from '../../src/domain/errors.ts';
 import type { TurnRecord, TurnRequest } from '../../src/domain/turn.ts';
 import { executionBody } from '../../src/domain/turn-schemas.ts';
 import type {
@@ -38,27 +39,30 @@ export function createStart({ directory, observer, callbacks, clock, log }: RunD
     }));
     if (!observed.ok) return observed;
     const { taskId } = request;
-    const { sessionId, accepted } = observed;
+    const { sessionId, accepted, replying } = observed;
     const ended = endRecord(directory, request, beganAtMs, observed, awaitEnd).catch(
       (error: unknown): Reply<TurnRecord> => {
         log.error({ err: error, task_id: taskId }, 'the end of an execution could not be read');
         return { ok: false, error: refusal('INTERNAL') };
       },
     );
-    return { ok: true, taskId, sessionId, accepted, ended };
+    return { ok: true, taskId, sessionId, accepted, ended, ...defined({ replying }) };
   }
 
   async function deliver(place: CallbackPlace, { ended, taskId }: StartedRun): Promise<void> {
     const end = await ended;
     if (end.ok) return place.send(JSON.stringify(executionBody(end.value)));
-    place.release();
-    log.warn({ task_id: taskId, code: end.error.code }, 'a callback was given up: the end is not known');
+    place.leave();
+    log.info({ task_id: taskId, code: end.error.code }, 'a callback is left: the end is not known here');
   }
 
   return async (request, options) => {
-    const { callbackUrl: url, awaitEnd } = options;
+    const { callbackUrl: url, batchId, awaitEnd } = options;
     if (url === undefined) return run(request, options);
-    const place = callbacks.reserve(request.caller.tenantId, request.taskId, url);
+    const { taskId, caller } = request;
+    const callback = { tenantId: caller.tenantId, taskId, url, ...defined({ batchId }) };
+    const place = await callbacks.reserve(callback).catch(refusedBy);
+    if (typeof place === 'object' && 'code' in place) return { ok: false, error: place };
     if (place === 'full') return { ok: false, error: tooManyCallbacks() };
     if (place === 'same') return run(request, options);
     try {
@@ -73,15 +77,21 @@ export function createStart({ directory, observer, callbacks, clock, log }: RunD
   };
 }
 
+/** The refusal that a failure is. */
+function refusedBy(error: unknown): ErrorData {
+  if (error instanceof RefusalError) return error.data;
+  throw error;
+}
+
 const NEVER = new Promise<never>(() => {});
 
 async function runUnobserved(directory: Directory, request: TurnRequest): Promise<StartReply> {
   const reply = await directory.say(request);
   if (!reply.ok) return { ok: false, error: reply.error };
-  const { taskId, accepted } = reply;
+  const { taskId, accepted, replying } = reply;
   const first = accepted.deduplicated ? await directory.turn(request.caller.tenantId, taskId) : undefined;
   const sessionId = first?.ok ? first.value.sessionId : request.sessionId;
-  return { ok: true, taskId, sessionId, accepted, ended: NEVER };
+  return { ok: true, taskId, sessionId, accepted, ended: NEVER, ...defined({ replying }) };
 }
 
 const tooManyCallbacks = (): ErrorData =>

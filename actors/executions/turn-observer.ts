@@ -1,4 +1,5 @@
 /** Hears a turn to its end as a client of its session, new or said before, whatever the session and the node do meanwhile. */
+import { defined } from '../../src/domain/defined.ts';
 import { type Reply, refusal } from '../../src/domain/errors.ts';
 import { isTerminal, type TurnEvent } from '../../src/domain/frames.ts';
 import { DEFAULT_AGENT_ID, type SessionId } from '../../src/domain/ids.ts';
@@ -95,12 +96,13 @@ export function createTurnObserver({ directory, clock, log }: TurnObserverDeps):
       if (reply.ok && !reply.accepted.deduplicated) {
         // A watcher that left meanwhile may have been attached after that.
         if (watch.hasLeft()) directory.detach(caller.tenantId, sessionId, client.id);
-        return { ok: true, accepted: reply.accepted, sessionId, watcher, ended };
+        const { accepted, replying } = reply;
+        return { ok: true, accepted, sessionId, watcher, ended, ...defined({ replying }) };
       }
       watch.leave();
-      return reply.ok
-        ? resume(request, reply.accepted, makeWatcher, after)
-        : { ok: false, error: reply.error };
+      if (!reply.ok) return { ok: false, error: reply.error };
+      const resumed = await resume(request, reply.accepted, makeWatcher, after);
+      return { ...resumed, ...defined({ replying: reply.replying }) };
     },
     close: () => watches.close(),
   };

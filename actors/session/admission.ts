@@ -3,7 +3,13 @@ import { type AgentConfig, refuseAgent, windowOf } from '../../src/domain/agent.
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import type { EventData } from '../../src/domain/frames.ts';
 import { type Bucket, fullAtMs, fullBucket, type Rate, rateOf, take } from '../../src/domain/rate-limit.ts';
-import { contextOf, isEndStatus, type SayReply, type TurnStatus } from '../../src/domain/turn.ts';
+import {
+  contextOf,
+  isEndStatus,
+  type SayReply,
+  type TurnRequest,
+  type TurnStatus,
+} from '../../src/domain/turn.ts';
 import { promptProblem } from '../../src/llm/prompts.ts';
 import { type Admitted, releaseOf } from '../tenant/protocol.ts';
 import { drop, end, refuse, stop, storeAccepted, storeEnd } from './ending.ts';
@@ -32,7 +38,7 @@ const WITHDRAWN_RETRY_MS = 100;
 export function say(state: SessionState, known: Turn | undefined, message: Said): SessionStep {
   const { request, replyTo, atMs } = message;
   const { taskId, onBusy } = request;
-  if (known) return saidAgain(state, known, replyTo, atMs);
+  if (known) return saidAgain(state, known, message);
   const ended = state.recent.find((each) => each.taskId === taskId);
   if (ended) {
     const data = saidBefore(ended.status);
@@ -202,7 +208,10 @@ export function accepted(state: SessionState, turn: Turn, atMs: number): Session
   const effects: SessionEffect[] = [
     acceptedEvent(taskId, data, atMs),
     ...turn.callers.map(({ replyTo, duplicate }) =>
-      reply(replyTo, { ok: true, taskId, accepted: duplicate ? { ...data, deduplicated: true } : data }),
+      reply(replyTo, {
+        ...{ ok: true, taskId, accepted: duplicate ? { ...data, deduplicated: true } : data },
+        ...replying(turn.request),
+      }),
     ),
   ];
   const stored = { ...turn, stored: true, callers: [] };
@@ -245,8 +254,11 @@ const acceptedEvent = (taskId: Turn['taskId'], data: Accepted, atMs: number): Se
 });
 
 /** A turn that lives here is said again: whoever said it hears where it stands, and nothing else happens. */
-function saidAgain(state: SessionState, turn: Turn, replyTo: Said['replyTo'], atMs: number): SessionStep {
-  const { taskId } = turn;
+function saidAgain(state: SessionState, known: Turn, { request, replyTo, atMs }: Said): SessionStep {
+  const { taskId } = known;
+  // An end that is being written has no room for more.
+  const isLate = known.phase === 'ending' && known.writing;
+  const turn = isLate ? known : withReplies(known, request.replies);
   if (turn.phase === 'withdrawn') {
     const error = refusal('BUSY', { retryAfterMs: WITHDRAWN_RETRY_MS });
     return [state, [reply<SayReply>(replyTo, { ok: false, taskId, error })]];
@@ -254,8 +266,20 @@ function saidAgain(state: SessionState, turn: Turn, replyTo: Said['replyTo'], at
   if (!isStored(turn))
     return [withTurn(state, { ...turn, callers: [...turn.callers, { replyTo, duplicate: true }] }), []];
   const data: Accepted = { ...acceptedData(turn), deduplicated: true };
-  return [state, [acceptedEvent(taskId, data, atMs), reply(replyTo, { ok: true, taskId, accepted: data })]];
+  const answer: SayReply = { ok: true, taskId, accepted: data, ...(isLate ? {} : replying(request)) };
+  return [withTurn(state, turn), [acceptedEvent(taskId, data, atMs), reply(replyTo, answer)]];
 }
+
+/** The turn, whose end brings these replies too. */
+function withReplies(turn: Turn, more: TurnRequest['replies'] = []): Turn {
+  const { replies = [] } = turn.request;
+  const missing = more.filter(({ id }) => replies.every((each) => each.id !== id));
+  if (missing.length === 0) return turn;
+  return { ...turn, request: { ...turn.request, replies: [...replies, ...missing] } };
+}
+
+const replying = ({ replies }: TurnRequest): { readonly replying?: true } =>
+  replies === undefined ? {} : { replying: true };
 
 /** The store has a turn of this id from before: its callers are told how that stands, and what began here is undone. */
 export function duplicate(state: SessionState, turn: Turn, status: TurnStatus, atMs: number): SessionStep {

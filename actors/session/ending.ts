@@ -4,7 +4,7 @@ import type { Message } from '../../src/domain/conversation.ts';
 import { defined } from '../../src/domain/defined.ts';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import { dayOf } from '../../src/domain/rate-limit.ts';
-import { isRefusedByModel, type TurnEnd, terminalEvent } from '../../src/domain/turn.ts';
+import { isRefusedByModel, type TurnEnd, type TurnRequest, terminalEvent } from '../../src/domain/turn.ts';
 import type { Write } from '../../src/ports/store.ts';
 import type { Release } from '../tenant/protocol.ts';
 import {
@@ -121,6 +121,9 @@ export function storeEnd(state: SessionState, turn: Ending): SessionStep {
   ];
 }
 
+const repliesOf = ({ request: { replies } }: Turn): Pick<TurnRequest, 'replies'> =>
+  replies === undefined ? {} : { replies };
+
 /** What the store is given of an end, with what is needed to tell others of it. */
 const endWrite = (state: SessionState, turn: Ending): Write => ({
   type: 'turn-ended',
@@ -128,6 +131,7 @@ const endWrite = (state: SessionState, turn: Ending): Write => ({
   turn: endedRecord(turn, state.tenantId, state.sessionId),
   message: answerOf(turn),
   asked: turn.said,
+  ...repliesOf(turn),
   ...(turn.ran ? {} : { unrun: true }),
   ...(state.tier ? { tier: state.tier } : {}),
 });
@@ -141,6 +145,7 @@ export function abandonedWrite(state: SessionState, turn: Turn, error: ErrorData
     turn: { ...record, status: 'failed', finishedAtMs: atMs, error },
     message: undefined,
     asked: turn.said,
+    ...repliesOf(turn),
     ...(record.status === 'queued' ? { unrun: true } : {}),
     ...(state.tier ? { tier: state.tier } : {}),
   };

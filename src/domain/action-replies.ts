@@ -20,6 +20,7 @@ import {
   type QueueName,
   queueNameSchema,
 } from './queues.ts';
+import type { ReplySpec } from './reply-spec.ts';
 import { isEndStatus, type TurnRecord, type TurnStatus } from './turn.ts';
 import { messageSchema, turnSchema } from './turn-schemas.ts';
 
@@ -187,9 +188,12 @@ export interface ReplySubject {
   readonly agentId?: AgentId | undefined;
 }
 
+/** What a reply has of its request. */
+type AnsweredRequest = Pick<DomainAction, keyof ReplySpec['request'] | 'task_id'>;
+
 /** Gives a reply its envelope: what ties it to its request is copied. */
 export const replyAction = (
-  request: DomainAction,
+  request: AnsweredRequest,
   body: ReplyBody,
   made: { readonly id: string; readonly nowMs: number } & ReplySubject,
 ): DomainAction =>
@@ -208,6 +212,14 @@ export const replyAction = (
     metadata: {},
     timestamp: new Date(made.nowMs).toISOString(),
   });
+
+/** The reply that a request asked for, once its turn has ended. */
+export const replyTo = (spec: ReplySpec, turn: TurnRecord, nowMs: number): DomainAction => {
+  const { conversationId: conversation_id, index, reasoning } = spec;
+  const { taskId, sessionId, agentId } = turn;
+  const made = { id: spec.id, nowMs, taskId, sessionId, agentId };
+  return replyAction(spec.request, turnReply(turn, { conversation_id, index, reasoning }), made);
+};
 
 // --- Where they go -----------------------------------------------------------------------------------------------
 

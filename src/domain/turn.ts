@@ -23,6 +23,7 @@ import {
   tenantIdSchema,
   type UserId,
 } from './ids.ts';
+import type { ReplySpec } from './reply-spec.ts';
 import type { ResponseFormat } from './response-format.ts';
 import type { Tier } from './tiers.ts';
 
@@ -134,6 +135,8 @@ export interface TurnRequest {
    * only once the store has said so. A node that drains leaves such a turn behind too, when its time is up.
    */
   readonly resumable?: true;
+  /** The replies that its end brings, each once; those of requests that say it again come on top. */
+  readonly replies?: readonly ReplySpec[];
   /** The session is for this turn alone: it begins without history, and leaves memory when the turn has ended. */
   readonly ephemeral?: true;
   /**
@@ -183,7 +186,13 @@ export function sizeOf({ message, contextText = '', images = [] }: TurnRequest, 
 const OBJECT_FACTOR = 24;
 
 export type SayReply =
-  | { readonly ok: true; readonly taskId: TaskId; readonly accepted: EventData['chat.accepted'] }
+  | {
+      readonly ok: true;
+      readonly taskId: TaskId;
+      readonly accepted: EventData['chat.accepted'];
+      /** The turn's end will bring the replies of the request. */
+      readonly replying?: true;
+    }
   | { readonly ok: false; readonly taskId: TaskId; readonly error: ErrorData };
 
 export type CancelReply =

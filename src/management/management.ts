@@ -1,6 +1,5 @@
 /** Agent management of a node, put together: rules from src/domain, its store, the live agents, and notices. */
-import type { AgentManagement, Notices, TaskTaker, TemplateManagement } from '../ports/management.ts';
-import type { Log } from '../ports/telemetry.ts';
+import type { AgentManagement, TaskTaker, TemplateManagement } from '../ports/management.ts';
 import { createAgentWriter } from './agent-writer.ts';
 import { createAgentManagement, createValidate } from './agents.ts';
 import { createBulk } from './bulk.ts';
@@ -27,26 +26,5 @@ export function createManagement(options: ManagementOptions): Management {
     templates: createTemplateManagement(options),
     takeTask: createTaskTaker(options, { writer, validate }),
     close: () => bulk.close(),
-  };
-}
-
-/** Listeners are called in the order in which they came, in the same tick as `publish`. */
-export function createNotices(log: Log): Notices {
-  const listeners = new Map<symbol, Parameters<Notices['listen']>[0]>();
-  return {
-    publish(notice, stored = false) {
-      for (const listener of [...listeners.values()]) {
-        try {
-          listener(notice, stored);
-        } catch (error) {
-          log.error({ err: error, event: notice.event }, 'a listener of notices failed');
-        }
-      }
-    },
-    listen(listener) {
-      const key = Symbol(); // one listener may listen twice
-      listeners.set(key, listener);
-      return () => void listeners.delete(key);
-    },
   };
 }

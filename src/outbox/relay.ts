@@ -5,10 +5,10 @@ import type { Outgoing, Store, Write, WriteOutcome } from '../ports/store.ts';
 import type { Log } from '../ports/telemetry.ts';
 import type { Transport } from '../ports/transport.ts';
 import { createCatchUp } from './catch-up.ts';
-import { checked, createExpectations, madeBy } from './expectations.ts';
 import type { KeptEnds, KeptWrite } from './kept-ends.ts';
 import { createInOrder, createLines } from './lines.ts';
 import { attempt, createAcks, createSend, giveUp, passes, RELAY_TIMING, type RelayTiming } from './sender.ts';
+import { checked, createTurnReplies, madeBy, type ReplyOf, turnOutgoing } from './turn-replies.ts';
 
 type TurnEnded = Extract<Write, { type: 'turn-ended' }>;
 
@@ -18,6 +18,10 @@ export interface RelayDeps {
   readonly log: Log;
   /** Where ends wait while the store is out, closed with the relay; absent: they are refused. */
   readonly ends?: KeptEnds;
+  /** When replies are made, in ms since the epoch. */
+  readonly now?: () => number;
+  /** Makes the message of a turn's reply. */
+  readonly replyOf?: ReplyOf;
   /** What else is to be stored and sent with the end of a turn. Called in the tick of the commit. */
   readonly onTurnEnded?: ((write: TurnEnded) => readonly Outgoing[]) | undefined;
   readonly timing?: Partial<RelayTiming>;
@@ -34,10 +38,11 @@ export interface RelayDeps {
  */
 export function createRelay(deps: RelayDeps): Relay {
   const { store, transport, log, ends, onTurnEnded, random = Math.random } = deps;
+  const { now = Date.now, replyOf = turnOutgoing(now) } = deps;
   const timing = { ...RELAY_TIMING, ...deps.timing };
   const acks = createAcks({ store, log, timing, random });
   const send = createSend({ transport, acks, log });
-  const expectations = createExpectations(log);
+  const replies = createTurnReplies(log, replyOf);
   const lines = createLines({ send, timing, onLag: () => started && catchUp.wake('soon') });
   const catchUp = createCatchUp({ lines, store, transport, send, log, timing, random });
   const inOrder = createInOrder(lines);
@@ -62,7 +67,7 @@ export function createRelay(deps: RelayDeps): Relay {
   }
 
   function commitEnd(write: TurnEnded): Promise<WriteOutcome> {
-    const due = expectations.due(write.turn);
+    const due = write.replies ? replies.due(write.turn, write.replies) : NOTHING;
     const hooked = onTurnEnded ? madeBy(() => onTurnEnded(write), write.turn, log) : null;
     const made = [...due.outgoing, ...(hooked ?? [])];
     const given = write.outgoing ?? [];
@@ -94,7 +99,7 @@ export function createRelay(deps: RelayDeps): Relay {
       commit,
       turn: async (tenantId, taskId) => ends?.turn(tenantId, taskId) ?? store.turn(tenantId, taskId),
     },
-    expect: expectations.expect,
+    replied: replies.brought,
     async write(outgoing) {
       if (outgoing.length > 0) await commit({ type: 'outgoing', outgoing: outgoing.map(storable) });
     },
@@ -118,6 +123,9 @@ export function createRelay(deps: RelayDeps): Relay {
     },
   };
 }
+
+/** Of most turns. */
+const NOTHING: ReturnType<ReturnType<typeof createTurnReplies>['due']> = { outgoing: [], settle: () => {} };
 
 const KEPT: ReadonlySet<Write['type']> = new Set<KeptWrite['type']>([
   'turn-ended',

@@ -1,4 +1,5 @@
-/** The nodes that share a database: the table in which they all stand, and which of them has a session. */
+/** The nodes that share a database: the tables in which they stand, what they hear of each other, and who has a session. */
+import type { AgentNews } from '../domain/broadcast.ts';
 import type { Reply } from '../domain/errors.ts';
 import type { SessionId, TaskId, TenantId } from '../domain/ids.ts';
 import type { Tier } from '../domain/tiers.ts';
@@ -167,3 +168,27 @@ export interface LocalSessions {
 /** The id at its owner of a client that another node has: the ids of a node's own clients hold no slash. */
 export const guestId = (boot: Boot, clientId: string): string => `${boot}/${clientId}`;
 export const isGuest = (clientId: string): boolean => clientId.includes('/');
+/** Something that was stored and that every node must know of; `seq` names it. */
+export type StoredChange = { readonly seq: number } & (
+  | { readonly type: 'agent'; readonly news: AgentNews }
+  | { readonly type: 'tier' | 'template'; readonly tenantId: TenantId; readonly id: string }
+);
+
+/** What the nodes of a database, and commands beside them, have stored. Any method rejects where the database is away. */
+export interface ChangeFeed {
+  /** Everything of the last seconds by the database's clock: more than CHANGES_MS of it, so that who asks each second misses nothing. */
+  recent(): Promise<readonly StoredChange[]>;
+  /** Deletes what is more than an hour old. */
+  forget(): Promise<void>;
+}
+
+/** Who has not asked for longer may have missed a change. */
+export const CHANGES_MS = 10_000;
+
+/** Jobs of a database that several nodes share. Any method rejects where it is away. */
+export interface JobRuns {
+  /** Whether this node is to run the job today, by the database's UTC day: the first that asks is. */
+  begin(job: string): Promise<boolean>;
+  /** Deletes the rows of nodes that have been dead for a week and that nothing refers to. Resolves to how many. */
+  forgetNodes(): Promise<number>;
+}

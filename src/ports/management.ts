@@ -124,7 +124,7 @@ export interface DeliveryStore {
    */
   saveDelivery(delivery: WebhookDelivery, claimedUntilMs?: number): Promise<void>;
   /**
-   * Claims pending deliveries of all tenants that are due, longest due first: until `untilMs` nobody else is given
+   * Times are those of one clock for all who share the store. Claims pending deliveries of all tenants that are due, longest due first: until `untilMs` nobody else is given
    * them. Of several that ask at once each gets others. What its claimer left behind is due again after its claim.
    */
   claimDue(nowMs: number, untilMs: number, limit: number): Promise<DueDeliveries>;
@@ -304,6 +304,9 @@ export interface TenantAdmin {
 export interface Notices {
   /** `stored`: the store holds what webhooks are to be sent of it. */
   publish(notice: TenantNotice, stored?: boolean): void;
-  /** Returns what ends the listening. */
-  listen(listener: (notice: TenantNotice, stored: boolean) => void): () => void;
+  /**
+   * `once`: hears what is published on this node. `everywhere`: hears also what the other nodes publish, with `stored`
+   * always true. Returns what ends the listening.
+   */
+  listen(where: 'once' | 'everywhere', listener: (notice: TenantNotice, stored: boolean) => void): () => void;
 }

@@ -1,15 +1,12 @@
 /** The transactional outbox: what those who answer actions ask of its relay. */
-import type { TaskId, TenantId } from '../domain/ids.ts';
-import type { TurnRecord } from '../domain/turn.ts';
+import type { TenantId } from '../domain/ids.ts';
 import type { Outgoing, Store } from './store.ts';
 import type { EndStats } from './telemetry.ts';
 
-/** Something that is to be stored with the end of a turn. */
-export interface Expectation {
-  /** Whether it has been: then it is on its way. */
-  stored(): boolean;
-  /** It is not wanted any more. Safe to call at any time; what the end's write holds already is sent all the same. */
-  release(): void;
+/** A reply that the end of a turn brought: one object for each end, so that a later one is told from an earlier. */
+export interface TurnReply {
+  /** `stored`: it is on its way. `lost`: it was not stored with the end. */
+  readonly state: 'storing' | 'stored' | 'lost';
 }
 
 /**
@@ -20,10 +17,10 @@ export interface Expectation {
  * sent by the next start.
  */
 export interface Relay {
-  /** The store, as all of the node must use it: it adds what is expected to the ends of turns. */
+  /** The store, as all of the node must use it: it makes the replies that ends of turns name, and stores them with those. */
   readonly store: Store;
-  /** When this turn's end is stored, what `make` says of it is stored with it, and sent. `make` must not throw. */
-  expect(tenantId: TenantId, taskId: TaskId, make: (turn: TurnRecord) => readonly Outgoing[]): Expectation;
+  /** The reply of that id; undefined: no turn that has ended on this node lately brought it. */
+  replied(tenantId: TenantId, id: string): TurnReply | undefined;
   /** Stores and sends. Resolves once stored; rejects with STORE_UNAVAILABLE, and INVALID_REQUEST for what is malformed. */
   write(outgoing: readonly Outgoing[]): Promise<void>;
   /** Sends something stored once more. Resolves once sent, or given up; rejects with TRANSPORT_UNAVAILABLE. */

@@ -3,6 +3,7 @@ import type { Message } from '../domain/conversation.ts';
 import type { DomainAction } from '../domain/domain-action.ts';
 import type { SessionId, TaskId, TenantId } from '../domain/ids.ts';
 import type { QueueName } from '../domain/queues.ts';
+import type { ReplySpec } from '../domain/reply-spec.ts';
 import type { Tier } from '../domain/tiers.ts';
 import type { TurnRecord } from '../domain/turn.ts';
 import type { ActionFormat } from './transport.ts';
@@ -96,8 +97,8 @@ export type Write =
   /** A turn is about to do something that must not happen twice. */
   | (Fenced & { readonly type: 'turn-effects'; readonly tenantId: TenantId; readonly taskId: TaskId })
   /**
-   * A turn ended; `message` is the answer, or what there was of it (`partial` where the turn failed). `outgoing` is what is to be sent for it. `asked`
-   * and `tier` are not stored: they are for who makes `outgoing`.
+   * A turn ended; `message` is the answer, or what there was of it (`partial` where the turn failed). `outgoing` is what is to be sent for it. `asked`,
+   * `tier` and `replies` are not stored: they are for who makes `outgoing`.
    */
   | (Fenced & {
       readonly type: 'turn-ended';
@@ -106,6 +107,7 @@ export type Write =
       readonly outgoing?: readonly Outgoing[];
       readonly asked?: Message;
       readonly tier?: Tier;
+      readonly replies?: readonly ReplySpec[];
       /** It never ran: what was said in it leaves the conversation. */
       readonly unrun?: true;
     })

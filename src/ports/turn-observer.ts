@@ -30,6 +30,8 @@ export type ObservedEnd =
 export interface ObservedTurn<W extends TurnWatcher> {
   readonly ok: true;
   readonly accepted: Accepted;
+  /** As SayReply's. */
+  readonly replying?: true;
   /** Of a repeated request: the session of the first. */
   readonly sessionId: SessionId;
   readonly watcher: W;

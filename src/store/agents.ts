@@ -13,6 +13,7 @@ import {
   type PageOf,
   type SaveOutcome,
 } from '../ports/management.ts';
+import { noteChange } from './changes.ts';
 import type { Database } from './database.ts';
 import { searchable } from './encode.ts';
 import type { DatabaseKind } from './migrations.ts';
@@ -134,7 +135,7 @@ async function save(
     const joins = stored === undefined || stored.deleted === 1;
     if (joins && maxAgents !== null && live >= maxAgents) return 'full';
   }
-  await writeNewest(db, tenantId, agent);
+  await writeNewest(db, kind, tenantId, agent);
   await writeVersion(db, tenantId, agent, audit);
   await storeNotice(db, kind, notice);
   return 'saved';
@@ -160,13 +161,18 @@ export async function restoreAgent(
   if (await agents.where('agent_id', '=', newest.id).executeTakeFirst()) return 'there';
   const holders = agents.where('deleted', '=', 0).where('slug', '=', newest.slug);
   if (newest.deleted_at === null && (await holders.executeTakeFirst())) return 'taken';
-  await writeNewest(db, tenantId, newest);
+  await writeNewest(db, kind, tenantId, newest);
   for (const { agent, audit } of versions) await writeVersion(db, tenantId, agent, audit);
   return 'saved';
 }
 
 /** What lists and rules look at. */
-async function writeNewest(db: Kysely<Schema>, tenantId: TenantId, agent: Agent): Promise<void> {
+async function writeNewest(
+  db: Kysely<Schema>,
+  kind: DatabaseKind,
+  tenantId: TenantId,
+  agent: Agent,
+): Promise<void> {
   const row = {
     version: agent.version,
     slug: agent.slug,
@@ -183,6 +189,8 @@ async function writeNewest(db: Kysely<Schema>, tenantId: TenantId, agent: Agent)
     .values({ tenant_id: tenantId, agent_id: agent.id, ...row })
     .onConflict((conflict) => conflict.columns(['tenant_id', 'agent_id']).doUpdateSet(row))
     .execute();
+  const { id, version, slug } = agent;
+  await noteChange(db, kind, { tenantId, kind: 'agent', id, version, slug });
 }
 
 async function writeVersion(

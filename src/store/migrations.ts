@@ -1,6 +1,7 @@
 /** The migrations: one set for both databases, with the few steps that only one of them needs. */
 import { type CreateTableBuilder, type Kysely, sql } from 'kysely';
 import { type Migration, Migrator } from 'kysely/migration';
+import { createWork } from './migration-work.ts';
 import { createLimits } from './postgres/migration-limits.ts';
 import { createOwners } from './postgres/migration-owners.ts';
 import type { Schema } from './schema.ts';
@@ -47,6 +48,7 @@ function migrations(kind: DatabaseKind): Record<string, Migration> {
           '010-limits': { up: shareLimits },
         }
       : {}),
+    '011-work': { up: (db) => createWork(db, kind, secureRows) },
     '012-versions': { up: createVersions },
   };
 }

@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Kysely } from 'kysely';
 import { deliveryTo, type TenantNotice, webhookSchema } from '../domain/agent-record.ts';
+import { databaseNow } from './due.ts';
 import type { DatabaseKind } from './migrations.ts';
 import type { Schema } from './schema.ts';
 
@@ -34,7 +35,7 @@ export async function storeNotice(
         delivery_id: delivery.id,
         webhook_id: delivery.webhook_id,
         status: delivery.status,
-        due_at: atMs,
+        due_at: databaseNow(kind, () => atMs),
         created_at: atMs,
         settled_at: null,
         body: JSON.stringify(delivery),

@@ -1,16 +1,22 @@
 /** Opens what DATABASE_URL names and makes the stores over it. */
 
-import type { NodeTable, OwnerTable } from '../ports/cluster.ts';
+import type { BatchStore, CallbackStore } from '../ports/batches.ts';
+import type { ChangeFeed, JobRuns, NodeTable, OwnerTable } from '../ports/cluster.ts';
 import type { ClusterAdmin } from '../ports/cluster-admin.ts';
 import type { LimitTable } from '../ports/limits.ts';
 import type { AgentStore, Archive, TemplateStore, WebhookStore } from '../ports/management.ts';
 import type { Store } from '../ports/store.ts';
-import type { Log } from '../ports/telemetry.ts';
+import type { Clock, Log } from '../ports/telemetry.ts';
 import { createAgentStore } from './agents.ts';
 import { createArchive } from './archive.ts';
+import { createBatchStore } from './batches.ts';
+import { createCallbackStore } from './callbacks.ts';
+import { createChangeFeed } from './changes.ts';
+import { openDatabaseClock } from './clock.ts';
 import { createConversations } from './conversations.ts';
 import type { Database } from './database.ts';
 import { type GuardOptions, guarded } from './guarded.ts';
+import { createJobRuns } from './jobs.ts';
 import { createClusterAdmin } from './postgres/cluster-admin.ts';
 import { createPostgresLimits } from './postgres/limits.ts';
 import { openPostgres, type PostgresDatabase } from './postgres/open.ts';
@@ -32,6 +38,8 @@ export interface Stores {
   readonly agents: AgentStore;
   readonly templates: TemplateStore;
   readonly webhooks: WebhookStore;
+  readonly batches: BatchStore;
+  readonly callbacks: CallbackStore;
   readonly archive: Archive;
   /** The nodes that share the database; absent where one has it to itself. */
   readonly nodes?: NodeTable;
@@ -41,6 +49,11 @@ export interface Stores {
   readonly owners?: OwnerTable;
   /** The limits that these nodes share; absent with them. */
   readonly limits?: LimitTable;
+  /** What other nodes store; absent as well. */
+  readonly changes?: ChangeFeed;
+  readonly jobs?: JobRuns;
+  /** What is due on all nodes is due by this clock; absent: by the node's own. */
+  readonly clock?: Clock;
   /** Finishes the writes that were begun, then closes the database; `conversations` with it. Safe to call twice. */
   close(): Promise<void>;
 }
@@ -56,13 +69,16 @@ export async function openStores({ url, log, nodeId, guard = {} }: StoreOptions)
     });
   });
   const database = guarded(opened, { ...guard, log });
+  const shared = 'nodes' in opened ? await sharedOf(opened, log) : undefined;
   const conversations = createConversations(database, {}, { log });
   let closing: Promise<void> | undefined;
   return {
     conversations,
     agents: createAgentStore(database),
     templates: createTemplateStore(database),
-    webhooks: createWebhookStore(database),
+    webhooks: createWebhookStore(database, shared?.clock.now),
+    batches: createBatchStore(database, Date.now, opened),
+    callbacks: createCallbackStore(database, Date.now, opened),
     archive: createArchive(database),
     ...('nodes' in database
       ? {
@@ -70,11 +86,22 @@ export async function openStores({ url, log, nodeId, guard = {} }: StoreOptions)
           limits: createPostgresLimits(database, database.fence),
         }
       : {}),
+    ...shared,
     close() {
+      shared?.clock.close();
       closing ??= conversations.close().then(() => opened.close());
       return closing;
     },
   };
+}
+
+/** What only nodes that share a database have. Not guarded: what nobody waits for is no sign of an outage to others. */
+async function sharedOf(opened: PostgresDatabase, log: Log) {
+  const clock = await openDatabaseClock(opened, log).catch(async (error: unknown) => {
+    await opened.close();
+    throw error;
+  });
+  return { changes: createChangeFeed(opened), jobs: createJobRuns(opened), clock };
 }
 
 function openDatabase(

@@ -1,7 +1,8 @@
-/** The nightly job that deletes what is too old: conversations by their tenant's tier, answers, deliveries, dead nodes. */
+/** The nightly job that deletes what is too old: conversations by tier, answers, deliveries, batches, and what dead nodes left. */
 import { Cron } from 'croner';
 import { TIERS, type Tier, type TierTable } from '../domain/tiers.ts';
-import type { OwnerTable } from '../ports/cluster.ts';
+import type { BatchStore } from '../ports/batches.ts';
+import type { JobRuns, OwnerTable } from '../ports/cluster.ts';
 import type { DeliveryStore } from '../ports/management.ts';
 import type { Store } from '../ports/store.ts';
 import type { Clock, Log } from '../ports/telemetry.ts';
@@ -11,6 +12,9 @@ interface RetentionOptions {
   readonly webhooks: Pick<DeliveryStore, 'expire'>;
   /** Where nodes share the database. */
   readonly owners?: Pick<OwnerTable, 'sweep'> | undefined;
+  readonly batches: Pick<BatchStore, 'expire'>;
+  /** Absent: no other node runs it. */
+  readonly jobs?: JobRuns | undefined;
   readonly tiers: TierTable;
   /** Whose days count for tenants that have no tier of their own. */
   readonly defaultTier: Tier;
@@ -34,12 +38,15 @@ export const ANSWER_RETENTION_MS = 7 * DAY_MS;
 /** How long a webhook's deliveries can be looked at once they were delivered; dead ones can be replayed as well. */
 export const DELIVERED_RETENTION_MS = 7 * DAY_MS;
 export const DEAD_RETENTION_MS = 30 * DAY_MS;
+/** How long a batch of executions can be asked for. */
+const BATCH_RETENTION_MS = 7 * DAY_MS;
 /** Deliveries of a webhook that stay from one night to the next. */
 export const MAX_DELIVERIES = 10_000;
 
 /** Starts the schedule. Two runs never overlap; the store deletes in chunks between its other writes. */
 export function createRetention(options: RetentionOptions): Retention {
-  const { store, webhooks, owners, tiers, defaultTier, clock, log, schedule = NIGHTLY } = options;
+  const { store, webhooks, batches, owners, jobs, tiers, defaultTier, clock, log } = options;
+  const { schedule = NIGHTLY } = options;
 
   async function attempt(what: string, work: () => Promise<unknown>, fields: object = {}): Promise<void> {
     try {
@@ -73,9 +80,20 @@ export function createRetention(options: RetentionOptions): Retention {
     await attempt('old answers', () => store.commit(answers));
     await attempt('old deliveries', () => expireDeliveries(nowMs));
     if (owners) await attempt('what dead nodes left', () => owners.sweep());
+    await attempt('old batches', () => batches.expire(nowMs - BATCH_RETENTION_MS));
+    if (jobs) await attempt('rows of dead nodes', jobs.forgetNodes);
     log.info({}, 'old conversations deleted');
   }
 
-  const job = new Cron(schedule, { protect: true, timezone: 'UTC', unref: true }, run);
+  /** Of all nodes the first does it. What it leaves, since it fails or dies, is done the next night. */
+  async function nightly(): Promise<void> {
+    try {
+      if (!jobs || (await jobs.begin('retention'))) await run();
+    } catch (error) {
+      log.warn({ err: error }, 'the nightly job was not begun');
+    }
+  }
+
+  const job = new Cron(schedule, { protect: true, timezone: 'UTC', unref: true }, nightly);
   return { run, close: () => job.stop() };
 }

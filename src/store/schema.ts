@@ -163,6 +163,50 @@ export interface OutgoingTable {
   readonly boot?: ColumnType<number | null, never, never>;
 }
 
+/** Executions that were asked for together. */
+export interface BatchTable {
+  readonly tenant_id: string;
+  readonly batch_id: string;
+  readonly created_at: number;
+  /** When another may take it over; null: all of it has ended. */
+  readonly due_at: number | null;
+  readonly concurrency: number;
+  /** JSON: for each its task, its session, and why it was refused, if it was. */
+  readonly items: string;
+  /** JSON: what the items ask for; null once all have ended. */
+  readonly requests: string | null;
+}
+
+/** The end of a turn that is to be posted to an address. */
+export interface CallbackTable {
+  readonly tenant_id: string;
+  readonly task_id: string;
+  readonly url: string;
+  /** The batch whose item it is. */
+  readonly batch_id: string | null;
+  readonly attempts: number;
+  readonly due_at: number;
+  readonly created_at: number;
+}
+
+/** What nodes must hear of each other's writes. PostgreSQL only, as is the next. */
+interface ChangeTable {
+  readonly seq: Generated;
+  readonly tenant_id: string;
+  readonly kind: string;
+  readonly id: string;
+  readonly version: number | null;
+  readonly slug: string | null;
+  readonly at: ColumnType<Date, never, never>;
+}
+
+interface JobRunTable {
+  readonly job: string;
+  readonly day: string;
+  readonly boot: number | null;
+  readonly at: ColumnType<Date, never, never>;
+}
+
 export interface Schema {
   readonly turns: TurnTable;
   readonly sessions: SessionTable;
@@ -175,6 +219,10 @@ export interface Schema {
   readonly webhooks: WebhookTable;
   readonly deliveries: DeliveryTable;
   readonly outgoing: OutgoingTable;
+  readonly batches: BatchTable;
+  readonly callbacks: CallbackTable;
+  readonly changes: ChangeTable;
+  readonly job_runs: JobRunTable;
 }
 
 export const TABLES = [
@@ -189,4 +237,6 @@ export const TABLES = [
   'webhooks',
   'deliveries',
   'outgoing',
+  'batches',
+  'callbacks',
 ] as const satisfies readonly (keyof Schema)[];

@@ -2,6 +2,7 @@
 import { type Template, templateSchema } from '../domain/agent-record.ts';
 import type { TemplateStore } from '../ports/management.ts';
 import { lockTenant } from './agents.ts';
+import { noteChange } from './changes.ts';
 import type { Database } from './database.ts';
 import { storeNotice } from './notices.ts';
 
@@ -52,6 +53,8 @@ export function createTemplateStore(database: Database): TemplateStore {
           .values({ tenant_id: tenantId, template_id: template.id, ...row })
           .onConflict((conflict) => conflict.columns(['tenant_id', 'template_id']).doUpdateSet(row))
           .execute();
+        const { id, version, slug } = template;
+        await noteChange(db, database.kind, { tenantId, kind: 'template', id, version, slug });
         await storeNotice(db, database.kind, notice);
         return 'saved';
       }),
@@ -63,6 +66,7 @@ export function createTemplateStore(database: Database): TemplateStore {
           .where('template_id', '=', templateId)
           .executeTakeFirst();
         if (numDeletedRows === 0n) return false;
+        await noteChange(db, database.kind, { tenantId, kind: 'template', id: templateId });
         await storeNotice(db, database.kind, notice);
         return true;
       }),

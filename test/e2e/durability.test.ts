@@ -238,9 +238,9 @@ test('conversations older than their tier keeps them are forgotten, others are n
     );
   const after = async (days: number) => {
     const clock = { now: () => Date.now() + days * DAY_MS };
-    const { conversations: store, webhooks } = stores;
+    const { conversations: store, webhooks, batches } = stores;
     const tiers = TIER_TABLE;
-    const job = createRetention({ store, webhooks, tiers, defaultTier: 'professional', clock, log });
+    const job = createRetention({ store, webhooks, batches, tiers, defaultTier: 'professional', clock, log });
     t.after(() => job.close());
     await job.run();
     return left();

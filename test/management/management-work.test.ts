@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import type { TenantNotice } from '../../src/domain/agent-record.ts';
 import { type AgentId, agentIdSchema } from '../../src/domain/ids.ts';
 import { MAX_BULK_ITEMS } from '../../src/management/bulk.ts';
-import { createNotices } from '../../src/management/management.ts';
+import { createNotices } from '../../src/management/notices.ts';
 import { openManagement, refused, someone, value } from '../actors/agent/agent-fixtures.ts';
 import { tenantId } from '../actors/fixtures.ts';
 import { quiet } from '../support/quiet.ts';
@@ -20,7 +20,7 @@ const ended = ({ bus, notices }: Opened, taskId: string): Promise<TenantNotice> 
       task_id === taskId && (event === 'task_completed' || event === 'task_failed');
     const known = notices.find(ends);
     if (known) return resolve(known);
-    bus.listen((notice) => ends(notice) && resolve(notice));
+    bus.listen('once', (notice) => ends(notice) && resolve(notice));
   });
 
 async function withAgents(count: number): Promise<Opened & { readonly ids: readonly AgentId[] }> {
@@ -173,10 +173,10 @@ test('a listener that throws does not keep a notice from others, and one that le
   const opened = openManagement();
   const heard: string[] = [];
   const bus = createNotices(quiet);
-  bus.listen(() => {
+  bus.listen('once', () => {
     throw new Error('deaf');
   });
-  const leave = bus.listen(({ event }) => heard.push(event));
+  const leave = bus.listen('once', ({ event }) => heard.push(event));
   value(await opened.agents.create(someone(), { name: 'Helper' }));
   const [notice] = opened.notices;
   assert.ok(notice);

@@ -9,7 +9,7 @@ import { accept, answer, contents, named, page, taskOf, tenantOf } from '../stor
 import { collectingLog } from '../support/quiet.ts';
 import { memoryStore, storeBehind } from '../support/stores.ts';
 import { until } from '../support/until.ts';
-import { fakeTransport, outgoing, QUICK } from './relay-fixtures.ts';
+import { fakeTransport, handReplies, outgoing, QUICK } from './relay-fixtures.ts';
 
 /** A real store behind a switch; `asked` is what it was given while it was on. */
 function scene(t: TestContext, limits: Partial<KeptEndLimits> = {}) {
@@ -29,9 +29,10 @@ function scene(t: TestContext, limits: Partial<KeptEndLimits> = {}) {
   const ends = createKeptEnds({ store, log, limits: { retryMs: 5, closeMs: 20, ...limits } });
   t.after(() => ends.close());
   const queues = fakeTransport();
-  const relay = createRelay({ store, ends, transport: queues.transport, log, timing: QUICK });
+  const { spec, replyOf } = handReplies();
+  const relay = createRelay({ store, ends, transport: queues.transport, log, timing: QUICK, replyOf });
   t.after(() => relay.close());
-  return { state, ends, relay, queues, store: relay.store, lines: log.lines };
+  return { state, ends, relay, queues, store: relay.store, lines: log.lines, spec };
 }
 
 test('ends that come while the store is out are written in order once it is back', async (t) => {
@@ -123,28 +124,24 @@ test('beginnings are refused at once, an end that the store will never take fail
 
 for (const how of ['refused', 'stored, and the answer lost'] as const)
   test(`a reply is written with its end and sent once, behind those before it: ${how}`, async (t) => {
-    const { state, store, ends, relay, queues } = scene(t);
+    const { state, store, ends, relay, queues, spec } = scene(t);
     relay.start();
     const names = [named('t1'), named('t2')];
     for (const name of names) await accept(store, name);
-    const expected = names.map((name, index) =>
-      relay.expect(tenantOf(name), taskOf(name), () => [outgoing(index + 1)]),
-    );
+    const replies = names.map(({ task }, index) => spec(task, () => outgoing(index + 1)));
+    const states = () => names.map((name) => relay.replied(tenantOf(name), name.task)?.state);
     state.out = how === 'refused';
     state.answersAreLost = how !== 'refused';
-    const outcomes = names.map((name) => answer(store, name));
+    const outcomes = names.map((name, at) => answer(store, name, 'four', replies.slice(at, at + 1)));
     await until('both wait', () => ends.stats().waiting === 2);
     const refused = how === 'refused' ? relay.write([outgoing(3)]) : undefined;
     if (refused) await assert.rejects(refused, /out/);
-    assert.deepEqual([queues.arrived('q'), expected.map((each) => each.stored())], [[], [false, false]]);
+    assert.deepEqual([queues.arrived('q'), states()], [[], ['storing', 'storing']]);
     state.out = false;
     state.answersAreLost = false;
     assert.deepEqual(await Promise.all(outcomes), ['stored', 'stored']);
     await relay.write([outgoing(4)]);
     await until('all are sent', () => queues.arrived('q').length >= 3);
     assert.deepEqual(queues.arrived('q'), [1, 2, 4]);
-    assert.deepEqual(
-      expected.map((each) => each.stored()),
-      [true, true],
-    );
+    assert.deepEqual(states(), ['stored', 'stored']);
   });

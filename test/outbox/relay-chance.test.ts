@@ -4,13 +4,14 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { RefusalError } from '../../src/domain/errors.ts';
 import type { Store } from '../../src/ports/store.ts';
-import { accept, answer, named, taskOf, tenantOf } from '../store/records.ts';
+import { accept, answer, named, tenantOf } from '../store/records.ts';
 import { dice } from '../support/dice.ts';
 import { memoryStore } from '../support/stores.ts';
 import { loopTurns, until } from '../support/until.ts';
 import {
   fakeTransport,
   firsts,
+  handReplies,
   outgoing,
   relayOver,
   storeAway,
@@ -96,7 +97,9 @@ async function play(
   watched.readFault = () => (faulty && fails(chances.read) ? storeAway() : undefined);
 
   const random = (): number => roll(100) / 100;
-  const open = () => relayOver(transport, watched.store, { timing: SMALL, random });
+  const replies = handReplies();
+  const { replyOf } = replies;
+  const open = () => relayOver(transport, watched.store, { timing: SMALL, random, replyOf });
   let relay = open();
   let count = 0;
   /** Ids of which the relay has said that they are kept; and those of which it said nothing certain. */
@@ -134,13 +137,15 @@ async function play(
       const message = outgoing(count, each.queue);
       count += 1;
       await accept(inner, turn);
-      const expected = relay.expect(tenantOf(turn), taskOf(turn), () => [message]);
-      const ending = answer(relay.store, turn);
+      const current = relay;
+      const reply = replies.spec(message.id, () => message);
+      const state = () => current.replied(tenantOf(turn), message.id)?.state;
+      const ending = answer(relay.store, turn, 'four', [reply]);
       note([message.id], ending);
       calls.push(
         ending.then(
-          () => assert.equal(expected.stored(), true),
-          () => assert.equal(expected.stored(), false),
+          () => assert.equal(state(), 'stored'),
+          () => assert.equal(state(), 'lost'),
         ),
       );
     }

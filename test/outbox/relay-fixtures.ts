@@ -4,6 +4,8 @@ import type { DomainAction } from '../../src/domain/domain-action.ts';
 import { RefusalError, refusal } from '../../src/domain/errors.ts';
 import { tenantIdSchema } from '../../src/domain/ids.ts';
 import type { QueueName } from '../../src/domain/queues.ts';
+import type { ReplySpec } from '../../src/domain/reply-spec.ts';
+import type { TurnRecord } from '../../src/domain/turn.ts';
 import { createRelay, type RelayDeps } from '../../src/outbox/relay.ts';
 import type { Relay } from '../../src/ports/outbox.ts';
 import type { Outgoing, Store, Write } from '../../src/ports/store.ts';
@@ -37,6 +39,22 @@ export function outgoing(n: number, queue = 'q', more: Partial<Outgoing> = {}): 
     format: 'json',
     action,
     ...more,
+  };
+}
+
+/** Replies that a test makes by hand: a spec is the id of what makes it. */
+export function handReplies() {
+  const makers = new Map<string, (turn: TurnRecord) => Outgoing>();
+  return {
+    replyOf(spec: ReplySpec, turn: TurnRecord): Outgoing {
+      const make = makers.get(spec.id);
+      if (!make) throw new Error(`nothing makes ${spec.id}`);
+      return make(turn);
+    },
+    spec(id: string, make: (turn: TurnRecord) => Outgoing): ReplySpec {
+      makers.set(id, make);
+      return { id, format: 'json', request: { tenant_id: tenantIdSchema.parse('acme') } };
+    },
   };
 }
 

@@ -3,7 +3,6 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { tenantIdSchema } from '../../src/domain/ids.ts';
 import { createRelay } from '../../src/outbox/relay.ts';
-import type { Outgoing } from '../../src/ports/store.ts';
 import { accept, answer, named, taskOf, tenantOf, turnOf } from '../store/records.ts';
 import { leakFree } from '../support/leaks.ts';
 import { quiet } from '../support/quiet.ts';
@@ -13,6 +12,7 @@ import { loopTurns, until } from '../support/until.ts';
 import {
   comeBack,
   goAway,
+  handReplies,
   memoryQueue,
   numbers,
   openRelay,
@@ -25,17 +25,20 @@ import {
 const TURN = named('t1');
 const other = tenantIdSchema.parse('other');
 
-test('what is expected of a turn is kept in the same write as its end, and sent', async (t) => {
+test('the replies of a turn are kept in the same write as its end, and sent', async (t) => {
   const { fake, watched, start } = openRelay(t);
-  const relay = start();
+  const { spec, replyOf } = handReplies();
+  const relay = start({ replyOf });
   await accept(relay.store, TURN);
-  const first = relay.expect(tenantOf(TURN), taskOf(TURN), (turn) => [outgoing(turn.content?.length ?? 0)]);
-  const second = relay.expect(tenantOf(TURN), taskOf(TURN), () => [outgoing(2)]);
+  const first = spec('first', (turn) => outgoing(turn.content?.length ?? 0));
+  const second = spec('second', () => outgoing(2));
+  const states = () => [first, second].map(({ id }) => relay.replied(tenantOf(TURN), id)?.state);
 
-  const ending = answer(relay.store, TURN, 'four');
-  assert.deepEqual([first.stored(), second.stored()], [false, false]);
+  assert.deepEqual(states(), [undefined, undefined]);
+  const ending = answer(relay.store, TURN, 'four', [first, second]);
+  assert.deepEqual(states(), ['storing', 'storing']);
   assert.equal(await ending, 'stored');
-  assert.deepEqual([first.stored(), second.stored()], [true, true]);
+  assert.deepEqual(states(), ['stored', 'stored']);
 
   await until('both', () => fake.arrived('q').length === 2);
   assert.deepEqual(fake.arrived('q'), [4, 2]);
@@ -48,7 +51,7 @@ test('what is expected of a turn is kept in the same write as its end, and sent'
   assert.deepEqual(await unsentIn(watched.store), []);
 });
 
-test('the hook of ended turns adds to every end, behind what is expected', async (t) => {
+test('the hook of ended turns adds to every end, behind its replies', async (t) => {
   const { fake, start } = openRelay(t);
   const relay = start({
     onTurnEnded: (write) => [outgoing(9, 'save', { id: `save-${write.turn.taskId}` })],
@@ -60,54 +63,33 @@ test('the hook of ended turns adds to every end, behind what is expected', async
   await relay.close();
 });
 
-test('an expectation is met by its own turn only, once, and not after it was released', async (t) => {
-  const { fake, start } = openRelay(t);
-  const relay = start();
-  const turns = [TURN, named('t2'), named('t1', 's1', 'other'), named('t3')];
-  for (const turn of turns) await accept(relay.store, turn);
-  let made = 0;
-  const make = (): readonly Outgoing[] => {
-    made += 1;
-    return [outgoing(made)];
-  };
-  const released = relay.expect(tenantOf(TURN), taskOf(named('t3')), make);
-  released.release();
-  released.release();
-  const mine = relay.expect(tenantOf(TURN), taskOf(TURN), make);
-  for (const turn of turns.slice(1)) await answer(relay.store, turn);
-  assert.deepEqual([made, mine.stored(), released.stored()], [0, false, false]);
-  await answer(relay.store, TURN);
-  assert.equal(await answer(relay.store, TURN), 'duplicate');
-  mine.release();
-  assert.deepEqual([made, mine.stored()], [1, true]);
-  await relay.close();
-  assert.deepEqual(fake.arrived('q'), [1]);
-});
-
-test('an end that is a duplicate or was refused keeps and sends nothing, and ends the expectation', async (t) => {
+test('an end that is a duplicate or was refused keeps and sends nothing, and its replies are lost', async (t) => {
   const { fake, watched, start } = openRelay(t);
-  const relay = start();
+  const { spec, replyOf } = handReplies();
+  const relay = start({ replyOf });
+  const [late, lost] = [spec('late', () => outgoing(1)), spec('lost', () => outgoing(2))];
   await accept(relay.store, TURN);
   await answer(relay.store, TURN);
-  const late = relay.expect(tenantOf(TURN), taskOf(TURN), () => [outgoing(1)]);
-  assert.equal(await answer(relay.store, TURN), 'duplicate');
+  assert.equal(await answer(relay.store, TURN, 'again', [late]), 'duplicate');
 
   const next = named('t2');
   await accept(relay.store, next);
-  const lost = relay.expect(tenantOf(next), taskOf(next), () => [outgoing(2)]);
   watched.fault = () => ({ error: storeAway() });
-  assert.equal(await refusedWith(answer(relay.store, next)), 'STORE_UNAVAILABLE');
+  assert.equal(await refusedWith(answer(relay.store, next, 'next', [lost])), 'STORE_UNAVAILABLE');
   watched.fault = () => undefined;
   const reads = watched.reads();
   await until('the store to be asked what became of it', () => watched.reads() > reads);
   await answer(relay.store, next);
   await relay.close();
-  assert.deepEqual([late.stored(), lost.stored(), fake.calls()], [false, false, 0]);
+  const states = [late, lost].map(({ id }) => relay.replied(tenantOf(TURN), id)?.state);
+  assert.deepEqual([states, fake.calls()], [['lost', 'lost'], 0]);
 });
 
 test('make or hook throwing, or making nonsense, does not lose the end of the turn', async (t) => {
   const { fake, log, start } = openRelay(t);
+  const { spec, replyOf } = handReplies();
   const relay = start({
+    replyOf,
     onTurnEnded: () => {
       throw new Error('hook');
     },
@@ -117,18 +99,16 @@ test('make or hook throwing, or making nonsense, does not lose the end of the tu
     () => {
       throw new Error('make');
     },
-    () => [outgoing(1, 'q', { action: undefined })],
-    () => [outgoing(2, 'q', { tenantId: other, action: outgoing(2).action })],
-    () => [outgoing(3, 'q', { id: '' })],
-  ].map((make) => relay.expect(tenantOf(TURN), taskOf(TURN), make));
-  const good = relay.expect(tenantOf(TURN), taskOf(TURN), () => [outgoing(4)]);
+    () => outgoing(1, 'q', { action: undefined }),
+    () => outgoing(2, 'q', { tenantId: other, action: outgoing(2).action }),
+    () => outgoing(3, 'q', { id: '' }),
+  ].map((make, index) => spec(`bad ${index}`, make));
+  const good = spec('good', () => outgoing(4));
+  const stateOf = ({ id }: { readonly id: string }) => relay.replied(tenantOf(TURN), id)?.state;
 
-  assert.equal(await answer(relay.store, TURN), 'stored');
-  assert.deepEqual(
-    bad.map((each) => each.stored()),
-    [false, false, false, false],
-  );
-  assert.equal(good.stored(), true);
+  assert.equal(await answer(relay.store, TURN, 'four', [...bad, good]), 'stored');
+  assert.deepEqual(bad.map(stateOf), ['lost', 'lost', 'lost', 'lost']);
+  assert.equal(stateOf(good), 'stored');
   await relay.close();
   assert.deepEqual(fake.arrived('q'), [4]);
   assert.equal(log.lines.filter(({ level }) => level === 'error').length, 5);
@@ -136,13 +116,12 @@ test('make or hook throwing, or making nonsense, does not lose the end of the tu
 
 test('what the store can not write is left out, and the turn ends all the same', async (t) => {
   const { fake, watched, log, start } = openRelay(t);
-  const relay = start();
+  const { spec, replyOf } = handReplies();
+  const relay = start({ replyOf });
   await accept(relay.store, TURN);
-  const expected = relay.expect(tenantOf(TURN), taskOf(TURN), () => [
-    outgoing(1, 'q', { id: 'lone \ud800', action: outgoing(1).action }),
-  ]);
-  assert.equal(await answer(relay.store, TURN), 'stored');
-  assert.equal(expected.stored(), false);
+  const lone = spec('lone', () => outgoing(1, 'q', { id: 'lone \ud800', action: outgoing(1).action }));
+  assert.equal(await answer(relay.store, TURN, 'four', [lone]), 'stored');
+  assert.equal(relay.replied(tenantOf(TURN), 'lone')?.state, 'lost');
   assert.equal((await watched.store.turn(tenantOf(TURN), taskOf(TURN)))?.status, 'completed');
   await relay.close();
   assert.equal(fake.calls(), 0);
@@ -151,13 +130,13 @@ test('what the store can not write is left out, and the turn ends all the same',
 
 test('writes reach the store in the tick and order of their calls', async (t) => {
   const { watched, start } = openRelay(t);
-  const relay = start();
+  const { spec, replyOf } = handReplies();
+  const relay = start({ replyOf });
   const turnTold = { type: 'turn-notified', tenantId: tenantOf(TURN), taskId: taskOf(TURN) } as const;
-  relay.expect(tenantOf(TURN), taskOf(TURN), () => [outgoing(1)]);
   const calls = [
     accept(relay.store, TURN),
     relay.write([outgoing(2)]),
-    answer(relay.store, TURN),
+    answer(relay.store, TURN, 'four', [spec('one', () => outgoing(1))]),
     relay.store.commit(turnTold),
     relay.write([outgoing(3)]),
   ];
@@ -287,11 +266,12 @@ test('over the memory transport: answers are delivered in their format, in order
 
 test('the end of a turn whose session is gone still answers who asked', async (t) => {
   const { fake, start } = openRelay(t);
-  const relay = start();
-  const expected = relay.expect(tenantOf(TURN), taskOf(TURN), () => [outgoing(1)]);
+  const { spec, replyOf } = handReplies();
+  const relay = start({ replyOf });
+  const replies = [spec('one', () => outgoing(1))];
   const ended = { ...turnOf(TURN), finishedAtMs: 1 };
-  await relay.store.commit({ type: 'turn-ended', turn: ended, message: undefined });
-  assert.equal(expected.stored(), true);
+  await relay.store.commit({ type: 'turn-ended', turn: ended, message: undefined, replies });
+  assert.equal(relay.replied(tenantOf(TURN), 'one')?.state, 'stored');
   await until('it', () => fake.arrived('q').length === 1);
   await relay.close();
   assert.deepEqual(fake.arrived('q'), [1]);

@@ -222,8 +222,10 @@ export function agentContract(name: string, open: () => Promise<OpenAgents>): vo
   });
 }
 
-/** Takes migrations 008 to 010 back, which only PostgreSQL has. */
+/** Takes migrations 008 and later back, as PostgreSQL has them. */
 export const UNDO_NODES = [
+  'drop table batches, callbacks, changes, job_runs',
+  'drop function nooble_forget_nodes(interval)',
   'drop function nooble_lease(bigint, uuid, json)',
   'drop table limits, limit_leases',
   'drop table owners',

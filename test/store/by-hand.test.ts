@@ -56,6 +56,8 @@ async function undate(db: Kysely<Schema>, kind: Database['kind']): Promise<void>
   await sql`drop index deliveries_settled`.execute(db);
   await sql`alter table deliveries drop column settled_at`.execute(db);
   await sql`alter table turns drop column reasoning`.execute(db);
+  if (kind === 'sqlite')
+    for (const table of ['batches', 'callbacks']) await sql`drop table ${sql.table(table)}`.execute(db);
   if (kind === 'postgres') for (const statement of UNDO_NODES) await sql.raw(statement).execute(db);
   for (const statement of [UNDO_VERSIONS, ...UNDO_AGENTS_BY_CREATION]) await sql.raw(statement).execute(db);
   await sql`delete from kysely_migration where name >= '005'`.execute(db);

@@ -23,7 +23,7 @@ const epochOf = (stores: Stores & { readonly boot?: number }) =>
 const accept = (stores: Stores, name: string) =>
   records.accept(stores.conversations, named(name), undefined, undefined, epochOf(stores));
 const answer = (stores: Stores, name: string) =>
-  records.answer(stores.conversations, named(name), undefined, epochOf(stores));
+  records.answer(stores.conversations, named(name), undefined, undefined, epochOf(stores));
 
 const statusOf = async ({ conversations }: Stores, name: string) =>
   (await conversations.turn(tenantOf(named(name)), taskOf(named(name))))?.status;

@@ -27,7 +27,7 @@ const claim = async ({ owners }: Member, session: string) => {
 const said = (member: Member, task: string, epoch: Epoch, session = 's1') =>
   accept(member.conversations, named(task, session), undefined, undefined, epoch);
 const ended = (member: Member, task: string, epoch: Epoch, session = 's1') =>
-  answer(member.conversations, named(task, session), undefined, epoch);
+  answer(member.conversations, named(task, session), undefined, undefined, epoch);
 const release = ({ conversations }: Member, session: string, epoch: Epoch) =>
   conversations.commit({ type: 'session-released', ...keyOf(session), epoch });
 

@@ -2,6 +2,7 @@
 import { test } from 'node:test';
 import type { Message } from '../../src/domain/conversation.ts';
 import { agentIdSchema, sessionIdSchema, taskIdSchema, tenantIdSchema } from '../../src/domain/ids.ts';
+import type { ReplySpec } from '../../src/domain/reply-spec.ts';
 import type { TurnRecord } from '../../src/domain/turn.ts';
 import type { Epoch, MessagePage, PageRequest, Store, Write, WriteOutcome } from '../../src/ports/store.ts';
 import type { Stores } from '../../src/store/open.ts';
@@ -87,6 +88,7 @@ export const answer = (
   store: Store,
   name: TurnName,
   content = `say ${name.task}`,
+  replies?: readonly ReplySpec[],
   epoch?: Epoch,
 ): Promise<WriteOutcome> =>
   store.commit({
@@ -94,6 +96,7 @@ export const answer = (
     epoch,
     turn: answered(name, content),
     message: message(name, 'assistant', content),
+    ...(replies ? { replies } : {}),
   });
 
 export const page = (

@@ -28,7 +28,13 @@ const jobOver = (
   expire: Expire = memoryStores().webhooks.expire,
 ) => {
   const job = createRetention({
-    ...{ store, webhooks: { expire }, tiers: TIER_TABLE, defaultTier: 'free' },
+    ...{
+      store,
+      webhooks: { expire },
+      batches: { expire: async () => 0 },
+      tiers: TIER_TABLE,
+      defaultTier: 'free',
+    },
     ...{ clock: { now: () => nowMs }, log: quiet },
   });
   t.after(() => job.close());

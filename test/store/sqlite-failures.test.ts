@@ -146,7 +146,7 @@ test('a database from before there was an outbox gets one and keeps what it has'
   db.exec(
     'drop table outgoing; drop index deliveries_settled; alter table deliveries drop column settled_at',
   );
-  db.exec('alter table turns drop column reasoning');
+  db.exec('alter table turns drop column reasoning; drop table batches; drop table callbacks');
   for (const statement of [UNDO_VERSIONS, ...UNDO_AGENTS_BY_CREATION]) db.exec(statement);
   db.exec("delete from kysely_migration where name >= '004'");
   db.close();

@@ -21,7 +21,7 @@ import {
 } from '../actors/fixtures.ts';
 import { leakFree } from './leaks.ts';
 import { quiet, uncounted } from './quiet.ts';
-import { memoryStore } from './stores.ts';
+import { memoryStore, memoryStores } from './stores.ts';
 
 type SystemOptions = Parameters<typeof createSystem>[0];
 
@@ -94,13 +94,16 @@ export function executionsOver(
   directory: Directory,
   { clock, log = quiet, timers, callbacks, ...more }: ExecutionOptions,
 ) {
+  const { batches, callbacks: stored } = memoryStores();
   const timing = { clock, log, ...(timers ? { timers } : {}), random: () => 1 };
   return createExecutions({
     ...timing,
     directory,
     observer: createTurnObserver({ clock, log, directory }),
+    batchStore: batches,
     callbacks: createCallbacks({
       ...timing,
+      store: stored,
       meter: uncounted,
       allowInsecure: true,
       blockPrivate: false,

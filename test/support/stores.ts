@@ -5,6 +5,8 @@
 import type { NodeStores } from '../../src/node.ts';
 import type { Store, Write } from '../../src/ports/store.ts';
 import { createAgentStore } from '../../src/store/agents.ts';
+import { createBatchStore } from '../../src/store/batches.ts';
+import { createCallbackStore } from '../../src/store/callbacks.ts';
 import { createConversations } from '../../src/store/conversations.ts';
 import { SqliteError, sqliteFailure } from '../../src/store/failure.ts';
 import { migrate } from '../../src/store/migrations.ts';
@@ -28,6 +30,8 @@ export function memoryStores(now: () => number = Date.now): NodeStores {
     agents: createAgentStore(database),
     templates: createTemplateStore(database),
     webhooks: createWebhookStore(database, now),
+    batches: createBatchStore(database, now),
+    callbacks: createCallbackStore(database, now),
     close: () => conversations.close(),
   };
 }

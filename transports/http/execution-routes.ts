@@ -25,7 +25,8 @@ import {
   executionBody,
   executionSchema,
 } from '../../src/domain/turn-schemas.ts';
-import type { Executions, ItemRequest } from '../../src/ports/executions.ts';
+import type { ItemRequest } from '../../src/ports/batches.ts';
+import type { Executions } from '../../src/ports/executions.ts';
 import type { HttpDeps } from './deps.ts';
 import type { HttpEnv } from './errors.ts';
 import { tenantOf } from './gate.ts';
@@ -108,7 +109,7 @@ export const executionRoutes: readonly Route<Served>[] = [
       'An execution is a turn of its session: the same limits, status and cancelling. tools_config and ' +
       'execution_params only lower what agent and tier allow. With wait: true the answer is the finished ' +
       'execution, also where it failed; it goes on if the client leaves. The finished execution is posted to ' +
-      'callback_url, up to five times and only while this process lives; a repeated request with the same task_id ' +
+      'callback_url, up to five times, whatever becomes of the node meanwhile; a repeated request with the same task_id ' +
       'asks for it again.',
     takes: { json: executionRequestSchema },
     answer: { status: 202, description: 'Accepted.', schema: executionAcceptedSchema },
@@ -160,8 +161,8 @@ export const executionRoutes: readonly Route<Served>[] = [
     summary: 'Runs up to 100 executions, `concurrency` of them at a time.',
     description:
       'Never more at a time than the tier runs at once. An item that a limit of the moment refuses is tried again ' +
-      'after retry_after_ms; other refusals fail it. Batches are kept in memory: they end with the process, and ' +
-      'the oldest finished ones are forgotten first.',
+      'after retry_after_ms; other refusals fail it. A batch outlives its node: another, or the next process, goes on ' +
+      'with it. It can be asked for until seven days after it was made.',
     takes: { json: batchRequestSchema },
     answer: { status: 202, description: 'Accepted.', schema: batchAcceptedSchema },
     async run({ json: { items, concurrency } }, c, served) {
@@ -170,7 +171,7 @@ export const executionRoutes: readonly Route<Served>[] = [
       const most = await slotsOf(c, served);
       if (!most.ok) return most;
       const requests = await Promise.all(items.map((item) => itemRequest(c, served, item)));
-      const started = served.executions.batches.start(
+      const started = await served.executions.batches.start(
         tenantOf(c),
         requests,
         Math.min(concurrency, most.value),
@@ -185,14 +186,9 @@ export const executionRoutes: readonly Route<Served>[] = [
     summary: 'How a batch stands, item by item.',
     takes: { param: batchPathSchema },
     answer: { status: 200, description: 'The batch.', schema: batchSchema },
-    run({ param }, c, { executions }) {
-      const batch = executions.batches.find(tenantOf(c), param.batch_id);
-      return batch ? { ok: true, value: batch } : { ok: false, error: NO_BATCH };
-    },
+    run: ({ param }, c, { executions }) => executions.batches.find(tenantOf(c), param.batch_id),
   }),
 ];
-
-const NO_BATCH = refusal('NOT_FOUND', { message: 'There is no such batch.' });
 
 /** How many executions the tenant may have at once. */
 async function slotsOf(c: Context<HttpEnv>, { executions, log }: Served): Promise<Reply<number>> {

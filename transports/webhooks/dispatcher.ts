@@ -244,7 +244,7 @@ function createIntake(deps: DispatcherDeps, deliver: Dispatcher['take'], wake: (
 
   return {
     start(): void {
-      stopListening ??= notices.listen(onNotice);
+      stopListening ??= notices.listen('once', onNotice);
     },
     async close(): Promise<void> {
       stopListening?.();

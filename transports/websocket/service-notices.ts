@@ -1,4 +1,4 @@
-/** The WebSocket of services, `/ws/task_updates`: notices of this node go out to them, theirs come in for tenants' sockets. */
+/** The WebSocket of services, `/ws/task_updates`: notices of all nodes go out to them, theirs come in for tenants' sockets. */
 import type { HttpRequest, HttpResponse, TemplatedApp, us_socket_context_t, WebSocket } from 'uWebSockets.js';
 import { z } from 'zod';
 import {
@@ -42,7 +42,7 @@ export interface TaskUpdatesDeps {
   /** Undefined: nobody is a service, and every handshake is refused with 403. */
   readonly serviceToken: string | undefined;
   readonly notices: Notices;
-  /** Brings a service's notice to its tenant's sockets. */
+  /** Brings a service's notice to its tenant's sockets, on all nodes. */
   readonly deliver: (notice: TenantNotice) => void;
   readonly log: Log;
   readonly clock: Clock;
@@ -79,12 +79,12 @@ interface ServicesContext extends TaskUpdatesDeps {
   readonly authenticated: Set<Socket>;
 }
 
-/** Mounts the route. Order: each service gets this node's notices in the order in which they were published. */
+/** Mounts the route. Order: each service gets the notices of a node in the order in which they were published. */
 export function mountTaskUpdates(app: TemplatedApp, deps: TaskUpdatesDeps): TaskUpdates {
   const isToken = deps.serviceToken === undefined ? undefined : createServiceCheck(deps.serviceToken);
   const context: ServicesContext = { ...deps, isToken, open: new Set(), authenticated: new Set() };
   const { open, authenticated } = context;
-  const stopListening = deps.notices.listen((notice) => {
+  const stopListening = deps.notices.listen('everywhere', (notice) => {
     if (authenticated.size === 0) return;
     const text = JSON.stringify(notice);
     for (const ws of [...authenticated]) write(context, ws, text);

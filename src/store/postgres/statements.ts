@@ -190,8 +190,12 @@ export const SQL: Readonly<Record<PlanStep['kind'] | 'endedWithOutgoing', string
   released: `
     delete from owners o using (${input(['tenant_id', 'session_id', 'epoch'])}) i
     where o.tenant_id = i.tenant_id and o.session_id = i.session_id and o.boot = ${BOOT} and o.epoch = i.epoch`,
-  tier: `insert into tenants (tenant_id, tier) values (${value('tenant_id')}, ${value('tier')})
-    on conflict (tenant_id) do update set tier = excluded.tier`,
+  tier: `
+    with given as (
+      insert into tenants (tenant_id, tier) values (${value('tenant_id')}, ${value('tier')})
+      on conflict (tenant_id) do update set tier = excluded.tier
+    )
+    insert into changes (tenant_id, kind, id) values (${value('tenant_id')}, 'tier', ${value('tier')})`,
   interrupted: `update turns
     set status = 'failed', finished_at = ${value('finished_at', 'bigint')}, error = ${value('error')}, untold = 1
     where finished_at is null and (boot is null or ${BOOT} is null)`,

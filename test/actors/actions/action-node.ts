@@ -111,7 +111,7 @@ export async function openActionNode(t: TestContext, options: ActionNodeOptions 
   const script = scriptedRunner();
   const clock = { now: () => Date.UTC(2026, 0, 1) };
   const tiers = options.tiers ?? TIER_TABLE;
-  const relay = createRelay({ store, transport, log: quiet, timing: QUICK });
+  const relay = createRelay({ store, transport, log: quiet, timing: QUICK, now: clock.now });
   const agents = ['default', 'a1'];
   const system = createActors({
     ...{ store: relay.store, runner: script.runner, clock, tiers, maxExecutions: 100 },

@@ -5,7 +5,7 @@ import { createAgentTasks } from '../../../actors/actions/agent-tasks.ts';
 import type { AgentTaskMessage } from '../../../src/domain/agent-task.ts';
 import { refusal } from '../../../src/domain/errors.ts';
 import { managementQueue, tierSubscription } from '../../../src/domain/queues.ts';
-import { createNotices } from '../../../src/management/management.ts';
+import { createNotices } from '../../../src/management/notices.ts';
 import type { TaskOrigin, TaskTaker } from '../../../src/ports/management.ts';
 import { createMemoryTransport } from '../../../transports/queue/memory.ts';
 import { leakFree } from '../../support/leaks.ts';

@@ -5,11 +5,8 @@ import type { Reply } from '../../../src/domain/errors.ts';
 import { type AgentId, agentIdSchema } from '../../../src/domain/ids.ts';
 import { configureProviders, knownProviders } from '../../../src/domain/providers.ts';
 import { TIER_TABLE, type Tier } from '../../../src/domain/tiers.ts';
-import {
-  createManagement,
-  createNotices,
-  type ManagementOptions,
-} from '../../../src/management/management.ts';
+import { createManagement, type ManagementOptions } from '../../../src/management/management.ts';
+import { createNotices } from '../../../src/management/notices.ts';
 import type { Actor, AgentStore } from '../../../src/ports/management.ts';
 import { quiet } from '../../support/quiet.ts';
 import { memoryStores } from '../../support/stores.ts';
@@ -61,7 +58,7 @@ export function openManagement(more: Partial<ManagementOptions> = {}) {
   const changed: Agent[] = [];
   const invalidated: AgentId[] = [];
   const bus = createNotices(quiet);
-  bus.listen((notice) => notices.push(notice));
+  bus.listen('once', (notice) => notices.push(notice));
   let ids = 0;
   const options: ManagementOptions = {
     agents: memoryStores().agents,

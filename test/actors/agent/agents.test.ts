@@ -6,7 +6,7 @@ import { createAgents } from '../../../actors/agent/agents.ts';
 import { createActorSystem } from '../../../actors/runtime/actor-system.ts';
 import type { AgentConfig } from '../../../src/domain/agent.ts';
 import type { Reply } from '../../../src/domain/errors.ts';
-import type { AgentId } from '../../../src/domain/ids.ts';
+import { type AgentId, agentIdSchema } from '../../../src/domain/ids.ts';
 import { handRunner, openActors } from '../../support/actors.ts';
 import { leakFree } from '../../support/leaks.ts';
 import { quiet } from '../../support/quiet.ts';
@@ -31,6 +31,8 @@ function open(t: TestContext, idleMs = 60_000) {
   };
   return { clock, actors, store, agents, found, asked };
 }
+
+const agentIdOf = (id: string): AgentId => agentIdSchema.parse(id);
 
 const brief = (reply: Reply<AgentConfig>): string | number =>
   reply.ok ? reply.value.version : reply.error.code;
@@ -60,6 +62,44 @@ test('whoever asks after a change gets the new version, also while the old one l
   assert.equal(await found(), 6);
   agents.changed(agentOf(5));
   assert.equal(await found(), 6);
+});
+
+test('news of another node: what is older is loaded anew, what is as new is left alone', async (t) => {
+  const { store, agents, found, asked } = open(t);
+  const news = (version: number) => agents.outdated({ tenantId: TENANT, agentId: AGENT_ID, version });
+  const first = found();
+  (await asked(0)).answer(agentOf(3));
+  assert.equal(await first, 3);
+  news(3);
+  agents.changed(agentOf(4));
+  news(4);
+  assert.equal(await found(), 4);
+  assert.equal(store.asked.length, 1);
+
+  news(5);
+  const after = found();
+  (await asked(1)).answer(agentOf(5));
+  assert.equal(await after, 5);
+});
+
+test('when nothing can be relied on, each agent is loaded anew when it is used next', async (t) => {
+  const { store, agents, found, asked } = open(t);
+  const first = found();
+  (await asked(0)).answer(agentOf(3));
+  await first;
+  agents.invalidateAll();
+  assert.equal(store.asked.length, 1);
+  const second = found();
+  (await asked(1)).answer(agentOf(7));
+  assert.deepEqual([await second, await found()], [7, 7]);
+
+  const unknown = agents.agent(TENANT, agentIdOf('nobody')).then(brief);
+  (await asked(2)).answer(null);
+  assert.equal(await unknown, 'AGENT_NOT_FOUND');
+  agents.invalidateAll();
+  const again = agents.agent(TENANT, agentIdOf('nobody')).then(brief);
+  (await asked(3)).answer(agentOf(1, { id: agentIdOf('nobody') }));
+  assert.equal(await again, 1);
 });
 
 test('an unknown agent is not looked for again at once, but after a moment it is', async (t) => {
@@ -240,7 +280,7 @@ test('the numbers of a node tell how many agents live and how often they were fo
 
 test('a notice reaches every client of its tenant, unnumbered, and nobody else', async (t) => {
   const { system, management, attach, update } = await openNode(t);
-  management.bus.listen((notice) => system.notify(notice));
+  management.bus.listen('everywhere', (notice) => system.notify(notice));
   const [mine, other] = [attach('mine'), attach('other', SESSION, 'other')];
   await loopTurns(6);
   const { id, version } = value(await update(0.2));

@@ -76,8 +76,8 @@ test('an item that a limit of the moment refuses is offered again when it said, 
   assert.equal((await batch(spent.batch_id)).items[0].error.code, 'QUOTA_EXCEEDED');
 });
 
-test('batches are bounded: too many at once are refused, and the oldest finished are forgotten', async (t) => {
-  const { post, ask, batch, said, answer } = await openExecutions(t, {
+test('batches are bounded: too many at once are refused, and the finished ones stay in the store', async (t) => {
+  const { post, batch, said, answer } = await openExecutions(t, {
     batchBounds: { runningPerTenant: 2, keptPerTenant: 2 },
   });
   const start = async (): Promise<string> =>
@@ -88,20 +88,35 @@ test('batches are bounded: too many at once are refused, and the oldest finished
   answer(await said(1));
   while ((await batch(first)).status !== 'completed');
   const third = await start();
-  await refused(await ask(`/api/executions/batch/${first}`), 404, 'NOT_FOUND');
+  const stored = await batch(first);
+  assert.deepEqual([stored.status, stored.items[0].result.content], ['completed', 'hello']);
   for (const id of [second, third]) assert.equal((await batch(id)).status, 'processing');
 });
 
-test('a closed node begins no item more', async (t) => {
+test('a closed node begins no item more, and leaves the batch as it is', async (t) => {
   const { post, said, script, executions, batch } = await openExecutions(t);
   const { batch_id } = JSON.parse(
     await (await post({ items: [RUN, RUN, RUN], concurrency: 1 }, '/api/executions/batch')).text(),
   );
   await said(1);
   await executions.close();
-  let ended = await batch(batch_id);
-  while (ended.status !== 'completed') ended = await batch(batch_id);
-  assert.deepEqual([script.said.length, ended.failed], [1, 3]);
+  const left = await batch(batch_id);
+  assert.deepEqual([script.said.length, left.status, left.failed], [1, 'processing', 0]);
+});
+
+test('an item that its node refuses since it goes has not failed: it is said again, by whoever has the batch', async (t) => {
+  const { post, said, answer, script, batch, time } = await openExecutions(t);
+  script.refusal = refusal('DRAINING');
+  const { batch_id } = JSON.parse(await (await post({ items: [RUN] }, '/api/executions/batch')).text());
+  await said(1);
+  await time.advance(1_000);
+  assert.deepEqual((await batch(batch_id)).items[0].status, 'queued');
+  script.refusal = undefined;
+  await time.advance(5_000);
+  const again = await said(2);
+  assert.deepEqual([again.taskId, again.taskIdGiven, again.resumable], [script.said[0]?.taskId, true, true]);
+  answer(again);
+  while ((await batch(batch_id)).status !== 'completed');
 });
 
 test('a store that does not answer for the tier refuses the batch', async (t) => {

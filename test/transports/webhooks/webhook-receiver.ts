@@ -11,7 +11,7 @@ import {
   type WebhookDelivery,
 } from '../../../src/domain/agent-record.ts';
 import { type TenantId, tenantIdSchema } from '../../../src/domain/ids.ts';
-import { createNotices } from '../../../src/management/management.ts';
+import { createNotices } from '../../../src/management/notices.ts';
 import type { WebhookStore } from '../../../src/ports/management.ts';
 import type { Timers } from '../../../src/ports/telemetry.ts';
 import { createWebhooks, type WebhookDeps } from '../../../transports/webhooks/webhooks.ts';

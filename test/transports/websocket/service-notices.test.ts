@@ -4,7 +4,7 @@ import { type TestContext, test } from 'node:test';
 import { z } from 'zod';
 import type { TenantNotice } from '../../../src/domain/agent-record.ts';
 import { CLOSE } from '../../../src/domain/errors.ts';
-import { createNotices } from '../../../src/management/management.ts';
+import { createNotices } from '../../../src/management/notices.ts';
 import { openServer } from '../../../transports/http/adapter.ts';
 import { mountTaskUpdates, type TaskUpdatesDeps } from '../../../transports/websocket/service-notices.ts';
 import { leakFree } from '../../support/leaks.ts';
