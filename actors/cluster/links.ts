@@ -34,6 +34,8 @@ export interface LinksDeps {
   /** Puts a bundle into an inbox; calls back, later, with how many wait there, undefined where it can not. */
   readonly push: (to: Boot, bundle: Bundle, done: (unread: number | undefined) => void) => void;
   readonly after: (ms: number, act: () => void) => void;
+  /** Ms, on a clock that never goes back. */
+  readonly now: () => number;
   /** Random. */
   readonly newLinkId: () => string;
   /** Something from there is missing. Told before the first item that came after it. */
@@ -67,6 +69,8 @@ export interface Links {
   heard(bundle: Bundle): void;
   /** A number for each of these peers, and for those that owe an answer: it shows what was lost. Once a second. */
   tick(watched: Iterable<Boot>): void;
+  /** For how long nothing was heard of that boot, at most since something was sent there first; 0 where neither was. */
+  silentMs(boot: Boot): number;
   /** That boot is dead: what it was asked is lost. */
   lose(boot: Boot): void;
   stats(): LinkStats;
@@ -82,6 +86,8 @@ export function createLinks(deps: LinksDeps): Links {
   const heard = new Map<Boot, IncomingState>();
   const questions = new Map<number, Question>();
   const asked = new Map<Boot, number>();
+  /** When something was heard last, or was sent first. */
+  const heardAtMs = new Map<Boot, number>();
   const counts = { torn: 0, repeated: 0, undelivered: 0 };
   let lastQuestion = 0;
 
@@ -90,6 +96,7 @@ export function createLinks(deps: LinksDeps): Links {
   function take(to: Boot, message: OutgoingMessage): void {
     const [state, effects] = outgoing(wayTo(to), message);
     ways.set(to, state);
+    if (!heardAtMs.has(to)) heardAtMs.set(to, deps.now());
     for (const effect of effects)
       if (effect.type === 'undelivered') undelivered(effect.items);
       else push(to, { from: deps.boot, linkId: state.linkId, n: effect.n, items: effect.items });
@@ -148,6 +155,7 @@ export function createLinks(deps: LinksDeps): Links {
     heard({ from, linkId, n, items }) {
       const [state, arrival] = incoming(heard.get(from), { linkId, n });
       heard.set(from, state);
+      heardAtMs.set(from, deps.now());
       if (arrival === 'repeated') counts.repeated += 1;
       if (arrival === 'repeated') return;
       if (arrival === 'torn') {
@@ -159,9 +167,14 @@ export function createLinks(deps: LinksDeps): Links {
     tick(watched) {
       for (const boot of new Set([...watched, ...asked.keys()])) take(boot, sent({ kind: 'tick' }));
     },
+    silentMs(boot) {
+      const sinceMs = heardAtMs.get(boot);
+      return sinceMs === undefined ? 0 : deps.now() - sinceMs;
+    },
     lose(boot) {
       // What it counted is forgotten: should it be heard of again, another link id says that something is missing.
       ways.delete(boot);
+      heardAtMs.delete(boot);
       for (const [id, { to }] of [...questions]) if (to === boot) settle(id, { type: 'lost', why: 'gone' });
     },
     stats: () => ({

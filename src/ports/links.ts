@@ -47,7 +47,7 @@ const answerSchema = z.discriminatedUnion('type', [
   z.object({ type: z.literal('unsupported') }),
 ]);
 
-const attachmentSchema = z.tuple([z.string(), count]);
+const attachmentSchema = z.tuple([z.string(), count]).readonly();
 
 const otherItemSchema = z.discriminatedUnion('kind', [
   requestItemSchema,
@@ -63,8 +63,8 @@ const otherItemSchema = z.discriminatedUnion('kind', [
   z.object({
     kind: z.literal('close'),
     to: z.array(attachmentSchema),
+    /** As on a WebSocket. */
     code: z.number().int(),
-    reason: z.string(),
   }),
   /** All that the sender has of the receiver's clients: what the receiver does not know it detaches. */
   z.object({

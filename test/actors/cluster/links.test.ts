@@ -22,6 +22,7 @@ function pair() {
       boot,
       push: (to, bundle, done) => void wire.push({ to, bundle, done }),
       after: (_ms, act) => void timers.push(act),
+      now: () => 0,
       newLinkId: () => {
         counted += 1;
         return `${boot}-${counted}`;
@@ -48,7 +49,7 @@ function pair() {
   };
 }
 
-const DETACH = { kind: 'close', to: [['c', 1]], code: 1012, reason: 'away' } as const satisfies LinkItem;
+const DETACH = { kind: 'close', to: [['c', 1]], code: 1012 } as const satisfies LinkItem;
 const isLost = (outcome: LinkOutcome | undefined): string | undefined =>
   outcome?.type === 'lost' ? outcome.why : undefined;
 
