@@ -67,7 +67,10 @@ export interface Links {
   ask(to: Boot, of: string, body: unknown, answered: Answered): void;
   send(to: Boot, item: LinkItem): void;
   heard(bundle: Bundle): void;
-  /** A number for each of these peers, and for those that owe an answer: it shows what was lost. Once a second. */
+  /**
+   * A number for each of these peers, for those that owe an answer, and for those that could not be reached: it shows
+   * what was lost, and that they can be reached again. Once a second.
+   */
   tick(watched: Iterable<Boot>): void;
   /** For how long nothing was heard of that boot, at most since something was sent there first; 0 where neither was. */
   silentMs(boot: Boot): number;
@@ -165,7 +168,8 @@ export function createLinks(deps: LinksDeps): Links {
       for (const item of items) received(from, item);
     },
     tick(watched) {
-      for (const boot of new Set([...watched, ...asked.keys()])) take(boot, sent({ kind: 'tick' }));
+      const away = [...ways].flatMap(([boot, { isAway }]) => (isAway ? [boot] : []));
+      for (const boot of new Set([...watched, ...asked.keys(), ...away])) take(boot, sent({ kind: 'tick' }));
     },
     silentMs(boot) {
       const sinceMs = heardAtMs.get(boot);

@@ -143,6 +143,19 @@ test('a peer that was taken for dead is counted anew under another id, and notic
   ]);
 });
 
+test('a peer that could not be reached is tried until it can, though nobody counts on it', () => {
+  const { links, wire, fail, deliver } = pair();
+  links[1].send(2, DETACH);
+  fail();
+  links[1].tick([]);
+  assert.equal(wire.length, 1);
+  deliver();
+  links[1].tick([]);
+  assert.equal(wire.length, 0);
+  links[1].ask(2, 'say', null, () => {});
+  assert.equal(wire.length, 1);
+});
+
 test('a peer that owes an answer is ticked, one that owes nothing is not', () => {
   const { links, wire, deliver } = pair();
   links[1].tick([]);
