@@ -22,7 +22,7 @@ import type { LinkItem } from '../../src/ports/links.ts';
 import type { Client, ResumePoint } from '../../src/ports/sessions.ts';
 import type { Medium } from './medium.ts';
 import type { SimulationOptions } from './options.ts';
-import { createPlacementModel } from './placement.ts';
+import { createPlacementModel, keyOf } from './placement.ts';
 import type { Process } from './process.ts';
 import { createSimulatedSessions, type Said, type SimulatedSession } from './sessions.ts';
 import type { SimulatedStore, Statement, StoreClient, StoreOutcome } from './store.ts';
@@ -81,9 +81,13 @@ export function createBoot(deps: BootDeps): SimulatedBoot {
     ...{ world, options, store, boot, after, read, write },
     effects: deps.effects,
     isDraining: () => isDraining,
+    release: (name, epoch, done) => placement.release(name, epoch, done),
   });
   const placement = createPlacementModel({
-    ...{ world, options, store, boot, sessions, after, submit, read },
+    ...{ world, options, store, boot, after, submit, write },
+    living: sessions.living,
+    activate: sessions.activate,
+    onWanted: sessions.wanted,
   });
 
   const links: Links = createLinks({
@@ -233,18 +237,18 @@ export function createBoot(deps: BootDeps): SimulatedBoot {
     read(look, (outcome) => {
       if (outcome.ok) {
         const found = outcome.value;
-        take({ type: 'looked', look: found.look, askedAtMs, answeredAtMs: world.now() });
-        if (found.look.mine === null) return;
-        const living = new Set(found.look.members.map((member) => member.boot));
+        take({ type: 'looked', look: found, askedAtMs, answeredAtMs: world.now() });
+        if (found.mine === null) return;
+        const living = new Set(found.members.map((member) => member.boot));
         for (const other of named) if (!living.has(other)) lost(other);
-        for (const session of found.wanted) sessions.wanted(session);
+        placement.wanted(found.wanted);
       }
       if (options.ticks) watch.tick();
       after(CONFIG.beatMs, beat);
     });
   }
 
-  function look(): { readonly look: Look; readonly wanted: readonly string[] } {
+  function look(): Look {
     const row = store.boots.get(boot);
     const mine = row?.state === 'live' ? 'live' : null;
     if (row && mine) row.beat += 1;
@@ -259,9 +263,9 @@ export function createBoot(deps: BootDeps): SimulatedBoot {
           ],
     );
     const wanted = [...store.owners].flatMap(([session, owner]) =>
-      owner.boot === boot && owner.wanted ? [session] : [],
+      owner.boot === boot && owner.wanted ? [{ key: keyOf(session), epoch: owner.epoch, by: 0 }] : [],
     );
-    return { look: { mine, members, adopted: 0 }, wanted };
+    return { mine, members, adopted: 0, wanted };
   }
 
   deps.medium.open(boot, process, links.heard);

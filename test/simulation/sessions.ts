@@ -49,6 +49,8 @@ export interface SessionsDeps {
     statement: Omit<Statement<F, R>, 'hold'>,
     done: (outcome: StoreOutcome<R>) => void,
   ) => void;
+  /** Gives a session up, behind all that it wrote. */
+  readonly release: (name: string, epoch: number, done: () => void) => void;
   /** Tasks and the epochs in which their effect happened. */
   readonly effects: Map<string, Set<number>>;
   readonly isDraining: () => boolean;
@@ -296,19 +298,12 @@ export function createSimulatedSessions(deps: SessionsDeps) {
     if (!isIdle(session)) return done(false);
     session.isLeaving = true;
     const { name, epoch } = session;
-    const apply = (): void => {
-      if (store.owners.get(name)?.epoch === epoch) store.owners.delete(name);
-    };
-    const attempt = (): void =>
-      write({ check: () => null, apply }, ({ ok }) => {
-        if (!ok) return after(RETRY_MS, attempt);
-        world.note('boot', boot, 'releases', name, epoch);
-        if (isMine(session)) sessions.delete(name);
-        for (const client of session.clients.values()) client.close(CLOSE.restart);
-        session.clients.clear();
-        done(true);
-      });
-    attempt();
+    deps.release(name, epoch, () => {
+      if (isMine(session)) sessions.delete(name);
+      for (const client of session.clients.values()) client.close(CLOSE.restart);
+      session.clients.clear();
+      done(true);
+    });
   }
 
   const living = ({ sessionId }: SessionKey): SimulatedSession | undefined => {
@@ -341,6 +336,11 @@ export function createSimulatedSessions(deps: SessionsDeps) {
     ...{ port, activate, say, giveUp, finish },
     all: (): readonly SimulatedSession[] => [...sessions.values()],
     get: (name: string): SimulatedSession | undefined => sessions.get(name),
+    /** One that is not being given up. */
+    living: (name: string): SimulatedSession | undefined => {
+      const session = sessions.get(name);
+      return session?.isLeaving ? undefined : session;
+    },
     /** Another node could not reach this one, and asks for it. */
     wanted(name: string): void {
       const session = sessions.get(name);
