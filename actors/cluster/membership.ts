@@ -20,6 +20,8 @@ export interface Sighting {
   readonly member: Member;
   readonly sinceMs: number;
   readonly looks: number;
+  /** How often it was another than in the look before. */
+  readonly moves: number;
 }
 
 export interface MembershipState {
@@ -88,8 +90,9 @@ function looked(
   const sightings = new Map(
     others.map((member) => [member.boot, sighting(slept ? undefined : state, member, answeredAtMs)]),
   );
-  const rival = state.phase === 'joining' ? others.find((member) => isRival(state, member)) : undefined;
-  if (rival) return [{ ...state, phase: 'rivalled' }, [{ type: 'rivalled', rival }]];
+  const rival =
+    state.phase === 'joining' ? [...sightings.values()].find((each) => isRival(state, each)) : undefined;
+  if (rival) return [{ ...state, phase: 'rivalled' }, [{ type: 'rivalled', rival: rival.member }]];
 
   const next = { ...state, mine: look.mine, lookedAtMs: answeredAtMs, sightings };
   const gone = [...state.sightings.values()].filter(({ member }) => !sightings.has(member.boot));
@@ -106,9 +109,8 @@ function looked(
 /** Only where both were looked at in time a beat that is the same says that it stood still. */
 function sighting(state: MembershipState | undefined, member: Member, atMs: number): Sighting {
   const before = state?.sightings.get(member.boot);
-  return before?.member.beat === member.beat
-    ? { member, sinceMs: before.sinceMs, looks: before.looks + 1 }
-    : { member, sinceMs: atMs, looks: 1 };
+  if (before?.member.beat === member.beat) return { ...before, member, looks: before.looks + 1 };
+  return { member, sinceMs: atMs, looks: 1, moves: before ? before.moves + 1 : 0 };
 }
 
 function isDead(state: MembershipState, { member, sinceMs, looks }: Sighting, askedAtMs: number): boolean {
@@ -119,11 +121,12 @@ function isDead(state: MembershipState, { member, sinceMs, looks }: Sighting, as
   return looks >= LOOKS && stoodMs >= lostMs;
 }
 
+/** Moves of a beat that only a living process makes: the last one of a dead process may come late. */
+const RIVAL_MOVES = 2;
+
 /** One that has this node's name, and was seen to live since this node began. */
-function isRival(state: MembershipState, member: Member): boolean {
-  const before = state.sightings.get(member.boot);
-  return member.nodeId === state.nodeId && before !== undefined && before.member.beat !== member.beat;
-}
+const isRival = (state: MembershipState, { member, moves }: Sighting): boolean =>
+  member.nodeId === state.nodeId && moves >= RIVAL_MOVES;
 
 const patienceMs = ({ config }: MembershipState): number => PATIENCE * config.beatMs;
 

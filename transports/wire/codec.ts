@@ -256,6 +256,24 @@ export function encodeAction(message: Sendable, format: Format): Uint8Array {
   return format === 'json' ? Buffer.from(JSON.stringify(message)) : plain.pack(message);
 }
 
+/** What one bundle of another node may be: a snapshot is one text, and may be long. */
+const MAX_PEER_BYTES = 32 * 1024 * 1024;
+const MAX_PEER_WEIGHT = 1_000_000;
+
+/** A plain value as bytes for another node; absent fields are left out. */
+export const encodePlain = (value: unknown): Buffer => plain.pack(value);
+
+/** A plain value out of what should be another node's bytes; undefined where it can be none. */
+export function decodePlain(bytes: Uint8Array): unknown {
+  if (bytes.length > MAX_PEER_BYTES) return undefined;
+  if (msgpackProblem(bytes, undefined, MAX_PEER_WEIGHT) !== null) return undefined;
+  try {
+    return plain.unpack(bytes);
+  } catch {
+    return undefined;
+  }
+}
+
 /** Encodes actions between nodes. Reads nothing but what `encode` of the same version wrote. */
 interface PeerCodec {
   encode(action: DomainAction): Uint8Array;

@@ -148,6 +148,7 @@ const item: Item = { size: 0, items: 0, container: false, keyed: false, text: fa
 export function msgpackProblem(
   bytes: Uint8Array,
   recordSizes: readonly number[] = NO_RECORDS,
+  maxWeight: number = MAX_WEIGHT,
 ): string | null {
   let depth = 0;
   let weight = 0;
@@ -165,7 +166,7 @@ export function msgpackProblem(
     at = end;
     if (inner) inner.left -= 1;
     weight += weightOf(inner?.keyed === true);
-    if (weight > MAX_WEIGHT) return TOO_HEAVY;
+    if (weight > maxWeight) return TOO_HEAVY;
     if (item.container) {
       if (depth >= MAX_DEPTH) return TOO_DEEP;
       open(depth);

@@ -6,15 +6,15 @@
  * requester hears PEER_TIMEOUT, as it does when the peer dies. Measured beside it: a BLMOVE a reply costs a third of
  * the rate, and a blocking connection a request costs two round trips and a socket each.
  */
-import type { Redis } from 'ioredis';
 import { type QueueName, REPLY_TTL_S } from '../../../src/domain/queues.ts';
 import type { Log } from '../../../src/ports/telemetry.ts';
 import { MAX_REPLY_QUEUES, type Requests } from '../requests.ts';
-import { closeConnection, type Endpoint, openConnection, textOf } from './connection.ts';
+import { type Endpoint, textOf } from './connection.ts';
 import type { KeyTracking } from './key-tracking.ts';
+import { createListReader } from './list-reader.ts';
 import { itemsOf } from './scripts.ts';
 
-const BLOCK_S = 2;
+const BLOCK_MS = 2_000;
 const MAX_BATCH = 256;
 
 interface ReplyReader {
@@ -36,7 +36,11 @@ export function createReplyReader(
     QueueName,
     { readonly untilMs: number; fetch(): void; readonly untrack: () => void }
   >();
-  const sharedReader = createSharedReader(endpoint, sharedQueue, requests, log);
+  const sharedReader = createListReader(
+    endpoint,
+    { name: 'replies', key: sharedQueue, blockMs: BLOCK_MS, onBody: (body) => requests.reply(body) },
+    log,
+  );
 
   /** Takes what is there, and reads the length: that makes the server tell us of the next push. */
   const fetch = async (queue: QueueName, correlationId: string): Promise<void> => {
@@ -82,64 +86,6 @@ export function createReplyReader(
       for (const { untrack } of lists.values()) untrack();
       lists.clear();
       await sharedReader.close();
-    },
-  };
-}
-
-interface SharedReader {
-  start(): void;
-  close(): Promise<void>;
-}
-
-function createSharedReader(
-  endpoint: Endpoint,
-  queue: QueueName,
-  requests: Requests,
-  log: Log,
-): SharedReader {
-  let connection: Redis | undefined;
-  let reading: Promise<void> = Promise.resolve();
-  let isClosed = false;
-  let goOn = (): void => {};
-
-  const read = async (redis: Redis): Promise<void> => {
-    const args = [BLOCK_S, 1, queue, 'RIGHT', 'COUNT', MAX_BATCH];
-    while (!isClosed) {
-      if (redis.status !== 'ready') {
-        // Not `end`: a connection that is closed while it waits to reconnect never says so.
-        await new Promise<void>((resolve) => {
-          goOn = resolve;
-          redis.once('ready', resolve);
-        });
-        continue;
-      }
-      try {
-        const [, bodies] = itemsOf(await redis.callBuffer('BLMPOP', ...args));
-        for (const body of itemsOf(bodies)) if (Buffer.isBuffer(body)) requests.reply(body);
-        // What the requesters send next goes out before we ask anew.
-        await new Promise(process.nextTick);
-      } catch (error) {
-        if (isClosed) return;
-        log.debug({ error: textOf(error) }, 'reading replies broke off');
-        // An error that is no lost connection would come back at once.
-        if (redis.status === 'ready') await new Promise((resolve) => setTimeout(resolve, 100));
-      }
-    }
-  };
-
-  return {
-    start() {
-      if (connection) return;
-      connection = openConnection(endpoint, 'replies', BLOCK_S * 1_000);
-      // Where it fails it is tried again; requests have deadlines.
-      connection.connect().catch(() => {});
-      reading = read(connection);
-    },
-    async close() {
-      isClosed = true;
-      if (connection) closeConnection(connection);
-      goOn();
-      await reading;
     },
   };
 }
