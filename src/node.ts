@@ -1,6 +1,7 @@
 /** Composition root: a node out of settings, from its store and transport over its actors to its edges. */
 import { randomUUID } from 'node:crypto';
 import { createAgentTasks } from '../actors/actions/agent-tasks.ts';
+import { createPlaces, withPlaces } from '../actors/actions/places.ts';
 import { createActionWorker, workSubscriptions } from '../actors/actions/worker.ts';
 import { createAgents } from '../actors/agent/agents.ts';
 import { createCluster } from '../actors/cluster/cluster.ts';
@@ -29,6 +30,7 @@ import { createAgentRunner } from './llm/runner.ts';
 import { createManagement, createNotices } from './management/management.ts';
 import { createTenantAdmin } from './management/tenants.ts';
 import { createPeerSide } from './peer-side.ts';
+import type { Executions } from './ports/executions.ts';
 import type { AgentSource } from './ports/runner.ts';
 import type { Clock, Log } from './ports/telemetry.ts';
 import type { Transport, TransportMeter } from './ports/transport.ts';
@@ -171,15 +173,20 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const outward = { clock, log, meter: metrics, allowInsecure, blockPrivate: parts.blockPrivate ?? true };
   const webhooks = createWebhooks({ ...outward, store: stores.webhooks, notices });
   const callbacks = createCallbacks(outward);
-  const observer = createTurnObserver({ directory: system, clock, log });
-  const executions = createExecutions({
-    directory: system,
-    observer,
-    callbacks,
+  const atOnce: Executions['atOnce'] = async (tenantId, named) =>
+    tiers[await tierOf(tenantId, named)].executions;
+  const subscriptions = workSubscriptions(settings.extraQueues, defaultTier, tiers);
+  const places = createPlaces({
+    size: settings.execution.maxOnNode,
+    subscriptions,
+    tiers,
+    atOnce,
     clock,
     log,
-    atOnce: async (tenantId, named) => tiers[await tierOf(tenantId, named)].executions,
   });
+  const directory = withPlaces(system, places);
+  const observer = createTurnObserver({ directory: system, clock, log });
+  const executions = createExecutions({ directory, observer, callbacks, clock, log, atOnce });
   const refusals = createRefusals(log, clock, metrics.requestRefused);
   const actionWorker = createActionWorker({
     transport,
@@ -192,9 +199,8 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     clock,
     log,
     refusals,
-    subscriptions: workSubscriptions(settings.extraQueues, defaultTier, tiers),
-    places: settings.execution.maxOnNode,
-    tiers,
+    subscriptions,
+    places,
     newId: randomUUID,
   });
   const agentTasks = createAgentTasks({ transport, takeTask: management.takeTask, notices, log });
@@ -207,7 +213,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
 
   let draining = true; // until the store holds no turn of an earlier process that looks as if it ran
   const shared = {
-    directory: system,
+    directory,
     access: createAccess(settings.access, clock),
     proxied: createProxyCheck(settings.access),
     refusals,

@@ -28,7 +28,7 @@ import {
 } from '../../src/ports/transport.ts';
 import { type Abortable, createAbortable } from './abortable.ts';
 import { createActionBatches } from './batches.ts';
-import { createPlaces, MAX_BEHIND, type Places } from './places.ts';
+import { MAX_BEHIND, type Places, withPlaces } from './places.ts';
 import { createActionQueries } from './queries.ts';
 import { type ActionRequest, createReplies, type Replies, requestOf } from './replies.ts';
 import { createActionRuns, runRequest, taskOf } from './runs.ts';
@@ -54,9 +54,7 @@ interface ActionWorkerDeps {
   readonly refusals: Refusals;
   /** The queues to take from. Nobody is answered on them. */
   readonly subscriptions: readonly Subscription[];
-  /** Executions that the node runs at once. */
-  readonly places: number;
-  readonly tiers: TierTable;
+  readonly places: Places;
   readonly newId: () => string;
   readonly timers?: Timers;
 }
@@ -116,7 +114,7 @@ export function createActionWorker(deps: ActionWorkerDeps): ActionWorker {
 
   async function consume(some: readonly Subscription[]): Promise<void> {
     if (some.length === 0) return;
-    const credits = deps.places + MAX_BEHIND + OTHERS_AT_ONCE;
+    const credits = deps.places.size + MAX_BEHIND + OTHERS_AT_ONCE;
     const options = { credits, read: readWork(taken, commands), onDead, onRefused };
     consumptions = [...consumptions, await transport.consume(some, listener, options)];
   }
@@ -208,26 +206,29 @@ interface PerformDeps extends ActionWorkerDeps {
 type Perform = (delivery: ActionDelivery, request: ActionRequest, command: Command) => Promise<void>;
 
 function createPerform(deps: PerformDeps): Perform {
-  const { transport, executions, invalidateAgent } = deps;
-  const places = createPlaces({ ...deps, atOnce: executions.atOnce });
+  const { transport, executions, invalidateAgent, places } = deps;
   const performRun = createActionRuns(deps);
   const performBatch = createActionBatches({ ...deps, performRun });
-  const answerQuery = createActionQueries({ ...deps, signal: deps.running.signal });
-  const cancel = createCancel(deps, places);
+  const answerQuery = createActionQueries({
+    ...deps,
+    directory: withPlaces(deps.directory, places),
+    signal: deps.running.signal,
+  });
+  const cancel = createCancel(deps);
   const push = createPush(deps);
 
   return async function perform(delivery, request, command) {
     switch (command.type) {
       case 'run': {
         const run = runRequest(request, command);
-        const { sessionId, taskId, caller } = run.turn;
-        return places.within(delivery, { ...caller, sessionId, taskId }, async (started) => {
+        const { sessionId, caller } = run.turn;
+        return places.within(delivery, { ...caller, sessionId, turn: run.turn }, async (started) => {
           await performRun(run, (turn, options) => executions.start(turn, options).finally(started));
         });
       }
       case 'batch': {
         const { tenant_id: tenantId, tenant_tier: tier } = request.action;
-        const wanting = { tenantId, tier, sessionId: taskOf(request.action), taskId: undefined };
+        const wanting = { tenantId, tier, sessionId: taskOf(request.action), turn: undefined };
         return places.within(delivery, wanting, () => performBatch(request, command));
       }
       case 'cancel':
@@ -249,7 +250,7 @@ function createPerform(deps: PerformDeps): Perform {
 }
 
 /** Cancelled twice is cancelled once; what is stored is what was answered. A run without a place is one that waits. */
-function createCancel({ directory, replies, running }: PerformDeps, places: Places) {
+function createCancel({ directory, replies, running, places }: PerformDeps) {
   return async (request: ActionRequest, { taskId }: CommandOf<'cancel'>): Promise<void> => {
     // A run must be stopped also while the store is away.
     const before = await replies.stored(request, 'cancelled').catch(() => null);
