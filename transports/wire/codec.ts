@@ -176,6 +176,39 @@ export function encodeFrame(frame: Frame, format: Format): string | Uint8Array {
   return lastBytes.bytes;
 }
 
+/** What stands behind `"messages":[` of a snapshot without messages, by format: in msgpack the list's own head. */
+const AFTER_LIST = { json: 3, msgpack: 1 } as const;
+
+/**
+ * A snapshot's bytes as `encodeFrame` would make them, one piece for each step: its head, then one message after the
+ * other. A long conversation in one step would hold the loop for tens of milliseconds.
+ */
+export function* encodeSnapshot(
+  frame: SnapshotFrame,
+  format: Format,
+): Generator<Uint8Array, void, undefined> {
+  const { messages } = frame.data;
+  const whole = encodeFrame({ ...frame, data: { messages: [] } }, format);
+  const head = typeof whole === 'string' ? Buffer.from(whole) : whole;
+  const end = head.subarray(head.length - AFTER_LIST[format]);
+  yield head.subarray(0, head.length - AFTER_LIST[format]);
+  if (format === 'msgpack') yield listHead(messages.length);
+  for (const [at, message] of messages.entries())
+    yield format === 'json'
+      ? Buffer.from(`${at > 0 ? ',' : ''}${JSON.stringify(message)}`)
+      : plain.pack(message);
+  if (format === 'json') yield end;
+}
+
+export type SnapshotFrame = Frame & { readonly data: { readonly messages: readonly unknown[] } };
+
+/** The head of a msgpack list of that many values. */
+function listHead(length: number): Uint8Array {
+  if (length < 16) return Uint8Array.of(0x90 | length);
+  if (length < 65_536) return Uint8Array.of(0xdc, length >> 8, length & 255);
+  return Uint8Array.of(0xdd, length >>> 24, (length >> 16) & 255, (length >> 8) & 255, length & 255);
+}
+
 const wire = (frame: Frame) => ({
   type: frame.type,
   seq: frame.seq,
