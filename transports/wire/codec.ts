@@ -257,8 +257,15 @@ export function readBody(given: Uint8Array): Body {
   const raw =
     bytes.length > MAX_ACTION_BYTES ? bad(`larger than ${MAX_ACTION_BYTES} bytes`) : decode(bytes, format);
   if (raw.ok) return { ok: true, value: raw.value, format };
+  return { ...raw, format, fields: envelopeFields(bytes) };
+}
+
+/** The envelope's fields in a body, or in its beginning, as far as they can be read. */
+export function envelopeFields(given: Uint8Array): Fields {
+  const bytes = withoutMark(given);
+  const format = startsLikeJson(bytes) ? 'json' : 'msgpack';
   const fieldsOf = format === 'json' ? jsonFields : msgpackFields;
-  return { ...raw, format, fields: fieldsOf(bytes, ENVELOPE_NAMES, (value) => valueIn(value, format)) };
+  return fieldsOf(bytes, ENVELOPE_NAMES, (value) => valueIn(value, format));
 }
 
 function valueIn(bytes: Uint8Array, format: Format): unknown {
