@@ -11,6 +11,7 @@ import {
   readableEnvelope,
 } from '../../src/domain/domain-action.ts';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
+import { parseExactly } from '../../src/domain/exact-json.ts';
 import { type ClientFrame, clientFrameSchema, type Frame, MAX_FRAME_BYTES } from '../../src/domain/frames.ts';
 import { type TaskId, taskIdSchema } from '../../src/domain/ids.ts';
 import { problemText } from '../../src/domain/problems.ts';
@@ -77,36 +78,6 @@ export function decodeJson(given: Uint8Array): Raw {
 /** Without the mark that some editors and clients put before JSON. */
 const withoutMark = (bytes: Uint8Array): Uint8Array =>
   bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf ? bytes.subarray(3) : bytes;
-
-// --- Numbers: whole ones of JSON stay as they were written, also those that a double can not hold ------------
-
-/** Digits of a number that is kept; nobody counts further. */
-const MAX_DIGITS = 40;
-
-const WHOLE = /^-?\d+$/;
-
-/** As JSON.parse; throws too for numbers that would be read as infinite, or have more than MAX_DIGITS digits. */
-const parseExactly = (text: string): unknown => JSON.parse(text, exact);
-
-function exact(_key: string, value: unknown, { source = '' }: { readonly source?: string } = {}): unknown {
-  if (typeof value !== 'number' || Number.isSafeInteger(value)) return value;
-  if (!Number.isFinite(value)) throw new RangeError('A number is too large.');
-  if (!WHOLE.test(source)) return value;
-  if (source.length > MAX_DIGITS) throw new RangeError('A number has too many digits.');
-  return BigInt(source);
-}
-
-/** JSON.stringify asks for this, wherever in the process a bigint is written: it becomes those digits again. */
-Object.defineProperty(BigInt.prototype, 'toJSON', {
-  configurable: true,
-  writable: true,
-  value(this: bigint) {
-    return rawJson(String(this));
-  },
-});
-
-/** Node has it since version 21; the language's own types do not name it yet. */
-const { rawJSON: rawJson }: { readonly rawJSON: (text: string) => unknown } = Object.assign(JSON);
 
 // --- Frames ------------------------------------------------------------------------------------------------
 
