@@ -203,7 +203,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     places,
     newId: randomUUID,
   });
-  const agentTasks = createAgentTasks({ transport, takeTask: management.takeTask, notices, log });
+  const agentTasks = createAgentTasks({ transport, takeTask: management.takeTask, notices, log, refusals });
   const cluster = createCluster({
     ...{ nodeId, version, log, config: settings.cluster, onAdopted: relay.lookAgain },
     table: settings.cluster.mode === 'off' ? undefined : stores.nodes,

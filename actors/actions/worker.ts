@@ -19,6 +19,7 @@ import type { Directory } from '../../src/ports/sessions.ts';
 import type { Clock, Log, Refusals, Timers } from '../../src/ports/telemetry.ts';
 import {
   type ActionDelivery,
+  type ConsumeOptions,
   type Consumption,
   type Listener,
   NOT_ITS_FAULT,
@@ -112,10 +113,13 @@ export function createActionWorker(deps: ActionWorkerDeps): ActionWorker {
       );
   }
 
+  const onUnread: ConsumeOptions['onUnread'] = (queue, error) =>
+    deps.refusals.refused('redis', error, { queue });
+
   async function consume(some: readonly Subscription[]): Promise<void> {
     if (some.length === 0) return;
     const credits = deps.places.size + MAX_BEHIND + OTHERS_AT_ONCE;
-    const options = { credits, read: readWork(taken, commands), onDead, onRefused };
+    const options = { credits, read: readWork(taken, commands), onDead, onRefused, onUnread };
     consumptions = [...consumptions, await transport.consume(some, listener, options)];
   }
 
