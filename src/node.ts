@@ -1,6 +1,7 @@
 /** Composition root: a node out of settings, from its store and transport over its actors to its edges. */
 import { randomUUID } from 'node:crypto';
 import { createAgentTasks } from '../actors/actions/agent-tasks.ts';
+import { createPlaces, withPlaces } from '../actors/actions/places.ts';
 import { createActionWorker, workSubscriptions } from '../actors/actions/worker.ts';
 import { createAgents } from '../actors/agent/agents.ts';
 import { createChangeReader } from '../actors/cluster/changes.ts';
@@ -38,6 +39,7 @@ import { createNotices } from './management/notices.ts';
 import { createTenantAdmin } from './management/tenants.ts';
 import { createPeerSide } from './peer-side.ts';
 import { type Broadcast, soleBroadcast } from './ports/broadcast.ts';
+import type { Executions } from './ports/executions.ts';
 import type { AgentSource } from './ports/runner.ts';
 import type { Directory } from './ports/sessions.ts';
 import type { Clock, Log } from './ports/telemetry.ts';
@@ -174,7 +176,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
       stored: async (tenantId) => (await store.tenant(tenantId, dayOf(clock.now())))?.tier,
     },
   });
-  const directory: Directory = { ...system, push: everywhere.push };
+  const sessions: Directory = { ...system, push: everywhere.push };
   const notices = createNotices(log, broadcast);
   notices.listen('everywhere', (notice) => system.notify(notice));
   const management = createManagement({
@@ -204,33 +206,34 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const dueBy = stores.clock ?? clock;
   const webhooks = createWebhooks({ ...outward, clock: dueBy, store: stores.webhooks, notices });
   const callbacks = createCallbacks({ ...outward, store: stores.callbacks });
-  const observer = createTurnObserver({ directory, clock, log });
+  const atOnce: Executions['atOnce'] = async (tenantId, named) =>
+    tiers[await tierOf(tenantId, named)].executions;
+  const subscriptions = workSubscriptions(settings.extraQueues, defaultTier, tiers);
+  const places = createPlaces({
+    ...{ size: settings.execution.maxOnNode, subscriptions, tiers, atOnce, clock, log },
+  });
+  const directory = withPlaces(sessions, places);
+  const observer = createTurnObserver({ directory: sessions, clock, log });
   const executions = createExecutions({
-    directory,
-    observer,
-    callbacks,
+    ...{ directory, observer, callbacks, atOnce, clock, log },
     batchStore: stores.batches,
-    clock,
-    log,
-    atOnce: async (tenantId, named) => tiers[await tierOf(tenantId, named)].executions,
   });
   const refusals = createRefusals(log, clock, metrics.requestRefused);
   const actionWorker = createActionWorker({
     transport,
     relay,
-    directory,
+    directory: sessions,
     executions,
     peers: beside.peers,
     invalidateAgent: everywhere.invalidate,
     clock,
     log,
     refusals,
-    subscriptions: workSubscriptions(settings.extraQueues, defaultTier, tiers),
-    places: settings.execution.maxOnNode,
-    tiers,
+    subscriptions,
+    places,
     newId: randomUUID,
   });
-  const agentTasks = createAgentTasks({ transport, takeTask: management.takeTask, notices, log });
+  const agentTasks = createAgentTasks({ transport, takeTask: management.takeTask, notices, log, refusals });
   const leaving = Promise.withResolvers<void>();
   const cluster = createCluster({
     ...{ nodeId, version, log, config: settings.cluster, onAdopted: relay.lookAgain },

@@ -8,7 +8,7 @@ import { problemsOf } from '../../src/domain/problems.ts';
 import { managementPattern, managementQueue, managementTenant } from '../../src/domain/queues.ts';
 import { createKeyedQueue } from '../../src/management/keyed-queue.ts';
 import type { Notices, TaskTaker } from '../../src/ports/management.ts';
-import type { Log } from '../../src/ports/telemetry.ts';
+import type { Log, Refusals } from '../../src/ports/telemetry.ts';
 import {
   type ConsumeOptions,
   type Consumption,
@@ -28,6 +28,7 @@ interface AgentTasksDeps {
   readonly takeTask: TaskTaker;
   readonly notices: Notices;
   readonly log: Log;
+  readonly refusals: Refusals;
 }
 
 interface AgentTasks {
@@ -42,7 +43,13 @@ interface AgentTasks {
  * follow its create; one that is requeued comes behind those taken meanwhile. Notices are sent from the beginning, in
  * the order in which they were published, at most once: who must not miss any has a webhook.
  */
-export function createAgentTasks({ transport, takeTask, notices, log }: AgentTasksDeps): AgentTasks {
+export function createAgentTasks({
+  transport,
+  takeTask,
+  notices,
+  log,
+  refusals,
+}: AgentTasksDeps): AgentTasks {
   const inOrder = createKeyedQueue();
   const closing = new AbortController();
   const sender = startNoticeSender({ transport, notices, log });
@@ -80,6 +87,9 @@ export function createAgentTasks({ transport, takeTask, notices, log }: AgentTas
         read: readTask,
         patterns: [managementPattern],
         onDead,
+        // Nobody can be told: whoever runs the node finds it here.
+        onUnread: (queue, error) =>
+          refusals.refused('redis', error, { queue, tenant_id: managementTenant(queue) ?? undefined }),
       };
       consumption = await transport.consume([], listener, options);
     },
@@ -92,7 +102,11 @@ export function createAgentTasks({ transport, takeTask, notices, log }: AgentTas
 }
 
 /** Sends every notice to its tenant's queue. close(): listens no more, and resolves when what was published is sent. */
-function startNoticeSender({ transport, notices, log }: Omit<AgentTasksDeps, 'takeTask'>) {
+function startNoticeSender({
+  transport,
+  notices,
+  log,
+}: Pick<AgentTasksDeps, 'transport' | 'notices' | 'log'>) {
   const sending = new Set<Promise<void>>();
   const stop = notices.listen('once', (notice) => {
     const queue = managementQueue('notifications', notice.tenant_id);

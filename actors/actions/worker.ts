@@ -19,6 +19,7 @@ import type { Directory } from '../../src/ports/sessions.ts';
 import type { Clock, Log, Refusals, Timers } from '../../src/ports/telemetry.ts';
 import {
   type ActionDelivery,
+  type ConsumeOptions,
   type Consumption,
   type Listener,
   NOT_ITS_FAULT,
@@ -28,7 +29,7 @@ import {
 } from '../../src/ports/transport.ts';
 import { type Abortable, createAbortable } from './abortable.ts';
 import { createActionBatches } from './batches.ts';
-import { createPlaces, MAX_BEHIND, type Places } from './places.ts';
+import { MAX_BEHIND, type Places, withPlaces } from './places.ts';
 import { createActionQueries } from './queries.ts';
 import { type ActionRequest, createReplies, type Replies, requestOf } from './replies.ts';
 import { createActionRuns, runRequest, taskOf } from './runs.ts';
@@ -54,9 +55,7 @@ interface ActionWorkerDeps {
   readonly refusals: Refusals;
   /** The queues to take from. Nobody is answered on them. */
   readonly subscriptions: readonly Subscription[];
-  /** Executions that the node runs at once. */
-  readonly places: number;
-  readonly tiers: TierTable;
+  readonly places: Places;
   readonly newId: () => string;
   readonly timers?: Timers;
 }
@@ -114,10 +113,13 @@ export function createActionWorker(deps: ActionWorkerDeps): ActionWorker {
       );
   }
 
+  const onUnread: ConsumeOptions['onUnread'] = (queue, error) =>
+    deps.refusals.refused('redis', error, { queue });
+
   async function consume(some: readonly Subscription[]): Promise<void> {
     if (some.length === 0) return;
-    const credits = deps.places + MAX_BEHIND + OTHERS_AT_ONCE;
-    const options = { credits, read: readWork(taken, commands), onDead, onRefused };
+    const credits = deps.places.size + MAX_BEHIND + OTHERS_AT_ONCE;
+    const options = { credits, read: readWork(taken, commands), onDead, onRefused, onUnread };
     consumptions = [...consumptions, await transport.consume(some, listener, options)];
   }
 
@@ -208,26 +210,29 @@ interface PerformDeps extends ActionWorkerDeps {
 type Perform = (delivery: ActionDelivery, request: ActionRequest, command: Command) => Promise<void>;
 
 function createPerform(deps: PerformDeps): Perform {
-  const { transport, executions, invalidateAgent } = deps;
-  const places = createPlaces({ ...deps, atOnce: executions.atOnce });
+  const { transport, executions, invalidateAgent, places } = deps;
   const performRun = createActionRuns(deps);
   const performBatch = createActionBatches({ ...deps, performRun });
-  const answerQuery = createActionQueries({ ...deps, signal: deps.running.signal });
-  const cancel = createCancel(deps, places);
+  const answerQuery = createActionQueries({
+    ...deps,
+    directory: withPlaces(deps.directory, places),
+    signal: deps.running.signal,
+  });
+  const cancel = createCancel(deps);
   const push = createPush(deps);
 
   return async function perform(delivery, request, command) {
     switch (command.type) {
       case 'run': {
         const run = runRequest(request, command);
-        const { sessionId, taskId, caller } = run.turn;
-        return places.within(delivery, { ...caller, sessionId, taskId }, async (started) => {
+        const { sessionId, caller } = run.turn;
+        return places.within(delivery, { ...caller, sessionId, turn: run.turn }, async (started) => {
           await performRun(run, (turn, options) => executions.start(turn, options).finally(started));
         });
       }
       case 'batch': {
         const { tenant_id: tenantId, tenant_tier: tier } = request.action;
-        const wanting = { tenantId, tier, sessionId: taskOf(request.action), taskId: undefined };
+        const wanting = { tenantId, tier, sessionId: taskOf(request.action), turn: undefined };
         return places.within(delivery, wanting, () => performBatch(request, command));
       }
       case 'cancel':
@@ -249,7 +254,7 @@ function createPerform(deps: PerformDeps): Perform {
 }
 
 /** Cancelled twice is cancelled once; what is stored is what was answered. A run without a place is one that waits. */
-function createCancel({ directory, replies, running }: PerformDeps, places: Places) {
+function createCancel({ directory, replies, running, places }: PerformDeps) {
   return async (request: ActionRequest, { taskId }: CommandOf<'cancel'>): Promise<void> => {
     // A run must be stopped also while the store is away.
     const before = await replies.stored(request, 'cancelled').catch(() => null);

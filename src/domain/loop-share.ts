@@ -11,6 +11,8 @@ export class LoopShare {
   #left: number;
   /** What waits, by tenant, the tenant whose turn it is first. */
   readonly #due = new Map<TenantId, Task[]>();
+  /** What was begun, and goes before all that waits. */
+  #begun: Task | undefined;
   #immediate: NodeJS.Immediate | undefined;
   /** Tells turns of the loop apart in which something was done. */
   turn = 0;
@@ -36,6 +38,12 @@ export class LoopShare {
     this.#atTurnsEnd();
   }
 
+  /** Runs the rest of a task in the next turn of the loop, before any other is begun. At most one at a time. */
+  goOn(task: Task): void {
+    this.#begun = task;
+    this.#atTurnsEnd();
+  }
+
   #atTurnsEnd(): void {
     this.#immediate ??= setImmediate(this.#turn);
   }
@@ -44,6 +52,12 @@ export class LoopShare {
     this.#immediate = undefined;
     this.#left = this.#perTurn;
     this.turn += 1;
+    const begun = this.#begun;
+    if (begun) {
+      this.#begun = undefined;
+      this.#left -= 1;
+      begun();
+    }
     while (this.#left > 0) {
       const [next] = this.#due;
       if (!next) return;

@@ -53,6 +53,7 @@ const entrySchema = z.strictObject({
     .max(MAX_FIELDS)
     .default([]),
   limit_field: z.enum(['max_tokens', 'max_completion_tokens']).optional(),
+  think_tags: z.enum(['read', 'begun', 'text']).default('read'),
   headers: z
     .record(header, z.string().regex(/^[\t -~]{0,4000}$/, 'must be printable ASCII'))
     .refine(few, `must be at most ${MAX_FIELDS}`)

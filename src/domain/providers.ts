@@ -29,7 +29,15 @@ export type KnownProviders = ReadonlyMap<string, string | undefined>;
 /** Azure's API as it was when it became stable. */
 const AZURE_API_VERSION = '2024-10-21';
 
-const NO_QUIRKS: Quirks = { dialect: 'openai', without: [], limitField: undefined, headers: {}, query: {} };
+const NO_QUIRKS: Quirks = {
+  dialect: 'openai',
+  without: [],
+  limitField: undefined,
+  // Of every provider: behind any address there may be a server that leaves tags where they are, and nobody else begins so.
+  thinkTags: 'read',
+  headers: {},
+  query: {},
+};
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -132,6 +140,7 @@ function named(entry: ProviderEntry, read: Reader): ProviderConfig {
     dialect: entry.dialect,
     without: entry.without,
     limitField: entry.limit_field,
+    thinkTags: entry.think_tags,
     headers: entry.headers,
     query: entry.query,
     name: entry.name,

@@ -8,6 +8,11 @@ export interface Quirks {
   readonly without: readonly string[];
   /** The only name by which it knows the limit of an answer; undefined: whatever the dialect sends. */
   readonly limitField: 'max_tokens' | 'max_completion_tokens' | undefined;
+  /**
+   * `read`: an answer that begins with a tag of thoughts (`<think>`) begins with thoughts. `begun`: it begins with them
+   * though the tag is missing, which the model's template has written. `text`: all content is answer.
+   */
+  readonly thinkTags: 'read' | 'begun' | 'text';
   readonly headers: Readonly<Record<string, string>>;
   readonly query: Readonly<Record<string, string>>;
 }

@@ -75,11 +75,11 @@ function nearest(name: string, known: readonly string[]): string | undefined {
 /** `sessionId` and `session-id` are `session_id` in another spelling. */
 const plainName = (name: string): string => name.toLowerCase().replace(/[^a-z0-9]/g, '');
 
-/** How far apart two names are: 0 the same, 1 one begins the other, else slips; Infinity where most letters differ. */
+/** How far apart two names are: 0 the same, 1.5 one begins the other (behind those one slip away), else slips; Infinity where most letters differ. */
 function distance(name: string, known: string): number {
   if (name === known) return 0;
   const [short, long] = name.length < known.length ? [name, known] : [known, name];
-  if (short.length >= 4 && long.startsWith(short)) return 1;
+  if (short.length >= 4 && long.startsWith(short)) return 1.5;
   const count = slips(name, known);
   return count * 3 <= Math.max(name.length, known.length) ? count : Number.POSITIVE_INFINITY;
 }

@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { defined } from './defined.ts';
 import { type ErrorData, errorDataSchema, refusal } from './errors.ts';
+import { parseExactly } from './exact-json.ts';
 import type { Overrides } from './execution-params.ts';
 import {
   type EventData,
@@ -149,29 +150,19 @@ export interface TurnRequest {
 /** A request as it waits. */
 export function held(request: TurnRequest): TurnRequest {
   if (!request.context || request.contextText !== undefined) return request;
-  return { ...request, context: undefined, contextText: textOf(request.context) };
+  return { ...request, context: undefined, contextText: JSON.stringify(request.context) };
 }
 
 /** What a request has as its context, waiting or not. */
 export const contextOf = ({ context, contextText }: TurnRequest): Readonly<Record<string, unknown>> =>
-  contextText === undefined ? (context ?? {}) : contextSchema.parse(JSON.parse(contextText));
+  contextText === undefined ? (context ?? {}) : contextSchema.parse(parsed(contextText));
+
+const parsed = (text: string): unknown => (MANY_DIGITS.test(text) ? parseExactly(text) : JSON.parse(text));
 
 const contextSchema = z.record(z.string(), z.unknown());
 
-/** Whole numbers that a double can not hold become texts: read again as numbers they would lose digits. */
-const textOf = (context: Readonly<Record<string, unknown>>): string =>
-  JSON.stringify(holdsBigint(context) ? withTexts(context) : context);
-
-const holdsBigint = (value: unknown): boolean =>
-  typeof value === 'bigint' ||
-  (typeof value === 'object' && value !== null && Object.values(value).some(holdsBigint));
-
-function withTexts(value: unknown): unknown {
-  if (typeof value === 'bigint') return String(value);
-  if (Array.isArray(value)) return value.map(withTexts);
-  if (typeof value !== 'object' || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, withTexts(each)]));
-}
+/** Where there are none, no number needs to be read digit by digit. */
+const MANY_DIGITS = /\d{16}/;
 
 /** What a turn holds beside its texts. */
 const TURN_BYTES = 2_000;

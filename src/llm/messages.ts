@@ -9,6 +9,7 @@ import {
 import type { Message } from '../domain/conversation.ts';
 import { defined } from '../domain/defined.ts';
 import { type SentAlong, sentAlongKwargs } from './completions/body.ts';
+import { withTags } from './completions/think-tags.ts';
 import type { ModelAnswer } from './model-call.ts';
 import { parseArgs, type ToolCall } from './tool-calls.ts';
 
@@ -70,13 +71,14 @@ export function toolCallMessage({ text, calls, thoughts }: ModelAnswer): AIMessa
   const extras = Object.fromEntries(calls.flatMap(({ id, extra }) => (extra ? [[id, extra]] : [])));
   const sent: SentAlong = defined({
     thoughts: thoughts && {
-      ...(thoughts.text === '' ? {} : { [thoughts.field]: thoughts.text.toWellFormed() }),
+      ...(thoughts.text === '' || thoughts.tags ? {} : { [thoughts.field]: thoughts.text.toWellFormed() }),
       ...(thoughts.details.length === 0 ? {} : { reasoning_details: thoughts.details }),
     },
     extras: Object.keys(extras).length > 0 ? extras : undefined,
   });
+  const tags = calls.length > 0 ? thoughts?.tags : undefined;
   return new AIMessage({
-    content: text.toWellFormed(),
+    content: (tags ? withTags(tags, thoughts?.text ?? '', text) : text).toWellFormed(),
     additional_kwargs: Object.keys(sent).length > 0 ? sentAlongKwargs(sent) : {},
     tool_calls: calls.map(({ id, name, args }) => ({
       type: 'tool_call',

@@ -73,6 +73,7 @@ export function createModels(settings: ModelSettings, clock: Clock): ModelProvid
       endpoint: {
         url,
         headers: headersOf(config),
+        thinkTags: config.thinkTags,
         habits: habitsOf(config, table, provider, model),
       },
       spec: { dialect: config.dialect, model, temperature, maxTokens },

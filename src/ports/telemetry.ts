@@ -63,6 +63,7 @@ export interface Refusals {
     fields: {
       readonly tenant_id?: TenantId | undefined;
       readonly path?: string | undefined;
+      readonly queue?: string | undefined;
       readonly request_id?: string | undefined;
     },
   ): void;

@@ -74,6 +74,8 @@ export interface ConsumeOptions {
   readonly onDead?: ((delivery: ActionDelivery, error: ErrorData) => void) | undefined;
   /** The same of what was refused when it was read: its action is as much of the envelope as is valid, without data. */
   readonly onRefused?: ((delivery: ActionDelivery, error: ErrorData) => void) | undefined;
+  /** Told of every body that was refused when it was read, whoever sent it, at least once: for the log. */
+  readonly onUnread?: ((queue: QueueName, error: ErrorData) => void) | undefined;
 }
 
 /** Refusals that say nothing about the action: the node goes away, or what it needs is out. */

@@ -39,7 +39,13 @@ test('no more problems are named than the caller wants', () => {
 });
 
 test('an unknown field is named with the known one that it is near, and the first hundred are', () => {
-  const shape = { session_id: z.string(), page_size: z.number(), on_busy: z.string(), q: z.string() };
+  const shape = {
+    session_id: z.string(),
+    page: z.number().optional(),
+    page_size: z.number(),
+    on_busy: z.string(),
+    q: z.string(),
+  };
   const strict = requestObject(shape);
   const text = (value: unknown): string =>
     problemText(strict.safeParse(value).error ?? { issues: [] }, '', 1);

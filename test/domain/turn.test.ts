@@ -70,9 +70,9 @@ test('a frame that ends no turn has no end', () => {
   assert.throws(() => endOfFrame(frame({ type: 'chat.delta', data: { content: 'x' } })));
 });
 
-test('a context waits as JSON and is what it was, large numbers by their digits', () => {
+test('a context waits as JSON and is what it was, large numbers among it', () => {
   const body =
-    '{"action_type":"x","tenant_id":"t","data":{"context":{"a":[1.5,{"n":1234567890123456789}],"b":"c"}}}';
+    '{"action_type":"x","tenant_id":"t","data":{"context":{"a":[1.5,{"n":1234567890123456789},[-9007199254740993,"1234567890123456789"]],"b":"c"}}}';
   const read = decodeAction(Buffer.from(body), 0, () => 'id');
   assert.ok(read.ok);
   const context = read.action.data.context;
@@ -80,6 +80,10 @@ test('a context waits as JSON and is what it was, large numbers by their digits'
   const request: Pick<TurnRequest, 'context' | 'contextText'> = { context: { ...context } };
   const waiting = held({ ...BLANK, ...request });
   assert.equal(waiting.context, undefined);
-  assert.deepEqual(contextOf(waiting), { a: [1.5, { n: '1234567890123456789' }], b: 'c' });
+  assert.deepEqual(contextOf(waiting), {
+    a: [1.5, { n: 1234567890123456789n }, [-9007199254740993n, '1234567890123456789']],
+    b: 'c',
+  });
+  assert.equal(waiting.contextText, body.slice(body.indexOf('{"a"'), -2));
   assert.deepEqual(contextOf(held({ ...BLANK, context: { n: 7, o: {} } })), { n: 7, o: {} });
 });

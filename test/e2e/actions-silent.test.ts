@@ -93,6 +93,8 @@ test('a run that waits is cancelled over Redis, as one that runs is, and a quest
   await until('it has its places', () => stub.requests.length >= 14);
   const ask = (type: string, task_id: string) =>
     client.ask(type, { task_id }, { tenant_id: 'loud', task_id: undefined });
+  const queued = (await ask('chat.status', 'loud-150')).data;
+  assert.deepEqual([queued.status, queued.task_id], ['queued', 'loud-150']);
   assert.equal((await ask('execution.cancel', 'loud-150')).data.status, 'cancelled');
   const waiting = await client.reply(list);
   assert.deepEqual([waiting.task_id, waiting.data.status], ['loud-150', 'cancelled']);

@@ -15,7 +15,7 @@ import { STATUS_CODES } from 'node:http';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
 import type { TenantId } from '../../src/domain/ids.ts';
 import { createLargeBodies, type LargeBodies } from '../wire/large-bodies.ts';
-import { createUnsentBytes, type UnsentBytes } from '../wire/unsent-bytes.ts';
+import { createUnsentBytes, type UnsentAccount, type UnsentBytes } from '../wire/unsent-bytes.ts';
 import { HTTP_LIMITS, type HttpLimits, judgeFraming, tooLarge } from './body-limits.ts';
 import type { Descriptors } from './descriptors.ts';
 import { type BodyOutcome, NO_BODY, type RequestBody, requestBody } from './request-body.ts';
@@ -105,6 +105,8 @@ export interface Exchange {
   readonly body: RequestBody;
   /** Says whose the response is: what a tenant's clients have not taken is bounded. */
   readonly belongsTo?: (tenantId: TenantId) => void;
+  /** Counts what a stream of that tenant holds for its reader; `cut` has to end it. Closed with the response. */
+  readonly account?: (cut: () => void) => UnsentAccount;
 }
 
 /** Answers a request. May be called with a refused one: then the answer is that refusal. */
@@ -252,12 +254,18 @@ function respond(
   const belongsTo = (id: TenantId): void => {
     tenantId = id;
   };
+  const account = (cut: () => void): UnsentAccount => {
+    const opened = unsent.open(tenantId, cut);
+    writer.onEnd(opened.close);
+    return opened;
+  };
+  const { signal } = writer;
   const ask = async (no: ErrorData | undefined): Promise<Response> =>
-    handler(new Request(url, { method, headers }), { signal: writer.signal, refused: no, body, belongsTo });
+    handler(new Request(url, { method, headers }), { signal, refused: no, body, belongsTo, account });
   const sendLarge = async (whole: Uint8Array, response: Response): Promise<void> => {
     // What changed something has been done: its answer is sent however much is unread, lest it is done once more.
-    const account = { unsent, tenantId, mayRefuse: method === 'GET' };
-    if (writeLarge(writer, response, whole, account)) return;
+    const whose = { unsent, tenantId, mayRefuse: method === 'GET' };
+    if (writeLarge(writer, response, whole, whose)) return;
     const message = 'Responses that were asked for before have not been read yet.';
     const refusedNow = await ask(refusal('OVERLOADED', { message, retryAfterMs: UNREAD_RETRY_MS }));
     await deliver(writer, method, refusedNow, close, async () => {});

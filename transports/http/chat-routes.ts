@@ -129,7 +129,7 @@ async function sendStreaming(
   request: TurnRequest,
   wishes: StreamWishes,
 ) {
-  const said = await sayAndStream(deps, request, wishes);
+  const said = await sayAndStream(deps, request, { ...wishes, account: c.env.account });
   if (!said.ok) return said;
   c.header('Content-Type', 'text/event-stream; charset=utf-8');
   c.header('Cache-Control', 'no-cache, no-transform');

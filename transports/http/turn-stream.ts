@@ -5,6 +5,7 @@ import type { SessionId, TaskId } from '../../src/domain/ids.ts';
 import { endOfRecord, type TurnRequest, terminalEvent } from '../../src/domain/turn.ts';
 import type { ObservedEnd, TurnWatcher } from '../../src/ports/turn-observer.ts';
 import { encodeFrame } from '../wire/codec.ts';
+import type { UnsentAccount } from '../wire/unsent-bytes.ts';
 import { HTTP_TIMING, type HttpDeps, type HttpTiming } from './deps.ts';
 
 /** Bytes handed to the socket at once; what comes meanwhile waits in the bounded buffer. */
@@ -19,6 +20,8 @@ interface StreamedTurn {
 
 /** What a client asks of the stream of a turn. */
 export interface StreamWishes {
+  /** Counts what the stream holds, where that is bounded for its tenant. */
+  readonly account?: ((cut: () => void) => UnsentAccount) | undefined;
   /** The stream has `chat.reasoning` too. */
   readonly reasoning: boolean;
   /** The number of the last frame that it has of this turn; undefined: it has none. */
@@ -29,11 +32,11 @@ export interface StreamWishes {
 export async function sayAndStream(
   deps: HttpDeps,
   request: TurnRequest,
-  { reasoning, after }: StreamWishes,
+  { reasoning, after, account }: StreamWishes,
 ): Promise<StreamedTurn | { readonly ok: false; readonly error: ErrorData }> {
   const { clock, deltaWindowMs, log } = deps;
   const timing = { ...HTTP_TIMING, ...deps.timing };
-  const open = (onEnd: () => void) => openTurnStream({ ...timing, deltaWindowMs, reasoning, onEnd });
+  const open = (onEnd: () => void) => openTurnStream({ ...timing, deltaWindowMs, reasoning, onEnd, account });
   const observed = await deps.observer.say(request, open, after);
   if (!observed.ok) return observed;
   const { sessionId, watcher: stream, ended } = observed;
@@ -73,6 +76,7 @@ interface TurnStreamOptions extends Pick<HttpTiming, 'heartbeatMs' | 'maxBuffere
   readonly reasoning: boolean;
   /** Called once: the stream was ended, or its reader left or was too slow. */
   readonly onEnd: () => void;
+  readonly account?: StreamWishes['account'];
 }
 
 interface TurnStream extends TurnWatcher {
@@ -89,6 +93,9 @@ interface TurnStream extends TurnWatcher {
 function openTurnStream(options: TurnStreamOptions): TurnStream {
   const { heartbeatMs, maxBufferedBytes, deltaWindowMs, reasoning, onEnd } = options;
   const backlog = createBacklog();
+  const unsent = options.account?.(() => breakOff());
+  /** Bytes of the chunk that the socket has not taken yet. */
+  let written = 0;
   let ended = false;
   let closed = false;
   let heartbeat: NodeJS.Timeout | undefined;
@@ -96,7 +103,11 @@ function openTurnStream(options: TurnStreamOptions): TurnStream {
 
   const push = (text: string): void => {
     if (ended) return;
-    if (backlog.add(text) <= maxBufferedBytes) return;
+    const waiting = backlog.add(text);
+    if (waiting > maxBufferedBytes) breakOff();
+    else unsent?.set(waiting + written);
+  };
+  const breakOff = (): void => {
     discard();
     controller?.error(new Error('The reader of the stream is too slow.'));
   };
@@ -124,10 +135,18 @@ function openTurnStream(options: TurnStreamOptions): TurnStream {
       },
       async pull(own) {
         if (!ended) heartbeat ??= setInterval(beat, heartbeatMs).unref();
+        // Asked for the next chunk: the one before is taken.
+        unsent?.set(backlog.bytes());
+        written = 0;
         if (backlog.isEmpty() && !ended) await backlog.changed();
         if (closed) return;
         if (backlog.isEmpty()) own.close();
-        else own.enqueue(backlog.take());
+        else {
+          const chunk = backlog.take();
+          written = chunk.length;
+          unsent?.set(backlog.bytes() + written);
+          own.enqueue(chunk);
+        }
       },
       cancel: discard,
     },
@@ -158,6 +177,7 @@ function createBacklog() {
         };
       }),
     isEmpty: () => texts.length === 0,
+    bytes: () => bytes,
     /** Returns how many bytes wait now. */
     add(text: string): number {
       texts.push(text);

@@ -113,13 +113,14 @@ function unread(error: unknown): DeliveryVerdict {
 export type TellDead = (queue: QueueName, body: Uint8Array, error: ErrorData) => void;
 
 export function tellingDead(
-  { onDead, onRefused, read }: ConsumeOptions,
+  { onDead, onRefused, onUnread, read }: ConsumeOptions,
   { log, bodies }: Pick<DeliveryDeps, 'log' | 'bodies'>,
 ): TellDead {
   return async (queue, body, error) => {
     try {
       const decoded = await bodies.read(queue, body, read);
       const { format } = decoded;
+      if (!decoded.ok) onUnread?.(queue, error);
       if (decoded.ok) onDead?.({ action: decoded.action, idGiven: decoded.idGiven, format, queue }, error);
       else if (decoded.envelope)
         onRefused?.({ action: decoded.envelope, idGiven: false, format, queue }, error);

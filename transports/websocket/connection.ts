@@ -1,9 +1,10 @@
 /** The sending half of a socket: gathers frames, writes them once a loop turn, and gives up on clients that do not read. */
 import { CLOSE, type Close, type ErrorData } from '../../src/domain/errors.ts';
 import type { Frame } from '../../src/domain/frames.ts';
-import type { TaskId, TenantId } from '../../src/domain/ids.ts';
+import { type TaskId, type TenantId, tenantIdSchema } from '../../src/domain/ids.ts';
+import { LoopShare } from '../../src/domain/loop-share.ts';
 import type { Client } from '../../src/ports/sessions.ts';
-import { encodeFrame, type Format } from '../wire/codec.ts';
+import { encodeFrame, encodeSnapshot, type Format, type SnapshotFrame } from '../wire/codec.ts';
 import { createUnsentBytes, type UnsentAccount, type UnsentBytes } from '../wire/unsent-bytes.ts';
 
 /** Bytes written but not yet taken by the client; beyond this it counts as too slow. */
@@ -12,6 +13,12 @@ export const MAX_BUFFERED_BYTES = 1024 * 1024;
 const MAX_GATHERED_BYTES = 256 * 1024;
 /** Frames that wait, as they are, for room to write a snapshot or a replay. */
 const MAX_HELD_FRAMES = 4_000;
+/** UTF-16 units of text that are written to one client in one turn of the loop while it catches up; more takes several. */
+const CATCH_UP_UNITS = 64 * 1024;
+/** Clients that are brought up to date in one turn of the loop, where that takes more than a little. */
+const CATCH_UPS_PER_TURN = 1;
+/** What is no more is written at once. */
+const LITTLE_UNITS = 8 * 1024;
 /** How long a client that was too slow may take to read its buffer, and so learn why it is closed. */
 export const SLOW_GRACE_MS = 5_000;
 
@@ -72,7 +79,16 @@ export function createSocketClients(
   const atTurnsEnd = (client: Connection): void => {
     if (dirty.push(client) === 1) setImmediate(flushAll);
   };
-  return (socket, options) => new Connection(socket, options, unsent, atTurnsEnd);
+  const catchUps = new LoopShare(CATCH_UPS_PER_TURN);
+  return (socket, options) => new Connection(socket, options, { unsent, catchUps, atTurnsEnd });
+}
+
+/** What the clients of a port share. */
+interface SharedParts {
+  readonly unsent: UnsentBytes;
+  /** Whose turn it is to be brought up to date. */
+  readonly catchUps: LoopShare;
+  readonly atTurnsEnd: (client: Connection) => void;
 }
 
 /** A class, as there are tens of thousands of them: a closure for each method would cost as much as all they hold. */
@@ -83,7 +99,8 @@ class Connection implements SocketClient {
   readonly #socket: RawSocket;
   readonly #format: Format;
   readonly #onStalled: () => void;
-  readonly #atTurnsEnd: (client: Connection) => void;
+  readonly #shared: SharedParts;
+  readonly #tenantId: TenantId | undefined;
   #state: 'open' | 'stalled' | 'closed' = 'open';
   stalledAtMs: number | undefined;
   /** The frames of one loop turn, encoded and not yet written. */
@@ -96,14 +113,15 @@ class Connection implements SocketClient {
   #isCatchingUp = true;
   #limit = MAX_BUFFERED_BYTES;
   readonly #unsent: UnsentAccount;
-  /** Frames behind `session.ready` that wait for room; undefined while there is some. */
+  /** Frames behind `session.ready` that wait for room, or for their turn; undefined while there are none. */
   #held: Frame[] | undefined;
+  /** The rest of a snapshot that is being encoded, and its bytes so far. */
+  #snapshot: { readonly rest: Iterator<Uint8Array, void>; readonly pieces: Uint8Array[] } | undefined;
 
   constructor(
     socket: RawSocket,
     { id, tenantId, format, deltaWindowMs, reasoning, onStalled }: SocketClientOptions,
-    unsent: UnsentBytes,
-    atTurnsEnd: (client: Connection) => void,
+    shared: SharedParts,
   ) {
     this.id = id;
     this.deltaWindowMs = deltaWindowMs;
@@ -111,8 +129,9 @@ class Connection implements SocketClient {
     this.#socket = socket;
     this.#format = format;
     this.#onStalled = onStalled;
-    this.#atTurnsEnd = atTurnsEnd;
-    this.#unsent = unsent.open(tenantId, () => this.#cutOff());
+    this.#shared = shared;
+    this.#tenantId = tenantId;
+    this.#unsent = shared.unsent.open(tenantId, () => this.#cutOff());
   }
 
   /** The frame is encoded at once: the session's other sockets are given it next. */
@@ -125,22 +144,79 @@ class Connection implements SocketClient {
     if (frame.type === 'session.ready') {
       this.#isCatchingUp = true;
       if (!this.#unsent.hasRoom()) this.#hold();
+      else if (Reflect.get(frame.data ?? {}, 'recovered') !== undefined) {
+        this.#held = [];
+        queueMicrotask(() => this.#catchUp());
+      }
     }
-    const data = encodeFrame(frame, this.#format);
+    this.#gather(encodeFrame(frame, this.#format));
+  }
+
+  #gather(data: string | Uint8Array): void {
     this.#gatheredBytes += data.length;
-    if (this.#gathered.push(data) === 1) this.#atTurnsEnd(this);
+    if (this.#gathered.push(data) === 1) this.#shared.atTurnsEnd(this);
     if (this.#gatheredBytes > MAX_GATHERED_BYTES) this.#flush();
   }
 
   /** What follows is written when its tenant and the node have room for it: until then it is no bytes. */
   #hold(): void {
     this.#held = [];
-    this.#unsent.whenRoom(() => {
-      const frames = this.#held ?? [];
-      this.#held = undefined;
-      this.#isCatchingUp = true;
-      for (const frame of frames) this.send(frame);
+    this.#unsent.whenRoom(() => this.#catchUp());
+  }
+
+  /** Writes what is held: little at once, more in turns of the loop that clients take one after the other. */
+  #catchUp(): void {
+    if (!this.#held) return;
+    if (unitsOf(this.#held, LITTLE_UNITS) > LITTLE_UNITS) this.#inTurn();
+    else this.#step(Number.POSITIVE_INFINITY);
+  }
+
+  #inTurn(): void {
+    this.#shared.catchUps.soon(this.#tenantId ?? NOBODYS, () => {
+      // Those before it may have taken the room.
+      if (this.#unsent.hasRoom()) this.#step(CATCH_UP_UNITS);
+      else this.#unsent.whenRoom(() => this.#inTurn());
     });
+  }
+
+  /** Writes about so many units of what is held; one client is brought up to date before the next. */
+  #step(units: number): void {
+    this.#isCatchingUp = true;
+    let written = 0;
+    while (this.#isOpen() && this.#held) {
+      if (written >= units) return this.#shared.catchUps.goOn(() => this.#step(units));
+      if (this.#snapshot) written += this.#snapshotStep(this.#snapshot, units - written);
+      else {
+        const frame = this.#held.shift();
+        if (!frame) {
+          this.#held = undefined;
+          return;
+        }
+        if (isSnapshot(frame) && units < Number.POSITIVE_INFINITY)
+          this.#snapshot = { rest: encodeSnapshot(frame, this.#format), pieces: [] };
+        else {
+          const data = encodeFrame(frame, this.#format);
+          written += data.length;
+          this.#gather(data);
+        }
+      }
+    }
+  }
+
+  /** Encodes about so many units of a snapshot more, and writes it where it is whole. Returns how many those were. */
+  #snapshotStep(snapshot: { rest: Iterator<Uint8Array, void>; pieces: Uint8Array[] }, units: number): number {
+    let encoded = 0;
+    while (encoded < units) {
+      const { value, done } = snapshot.rest.next();
+      if (done) {
+        this.#snapshot = undefined;
+        this.#gather(Buffer.concat(snapshot.pieces));
+        break;
+      }
+      encoded += value.length;
+      snapshot.pieces.push(value);
+    }
+    return encoded;
   }
 
   flushAtTurnsEnd(): void {
@@ -163,6 +239,7 @@ class Connection implements SocketClient {
 
   #clear(): void {
     this.#held = undefined;
+    this.#snapshot = undefined;
     this.#gathered = [];
     this.#gatheredBytes = 0;
   }
@@ -224,3 +301,27 @@ class Connection implements SocketClient {
     this.#unsent.close();
   }
 }
+
+/** Sockets that are refused have no tenant; they are brought up to nothing. */
+const NOBODYS = tenantIdSchema.parse('nobody');
+
+const isSnapshot = (frame: Frame): frame is SnapshotFrame =>
+  frame.type === 'session.snapshot' && Array.isArray(Reflect.get(frame.data ?? {}, 'messages'));
+
+/** About how many units frames have; beyond `enough` it is not counted on. */
+function unitsOf(frames: readonly Frame[], enough: number): number {
+  let units = 0;
+  for (const frame of frames) {
+    const texts = isSnapshot(frame) ? frame.data.messages : [frame.data];
+    for (const text of texts) {
+      const content: unknown =
+        typeof text === 'object' && text !== null ? Reflect.get(text, 'content') : undefined;
+      units += FRAME_UNITS + (typeof content === 'string' ? content.length : 0);
+      if (units > enough) return units;
+    }
+  }
+  return units;
+}
+
+/** What a frame has beside its text. */
+const FRAME_UNITS = 100;

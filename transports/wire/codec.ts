@@ -11,6 +11,7 @@ import {
   readableEnvelope,
 } from '../../src/domain/domain-action.ts';
 import { type ErrorData, refusal } from '../../src/domain/errors.ts';
+import { parseExactly } from '../../src/domain/exact-json.ts';
 import { type ClientFrame, clientFrameSchema, type Frame, MAX_FRAME_BYTES } from '../../src/domain/frames.ts';
 import { type TaskId, taskIdSchema } from '../../src/domain/ids.ts';
 import { problemText } from '../../src/domain/problems.ts';
@@ -77,36 +78,6 @@ export function decodeJson(given: Uint8Array): Raw {
 /** Without the mark that some editors and clients put before JSON. */
 const withoutMark = (bytes: Uint8Array): Uint8Array =>
   bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf ? bytes.subarray(3) : bytes;
-
-// --- Numbers: whole ones of JSON stay as they were written, also those that a double can not hold ------------
-
-/** Digits of a number that is kept; nobody counts further. */
-const MAX_DIGITS = 40;
-
-const WHOLE = /^-?\d+$/;
-
-/** As JSON.parse; throws too for numbers that would be read as infinite, or have more than MAX_DIGITS digits. */
-const parseExactly = (text: string): unknown => JSON.parse(text, exact);
-
-function exact(_key: string, value: unknown, { source = '' }: { readonly source?: string } = {}): unknown {
-  if (typeof value !== 'number' || Number.isSafeInteger(value)) return value;
-  if (!Number.isFinite(value)) throw new RangeError('A number is too large.');
-  if (!WHOLE.test(source)) return value;
-  if (source.length > MAX_DIGITS) throw new RangeError('A number has too many digits.');
-  return BigInt(source);
-}
-
-/** JSON.stringify asks for this, wherever in the process a bigint is written: it becomes those digits again. */
-Object.defineProperty(BigInt.prototype, 'toJSON', {
-  configurable: true,
-  writable: true,
-  value(this: bigint) {
-    return rawJson(String(this));
-  },
-});
-
-/** Node has it since version 21; the language's own types do not name it yet. */
-const { rawJSON: rawJson }: { readonly rawJSON: (text: string) => unknown } = Object.assign(JSON);
 
 // --- Frames ------------------------------------------------------------------------------------------------
 
@@ -176,6 +147,39 @@ export function encodeFrame(frame: Frame, format: Format): string | Uint8Array {
   return lastBytes.bytes;
 }
 
+/** What stands behind `"messages":[` of a snapshot without messages, by format: in msgpack the list's own head. */
+const AFTER_LIST = { json: 3, msgpack: 1 } as const;
+
+/**
+ * A snapshot's bytes as `encodeFrame` would make them, one piece for each step: its head, then one message after the
+ * other. A long conversation in one step would hold the loop for tens of milliseconds.
+ */
+export function* encodeSnapshot(
+  frame: SnapshotFrame,
+  format: Format,
+): Generator<Uint8Array, void, undefined> {
+  const { messages } = frame.data;
+  const whole = encodeFrame({ ...frame, data: { messages: [] } }, format);
+  const head = typeof whole === 'string' ? Buffer.from(whole) : whole;
+  const end = head.subarray(head.length - AFTER_LIST[format]);
+  yield head.subarray(0, head.length - AFTER_LIST[format]);
+  if (format === 'msgpack') yield listHead(messages.length);
+  for (const [at, message] of messages.entries())
+    yield format === 'json'
+      ? Buffer.from(`${at > 0 ? ',' : ''}${JSON.stringify(message)}`)
+      : plain.pack(message);
+  if (format === 'json') yield end;
+}
+
+export type SnapshotFrame = Frame & { readonly data: { readonly messages: readonly unknown[] } };
+
+/** The head of a msgpack list of that many values. */
+function listHead(length: number): Uint8Array {
+  if (length < 16) return Uint8Array.of(0x90 | length);
+  if (length < 65_536) return Uint8Array.of(0xdc, length >> 8, length & 255);
+  return Uint8Array.of(0xdd, length >>> 24, (length >> 16) & 255, (length >> 8) & 255, length & 255);
+}
+
 const wire = (frame: Frame) => ({
   type: frame.type,
   seq: frame.seq,
@@ -224,8 +228,15 @@ export function readBody(given: Uint8Array): Body {
   const raw =
     bytes.length > MAX_ACTION_BYTES ? bad(`larger than ${MAX_ACTION_BYTES} bytes`) : decode(bytes, format);
   if (raw.ok) return { ok: true, value: raw.value, format };
+  return { ...raw, format, fields: envelopeFields(bytes) };
+}
+
+/** The envelope's fields in a body, or in its beginning, as far as they can be read. */
+export function envelopeFields(given: Uint8Array): Fields {
+  const bytes = withoutMark(given);
+  const format = startsLikeJson(bytes) ? 'json' : 'msgpack';
   const fieldsOf = format === 'json' ? jsonFields : msgpackFields;
-  return { ...raw, format, fields: fieldsOf(bytes, ENVELOPE_NAMES, (value) => valueIn(value, format)) };
+  return fieldsOf(bytes, ENVELOPE_NAMES, (value) => valueIn(value, format));
 }
 
 function valueIn(bytes: Uint8Array, format: Format): unknown {

@@ -21,6 +21,7 @@ import {
   type Usage,
 } from './chunk.ts';
 import { EventScan } from './event-scan.ts';
+import { type TagPair, ThinkTagScan, type ThinkTags } from './think-tags.ts';
 
 /** Told in the tick in which it arrives. */
 export interface AnswerSink {
@@ -46,6 +47,8 @@ export interface Thoughts {
   readonly text: string;
   readonly field: ReasoningField;
   readonly details: readonly unknown[];
+  /** They stood in the content, between these: there they go back. */
+  readonly tags?: TagPair;
 }
 
 /** How much of a body that is no stream of events is looked at. */
@@ -58,6 +61,8 @@ const LAST_DONE = /\n\[DONE\]\s*$/;
 const EVENT_LINE = /^(:.*|(data|event|id|retry)(:.*)?|\s*)$/;
 /** How a stream of events begins, and no JSON. */
 const EVENT_FIELDS = [':', 'data:', 'event:', 'id:', 'retry:'];
+/** What begins like this may be a tag of thoughts; nothing else is looked at. */
+const LIKE_TAG = /^\s*([<[◁]|$)/;
 const REPLACEMENT = '\ufffd';
 /** UTF-16 units of thoughts that are held to be sent back. */
 const MAX_THOUGHT_UNITS = 1_000_000;
@@ -72,6 +77,9 @@ export class AnswerReader {
   readonly #sink: AnswerSink;
   readonly #scan: EventScan;
   readonly #calls: OpenCall[] = [];
+  readonly #thinkTags: ThinkTags;
+  /** Reads the beginning of the content, where thoughts may stand in it. */
+  #tags: ThinkTagScan | undefined;
   #text = '';
   /** Half a character, whose other half may follow. */
   #half = '';
@@ -89,8 +97,9 @@ export class AnswerReader {
   #bodyBytes = 0;
 
   /** `contentType` is the body's, as the endpoint names it. */
-  constructor(contentType: string, sink: AnswerSink) {
+  constructor(contentType: string, sink: AnswerSink, thinkTags: ThinkTags = 'read') {
     this.#contentType = contentType;
+    this.#thinkTags = thinkTags;
     this.#isJson = /\bjson\b/i.test(contentType);
     this.#sink = sink;
     this.#scan = new EventScan((data, name) => this.#event(data, name));
@@ -149,7 +158,7 @@ export class AnswerReader {
 
   /** The answer, or throws a ModelFailure. To be asked once the body has ended, broke, or is not waited for. */
   result(mayBeEmpty: boolean): Answer {
-    this.#showHalf();
+    this.#showHeld();
     const finish = this.#finish;
     if (this.#failure) throw this.#text === '' ? this.#failure : afterText(this.#failure);
     if (finish === 'filtered') throw filtered(this.#word);
@@ -159,14 +168,20 @@ export class AnswerReader {
       throw isEmpty && this.#chunks === 0 ? nothingToShow('empty') : cutOff(this.#word);
     if (isEmpty && !(mayBeEmpty && finish !== 'tool_calls'))
       throw nothingToShow(this.#thought !== '' ? 'thoughts' : finish === 'tool_calls' ? 'calls' : 'empty');
-    const hasThoughts = this.#thought !== '' || this.#details.length > 0;
     return {
       text: this.#text,
       calls: this.#calls,
-      thoughts: hasThoughts ? { text: this.#thought, field: this.#field, details: this.#details } : undefined,
+      thoughts: this.#thoughts(),
       finish: finish ?? 'stop',
       usage: this.#usage,
     };
+  }
+
+  #thoughts(): Thoughts | undefined {
+    if (this.#thought === '' && this.#details.length === 0) return undefined;
+    const thoughts = { text: this.#thought, field: this.#field, details: this.#details };
+    const tags = this.#tags?.pair;
+    return tags ? { ...thoughts, tags } : thoughts;
   }
 
   /** The first failure counts. */
@@ -223,15 +238,50 @@ export class AnswerReader {
       this.#finish = chunk.finish;
       this.#word = chunk.finishWord ?? '';
     }
-    if (chunk.isWhole && this.#text !== '' && chunk.text === this.#text) return;
+    if (chunk.isWhole && this.#isRepeated(chunk.text ?? '')) return;
     if (chunk.reasoning !== undefined) {
-      if (this.#thought.length < MAX_THOUGHT_UNITS) this.#thought += chunk.reasoning;
       this.#field = chunk.reasoningField ?? this.#field;
-      this.#sink.onReasoning(chunk.reasoning);
+      this.#think(chunk.reasoning);
     }
     if (chunk.reasoningDetails) this.#details = [...this.#details, ...chunk.reasoningDetails];
     if (chunk.calls) addPieces(this.#calls, chunk.calls);
-    if (chunk.text !== undefined) this.#show(chunk.text);
+    if (chunk.text !== undefined) this.#read(chunk.text);
+  }
+
+  /** All of the text so far once more. */
+  #isRepeated(whole: string): boolean {
+    if (this.#text === '') return false;
+    if (whole === this.#text || !this.#tags) return whole === this.#text;
+    const again = new ThinkTagScan(this.#thinkTags === 'begun');
+    return again.push(whole).text + again.end().text === this.#text;
+  }
+
+  #think(piece: string): void {
+    if (piece === '') return;
+    if (this.#thought.length < MAX_THOUGHT_UNITS) this.#thought += piece;
+    this.#sink.onReasoning(piece);
+  }
+
+  /** Content: text, and at its beginning perhaps thoughts. */
+  #read(piece: string): void {
+    if (this.#tags === undefined && this.#text === '' && this.#half === '' && this.#mayThink(piece))
+      this.#tags = new ThinkTagScan(this.#thinkTags === 'begun');
+    if (!this.#tags || this.#tags.isOver) return this.#show(piece);
+    const { thought, text } = this.#tags.push(piece);
+    this.#think(thought.toWellFormed());
+    if (text !== '') this.#show(text);
+  }
+
+  #mayThink(piece: string): boolean {
+    return this.#thinkTags === 'begun' || (this.#thinkTags === 'read' && LIKE_TAG.test(piece));
+  }
+
+  /** What was held back. */
+  #showHeld(): void {
+    const { thought, text } = this.#tags?.end() ?? { thought: '', text: '' };
+    this.#think(thought.toWellFormed());
+    if (text !== '') this.#show(text);
+    this.#showHalf();
   }
 
   /** Text is well-formed Unicode, also where a character comes in two halves. */

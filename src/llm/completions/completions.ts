@@ -9,6 +9,7 @@ import type { Connections } from './connections.ts';
 import { createGauge, fitted, type Gauge } from './gauge.ts';
 import { adapted, type Habits, learnt, type Remedy, remedyFor } from './remedies.ts';
 import { ask, type HttpRefusal } from './request.ts';
+import type { ThinkTags } from './think-tags.ts';
 
 /** Where requests go, and what they carry. */
 export interface Endpoint {
@@ -17,6 +18,7 @@ export interface Endpoint {
   readonly headers: Readonly<Record<string, string>>;
   /** What is known of it beforehand. */
   readonly habits: Habits;
+  readonly thinkTags: ThinkTags;
 }
 
 export interface CompletionsOptions {
@@ -79,6 +81,7 @@ export function createCompletions(options: CompletionsOptions): ChatModel {
           mayBeEmpty,
           url: endpoint.url,
           headers: endpoint.headers,
+          thinkTags: endpoint.thinkTags,
           body: JSON.stringify(body),
         },
         sink,

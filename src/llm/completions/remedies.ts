@@ -6,6 +6,8 @@ export type Remedy =
   | { readonly type: 'without'; readonly field: string }
   /** The model knows no role for instructions: they are said before the first question. */
   | { readonly type: 'noSystem' }
+  /** Null beside calls, where the model wrote no text: what refuses null may refuse '' as well, so there is text. */
+  | { readonly type: 'besideCalls' }
   /** The limit of the answer goes by the other name. */
   | { readonly type: 'rename'; readonly from: string; readonly to: string }
   | { readonly type: 'answerTokens'; readonly tokens: number }
@@ -44,6 +46,8 @@ const OVER_MINUTE = /tokens per minute|\btpm\b/;
 export function remedyFor(status: number, text: string, body: RequestBody): Remedy | undefined {
   const said = text.toLowerCase();
   const isTooLarge = OVER_MINUTE.test(said) && /too large|requested/.test(said);
+  // Templates that can not join null to text fail where they are filled in.
+  if (NO_NULL.test(said) && hasBareCalls(body)) return { type: 'besideCalls' };
   if (status !== 400 && status !== 413 && status !== 422 && !(status === 429 && isTooLarge)) return undefined;
   const limit = LIMITS.find((name) => name in body && body[name] !== undefined);
   if (limit) {
@@ -51,6 +55,7 @@ export function remedyFor(status: number, text: string, body: RequestBody): Reme
     if (remedy) return remedy;
   }
   if (NO_SYSTEM.test(said) && systemOf(body) !== undefined) return { type: 'noSystem' };
+  if (NO_CONTENT.test(said) && hasBareCalls(body)) return { type: 'besideCalls' };
   const field = OPTIONAL.find((name) => body[name] !== undefined && named(name).test(said));
   if (field) return { type: 'without', field };
   if (status === 413 || isTooLarge || CONTEXT.test(said)) {
@@ -70,14 +75,34 @@ const named = (field: string): RegExp =>
 const NO_SYSTEM =
   /(system|developer) (role|message|prompt|instruction)s?\b.{0,40}(not|un)[ -]?(support|enabl|allow)|not support '(system|developer)'|roles must alternate/;
 
+const NO_NULL = /nonetype/;
+const ABSENT = String.raw`(?:null|none|nil|empty|blank|missing|required|non-?empty|string|str\b|text\b)`;
+const NO_CONTENT = new RegExp(`\\bcontents?\\b.{0,80}${ABSENT}|${ABSENT}.{0,80}\\bcontents?\\b`, 's');
+/** Text that says nothing. */
+const A_WORD = '...';
+
 interface SentMessage {
   readonly role?: unknown;
   readonly content?: unknown;
+  readonly tool_calls?: unknown;
 }
 
+const messagesOf = ({ messages }: RequestBody): readonly SentMessage[] =>
+  Array.isArray(messages) ? messages : [];
+
+const isBare = ({ content, tool_calls }: SentMessage): boolean =>
+  tool_calls !== undefined && content === null;
+
+const hasBareCalls = (body: RequestBody): boolean => messagesOf(body).some(isBare);
+
+const withBesideCalls = (body: RequestBody): RequestBody => ({
+  ...body,
+  messages: messagesOf(body).map((each) => (isBare(each) ? { ...each, content: A_WORD } : each)),
+});
+
 /** The messages of a request, and the instructions that they begin with. */
-function systemOf({ messages }: RequestBody): { system: string; rest: readonly SentMessage[] } | undefined {
-  const [first, ...rest]: readonly SentMessage[] = Array.isArray(messages) ? messages : [];
+function systemOf(body: RequestBody): { system: string; rest: readonly SentMessage[] } | undefined {
+  const [first, ...rest] = messagesOf(body);
   const isSystem = first?.role === 'system' || first?.role === 'developer';
   return isSystem && typeof first.content === 'string' ? { system: first.content, rest } : undefined;
 }
@@ -149,6 +174,7 @@ export interface Habits {
   readonly answerTokens: number | undefined;
   readonly window: number | undefined;
   readonly noSystem?: boolean;
+  readonly besideCalls?: boolean;
 }
 
 /** With one remedy more. */
@@ -159,6 +185,8 @@ export function learnt(habits: Habits, remedy: Remedy): Habits {
       return { ...habits, without: [...habits.without, remedy.field] };
     case 'noSystem':
       return { ...habits, noSystem: true };
+    case 'besideCalls':
+      return { ...habits, besideCalls: true };
     case 'rename':
       // Known by neither name.
       if (habits.renamed[remedy.to] !== undefined)
@@ -176,7 +204,8 @@ export function learnt(habits: Habits, remedy: Remedy): Habits {
 /** A request as the endpoint is known to want it. */
 export function adapted(body: RequestBody, habits: Habits): RequestBody {
   const { without, renamed, answerTokens } = habits;
-  const next = { ...(habits.noSystem ? withoutSystem(body) : body) };
+  const asked = habits.noSystem ? withoutSystem(body) : body;
+  const next = { ...(habits.besideCalls ? withBesideCalls(asked) : asked) };
   for (const field of without) delete next[field];
   // Options of what is not asked for are refused.
   if (next.stream === undefined) delete next.stream_options;

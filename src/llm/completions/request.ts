@@ -12,6 +12,7 @@ import type { TenantId } from '../../domain/ids.ts';
 import { classify, cutOff, type ModelFailure } from '../model-errors.ts';
 import { type Answer, AnswerReader, type AnswerSink } from './answer.ts';
 import type { Connections } from './connections.ts';
+import type { ThinkTags } from './think-tags.ts';
 
 /** After its finish an answer may still bring its usage: so long is waited for bytes, and for all that say nothing. */
 const AFTER_FINISH_MS = 1_500;
@@ -33,6 +34,7 @@ export interface AnswerRequest {
   readonly signal: AbortSignal;
   /** Whether an answer without text and calls is one: after a tool has run. */
   readonly mayBeEmpty: boolean;
+  readonly thinkTags: ThinkTags;
 }
 
 /** An HTTP status that is no answer. `text` is the beginning of its body. */
@@ -107,7 +109,7 @@ class Exchange implements Dispatcher.DispatchHandler {
     if (status < 200) return;
     const reading =
       status < 300
-        ? readAnswer(String(headers['content-type'] ?? ''), this.#sink)
+        ? readAnswer(String(headers['content-type'] ?? ''), this.#sink, this.#request.thinkTags)
         : readRefusal(status, headers);
     this.#reading = decoded(headers['content-encoding'], reading, () => this.#look());
     this.#look();
@@ -214,8 +216,8 @@ interface Reading {
   result(mayBeEmpty: boolean): Asked;
 }
 
-function readAnswer(contentType: string, sink: AnswerSink): Reading {
-  const reader = new AnswerReader(contentType, sink);
+function readAnswer(contentType: string, sink: AnswerSink, thinkTags: ThinkTags): Reading {
+  const reader = new AnswerReader(contentType, sink, thinkTags);
   let thrown: ModelFailure | undefined;
   const guarded = (step: () => void): void => {
     try {

@@ -1,6 +1,7 @@
 /** A node's action worker over real actors, a store in memory, the real relay and the in-process transport; the model is a script. */
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
+import { createPlaces } from '../../../actors/actions/places.ts';
 import { createActionWorker, workSubscriptions } from '../../../actors/actions/worker.ts';
 import { replyId } from '../../../src/domain/derived-ids.ts';
 import type { DomainAction } from '../../../src/domain/domain-action.ts';
@@ -140,6 +141,11 @@ export async function openActionNode(t: TestContext, options: ActionNodeOptions 
   };
   const invalidated: string[] = [];
   let ids = 0;
+  const subscriptions = workSubscriptions(
+    [queue('execution:ctx-1:free'), queue('old:work')],
+    'professional',
+    tiers,
+  );
   const worker = createActionWorker({
     transport,
     relay,
@@ -156,13 +162,11 @@ export async function openActionNode(t: TestContext, options: ActionNodeOptions 
     clock,
     log: quiet,
     refusals: { refused: () => {} },
-    subscriptions: workSubscriptions(
-      [queue('execution:ctx-1:free'), queue('old:work')],
-      'professional',
-      tiers,
-    ),
-    places: options.places ?? 16,
-    tiers,
+    subscriptions,
+    places: createPlaces({
+      ...{ size: options.places ?? 16, subscriptions, tiers, clock, log: quiet },
+      atOnce: executions.atOnce,
+    }),
     newId: () => {
       ids += 1;
       return `made-${ids}`;

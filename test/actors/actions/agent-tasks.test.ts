@@ -42,14 +42,20 @@ async function open(t: TestContext, answer: TaskTaker = async () => ({ ok: true,
     origins.push(origin);
     return answer(message, origin);
   };
-  const edge = createAgentTasks({ transport, takeTask, notices, log: quiet });
+  const traced: string[] = [];
+  const refusals = {
+    refused: (wire: string, { code }: { readonly code: string }, fields: object) => {
+      traced.push(`${wire} ${code} ${JSON.stringify(fields)}`);
+    },
+  };
+  const edge = createAgentTasks({ transport, takeTask, notices, log: quiet, refusals });
   t.after(async () => {
     await edge.close();
     await transport.close();
   });
   await edge.start();
   return {
-    ...{ transport, notices, asked, origins, edge, givenUp },
+    ...{ transport, notices, asked, origins, edge, givenUp, traced },
     came: (count: number) => until(`${count} tasks`, () => asked.length >= count),
   };
 }
@@ -66,7 +72,7 @@ test('tasks of any tenant are taken off its three queues, in either format', asy
 });
 
 test('what is malformed, or names another tenant than its queue, is dead at once and asked of nobody', async (t) => {
-  const { transport, asked, came, givenUp } = await open(t);
+  const { transport, asked, came, givenUp, traced } = await open(t);
   for (const body of ['{"task_id":', '[]', '{"task_id":"t1","tenant_id":"acme","type":"agent_explode"}'])
     transport.push(TASKS, Buffer.from(body));
   await transport.send(TASKS, action(1), 'json');
@@ -80,6 +86,8 @@ test('what is malformed, or names another tenant than its queue, is dead at once
   assert.deepEqual(codes, ['FORBIDDEN', ...Array(4).fill('INVALID_REQUEST')]);
   assert.ok(letters.some(({ error }) => /type: /.test(error.message)));
   assert.deepEqual(asked, ['t3']);
+  const forbidden = traced.filter((each) => each.includes('FORBIDDEN'));
+  assert.deepEqual(forbidden, [`redis FORBIDDEN {"queue":"${TASKS}","tenant_id":"acme"}`]);
   assert.deepEqual(givenUp, [], 'nobody is notified of what can not be read, or is another’s');
 });
 

@@ -250,3 +250,22 @@ test('a reader that never reads is cut off at the bound, and its memory freed', 
   const all = (await raw.closed).toString('latin1');
   assert.ok(!all.endsWith('\r\n0\r\n\r\n'), 'a stream cut off must not look complete');
 });
+
+test('of many streams that nobody reads a tenant has a bounded part unsent: the one that holds most is cut off', async (t) => {
+  const patient = await openHttpNode(t, { deps: { timing: { maxBufferedBytes: 64 * 1024 * 1024 } } });
+  const names = Array.from({ length: 6 }, (_, at) => `unread-${at}`);
+  const raws = names.map((name) => rawStream(patient.port, name));
+  await Promise.all(raws.map((raw) => raw.until('chat.accepted')));
+  for (const raw of raws) raw.pause();
+  const left = () => patient.script.attached('acme', 's1').length;
+  let sent = 0;
+  while (left() === names.length && sent < 40 * 1024 * 1024) {
+    for (const name of names) patient.script.emit('acme', 's1', name, 'chat.delta', { content: CONTENT });
+    sent += CONTENT.length;
+    await loopTurns();
+  }
+  // Each alone may hold as much; together they hold no more than twice the tenant's bound.
+  assert.equal(left(), names.length - 1);
+  assert.ok(sent < 24 * 1024 * 1024, `${sent} bytes for each`);
+  for (const raw of raws) raw.destroy();
+});
