@@ -2,8 +2,8 @@
 import { pathToFileURL } from 'node:url';
 import { announce, warn } from './cli/announce.ts';
 import { runCli } from './cli/cli.ts';
-import { compactHeap } from './compact-heap.ts';
 import { parseSettings } from './settings.ts';
+import { compactHeap } from './telemetry/compact-heap.ts';
 import { createLog } from './telemetry/log.ts';
 
 /** A terminal signals the whole group and npm passes its own signal on: what comes within this is the same one. */
