@@ -107,6 +107,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     sockets: () => ({ open: chat.count() }),
     deliveries: () => ({ webhook: webhooks.stats(), callback: callbacks.stats() }),
     ends: () => relay.endStats(),
+    cluster: () => cluster.stats(),
   });
   const transport =
     parts.transport ??

@@ -13,6 +13,7 @@ import type {
   NodeStats,
 } from '../ports/telemetry.ts';
 import type { TransportMeter } from '../ports/transport.ts';
+import { type ClusterCounts, registerCluster } from './cluster-metrics.ts';
 import { createLoopDelay, type LoopDelay } from './loop-delay.ts';
 import { createQuantiles, createTally } from './tally.ts';
 
@@ -30,6 +31,8 @@ interface MetricSources {
   sockets(): SocketCounts;
   deliveries(): Readonly<Record<DeliveryKind, DeliveryStats>>;
   ends(): EndStats;
+  /** Of the nodes that share the database; undefined where one has it to itself. */
+  cluster(): ClusterCounts | undefined;
 }
 
 interface Percentiles {
@@ -84,6 +87,7 @@ export function createMetrics(sources: MetricSources): NodeMetrics {
   registerActors(registry, scraped);
   registerDeliveries(registry, scraped);
   registerEnds(registry, scraped);
+  registerCluster(registry, scraped.cluster);
   registerDelay(registry, delay);
   let withProcess = false;
 
@@ -158,6 +162,7 @@ function onceAScrape(sources: MetricSources): MetricSources & { renew(): void } 
   return {
     deliveries: () => sources.deliveries(),
     ends: () => sources.ends(),
+    cluster: () => sources.cluster(),
     stats: () => {
       stats ??= sources.stats();
       return stats;

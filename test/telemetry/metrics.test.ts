@@ -39,6 +39,7 @@ function metricsOf(t: TestContext, sources: Partial<Parameters<typeof createMetr
     sockets: () => ({ open: 4, byTier: { free: 1, enterprise: 3 } }),
     deliveries: () => ({ webhook: { running: 1, waiting: 2 }, callback: { running: 0, waiting: 4 } }),
     ends: () => ({ waiting: 5, bytes: 600, lost: 7 }),
+    cluster: () => undefined,
     ...sources,
   });
   t.after(() => metrics.close());
@@ -242,4 +243,15 @@ test('a client that closes with codes of its own makes no series of its own', as
   metrics.socketClosed(4400);
   const series = (await metrics.text()).body.split('\n').filter((line) => /sockets_closed.*code=/.test(line));
   assert.deepEqual(series.length, 3, series.join('\n'));
+});
+
+test('the nodes of a database are counted by state, this one among them; alone it is one', async (t) => {
+  const alone = metricsOf(t);
+  assert.equal(await value(alone, 'nooble_cluster_nodes{state="live"}'), 1);
+  assert.equal(await value(alone, 'nooble_cluster_beat_age_seconds'), 0);
+  const members = [{ state: 'live' }, { state: 'draining' }];
+  const metrics = metricsOf(t, { cluster: () => ({ state: 'live', beat_age_ms: 1500, members }) });
+  assert.equal(await value(metrics, 'nooble_cluster_nodes{state="live"}'), 2);
+  assert.equal(await value(metrics, 'nooble_cluster_nodes{state="draining"}'), 1);
+  assert.equal(await value(metrics, 'nooble_cluster_beat_age_seconds'), 1.5);
 });
