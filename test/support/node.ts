@@ -156,8 +156,8 @@ async function openNode({ env, parts, busy }: SceneOptions) {
   };
 }
 
-/** Chatters that are opened are added to `chatters`. */
-function clientOf(port: number, chatters: Chatter[] = []): NodeClient {
+/** What answers at a port of loopback, a proxy perhaps. Chatters that are opened are added to `chatters`. */
+export function clientOf(port: number, chatters: Chatter[] = []): NodeClient {
   const url = `http://127.0.0.1:${port}`;
   return {
     url,
