@@ -189,6 +189,4 @@ export const CHANGES_MS = 10_000;
 export interface JobRuns {
   /** Whether this node is to run the job today, by the database's UTC day: the first that asks is. */
   begin(job: string): Promise<boolean>;
-  /** Deletes the rows of nodes that have been dead for a week and that nothing refers to. Resolves to how many. */
-  forgetNodes(): Promise<number>;
 }

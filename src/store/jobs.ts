@@ -1,10 +1,8 @@
-/** Jobs that run once a day over all nodes of a database, and what is left of nodes that are gone. */
+/** Jobs that run once a day over all nodes of a database. */
 import { sql } from 'kysely';
 import type { JobRuns } from '../ports/cluster.ts';
 import type { Database } from './database.ts';
 
-/** Dead nodes are shown to operators for so long. */
-const NODES_FOR = '7 days';
 const RUNS_FOR = '30 days';
 
 /** PostgreSQL only; `database` stays the caller's to close. */
@@ -15,15 +13,8 @@ export function createJobRuns(database: Database): JobRuns {
         const { rows } = await sql`insert into job_runs (job, day, boot)
           values (${job}, (now() at time zone 'utc')::date, ${database.boot?.() ?? null})
           on conflict (job, day) do nothing returning job`.execute(db);
-        return rows.length > 0;
-      }),
-    forgetNodes: () =>
-      database.write('node', async (db) => {
         await sql`delete from job_runs where at < now() - ${RUNS_FOR}::interval`.execute(db);
-        const { rows } = await sql<{
-          gone: number;
-        }>`select nooble_forget_nodes(${NODES_FOR}::interval)::int as gone`.execute(db);
-        return rows[0]?.gone ?? 0;
+        return rows.length > 0;
       }),
   };
 }

@@ -63,7 +63,7 @@ async function createChanges(db: Kysely<unknown>): Promise<void> {
   await sql`create index changes_by_age on changes (at)`.execute(db);
 }
 
-/** Who inserts the row of a day runs the job on that day. `nooble_forget_nodes` deletes what nothing refers to any more. */
+/** Who inserts the row of a day runs the job on that day. */
 async function createJobs(db: Kysely<unknown>): Promise<void> {
   await sql`create table job_runs (
     job text not null,
@@ -72,17 +72,4 @@ async function createJobs(db: Kysely<unknown>): Promise<void> {
     at timestamptz not null default now(),
     primary key (job, day)
   )`.execute(db);
-  await sql`create function nooble_forget_nodes(older interval) returns bigint language plpgsql as $$
-    declare gone bigint;
-    begin
-      if to_regclass('owners') is not null then
-        execute 'delete from owners o using nodes n where n.boot = o.boot and n.state = ''dead'' and n.beat_at < now() - $1'
-          using older;
-      end if;
-      delete from nodes n where n.state = 'dead' and n.beat_at < now() - older
-        and not exists (select from turns t where t.boot = n.boot and t.finished_at is null)
-        and not exists (select from outgoing o where o.boot = n.boot and o.unsent = 1);
-      get diagnostics gone = row_count;
-      return gone;
-    end $$`.execute(db);
 }

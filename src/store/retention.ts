@@ -81,7 +81,6 @@ export function createRetention(options: RetentionOptions): Retention {
     await attempt('old deliveries', () => expireDeliveries(nowMs));
     if (owners) await attempt('what dead nodes left', () => owners.sweep());
     await attempt('old batches', () => batches.expire(nowMs - BATCH_RETENTION_MS));
-    if (jobs) await attempt('rows of dead nodes', jobs.forgetNodes);
     log.info({}, 'old conversations deleted');
   }
 

@@ -225,7 +225,6 @@ export function agentContract(name: string, open: () => Promise<OpenAgents>): vo
 /** Takes migrations 008 and later back, as PostgreSQL has them. */
 export const UNDO_NODES = [
   'drop table batches, callbacks, changes, job_runs',
-  'drop function nooble_forget_nodes(interval)',
   'drop function nooble_lease(bigint, uuid, json)',
   'drop table limits, limit_leases',
   'drop table owners',
