@@ -89,15 +89,20 @@ export const routesOf =
  * address.
  */
 function queryCheck({ takes, guard }: { readonly takes: Parts; readonly guard: Guard }) {
-  const known = Object.keys(takes.query?.shape ?? {});
+  const shape: Readonly<Record<string, z.ZodType>> = takes.query?.shape ?? {};
+  const known = Object.keys(shape);
+  const lists = new Set(known.filter((name) => shape[name]?.safeParse(['a', 'b']).success));
   const takesAny = guard === 'anybody' || guard === 'metrics';
   return (c: Context<HttpEnv>): ErrorData | undefined => {
     if (takesAny) return undefined;
-    const unknown = Object.keys(c.req.query()).filter((name) => !known.includes(name));
-    const details = unknown.slice(0, MAX_PROBLEMS).map((name) => ({
-      field: shownName(name),
-      message: unknownField(name, known, 'is no parameter of this route'),
-    }));
+    const given = Object.entries(c.req.queries());
+    const problems = given.flatMap(([name, values]) => {
+      if (!known.includes(name)) return [[name, unknownField(name, known, 'is no parameter of this route')]];
+      return values.length > 1 && !lists.has(name) ? [[name, 'is given more than once']] : [];
+    });
+    const details = problems
+      .slice(0, MAX_PROBLEMS)
+      .map(([name = '', message = '']) => ({ field: shownName(name), message }));
     const [first] = details;
     return first && refusal('INVALID_REQUEST', { message: `${first.field}: ${first.message}`, details });
   };

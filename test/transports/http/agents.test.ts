@@ -214,6 +214,9 @@ test('lists are paged and filtered', async () => {
       ['Beta'],
     );
   }
+  const twice = await ask('/api/agents?page=1&page=2');
+  assert.equal(twice.status, 400);
+  assert.match(await twice.text(), /page: is given more than once/);
   for (const query of ['page=0', 'page=x', 'page_size=101', 'page_size=0', 'type=robot', 'page=1&page=2'])
     await refused(await ask(`/api/agents?${query}`), 400, 'INVALID_REQUEST');
 });
