@@ -14,7 +14,7 @@ import {
   type TurnRequest,
   type TurnStanding,
 } from '../src/domain/turn.ts';
-import type { LocalSessions, Placement } from '../src/ports/cluster.ts';
+import type { Placement } from '../src/ports/cluster.ts';
 import type { AgentRunner, AgentSource } from '../src/ports/runner.ts';
 import type { Client, Directory } from '../src/ports/sessions.ts';
 import type { Store } from '../src/ports/store.ts';
@@ -81,6 +81,7 @@ export function createSystem(options: SystemOptions): System {
       isShared: options.placement !== undefined,
     }),
     local,
+    locate: seeking.locate,
     notify: (notice) => notifyTenant(registry, notice, clock.now()),
     tenants: () => registry.tenants.keys(),
     tierSet(tenantId, tier) {
@@ -290,7 +291,8 @@ interface SystemOptions extends SessionConfig {
 /** drain(): as NodeSessions. close(): stops every actor at once. */
 export interface System extends Directory {
   /** For what other nodes ask of this one. */
-  readonly local: LocalSessions;
+  readonly local: NodeSessions;
+  readonly locate: Seeking['locate'];
   /** Sends a notice to every client of its tenant that is attached on this node, at most once. */
   notify(notice: TenantNotice): void;
   /** Those that live on this node. */

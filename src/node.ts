@@ -5,9 +5,7 @@ import { createPlaces, withPlaces } from '../actors/actions/places.ts';
 import { createActionWorker, workSubscriptions } from '../actors/actions/worker.ts';
 import { createAgents } from '../actors/agent/agents.ts';
 import { createChangeReader } from '../actors/cluster/changes.ts';
-import { createCluster } from '../actors/cluster/cluster.ts';
 import { createEverywhere } from '../actors/cluster/everywhere.ts';
-import { createSharedPlacement } from '../actors/cluster/shared-placement.ts';
 import { createExecutions } from '../actors/executions/executions.ts';
 import { createTurnObserver } from '../actors/executions/turn-observer.ts';
 import { createActorSystem } from '../actors/runtime/actor-system.ts';
@@ -24,6 +22,7 @@ import { createWebhooks } from '../transports/webhooks/webhooks.ts';
 import { mountChat } from '../transports/websocket/chat.ts';
 import { mountTaskUpdates } from '../transports/websocket/service-notices.ts';
 import { createAccess, createProxyCheck } from '../transports/wire/access.ts';
+import { createClusterSide } from './cluster-side.ts';
 import { namedTools } from './domain/agent-rules.ts';
 import type { AgentNews } from './domain/broadcast.ts';
 import { defaultAgent } from './domain/default-agent.ts';
@@ -38,7 +37,7 @@ import { createManagement } from './management/management.ts';
 import { createNotices } from './management/notices.ts';
 import { createTenantAdmin } from './management/tenants.ts';
 import { createPeerSide } from './peer-side.ts';
-import { type Broadcast, soleBroadcast } from './ports/broadcast.ts';
+import type { Broadcast } from './ports/broadcast.ts';
 import type { Executions } from './ports/executions.ts';
 import type { AgentSource } from './ports/runner.ts';
 import type { Directory } from './ports/sessions.ts';
@@ -142,13 +141,20 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   const kept = remoteAgents ?? stores.agents;
   const agents = createAgents({ actors, store: kept, builtIn, clock, log, idleMs });
   const { tiers, defaultTier } = settings;
-  const { nodes, owners, limits: table } = settings.cluster.mode === 'off' ? {} : stores;
+  const { owners, limits: table } = settings.cluster.mode === 'off' ? {} : stores;
   const limits = table && { keeper: createLeaseKeeper(table, log), tiers: settings.sharedTiers };
-  const placement = owners && createSharedPlacement({ owners, store, log, boot: () => cluster.boot() });
+  const leaving = Promise.withResolvers<void>();
+  const side = createClusterSide({
+    ...{ settings, stores, store, broadcast: parts.broadcast, meter: metrics, clock, log },
+    onAdopted: relay.lookAgain,
+    onLeaving: () => leaving.resolve(),
+    onSuperseded: () => giveUp(),
+  });
+  const { cluster, broadcast } = side;
   const system = createSystem({
     actors,
     store,
-    ...(placement ? { placement, mayAct: () => cluster.isSure() } : {}),
+    ...side.parts,
     agents: parts.agents ?? agents,
     runner,
     ...told,
@@ -165,7 +171,6 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
   });
 
   const known = knownProviders(settings.models.providers);
-  const broadcast = parts.broadcast ?? soleBroadcast;
   const expire = remoteAgents?.expire;
   const outdated = expire ? (news: AgentNews) => expire(news.tenantId, news.agentId) : agents.outdated;
   const here = { ...system, changed: agents.changed, outdated };
@@ -177,7 +182,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
       stored: async (tenantId) => (await store.tenant(tenantId, dayOf(clock.now())))?.tier,
     },
   });
-  const sessions: Directory = { ...system, push: everywhere.push };
+  const sessions: Directory = { ...side.inFrontOf(system), push: everywhere.push };
   const notices = createNotices(log, broadcast);
   notices.listen('everywhere', (notice) => system.notify(notice));
   const management = createManagement({
@@ -235,13 +240,6 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     newId: randomUUID,
   });
   const agentTasks = createAgentTasks({ transport, takeTask: management.takeTask, notices, log, refusals });
-  const leaving = Promise.withResolvers<void>();
-  const cluster = createCluster({
-    ...{ nodeId, version, log, config: settings.cluster, onAdopted: relay.lookAgain },
-    ...{ table: nodes, placement },
-    onLeaving: () => leaving.resolve(),
-    onSuperseded: () => giveUp(),
-  });
   const retention = createRetention({
     ...{ store, webhooks: stores.webhooks, batches: stores.batches, jobs: stores.jobs, owners },
     ...{ tiers, defaultTier, clock, log },
@@ -289,7 +287,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     warnings: () => warnings,
     metricsText: () => metrics.text(),
     overview: () => metrics.overview(),
-    cluster: () => cluster.stats(),
+    cluster: () => side.stats(),
     socketStats: () => chat.stats(),
     deltaWindowMs: settings.sockets.deltaWindowMs,
   });
@@ -310,6 +308,7 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
       await system.close();
       // What ended by this is kept, and on its way, before the transport goes.
       await relay.close();
+      await side.close();
       await transport.close();
       await runner.close();
       await beside.close();
@@ -364,10 +363,11 @@ export async function startNode(settings: Settings, parts: NodeParts = {}): Prom
     async drain() {
       if (closing) return close();
       draining = true;
-      void cluster.drain();
+      side.drain();
       log.info({ grace_ms: settings.drainMs, ...system.stats().turns }, 'draining');
       actionWorker.drain();
       await system.drain(settings.drainMs);
+      side.letGo();
       services.close(CLOSE.restart);
       const clients = () => chat.count() + services.count() + mounted.pending();
       const gone = () => clients() === 0 && executions.sending() === 0;

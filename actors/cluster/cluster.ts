@@ -1,6 +1,7 @@
 /** A node's place among those that share its database: registers it, beats for it, and does what its membership decides. */
 import type { Boot, Member, NodeTable } from '../../src/ports/cluster.ts';
 import type { Log } from '../../src/ports/telemetry.ts';
+import type { LinkWatch } from './link-watch.ts';
 import {
   type MembershipConfig,
   type MembershipEffect,
@@ -20,12 +21,20 @@ export interface ClusterOptions {
   readonly log: Log;
   /** Is told of nodes that are gone, of sessions that others ask for, and that this node was declared dead. */
   readonly placement?: Pick<SharedPlacement, 'lost' | 'wanted' | 'superseded'> | undefined;
+  /** The links to the others; absent: nothing is said but by rows. */
+  readonly links?: ClusterLinks | undefined;
   /** There is something to send that another node left. */
   readonly onAdopted: () => void;
   /** An operator has the node leave, or `drain` was called. Called once. */
   readonly onLeaving: () => void;
   /** This node was declared dead: nothing that it writes is stored. Called once. */
   readonly onSuperseded: () => void;
+}
+
+/** What the links to other nodes are told; `named`, `looked` and `lost` as those of LinkWatch. */
+export interface ClusterLinks extends Pick<LinkWatch, 'named' | 'looked' | 'lost'> {
+  /** This node has that boot. Awaited before it is a member. */
+  opened(boot: Boot): Promise<void>;
 }
 
 export interface ClusterStats {
@@ -109,6 +118,7 @@ function createMember(options: ClusterOptions, table: NodeTable): Cluster {
         return joined.resolve();
       case 'lost':
         log.warn({ ...named(effect.member), buried_here: effect.buriedHere }, 'a node is gone');
+        options.links?.lost(effect.member.boot);
         return options.placement?.lost(effect.member.boot);
       case 'adopted':
         log.info({ messages: effect.count }, 'messages that another node left are sent here');
@@ -143,12 +153,14 @@ function createMember(options: ClusterOptions, table: NodeTable): Cluster {
 
   async function beat(): Promise<void> {
     const askedAtMs = now();
+    const named = options.links?.named();
     try {
       const look = await table.beat();
       if (failing) log.info({}, 'beats are answered again');
       failing = false;
       beatAtMs = askedAtMs;
       take({ type: 'looked', look, askedAtMs, answeredAtMs: now() });
+      if (named && look.mine !== null) options.links?.looked(named, look.members);
       options.placement?.wanted(look.wanted);
     } catch (error) {
       if (!failing && !left) log.warn({ err: error }, 'a beat was not answered');
@@ -187,6 +199,7 @@ function createMember(options: ClusterOptions, table: NodeTable): Cluster {
       state = newMembership(config, boot, nodeId);
       table.onSuperseded(() => take({ type: 'superseded' }));
       log.info({ boot }, 'the node has a boot');
+      await options.links?.opened(boot);
       again(0);
       await joined.promise;
     },

@@ -24,7 +24,7 @@ const resumeSchema = z
   .transform(({ lastSeq, epoch, taskId }): ResumePoint => ({ lastSeq, epoch, ...(taskId && { taskId }) }));
 
 /** What a gateway says of a client of its own. */
-const attachBodySchema = z.object({
+export const attachBodySchema = z.object({
   caller: callerSchema,
   sessionId: sessionIdSchema,
   clientId: z.string(),

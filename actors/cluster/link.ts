@@ -11,7 +11,7 @@ import type { LinkItem } from '../../src/ports/links.ts';
 /** Items and rough bytes of one bundle; a larger item goes alone. */
 export const MAX_BUNDLE_ITEMS = 256;
 export const MAX_BUNDLE_BYTES = 256 * 1024;
-/** Bundles in the inbox of a peer: beyond, it is asked nothing new; beyond the second, it is sent no frames. */
+/** Bundles in the inbox of a peer: beyond, it is asked nothing new; beyond the second, no frames and broadcasts. */
 export const MANY_UNREAD = 1_000;
 export const TOO_MANY_UNREAD = 4_000;
 /** Items and rough bytes that wait here for the bundle before them. */
@@ -79,7 +79,8 @@ export const mayAsk = ({ isAway, unread, waiting }: OutgoingState): 'yes' | 'awa
 
 function sent(state: OutgoingState, { item, bytes }: Weighed): Step {
   const isFull = state.waiting.size >= MAX_WAITING || state.waitingBytes + bytes > MAX_WAITING_BYTES;
-  const isHeld = item.kind === 'frames' && state.unread > TOO_MANY_UNREAD;
+  const mayBeLost = item.kind === 'frames' || item.kind === 'broadcast';
+  const isHeld = mayBeLost && state.unread > TOO_MANY_UNREAD;
   // While the medium is away a tick tries; what else is sent would only wait to be lost.
   if ((isFull && state.underWay) || isHeld || (state.isAway && item.kind !== 'tick'))
     return [{ ...state, isTorn: true }, [{ type: 'undelivered', items: [item] }]];

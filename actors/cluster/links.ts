@@ -4,6 +4,7 @@ import type { Bundle, LinkAnswer, LinkItem, RequestItem } from '../../src/ports/
 import {
   type IncomingState,
   incoming,
+  MANY_UNREAD,
   mayAsk,
   newOutgoing,
   type OutgoingMessage,
@@ -68,8 +69,8 @@ export interface Links {
   send(to: Boot, item: LinkItem): void;
   heard(bundle: Bundle): void;
   /**
-   * A number for each of these peers, for those that owe an answer, and for those that could not be reached: it shows
-   * what was lost, and that they can be reached again. Once a second.
+   * A number for each of these peers, for those that owe an answer, and for those that could not be reached or did not
+   * read: it shows what was lost, and that they can be reached again. Once a second.
    */
   tick(watched: Iterable<Boot>): void;
   /** For how long nothing was heard of that boot, at most since something was sent there first; 0 where neither was. */
@@ -168,8 +169,11 @@ export function createLinks(deps: LinksDeps): Links {
       for (const item of items) received(from, item);
     },
     tick(watched) {
-      const away = [...ways].flatMap(([boot, { isAway }]) => (isAway ? [boot] : []));
-      for (const boot of new Set([...watched, ...asked.keys(), ...away])) take(boot, sent({ kind: 'tick' }));
+      const hampered = [...ways].flatMap(([boot, { isAway, unread }]) =>
+        isAway || unread > MANY_UNREAD ? [boot] : [],
+      );
+      for (const boot of new Set([...watched, ...asked.keys(), ...hampered]))
+        take(boot, sent({ kind: 'tick' }));
     },
     silentMs(boot) {
       const sinceMs = heardAtMs.get(boot);

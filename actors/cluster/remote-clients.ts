@@ -55,6 +55,10 @@ export interface RemoteClients {
   lose(boot: Boot): void;
   /** That boot was not heard of for long. */
   silent(boot: Boot): void;
+  /** Sends each of them a frame of this node's own. */
+  tell(frame: () => Frame): void;
+  /** Lets all of them go, to come back to another node. */
+  close(): void;
   /** Boots that have clients of this node. */
   owners(): ReadonlySet<Boot>;
   size(): number;
@@ -177,6 +181,15 @@ export function createRemoteClients(deps: RemoteClientsDeps): RemoteClients {
     },
     silent(boot) {
       for (const remote of [...clients.values()]) take(remote, { type: 'silent', boot });
+    },
+    tell(frame) {
+      for (const { client } of clients.values()) client.send(frame());
+    },
+    close() {
+      for (const remote of [...clients.values()]) {
+        take(remote, { type: 'left' });
+        remote.client.close(CLOSE.restart);
+      }
     },
     owners: () =>
       new Set([...clients.values()].flatMap(({ state }) => (state.owner === undefined ? [] : [state.owner]))),

@@ -8,7 +8,12 @@ export interface Seeking {
    * Undefined: the session lives here now. Else it does once the promise resolves; questions for one session resolve in
    * their order. Rejects with a RefusalError: TRANSPORT_UNAVAILABLE where another node has kept it for `patienceMs`.
    */
-  bring(key: SessionKey, opening: Opening, patienceMs: number): Promise<void> | undefined;
+  bring(key: SessionKey, opening: Opening, patienceMs: number): Promise<unknown> | undefined;
+  /**
+   * The node that has a session, as far as is known; undefined: it lives here, from now on where nobody had it. Asks
+   * nobody for it. Rejects with a RefusalError where that is not known in time.
+   */
+  locate(key: SessionKey, opening: Opening, patienceMs: number): Promise<Boot | undefined> | Boot | undefined;
   /** Gives up what is sought. */
   close(): void;
 }
@@ -20,7 +25,7 @@ interface SeekingDeps {
 
 /** One session, while it is sought. */
 interface Search {
-  readonly done: Promise<void>;
+  readonly done: Promise<Boot | undefined>;
   readonly end: AbortController;
   waiting: number;
 }
@@ -37,9 +42,9 @@ export function createSeeking({ local, placement }: SeekingDeps): Seeking {
   const searches = new Map<string, Search>();
   let waiting = 0;
 
-  function begin(key: SessionKey, id: string, found: Place | Promise<Place>, opening: Opening): Search {
+  function begin(id: string, seekUntil: (signal: AbortSignal) => Promise<Boot | undefined>): Search {
     const end = new AbortController();
-    const search: Search = { done: seek(key, found, opening, end.signal), end, waiting: 0 };
+    const search: Search = { done: seekUntil(end.signal), end, waiting: 0 };
     const over = (): void => {
       if (searches.get(id) === search) searches.delete(id);
     };
@@ -53,7 +58,7 @@ export function createSeeking({ local, placement }: SeekingDeps): Seeking {
     found: Place | Promise<Place>,
     opening: Opening,
     signal: AbortSignal,
-  ): Promise<void> {
+  ): Promise<undefined> {
     let asked: Boot | undefined;
     let place = await found;
     while (place.at === 'there') {
@@ -64,13 +69,35 @@ export function createSeeking({ local, placement }: SeekingDeps): Seeking {
       placement.moved(key);
       place = await placement.find(key);
     }
+    await settle(key, place, opening, signal);
+  }
+
+  /** What was claimed comes to life, unless nobody wants it any more. */
+  async function settle(
+    key: SessionKey,
+    place: Extract<Place, { at: 'here' }>,
+    opening: Opening,
+    signal: AbortSignal,
+  ): Promise<void> {
     if (!local.isDraining() && !signal.aborted) return local.activate(key, place, opening);
     await placement.release(key, place.epoch);
     throw local.isDraining() ? refusalError('DRAINING', { retryAfterMs: RETRY_MS }) : keptElsewhere();
   }
 
+  async function look(
+    key: SessionKey,
+    found: Promise<Place>,
+    opening: Opening,
+    signal: AbortSignal,
+  ): Promise<Boot | undefined> {
+    const place = await found;
+    if (place.at === 'there') return place.owner;
+    await settle(key, place, opening, signal);
+    return undefined;
+  }
+
   /** As long as somebody waits it is sought. */
-  async function join(search: Search, patienceMs: number): Promise<void> {
+  async function join(search: Search, patienceMs: number): Promise<Boot | undefined> {
     if (search.waiting >= MAX_WAITING || waiting >= MAX_WAITING_IN_ALL)
       throw refusalError('OVERLOADED', { retryAfterMs: RETRY_MS });
     search.waiting += 1;
@@ -80,7 +107,7 @@ export function createSeeking({ local, placement }: SeekingDeps): Seeking {
       timer = setTimeout(() => reject(keptElsewhere()), patienceMs);
     });
     try {
-      await Promise.race([search.done, late]);
+      return await Promise.race([search.done, late]);
     } finally {
       clearTimeout(timer);
       search.waiting -= 1;
@@ -101,9 +128,28 @@ export function createSeeking({ local, placement }: SeekingDeps): Seeking {
       if (under) return join(under, patienceMs);
       const found = placement.find(key);
       if (found instanceof Promise || found.at === 'there')
-        return join(begin(key, id, found, opening), patienceMs);
+        return join(
+          begin(id, (signal) => seek(key, found, opening, signal)),
+          patienceMs,
+        );
       local.activate(key, found, opening);
       return undefined;
+    },
+    locate(key, opening, patienceMs) {
+      if (local.has(key)) return undefined;
+      const id = `where ${key.tenantId}/${key.sessionId}`;
+      const under = searches.get(id);
+      if (under) return join(under, patienceMs);
+      const found = placement.find(key);
+      if (!(found instanceof Promise)) {
+        if (found.at === 'there') return found.owner;
+        local.activate(key, found, opening);
+        return undefined;
+      }
+      return join(
+        begin(id, (signal) => look(key, found, opening, signal)),
+        patienceMs,
+      );
     },
     close() {
       for (const { end } of searches.values()) end.abort();

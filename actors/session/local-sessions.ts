@@ -33,7 +33,7 @@ const ANSWER_MS = 30_000;
 /** Cancelled turns get this long to end when the node drains. */
 const CANCEL_GRACE_MS = 5_000;
 /** Clients of a draining node come back after a random part of this. */
-const RECONNECT_SPREAD_MS = 5_000;
+export const RECONNECT_SPREAD_MS = 5_000;
 /** Between two looks of a draining node at the sessions that it has still. */
 const HAND_OVER_MS = 100;
 /** A draining node waits so long for the store to take back what it gave up. */

@@ -56,6 +56,8 @@ export type Burial = 'buried' | 'renewed' | 'dead already';
 export interface NodeTable {
   /** Mints the boot of this start. From then on the store writes as this boot. */
   register(node: { readonly nodeId: string; readonly version: string }): Promise<Boot>;
+  /** Names the database among all that nodes may stand on: theirs is the same for all nodes on it, and for no others. */
+  database(): Promise<string>;
   /** Tells the others that this boot is about to leave. */
   drain(): Promise<void>;
   /** Raises the beat and looks at all members, on a connection of its own: a full pool must not look like death. */
@@ -102,6 +104,8 @@ export interface OwnerTable {
   claim(keys: readonly SessionKey[]): Promise<readonly (Claimed | undefined)[]>;
   /** Asks that boot for a session by its row: it reads it with a beat (`Look.wanted`). */
   want(key: SessionKey, owner: Boot): Promise<void>;
+  /** The boot that runs an unfinished turn; undefined where there is none. */
+  runner(tenantId: TenantId, taskId: TaskId): Promise<Boot | undefined>;
   /** Deletes what dead boots left, which is free anyhow; returns how many rows. */
   sweep(): Promise<number>;
 }

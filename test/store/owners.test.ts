@@ -192,3 +192,24 @@ test('no tenant sees the sessions of another', async (t) => {
   assert.equal(found[0].secured, true);
   assert.equal((await rows("select * from pg_policies where tablename = 'owners'")).length, 1);
 });
+
+test('the boot of an unfinished turn is found by its task, for its tenant alone', async (t) => {
+  const { member } = await scene(t);
+  const [one, two] = [await member('one'), await member('two')];
+  const { epoch } = await claim(one, 's1');
+  await said(one, 'a', epoch);
+  const [{ tenantId }, taskId] = [keyOf('s1'), taskOf(named('a'))];
+  assert.equal(await two.owners.runner(tenantId, taskId), one.boot);
+  assert.equal(await two.owners.runner(keyOf('s1', 'globex').tenantId, taskId), undefined);
+  await ended(one, 'a', epoch);
+  assert.equal(await two.owners.runner(tenantId, taskId), undefined);
+});
+
+test('a database has one name for all of its nodes, and another database another', async (t) => {
+  const [here, there] = [await scene(t), await scene(t)];
+  const [one, two, other] = [await here.member('one'), await here.member('two'), await there.member('one')];
+  const name = await one.nodes.database();
+  assert.match(name, /^\d+-\d+$/);
+  assert.equal(await two.nodes.database(), name);
+  assert.notEqual(await other.nodes.database(), name);
+});

@@ -18,7 +18,8 @@ const BESIDE = 'llm|store|outbox|management|telemetry';
 
 /** Which parts of the project a part may import from, besides itself. First match wins. */
 const ARROWS: readonly { readonly part: RegExp; readonly may: RegExp }[] = [
-  { part: /^src\/(main|node|peer-side)\.ts$/, may: /./ },
+  { part: /^src\/(main|node|peer-side|cluster-side)\.ts$/, may: /./ },
+  { part: /^src\/compact-heap\.ts$/, may: /^$/ },
   { part: /^src\/cli\//, may: /^src\/(cli\/|domain\/|ports\/|settings\.ts$)/ },
   { part: /^src\/domain\//, may: /^src\/domain\// },
   { part: /^src\/ports\//, may: /^src\/(domain|ports)\// },
@@ -27,8 +28,8 @@ const ARROWS: readonly { readonly part: RegExp; readonly may: RegExp }[] = [
     part: new RegExp(`^src/${part}/`),
     may: new RegExp(`^src/(${part}|domain|ports)/`),
   })),
-  { part: /^actors\//, may: /^(actors\/|src\/(?!(main|node|peer-side)\.ts|cli\/))/ },
-  { part: /^transports\//, may: /^(transports\/|src\/(?!(main|node|peer-side)\.ts|cli\/))/ },
+  { part: /^actors\//, may: /^(actors\/|src\/(?!(main|node|peer-side|cluster-side)\.ts|cli\/))/ },
+  { part: /^transports\//, may: /^(transports\/|src\/(?!(main|node|peer-side|cluster-side)\.ts|cli\/))/ },
   { part: /^bench\//, may: /./ },
 ];
 

@@ -15,6 +15,7 @@ import { parseExactly } from '../../src/domain/exact-json.ts';
 import { type ClientFrame, clientFrameSchema, type Frame, MAX_FRAME_BYTES } from '../../src/domain/frames.ts';
 import { type TaskId, taskIdSchema } from '../../src/domain/ids.ts';
 import { problemText } from '../../src/domain/problems.ts';
+import type { CrossingFrame } from '../../src/ports/links.ts';
 import type { Sendable } from '../../src/ports/transport.ts';
 import { msgpackProblem, scanJson, startsLikeJson } from './depth-limit.ts';
 import { jsonFields, msgpackFields } from './envelope.ts';
@@ -140,11 +141,54 @@ export function encodeFrame(frame: Frame, format: 'msgpack'): Uint8Array;
 export function encodeFrame(frame: Frame, format: Format): string | Uint8Array;
 export function encodeFrame(frame: Frame, format: Format): string | Uint8Array {
   if (format === 'json') {
+    if (frame instanceof CrossedFrame) return frame.text;
     if (lastText?.frame !== frame) lastText = { frame, text: frameText(frame) };
     return lastText.text;
   }
   if (lastBytes?.frame !== frame) lastBytes = { frame, bytes: plain.pack(wire(frame)) };
   return lastBytes.bytes;
+}
+
+/** A frame that its owner wrote on another node: for most sockets it is not read here at all. */
+class CrossedFrame implements Frame {
+  readonly type: string;
+  readonly seq: number | undefined;
+  readonly atMs: number;
+  readonly taskId: string | undefined;
+  readonly text: string;
+  #data: { readonly value: unknown } | undefined;
+
+  constructor({ type, seq, atMs, taskId, text }: CrossingFrame) {
+    this.type = type;
+    this.seq = seq;
+    this.atMs = atMs;
+    this.taskId = taskId;
+    this.text = text;
+  }
+
+  get data(): unknown {
+    this.#data ??= { value: dataOf(this.text) };
+    return this.#data.value;
+  }
+}
+
+/** Not within the limits of what clients say: a snapshot is as long as its conversation. */
+function dataOf(text: string): unknown {
+  const value: unknown = MANY_DIGITS.test(text) ? parseExactly(text) : JSON.parse(text);
+  return Reflect.get(Object(value), 'data');
+}
+
+/** Where there are none, no number needs to be read digit by digit. */
+const MANY_DIGITS = /\d{16}/;
+
+let lastCrossed: { readonly crossing: CrossingFrame; readonly frame: Frame } | undefined;
+
+/** The frame that crossed from another node; the same for all clients that are given it one after the other. */
+export function crossedFrame(crossing: CrossingFrame): Frame {
+  if (lastCrossed?.crossing === crossing) return lastCrossed.frame;
+  const frame = new CrossedFrame(crossing);
+  lastCrossed = { crossing, frame };
+  return frame;
 }
 
 /** What stands behind `"messages":[` of a snapshot without messages, by format: in msgpack the list's own head. */

@@ -56,6 +56,7 @@ const lookSchema = z.array(
   }),
 );
 const registeredSchema = z.array(z.object({ boot: bigint })).length(1);
+const databaseSchema = z.array(z.object({ name: z.string() })).length(1);
 const burialSchema = z.array(z.object({ outcome: z.enum(['buried', 'renewed', 'dead already']) })).length(1);
 
 export interface PostgresNodes extends NodeTable {
@@ -81,6 +82,16 @@ export function createPostgresNodes(
       const [{ boot } = never()] = registeredSchema.parse(rows);
       fence.hold({ boot, nonce });
       return boot;
+    },
+    async database() {
+      const rows = await database.write('node', (db) =>
+        sql`select s.system_identifier || '-' || d.oid as name
+          from pg_control_system() s, pg_database d where d.datname = current_database()`
+          .execute(db)
+          .then((result) => result.rows),
+      );
+      const [{ name } = never()] = databaseSchema.parse(rows);
+      return name;
     },
     async drain() {
       const { boot, nonce } = fence.identity() ?? never();

@@ -159,6 +159,7 @@ export async function openPostgres(options: PostgresOptions, log: Log): Promise<
   const table = createOwnership(pool, fence);
   const owners: OwnerTable = {
     claim: (keys) => onPrimary(() => table.claim(keys)),
+    runner: (tenantId, taskId) => onPrimary(() => table.runner(tenantId, taskId)),
     want: (key, owner) => onPrimary(() => table.want(key, owner)),
     sweep: () => onPrimary(table.sweep),
   };

@@ -27,6 +27,8 @@ const LOOK = `
 const WANT = `update owners set wanted = $4::bigint
   where tenant_id = $1 and session_id = $2 and boot = $3::bigint and boot <> $4::bigint`;
 
+const RUNNER = 'select boot from turns where tenant_id = $1 and task_id = $2 and finished_at is null';
+
 /** Rows of dead boots; and, where nothing is left that names them, those boots themselves, a week after. */
 const SWEEP = [
   "delete from owners o using nodes n where n.boot = o.boot and n.state = 'dead'",
@@ -44,6 +46,8 @@ const rowsSchema = z.array(
     epoch: z.coerce.number().int(),
   }),
 );
+
+const runnerSchema = z.array(z.object({ boot: z.coerce.number().int().nullable() }));
 
 /** So often a session is looked for that is given up between the claim and the look at who has it. */
 const TRIES = 3;
@@ -98,6 +102,10 @@ export function createOwnership(pool: Pick<Pool, 'connect'>, fence: Fence): Owne
     },
     async want({ tenantId, sessionId }, owner) {
       await run(['want', WANT, [tenantId, sessionId, owner, me()]]);
+    },
+    async runner(tenantId, taskId) {
+      const { rows } = await run(['runner', RUNNER, [tenantId, taskId]]);
+      return runnerSchema.parse(rows)[0]?.boot ?? undefined;
     },
     async sweep() {
       let swept = 0;

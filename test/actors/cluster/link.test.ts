@@ -13,10 +13,14 @@ import {
   outgoing,
   TOO_MANY_UNREAD,
 } from '../../../actors/cluster/link.ts';
+import { tenantIdSchema } from '../../../src/domain/ids.ts';
 import type { LinkItem } from '../../../src/ports/links.ts';
 
 const TICK: LinkItem = { kind: 'tick' };
 const FRAMES: LinkItem = { kind: 'frames', to: [['c', 1]], frames: [] };
+const BROADCAST: LinkItem = {
+  ...{ kind: 'broadcast', of: 'tier', tenantId: tenantIdSchema.parse('acme'), body: null },
+};
 const question = (id: number): LinkItem => ({ kind: 'request', id, of: 'say', body: null });
 
 /** A way to a peer, and what it had done so far. */
@@ -81,6 +85,7 @@ test('a peer that does not read is asked nothing new, then is sent no frames, an
   assert.deepEqual(send(FRAMES), [bundle(2, FRAMES)]);
   pushed(TOO_MANY_UNREAD + 1);
   assert.deepEqual(send(FRAMES), [undelivered(FRAMES)]);
+  assert.deepEqual(send(BROADCAST), [undelivered(BROADCAST)]);
   assert.deepEqual(send(TICK), [bundle(4, TICK)]);
   pushed(1);
   assert.equal(mayAsk(state()), 'yes');
