@@ -19,7 +19,6 @@ const BESIDE = 'llm|store|outbox|management|telemetry';
 /** Which parts of the project a part may import from, besides itself. First match wins. */
 const ARROWS: readonly { readonly part: RegExp; readonly may: RegExp }[] = [
   { part: /^src\/(main|node|peer-side|cluster-side)\.ts$/, may: /./ },
-  { part: /^src\/compact-heap\.ts$/, may: /^$/ },
   { part: /^src\/cli\//, may: /^src\/(cli\/|domain\/|ports\/|settings\.ts$)/ },
   { part: /^src\/domain\//, may: /^src\/domain\// },
   { part: /^src\/ports\//, may: /^src\/(domain|ports)\// },
