@@ -48,10 +48,11 @@ test('clients of a session meet on one node; when that is killed they go on at a
   const owner = await holder(nodes);
   const [end, same] = await Promise.all([one.ended(task), two.ended(task)]);
   assert.equal(end.data.content, same.data.content);
-  assert.equal((await entry.ask('/api/sessions/s1/messages')).body.messages.length, 2);
+  const messages = async () => (await entry.ask('/api/sessions/s1/messages')).body.messages;
+  await until('both are stored', async () => (await messages()).length === 2);
 
   const next = two.say('Once more.');
-  await two.see('chat.delta');
+  await two.see(({ type, task_id }) => type === 'chat.delta' && task_id === next);
   await owner.kill('SIGKILL');
   await Promise.all([one.closed, two.closed]);
   const back = await entry.chat('acme', 's1');
@@ -60,8 +61,7 @@ test('clients of a session meet on one node; when that is killed they go on at a
     return body.status === 'failed' && body.error.code === 'INTERRUPTED';
   });
   await back.ended(back.say('And again.'));
-  const { messages } = (await entry.ask('/api/sessions/s1/messages')).body;
-  assert.ok(messages.length >= 4);
+  await until('its answer is stored', async () => (await messages()).length >= 4);
   assert.notEqual(await holder(nodes.filter((node) => node !== owner)), owner);
 });
 
