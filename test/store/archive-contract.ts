@@ -107,7 +107,9 @@ export function archiveContract(name: string, open: () => Promise<Stores>): void
     await assert.rejects(archive.restoreAgent(acme, []), /without versions/);
     const [good] = versionsOf('a2', {});
     assert.ok(good);
-    const unwritable = { ...good.audit, changes: [{ field: 'name', from: 1n, to: null }] };
+    const circle: Record<string, unknown> = {};
+    circle.self = circle;
+    const unwritable = { ...good.audit, changes: [{ field: 'name', from: circle, to: null }] };
     await assert.rejects(archive.restoreAgent(acme, [{ ...good, audit: unwritable }]), TypeError);
     assert.equal(await agents.get(acme, id('a2')), null);
     assert.equal((await agents.versions(acme, id('a2'), { page: 1, pageSize: 20 })).total, 0);
