@@ -85,6 +85,8 @@ export function createActionRuns(deps: ActionRunDeps): PerformRun {
     if (before && !isStored() && (await replies.repeat(request, before))) return recorded(run);
     const end = await running.of(started.ended).catch((error: unknown) => {
       if (isStored()) return null;
+      // This node goes, and whoever is given the action answers it: with the turn's end, or by running it again.
+      if (spec && running.signal.aborted) relay.forgo(turn.caller.tenantId, spec.id);
       throw error;
     });
     // Of a turn that ended on another node nothing is known here: that node has stored its reply.

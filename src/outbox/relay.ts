@@ -100,6 +100,7 @@ export function createRelay(deps: RelayDeps): Relay {
       turn: async (tenantId, taskId) => ends?.turn(tenantId, taskId) ?? store.turn(tenantId, taskId),
     },
     replied: replies.brought,
+    forgo: replies.forgo,
     async write(outgoing) {
       if (outgoing.length > 0) await commit({ type: 'outgoing', outgoing: outgoing.map(storable) });
     },

@@ -28,15 +28,19 @@ export type ReplyOf = (spec: ReplySpec, turn: TurnRecord) => Outgoing;
 interface TurnReplies {
   due(turn: TurnRecord, specs: readonly ReplySpec[]): Due;
   brought(tenantId: TenantId, id: string): TurnReply | undefined;
+  forgo(tenantId: TenantId, id: string): void;
 }
 
 /** A reply that can not be made, or not be read again, is logged and lost: the turn's end must not be. */
 export function createTurnReplies(log: Log, replyOf: ReplyOf): TurnReplies {
   const latest = new LRUCache<string, TurnReply>({ max: MAX_REMEMBERED });
+  /** Few: those of the runs that a node gives up as it goes. */
+  const forgone = new Set<string>();
 
   return {
     due(turn, specs) {
       const made = specs.flatMap((spec) => {
+        if (forgone.has(keyOf(turn.tenantId, spec.id))) return [];
         const outgoing = madeBy(() => [replyOf(spec, turn)], turn, log);
         const reply: { state: TurnReply['state'] } = { state: outgoing ? 'storing' : 'lost' };
         latest.set(keyOf(turn.tenantId, spec.id), reply);
@@ -50,6 +54,7 @@ export function createTurnReplies(log: Log, replyOf: ReplyOf): TurnReplies {
       };
     },
     brought: (tenantId, id) => latest.get(keyOf(tenantId, id)),
+    forgo: (tenantId, id) => void forgone.add(keyOf(tenantId, id)),
   };
 }
 

@@ -21,6 +21,8 @@ export interface Relay {
   readonly store: Store;
   /** The reply of that id; undefined: no turn that has ended on this node lately brought it. */
   replied(tenantId: TenantId, id: string): TurnReply | undefined;
+  /** No end of a turn on this node brings that reply from now on: whoever takes its action next answers it. */
+  forgo(tenantId: TenantId, id: string): void;
   /** Stores and sends. Resolves once stored; rejects with STORE_UNAVAILABLE, and INVALID_REQUEST for what is malformed. */
   write(outgoing: readonly Outgoing[]): Promise<void>;
   /** Sends something stored once more. Resolves once sent, or given up; rejects with TRANSPORT_UNAVAILABLE. */
